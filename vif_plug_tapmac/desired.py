@@ -1,0 +1,271 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What the caller wants, as values that are valid or do not exist.
+
+Nothing here touches the network. The configuration is resolved while the value
+is built, so that the privileged side needs none; that side builds the value
+once more from plain fields and so checks everything again.
+"""
+
+import dataclasses
+import pwd
+import re
+import typing
+
+from os_vif.objects import vif as vif_objects
+from oslo_config import cfg
+
+from vif_plug_tapmac import exception
+from vif_plug_tapmac import mac
+
+# The tun driver accepts far more and treats some of it as templates (t%d), or
+# cuts what is too long and so names another device: see the functional tests.
+_DEVICE_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.-]{0,14}\Z')
+# Directories of /proc/sys/net/ipv4/conf, not interfaces.
+_RESERVED_NAMES = ('all', 'default')
+_UUID = re.compile(r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z')
+
+#: Limits of a TAP's MTU in bytes. Source: drivers/net/tun.c, MIN_MTU and
+#: MAX_MTU less the Ethernet header.
+TAP_MTU_MIN, TAP_MTU_MAX = 68, 65521
+#: A uid of 2**32 - 1 means "no owner" to the tun driver.
+UID_MAX = 2 ** 32 - 2
+#: Link groups are signed in the kernel; 0 is where every link starts.
+LINK_GROUP_MIN, LINK_GROUP_MAX = 1, 2 ** 31 - 1
+
+
+def nova_tap_name(vif_id: str) -> str:
+    """Return the name that Nova gives to the TAP of a port.
+
+    Source: nova/network/model.py, NIC_NAME_LEN; nova/network/neutron.py,
+    _build_network_info_model
+    """
+    return ('tap' + vif_id)[:14]
+
+
+_FieldsT = typing.TypeVar('_FieldsT', bound='_Fields')
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fields:
+    """What identifies a TAP, checked as it is built."""
+    vif_id: str
+    name: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.vif_id, str) or not _UUID.match(self.vif_id):
+            raise exception.InvalidVif(
+                vif=repr(self.vif_id), reason='its id is not a UUID')
+        self._check_device_name('vif_name', self.name)
+
+    def _require(self, valid: bool, reason: str) -> None:
+        if not valid:
+            raise exception.InvalidVif(vif=self.vif_id, reason=reason)
+
+    def _check_device_name(self, field: str, name: str) -> None:
+        self._require(
+            isinstance(name, str) and name not in _RESERVED_NAMES
+            and _DEVICE_NAME.match(name) is not None,
+            '%s %r is no name for a network device here: 1 to 15 letters, '
+            'digits, "_", "." and "-", starting with a letter or a digit, '
+            'and not "all" or "default"' % (field, name))
+
+    def to_fields(self) -> dict[str, typing.Any]:
+        """Return plain fields that can cross the privilege boundary."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_fields(cls: type[_FieldsT],
+                    fields: dict[str, typing.Any]) -> _FieldsT:
+        """Build from what :meth:`to_fields` returned, trusting nothing.
+
+        :raises InvalidVif: a field is missing, unknown or wrong
+        """
+        names = sorted(field.name for field in dataclasses.fields(cls))
+        if not isinstance(fields, dict) or sorted(map(str, fields)) != names:
+            raise exception.InvalidVif(
+                vif='(from an unprivileged caller)',
+                reason='its fields must be exactly %s' % ', '.join(names))
+        return cls(**fields)
+
+
+@dataclasses.dataclass(frozen=True)
+class TapIdentity(_Fields):
+    """Which TAP: enough to remove it.
+
+    :param vif_id: the VIF's UUID in canonical lower case form
+    :param name: the TAP's name, 1 to 15 characters
+    :raises InvalidVif: the first field that is wrong
+    """
+
+    @classmethod
+    def from_vif(cls, vif: vif_objects.VIFBase) -> 'TapIdentity':
+        """Return which TAP a VIF means.
+
+        :raises InvalidVif: the class of the VIF is not one we plug, or a
+            field is unset or wrong
+        """
+        _require_vif_bridge(vif)
+        return cls(vif_id=_vif_id(vif), name=_field(vif, 'vif_name'))
+
+
+@dataclasses.dataclass(frozen=True)
+class TapPort(_Fields):
+    """A guest's TAP and its bridge, as they shall be on the host.
+
+    :param vif_id: the VIF's UUID in canonical lower case form
+    :param name: the TAP's name, 1 to 15 characters
+    :param bridge: the bridge's name, 1 to 15 characters
+    :param guest_mac: MAC of the guest's NIC, as :func:`mac.parse` returns it
+    :param mtu: in bytes, 68 to 65521; None leaves the kernel's default on
+        what is made and does not touch what exists
+    :param owner: uid of the one user who may attach to the TAP
+    :param multi_queue: whether the guest's NIC has more than one queue
+    :param create_bridge: whether a missing bridge may be made
+    :param link_group: group number of our TAPs
+    :param bridge_group: group number of our bridges
+    :raises InvalidVif: the first field that is wrong
+    """
+    bridge: str
+    guest_mac: str
+    mtu: int | None
+    owner: int
+    multi_queue: bool
+    create_bridge: bool
+    link_group: int
+    bridge_group: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_device_name('bridge_name', self.bridge)
+        self._require(self.bridge != self.name,
+                      'TAP and bridge have one name, %r' % self.name)
+        self._check_guest_mac()
+        if self.mtu is not None:
+            self._check_number('MTU', self.mtu, TAP_MTU_MIN, TAP_MTU_MAX)
+        self._check_number('owner', self.owner, 0, UID_MAX)
+        for field in ('link_group', 'bridge_group'):
+            self._check_number(field, getattr(self, field),
+                               LINK_GROUP_MIN, LINK_GROUP_MAX)
+        self._require(self.link_group != self.bridge_group,
+                      'TAPs and bridges share link group %s' % self.link_group)
+        for field in ('multi_queue', 'create_bridge'):
+            self._require(isinstance(getattr(self, field), bool),
+                          '%s is not a boolean' % field)
+
+    def _check_guest_mac(self) -> None:
+        try:
+            valid = mac.parse(self.guest_mac) == self.guest_mac
+        except (AttributeError, ValueError) as error:
+            raise exception.InvalidVif(vif=self.vif_id, reason=str(error))
+        self._require(valid, 'MAC %r is not in lower case' % self.guest_mac)
+
+    def _check_number(self, field: str, value: int, least: int,
+                      most: int) -> None:
+        self._require(
+            type(value) is int and least <= value <= most,
+            '%s %r is not a whole number from %d to %d'
+            % (field, value, least, most))
+
+    @property
+    def has_nova_name(self) -> bool:
+        """Whether the TAP's name is the one that Nova gives to this VIF."""
+        return self.name == nova_tap_name(self.vif_id)
+
+    @classmethod
+    def from_vif(cls, vif: vif_objects.VIFBase,
+                 config: cfg.ConfigOpts.GroupAttr) -> 'TapPort':
+        """Return what a VIF and the configuration ask for.
+
+        :param vif: a VIFBridge; its bridge is ``bridge_name``, else
+            ``network.bridge``
+        :param config: the ``[os_vif_tapmac]`` group
+        :raises InvalidVif: the class of the VIF is not one we plug, or a
+            field is unset or wrong
+        :raises InvalidConfig: an option has a value that cannot work here
+        """
+        _require_vif_bridge(vif)
+        if config.link_group == config.bridge_group:
+            raise exception.InvalidConfig(
+                option='bridge_group', value=config.bridge_group,
+                reason='it must differ from link_group')
+        return cls(
+            vif_id=_vif_id(vif),
+            name=_field(vif, 'vif_name'),
+            bridge=_bridge_name(vif),
+            guest_mac=str(_field(vif, 'address')).lower(),
+            mtu=_mtu(vif),
+            owner=_uid(config.owner),
+            multi_queue=config.multiqueue,
+            create_bridge=config.create_bridge,
+            link_group=config.link_group,
+            bridge_group=config.bridge_group)
+
+
+def _require_vif_bridge(vif: vif_objects.VIFBase) -> None:
+    if not isinstance(vif, vif_objects.VIFBridge):
+        raise exception.InvalidVif(
+            vif=_vif_id(vif),
+            reason='tapmac plugs VIFBridge only, and this is a %s'
+            % type(vif).__name__)
+
+
+def _is_set(versioned_object: typing.Any, field: str) -> bool:
+    # Reading an unset field of a versioned object raises NotImplementedError.
+    return (field in versioned_object
+            and getattr(versioned_object, field) not in (None, ''))
+
+
+def _field(vif: vif_objects.VIFBase, field: str) -> typing.Any:
+    if not _is_set(vif, field):
+        raise exception.InvalidVif(
+            vif=_vif_id(vif), reason='its %s is not set' % field)
+    return getattr(vif, field)
+
+
+def _vif_id(vif: vif_objects.VIFBase) -> str:
+    return str(vif.id).lower() if _is_set(vif, 'id') else '(without id)'
+
+
+def _bridge_name(vif: vif_objects.VIFBase) -> str:
+    if _is_set(vif, 'bridge_name'):
+        return str(vif.bridge_name)
+    if _is_set(vif, 'network') and _is_set(vif.network, 'bridge'):
+        return str(vif.network.bridge)
+    raise exception.InvalidVif(
+        vif=_vif_id(vif),
+        reason='neither bridge_name nor network.bridge is set')
+
+
+def _mtu(vif: vif_objects.VIFBase) -> int | None:
+    if _is_set(vif, 'network') and _is_set(vif.network, 'mtu'):
+        return typing.cast(int, vif.network.mtu)
+    return None
+
+
+def _uid(owner: str) -> int:
+    """Return the uid for a user's name or number."""
+    try:
+        uid = int(owner)
+    except ValueError:
+        try:
+            uid = pwd.getpwnam(owner).pw_uid
+        except KeyError:
+            raise exception.InvalidConfig(
+                option='owner', value=owner,
+                reason='this host has no such user')
+    if not 0 <= uid <= UID_MAX:
+        raise exception.InvalidConfig(
+            option='owner', value=owner,
+            reason='a uid is a number from 0 to %d' % UID_MAX)
+    return uid

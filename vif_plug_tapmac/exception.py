@@ -1,0 +1,112 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What can go wrong, named by who must act.
+
+Every class here crosses the privsep boundary as ``cls(*args)`` with the
+finished message as its only argument, so none has an ``__init__`` and every
+fact is in the message: don't look for attributes on the other side.
+"""
+
+import errno
+import os
+
+from os_vif import exception
+
+
+class TapMacError(exception.ExceptionBase):
+    """Base of all errors that vif_plug_tapmac raises on purpose."""
+
+
+class InvalidVif(TapMacError):
+    """The request is wrong; the host is untouched."""
+    msg_fmt = ("VIF %(vif)s: %(reason)s. Whoever made this VIF (Nova, "
+               "Neutron or another os-vif client) must correct it; nothing "
+               "was changed on the host.")
+
+
+class InvalidConfig(TapMacError):
+    """The configuration is wrong; the host is untouched."""
+    msg_fmt = ("[os_vif_tapmac] %(option)s = %(value)s: %(reason)s. The "
+               "operator must correct the configuration; nothing was changed "
+               "on the host.")
+
+
+class BridgeNotFound(TapMacError):
+    """The bridge is missing and may not be made; the host is untouched."""
+    msg_fmt = ("%(device)s cannot be plugged: bridge %(bridge)s does not "
+               "exist, and [os_vif_tapmac] create_bridge is off. The operator "
+               "must create the bridge, or switch create_bridge on.")
+
+
+class DeviceConflict(TapMacError):
+    """A name or a MAC is taken by something that is not ours to change."""
+    msg_fmt = ("%(device)s: %(reason)s. The operator must resolve this: "
+               "%(remedy)s.")
+
+
+class KernelRefused(TapMacError):
+    """The kernel said no to one step.
+
+    A TAP or bridge that this call was making is gone again; one that was
+    there before may have been changed in part.
+    """
+    msg_fmt = ("%(device)s: %(step)s failed with %(error)s. The operator must "
+               "act: %(remedy)s.")
+
+    @classmethod
+    def from_errno(cls, device: str, step: str, code: int) -> 'KernelRefused':
+        """Return the error for an errno.
+
+        :param device: what the step was done to: a link's name or a path
+        :param step: what was being done, as in "setting the MTU"
+        :param code: positive errno
+        """
+        name = errno.errorcode.get(code, str(code))
+        return cls(device=device, step=step,
+                   error='%s (%s)' % (name, os.strerror(code)),
+                   remedy=_REMEDIES.get(code, _READ_THE_ERRNO))
+
+
+class VerifyFailed(TapMacError):
+    """What the kernel reads back is not what was set.
+
+    Another program changes the device, or we have a bug. A TAP that this call
+    was making is gone again.
+    """
+    msg_fmt = ("%(device)s does not stay as it was set: %(differences)s. "
+               "Another program on this host changes it at the same time, or "
+               "vif_plug_tapmac has a bug: the operator must look for the "
+               "former (udev, NetworkManager, a script) and report the "
+               "latter.")
+
+
+_READ_THE_ERRNO = ('the kernel gives no more than this error code; its log '
+                   '(dmesg) may say why')
+_NOT_PERMITTED = (
+    'changing links needs CAP_NET_ADMIN in this network namespace; run as '
+    'root, or check helper_command in [vif_plug_tapmac_privileged] and the '
+    'device permissions of /dev/net/tun')
+_NO_TUN = ('the tun driver is missing: load it (modprobe tun), or pass '
+           '/dev/net/tun into the container')
+_REMEDIES = {
+    errno.EPERM: _NOT_PERMITTED,
+    errno.EACCES: _NOT_PERMITTED,
+    errno.ENOENT: _NO_TUN,
+    errno.ENODEV: 'the device vanished meanwhile, or ' + _NO_TUN,
+    errno.ENXIO: _NO_TUN,
+    errno.EXFULL: ('the bridge has all the 1023 ports that Linux allows; move '
+                   'guests to another bridge or host'),
+    errno.EROFS: ('this path is mounted read-only, as in many containers; '
+                  'mount it writable, or make the bridge yourself before the '
+                  'first guest comes'),
+}

@@ -1,0 +1,51 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The marks on our devices: what their ifalias says, and to whom they belong.
+
+An alias survives restarts of everything but the host, can be read by anyone
+and written by CAP_NET_ADMIN only (up to 255 bytes, net/core/dev.c
+dev_set_alias).
+"""
+
+import dataclasses
+import re
+
+#: Written last on a bridge of ours: with it the bridge is finished.
+BRIDGE_MARK = 'tapmac:bridge:1'
+
+_TAP_MARK = re.compile(
+    r'tapmac:1:(?P<vif_id>[0-9a-f-]{36}):'
+    r'(?P<guest_mac>[0-9a-f]{2}(?::[0-9a-f]{2}){5}):'
+    r'(?P<made>[0-9]{1,20})\Z')
+
+
+@dataclasses.dataclass(frozen=True)
+class TapMark:
+    """Whose TAP this is.
+
+    ``made`` is the time of its making in seconds since 1970, UTC.
+    """
+    vif_id: str
+    guest_mac: str
+    made: int
+
+    def __str__(self) -> str:
+        return 'tapmac:1:%s:%s:%d' % (self.vif_id, self.guest_mac, self.made)
+
+    @classmethod
+    def parse(cls, alias: str | None) -> 'TapMark | None':
+        """Return the mark that an alias holds; None if it holds none."""
+        match = _TAP_MARK.match(alias or '')
+        if match is None:
+            return None
+        return cls(match['vif_id'], match['guest_mac'], int(match['made']))

@@ -1,0 +1,70 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The options of [os_vif_tapmac]."""
+
+import copy
+
+from oslo_config import cfg
+
+from vif_plug_tapmac import desired
+
+#: os-vif derives it from the name of our entry point.
+GROUP = 'os_vif_tapmac'
+
+TAPMAC_OPTS = [
+    cfg.StrOpt(
+        'owner',
+        default='root',
+        help='The user, by name or uid (0 to 4294967294), who may attach to '
+             'the TAPs that tapmac makes. It must be the user as whom libvirt '
+             'opens them: root for the system libvirtd, whatever user QEMU '
+             'runs as afterwards. There is no way to leave a TAP without '
+             'owner, because every local user can attach to such a one.'),
+    cfg.BoolOpt(
+        'multiqueue',
+        default=False,
+        help='Make TAPs with several queues for VIFs that cannot say whether '
+             'they need them (VIFBridge). A TAP opens in the queue mode it '
+             'was made with and in no other, so switch this on if, and only '
+             'if, every guest of this host asks for more than one queue.'),
+    cfg.BoolOpt(
+        'create_bridge',
+        default=True,
+        help='Make a bridge that a VIF names and that does not exist. Switch '
+             'this off if every bridge of this host is made by its network '
+             'configuration; a VIF on a missing bridge is then an error.'),
+    cfg.IntOpt(
+        'link_group',
+        default=29793,
+        min=desired.LINK_GROUP_MIN,
+        max=desired.LINK_GROUP_MAX,
+        help='The link group number that all TAPs of tapmac are put in, as in '
+             '"ip link show group 29793". Change it only where something else '
+             'on this host uses this number. It must differ from '
+             'bridge_group.'),
+    cfg.IntOpt(
+        'bridge_group',
+        default=29794,
+        min=desired.LINK_GROUP_MIN,
+        max=desired.LINK_GROUP_MAX,
+        help='The link group number of the bridges that tapmac makes. A '
+             'bridge in this group without an alias was left half-made and is '
+             'finished by the next plug, so change it only while no bridge is '
+             'in it, and never to a number that something else uses. It must '
+             'differ from link_group.'),
+]
+
+
+def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
+    """Return our options for oslo-config-generator."""
+    return [(GROUP, copy.deepcopy(TAPMAC_OPTS))]

@@ -1,0 +1,202 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The bridge that a TAP joins: found, or made so that its MAC cannot flap."""
+
+import errno
+import os
+import secrets
+import typing
+
+from oslo_log import log as logging
+
+from vif_plug_tapmac import desired
+from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac import mark
+
+LOG = logging.getLogger(__name__)
+
+# What a bridge answers to ARP: only for addresses of its own, from a source
+# of the subnet asked. Source: Documentation/networking/ip-sysctl.rst
+_SYSCTLS = (('ipv4', 'arp_ignore', '1'),
+            ('ipv4', 'arp_announce', '2'),
+            ('ipv6', 'disable_ipv6', '1'))
+
+_warned: set[tuple[int, str]] = set()
+
+
+def find(netlink: nl.Netlink, port: desired.TapPort) -> nl.Link | None:
+    """Return the bridge of the port, None if it is to be made.
+
+    :raises BridgeNotFound: it is missing and may not be made
+    :raises DeviceConflict: the name is taken by something else
+    """
+    link = netlink.find(port.bridge)
+    if link is None and not port.create_bridge:
+        raise exception.BridgeNotFound(device=port.name, bridge=port.bridge)
+    if link is not None and link.kind != 'bridge':
+        raise exception.DeviceConflict(
+            device=port.bridge,
+            reason='the bridge of %s is to have this name, and a device of '
+                   'another kind (%s) has it' % (port.name,
+                                                 link.kind or 'hardware'),
+            remedy='rename that device, or name another bridge')
+    return link
+
+
+def ensure(netlink: nl.Netlink, port: desired.TapPort,
+           found: nl.Link | None) -> nl.Link:
+    """Return the bridge of the port, made or finished where needed.
+
+    Any number of callers may do this at once: creation is one message, of
+    which one caller's wins, and all later steps are the same for all. The
+    alias comes last and says that no step is missing.
+
+    :param found: what :func:`find` returned
+    :raises KernelRefused: a bridge that this call created is gone again,
+        unless another caller finished it meanwhile
+    """
+    created = found is None and netlink.create_bridge(
+        port.bridge, _unique_mac(), port.bridge_group)
+    if found is None:
+        found = _require(netlink, port)
+    if found.group != port.bridge_group:
+        _warn_about(found)
+        return found
+    if found.alias is not None:
+        return found
+    try:
+        return _finish(netlink, found, port)
+    except BaseException:
+        if created:
+            _remove_half_made(netlink, found)
+        raise
+
+
+def _require(netlink: nl.Netlink, port: desired.TapPort) -> nl.Link:
+    link = find(netlink, port)
+    if link is None:
+        raise exception.KernelRefused.from_errno(
+            port.bridge, 'using the bridge', errno.ENODEV)
+    return link
+
+
+def _unique_mac() -> str:
+    """Return a random locally administered MAC that no TAP of ours can have.
+
+    Random, because whatever could be derived is not unique: names repeat from
+    host to host, and so does the machine-id of cloned hosts.
+    """
+    return ':'.join(['02'] + ['%02x' % octet
+                              for octet in secrets.token_bytes(5)])
+
+
+def _finish(netlink: nl.Netlink, link: nl.Link,
+            port: desired.TapPort) -> nl.Link:
+    wanted: dict[str, typing.Any] = {
+        'stp': False, 'forward_delay': 0, 'multicast_snooping': False,
+        'arp_ignore': 1, 'up': True}
+    if link.disable_ipv6 is not None:
+        wanted['disable_ipv6'] = 1
+    for family, sysctl, value in _SYSCTLS:
+        if family != 'ipv6' or link.disable_ipv6 is not None:
+            _write_sysctl(link, family, sysctl, value)
+    if port.mtu is not None:
+        wanted['mtu'] = port.mtu
+        _pin_mtu(netlink, link, port.mtu)
+    netlink.change(link, {'up': True})
+    seen = netlink.get(link.index)
+    if seen is None or seen.differences(wanted):
+        raise exception.VerifyFailed(
+            device=link.name,
+            differences=seen.explain(wanted) if seen else 'it vanished')
+    netlink.change(link, {'alias': mark.BRIDGE_MARK})
+    LOG.info('Bridge %s made, with the fixed MAC %s', link.name, link.mac)
+    return seen
+
+
+def _pin_mtu(netlink: nl.Netlink, link: nl.Link, mtu: int) -> None:
+    """Set the MTU so that ports no longer change it.
+
+    What is given at creation does not pin it, nor does setting the present
+    value; the kernel takes only a change for the administrator's word.
+    Source: net/bridge/br_device.c br_change_mtu (BROPT_MTU_SET_BY_USER),
+    called from net/core/dev.c dev_set_mtu only if the value differs
+    """
+    netlink.change(link, {'mtu': mtu + 1})
+    netlink.change(link, {'mtu': mtu})
+
+
+def _write_sysctl(link: nl.Link, family: str, sysctl: str, value: str) -> None:
+    path = os.path.join('/proc/sys/net', family, 'conf', link.name, sysctl)
+    try:
+        with open(path, 'w') as opened:
+            opened.write(value)
+    except FileNotFoundError:
+        raise exception.KernelRefused.from_errno(
+            link.name, 'writing %s' % path, errno.ENODEV)
+    except OSError as error:
+        raise exception.KernelRefused.from_errno(
+            link.name, 'writing %s' % path, error.errno or 0)
+
+
+def _remove_half_made(netlink: nl.Netlink, link: nl.Link) -> None:
+    try:
+        seen = netlink.get(link.index)
+        if seen is not None and seen.alias is None:
+            netlink.delete(seen)
+    except exception.TapMacError as error:
+        LOG.warning('Bridge %s stays half-made; the next plug finishes it: '
+                    '%s', link.name, error)
+
+
+def _warn_about(link: nl.Link) -> None:
+    """Say once what is unsafe about a bridge that somebody else made."""
+    if (link.index, link.name) in _warned:
+        return
+    _warned.add((link.index, link.name))
+    if not link.up:
+        LOG.warning('Bridge %s is down: no guest on it has a network. '
+                    'Remedy: "ip link set %s up", and the same in the '
+                    'network configuration of this host.',
+                    link.name, link.name)
+    if link.stp and link.forward_delay:
+        LOG.warning('Bridge %s runs STP with a forward delay: each guest '
+                    'waits %.0f s for its network. Remedy: "ip link set %s '
+                    'type bridge stp_state 0".', link.name,
+                    2 * link.forward_delay / 100, link.name)
+    if _is_pinned(link) is False:
+        LOG.warning('Bridge %s has no fixed MAC: it changes as guests come '
+                    'and go, and cuts off for many seconds whoever talks to '
+                    'this host through it. Remedy: "ip link set %s address '
+                    '%s", and the same in the network configuration of this '
+                    'host.', link.name, link.name, link.mac)
+
+
+def _is_pinned(link: nl.Link) -> bool | None:
+    """Return whether the bridge's MAC was set by hand; None: can't tell.
+
+    netlink does not say. sysfs does, for the network namespace it was mounted
+    in, which need not be ours: hence the comparison of index and MAC.
+    Source: Documentation/ABI/testing/sysfs-class-net, addr_assign_type
+    """
+    def read(attribute: str) -> str:
+        with open(os.path.join('/sys/class/net', link.name,
+                               attribute)) as opened:
+            return opened.read().strip()
+    try:
+        if (read('ifindex'), read('address')) != (str(link.index), link.mac):
+            return None
+        return read('addr_assign_type') == '3'
+    except OSError:
+        return None

@@ -1,0 +1,145 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Which MAC a TAP can have on its bridge, where guests differ only in front.
+
+The rule gives guest fa:X the TAP fe:X, and guest fe:X the TAP fa:X. Both on
+one bridge, each TAP has the other guest's MAC: the bridge then delivers frames
+for either guest to the host, and nobody reaches them. So a TAP gives way to a
+guest of its MAC, and takes an alternate octet.
+
+Only the FDB is asked, by at most a handful of look-ups: their number does not
+grow with the ports. A guest may be silent and so not in the FDB, but its TAP's
+MAC is always there as a local entry and gives it away:
+
+- our guest's MAC is local on another port: that TAP must give way to us;
+- the TAP MAC of the one guest that our TAP would hit is local on another port:
+  that guest is here;
+- the alternate is local on another port: some guests with these five octets
+  have met before, one of them may still be here.
+
+TAPs may share one MAC; that harms nobody (the entry just moves along).
+"""
+
+from oslo_log import log as logging
+
+from vif_plug_tapmac import desired
+from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac import mac
+from vif_plug_tapmac import mark
+
+LOG = logging.getLogger(__name__)
+
+# More TAPs than this cannot share one MAC but by intent: 64 octets are both
+# unicast and locally administered.
+_MOST_IN_THE_WAY = 64
+
+
+def settle_tap_mac(netlink: nl.Netlink, bridge: nl.Link,
+                   port: desired.TapPort, link: nl.Link) -> str:
+    """Return the MAC that the port's TAP shall have on this bridge.
+
+    TAPs of ours that have the guest's own MAC get another one first; guests
+    behind them don't notice, for the host end's MAC is nobody's address.
+
+    :param link: the TAP as it is now, on the bridge or not yet
+    :raises DeviceConflict: the guest's MAC belongs to a device on the bridge
+        that is not a TAP of ours, so no frame would ever reach the guest
+    """
+    moved = _make_way(netlink, bridge, port, link)
+    rule = mac.tap_mac(port.guest_mac)
+    alternates = mac.alternate_tap_macs(port.guest_mac)
+    if (not moved and link.master == bridge.index
+            and link.mac in [rule] + alternates):
+        return link.mac
+    if not moved and not _is_rule_taken(netlink, bridge, port, link):
+        return rule
+    chosen = _first_without_guest(netlink, bridge, alternates, link)
+    LOG.warning('%s: on bridge %s another guest has a MAC that differs from '
+                'this guest\'s %s in the first octet only; the TAP gets %s '
+                'instead of %s', port.name, bridge.name, port.guest_mac,
+                chosen, rule)
+    return chosen
+
+
+def _make_way(netlink: nl.Netlink, bridge: nl.Link, port: desired.TapPort,
+              link: nl.Link) -> bool:
+    """Move our TAPs off the guest's MAC; return whether there was one."""
+    for count in range(_MOST_IN_THE_WAY):
+        entry = netlink.fdb_entry(bridge, port.guest_mac)
+        if not _is_local_elsewhere(entry, link):
+            return count > 0
+        assert entry is not None
+        _move_aside(netlink, bridge, port, entry.port_index)
+    raise exception.VerifyFailed(
+        device=port.name,
+        differences='the guest\'s MAC %s comes back as the MAC of other '
+                    'ports of %s' % (port.guest_mac, bridge.name))
+
+
+def _move_aside(netlink: nl.Netlink, bridge: nl.Link, port: desired.TapPort,
+                index: int) -> None:
+    holder = netlink.get(index)
+    if holder is None:
+        return
+    holder_mark = mark.TapMark.parse(holder.alias)
+    if not holder.is_tap or holder_mark is None:
+        raise exception.DeviceConflict(
+            device=port.name,
+            reason='its guest\'s MAC %s is the MAC of %s on bridge %s, so no '
+                   'frame would reach the guest' % (
+                       port.guest_mac, holder.name, bridge.name),
+            remedy='give %s or the port another MAC' % holder.name)
+    alternates = [alternate for alternate
+                  in mac.alternate_tap_macs(holder_mark.guest_mac)
+                  if alternate != port.guest_mac]
+    chosen = _first_without_guest(netlink, bridge, alternates, holder)
+    LOG.warning('%s: its MAC %s is that of the guest of %s on bridge %s; it '
+                'gets %s instead', holder.name, holder.mac, port.name,
+                bridge.name, chosen)
+    netlink.change(holder, {'mac': chosen})
+
+
+def _is_rule_taken(netlink: nl.Netlink, bridge: nl.Link,
+                   port: desired.TapPort, link: nl.Link) -> bool:
+    """Return whether a guest may have for its own what the rule gives us."""
+    rule = netlink.fdb_entry(bridge, mac.tap_mac(port.guest_mac))
+    if _is_guest(rule, link):
+        return True
+    signs = [mac.rival_guest_tap_mac(port.guest_mac),
+             mac.alternate_tap_macs(port.guest_mac)[0]]
+    return any(
+        _is_local_elsewhere(netlink.fdb_entry(bridge, sign), link)
+        for sign in signs if sign is not None)
+
+
+def _first_without_guest(netlink: nl.Netlink, bridge: nl.Link,
+                         alternates: list[str], link: nl.Link) -> str:
+    for alternate in alternates:
+        if not _is_guest(netlink.fdb_entry(bridge, alternate), link):
+            return alternate
+    raise exception.DeviceConflict(
+        device=link.name,
+        reason='guests on bridge %s have all MACs that its host end could '
+               'have: %s' % (bridge.name, ', '.join(alternates)),
+        remedy='give the guest a MAC with other last five octets')
+
+
+def _is_local_elsewhere(entry: nl.FdbEntry | None, link: nl.Link) -> bool:
+    return (entry is not None and entry.local
+            and entry.port_index != link.index)
+
+
+def _is_guest(entry: nl.FdbEntry | None, link: nl.Link) -> bool:
+    return (entry is not None and not entry.local
+            and entry.port_index != link.index)

@@ -1,0 +1,294 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Links and forwarding entries, as the kernel tells and takes them.
+
+The only module that knows pyroute2, and the only one that translates what
+netlink refuses.
+"""
+
+import dataclasses
+import errno
+import types
+import typing
+
+import pyroute2
+
+from vif_plug_tapmac import exception
+
+_IFF_UP = 1
+_TUN_TYPE_TAP = 2
+_NUD_PERMANENT = 0x80
+#: IN6_ADDR_GEN_MODE_NONE, include/uapi/linux/if_link.h
+ADDR_GEN_NONE = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Link:
+    """A network device as the kernel describes it.
+
+    :param kind: "bridge", "veth", ...; "tun" for TUN and TAP alike; None for
+        hardware and loopback
+    :param master: index of the bridge it is a port of, or None
+    :param carrier: on a TAP, whether a process holds it open
+    :param addr_gen_mode: how IPv6 makes its link-local address; None where
+        the kernel runs without IPv6
+    :param disable_ipv6: None where the kernel runs without IPv6
+    :param arp_ignore: the sysctl of that name, for this device
+    :param owner: uid that may attach to the TUN or TAP, None: everyone
+    :param queues: processes' queues of a multi-queue TUN or TAP, detached
+        ones included; None if it is single-queue
+    :param persistent: whether it outlives the process that holds it
+    :param stp: of a bridge, whether it runs the spanning tree protocol
+    :param forward_delay: of a bridge, in hundredths of a second
+    """
+    index: int
+    name: str
+    kind: str | None
+    mac: str | None
+    mtu: int
+    up: bool
+    carrier: bool
+    master: int | None
+    group: int
+    alias: str | None
+    addr_gen_mode: int | None
+    disable_ipv6: int | None
+    arp_ignore: int | None
+    is_tap: bool = False
+    owner: int | None = None
+    multi_queue: bool = False
+    queues: int | None = None
+    persistent: bool = False
+    stp: bool | None = None
+    forward_delay: int | None = None
+    multicast_snooping: bool | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether a process, most likely a guest's, has this TAP open."""
+        return self.is_tap and (self.carrier or bool(self.queues))
+
+    def differences(
+            self, wanted: dict[str, typing.Any]) -> dict[str, typing.Any]:
+        """Return the part of the wanted fields that this link has not."""
+        return {field: value for field, value in wanted.items()
+                if getattr(self, field) != value}
+
+    def explain(self, wanted: dict[str, typing.Any]) -> str:
+        """Return in words what differs, for an error or a log line."""
+        return ', '.join(
+            '%s is %s and should be %s' % (field, getattr(self, field), value)
+            for field, value in self.differences(wanted).items())
+
+
+@dataclasses.dataclass(frozen=True)
+class FdbEntry:
+    """Where a bridge sends frames for a MAC.
+
+    :param local: the MAC is a port's or the bridge's own; frames for it go to
+        the host and never out of the port
+    """
+    port_index: int
+    local: bool
+
+
+class Netlink:
+    """One netlink socket, for the time of one operation."""
+
+    def __init__(self) -> None:
+        self._ip = pyroute2.IPRoute()
+
+    def __enter__(self) -> 'Netlink':
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None,
+                 exc: BaseException | None,
+                 traceback: types.TracebackType | None) -> None:
+        self._ip.close()
+
+    def find(self, name: str) -> Link | None:
+        """Return the link of this name, None if there is none.
+
+        :raises DeviceConflict: the name is an alternative name of another
+            link. The kernel looks both up alike, so that whoever asks for one
+            gets, and changes, the other.
+        """
+        link = self._get(ifname=name)
+        if link is not None and link.name != name:
+            raise exception.DeviceConflict(
+                device=name,
+                reason='this is an alternative name of %s' % link.name,
+                remedy='remove it with "ip link property del dev %s altname '
+                       '%s", or use another name' % (link.name, name))
+        return link
+
+    def get(self, index: int) -> Link | None:
+        """Return the link with this index, None if there is none."""
+        return self._get(index=index)
+
+    def _get(self, **which: typing.Any) -> Link | None:
+        try:
+            return _to_link(self._ip.link('get', **which)[0])
+        except pyroute2.NetlinkError as error:
+            if error.code == errno.ENODEV:
+                return None
+            raise exception.KernelRefused.from_errno(
+                str(*which.values()), 'looking it up', error.code)
+
+    def create_bridge(self, name: str, mac: str, group: int) -> bool:
+        """Make a bridge that is silent and has its MAC for good.
+
+        All in one message, so nobody ever sees the bridge otherwise: the
+        address given here pins it, and neither udev nor a port moves it.
+
+        :returns: False if the name was taken already
+        """
+        try:
+            self._ip.link('add', ifname=name, kind='bridge', address=mac,
+                          group=group, br_stp_state=0, br_forward_delay=0,
+                          br_mcast_snooping=0)
+        except pyroute2.NetlinkError as error:
+            if error.code == errno.EEXIST:
+                return False
+            raise exception.KernelRefused.from_errno(
+                name, 'creating the bridge', error.code)
+        return True
+
+    def change(self, link: Link, fields: dict[str, typing.Any],
+               step: str | None = None) -> None:
+        """Set fields of a link.
+
+        "up" goes in a message of its own, after all others: in one message
+        the kernel raises the link first, and with carrier gives it an IPv6
+        address before addr_gen_mode can say otherwise.
+
+        :param fields: of :class:`Link`, from mac, mtu, master, group, alias,
+            addr_gen_mode, up
+        :param step: what this is for, in words for the error; None names the
+            fields
+        """
+        attributes = {}
+        for field, value in fields.items():
+            if field != 'up':
+                attributes.update(_ATTRIBUTES[field](value))
+        step = step or 'setting ' + ', '.join(fields)
+        if attributes:
+            self._set(link, step, attributes)
+        if 'up' in fields:
+            self._set(link, step, {'state': 'up' if fields['up'] else 'down'})
+
+    def _set(self, link: Link, step: str,
+             attributes: dict[str, typing.Any]) -> None:
+        try:
+            self._ip.link('set', index=link.index, **attributes)
+        except pyroute2.NetlinkError as error:
+            raise exception.KernelRefused.from_errno(
+                link.name, step, error.code)
+
+    def delete(self, link: Link) -> None:
+        """Delete a link by its index; gone already is success."""
+        try:
+            self._ip.link('del', index=link.index)
+        except pyroute2.NetlinkError as error:
+            if error.code != errno.ENODEV:
+                raise exception.KernelRefused.from_errno(
+                    link.name, 'deleting it', error.code)
+
+    def fdb_entry(self, bridge: Link, mac: str) -> FdbEntry | None:
+        """Return where the bridge sends frames for a MAC; None: everywhere.
+
+        One look-up in the kernel's hash table, whatever the number of ports.
+        """
+        try:
+            answer = self._ip.fdb('get', lladdr=mac, master=bridge.index)[0]
+        except pyroute2.NetlinkError as error:
+            if error.code == errno.ENOENT:
+                return None
+            raise exception.KernelRefused.from_errno(
+                bridge.name, 'looking up %s in its FDB' % mac, error.code)
+        return FdbEntry(answer['ifindex'],
+                        bool(answer['state'] & _NUD_PERMANENT))
+
+    def addresses(self, link: Link) -> list[str]:
+        """Return the IP addresses of a link, each with its prefix length."""
+        return ['%s/%d' % (message.get_attr('IFA_ADDRESS'),
+                           message['prefixlen'])
+                for message in self._ip.get_addr(index=link.index)]
+
+
+_ATTRIBUTES: dict[str, typing.Callable[[typing.Any], dict[str, typing.Any]]]
+_ATTRIBUTES = {
+    'mac': lambda value: {'address': value},
+    'mtu': lambda value: {'mtu': value},
+    'master': lambda value: {'master': value},
+    'group': lambda value: {'group': value},
+    'alias': lambda value: {'ifalias': value},
+    'addr_gen_mode': lambda value: {
+        'IFLA_AF_SPEC': {'attrs': [('AF_INET6', {'attrs': [
+            ('IFLA_INET6_ADDR_GEN_MODE', value)]})]}},
+}
+
+
+def _to_link(message: typing.Any) -> Link:
+    af_inet = _nested(message, 'IFLA_AF_SPEC', 'AF_INET')
+    inet6_conf = _nested(message, 'IFLA_AF_SPEC', 'AF_INET6',
+                         'IFLA_INET6_CONF')
+    kind = _nested(message, 'IFLA_LINKINFO', 'IFLA_INFO_KIND')
+    return Link(
+        index=message['index'],
+        name=message.get_attr('IFLA_IFNAME'),
+        kind=kind,
+        mac=message.get_attr('IFLA_ADDRESS'),
+        mtu=message.get_attr('IFLA_MTU'),
+        up=bool(message['flags'] & _IFF_UP),
+        carrier=bool(message.get_attr('IFLA_CARRIER')),
+        master=message.get_attr('IFLA_MASTER'),
+        group=message.get_attr('IFLA_GROUP') or 0,
+        alias=message.get_attr('IFLA_IFALIAS'),
+        addr_gen_mode=_nested(message, 'IFLA_AF_SPEC', 'AF_INET6',
+                              'IFLA_INET6_ADDR_GEN_MODE'),
+        disable_ipv6=inet6_conf['disable_ipv6'] if inet6_conf else None,
+        arp_ignore=af_inet['arp_ignore'] if af_inet else None,
+        **_info_data(kind, _nested(message, 'IFLA_LINKINFO',
+                                   'IFLA_INFO_DATA')))
+
+
+def _info_data(kind: str | None, data: typing.Any) -> dict[str, typing.Any]:
+    """Return the fields that only links of this kind have."""
+    if kind == 'tun' and data is not None:
+        multi_queue = bool(data.get_attr('IFLA_TUN_MULTI_QUEUE'))
+        return {
+            'is_tap': data.get_attr('IFLA_TUN_TYPE') == _TUN_TYPE_TAP,
+            'owner': data.get_attr('IFLA_TUN_OWNER'),
+            'persistent': bool(data.get_attr('IFLA_TUN_PERSIST')),
+            'multi_queue': multi_queue,
+            'queues': data.get_attr('IFLA_TUN_NUM_QUEUES')
+            + data.get_attr('IFLA_TUN_NUM_DISABLED_QUEUES')
+            if multi_queue else None,
+        }
+    if kind == 'bridge' and data is not None:
+        return {
+            'stp': bool(data.get_attr('IFLA_BR_STP_STATE')),
+            'forward_delay': data.get_attr('IFLA_BR_FORWARD_DELAY'),
+            'multicast_snooping':
+                bool(data.get_attr('IFLA_BR_MCAST_SNOOPING')),
+        }
+    return {}
+
+
+def _nested(message: typing.Any, *path: str) -> typing.Any:
+    for name in path:
+        if message is None:
+            return None
+        message = message.get_attr(name)
+    return message

@@ -1,0 +1,254 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A guest's port: observe, converge, verify; or remove."""
+
+import contextlib
+import time
+import typing
+
+from oslo_log import log as logging
+
+from vif_plug_tapmac import desired
+from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import bridge
+from vif_plug_tapmac.kernel import clash
+from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import tun
+from vif_plug_tapmac import mac
+from vif_plug_tapmac import mark
+
+LOG = logging.getLogger(__name__)
+
+# Set, read back and found good; or repaired once and found good.
+_ROUNDS = 3
+
+
+def ensure(port: desired.TapPort) -> None:
+    """Have the port's TAP on its bridge, finished and verified.
+
+    :raises TapMacError: a TAP that this call was making is gone again. Never
+        raised for a TAP that a guest holds: that is logged with the remedy,
+        because nova-compute plugs every guest when it starts and would not
+        start for one bad port.
+    """
+    with nl.Netlink() as netlink:
+        found = netlink.find(port.name)
+        LOG.debug('Wanted: %s. Observed: %s', port, found)
+        if found is None:
+            _make(netlink, port)
+        elif not found.is_tap:
+            raise exception.DeviceConflict(
+                device=port.name,
+                reason='a device of another kind (%s) has the name of this '
+                       'TAP' % (found.kind or 'hardware'),
+                remedy='rename or remove that device')
+        elif found.held:
+            _keep(netlink, port, found)
+        else:
+            _reuse(netlink, port, found)
+
+
+def remove(identity: desired.TapIdentity) -> None:
+    """Delete the TAP if it carries our mark for this VIF.
+
+    Absent is success. Anything else of that name stays and is warned about.
+
+    :raises KernelRefused: the TAP is still there
+    """
+    with nl.Netlink() as netlink:
+        try:
+            found = netlink.find(identity.name)
+        except exception.DeviceConflict as conflict:
+            LOG.warning('Nothing is removed. %s', conflict)
+            return
+        if found is None:
+            LOG.debug('%s is absent already', identity.name)
+            return
+        found_mark = mark.TapMark.parse(found.alias)
+        if (not found.is_tap or found_mark is None
+                or found_mark.vif_id != identity.vif_id):
+            LOG.warning('%s stays: it does not carry the mark of tapmac for '
+                        'VIF %s (its alias is %s). If nothing uses it: "ip '
+                        'link delete %s".', identity.name, identity.vif_id,
+                        found.alias, identity.name)
+            return
+        if found.held:
+            LOG.warning('%s is removed while a guest still holds it: that '
+                        'guest\'s NIC is dead until it is attached anew',
+                        identity.name)
+        netlink.delete(found)
+        LOG.info('%s removed', identity.name)
+
+
+def _make(netlink: nl.Netlink, port: desired.TapPort,
+          instead_of: nl.Link | None = None) -> None:
+    """Make the TAP; it outlives us only if every step went well.
+
+    Whatever may fail for lack of something comes first, so that a bridge is
+    made, or an old TAP given up, only for a TAP that will be there.
+    """
+    found_bridge = bridge.find(netlink, port)
+    with tun.TunDevice() as device, contextlib.ExitStack() as undo:
+        if instead_of is not None:
+            netlink.delete(instead_of)
+        device.create(port.name, port.multi_queue)
+        device.set_mac(mac.tap_mac(port.guest_mac))
+        device.set_owner(port.owner)
+        link = _require_tap(netlink.find(port.name), port)
+        # Closing is not enough where a stranger got in before the owner was
+        # set: his queue keeps the TAP alive, and him on the guest's wire.
+        undo.callback(_discard, netlink, link)
+        sole_user = {'is_tap': True, 'owner': port.owner,
+                     'multi_queue': port.multi_queue,
+                     'queues': 1 if port.multi_queue else None}
+        _verify(link, sole_user)
+        tap_mark = mark.TapMark(port.vif_id, port.guest_mac, int(time.time()))
+        on_bridge = bridge.ensure(netlink, port, found_bridge)
+        link = _converge(netlink, port, on_bridge, link,
+                         _ours(port, tap_mark))
+        _verify(link, sole_user)
+        device.persist()
+        undo.pop_all()
+    LOG.info('%s made for guest %s: %s on bridge %s', port.name,
+             port.guest_mac, link.mac, port.bridge)
+
+
+def _keep(netlink: nl.Netlink, port: desired.TapPort, found: nl.Link) -> None:
+    """Mend a TAP that a guest holds, so that the guest does not notice."""
+    found_mark = mark.TapMark.parse(found.alias)
+    if found_mark is not None and found_mark.vif_id != port.vif_id:
+        LOG.error('%s is used by the guest of another VIF, %s, and stays as '
+                  'it is. Remedy: give one of the two VIFs another name.',
+                  port.name, found_mark.vif_id)
+        return
+    faults = _faults(netlink, port, found, found_mark)
+    if faults:
+        LOG.error('%s is used by a guest, and wrong: %s. It stays as it is, '
+                  'because mending it would cut the guest off. Remedy: hard '
+                  'reboot the instance, or detach and attach the interface.',
+                  port.name, '; '.join(faults))
+        return
+    wanted = (_ours(port, found_mark) if found_mark is not None
+              else {'up': True})
+    if port.mtu is not None:
+        wanted['mtu'] = max(port.mtu, found.mtu)
+        if wanted['mtu'] != port.mtu:
+            LOG.warning('%s keeps MTU %d though its network has %d, because a '
+                        'guest uses it; a hard reboot of the instance changes '
+                        'it', port.name, found.mtu, port.mtu)
+    try:
+        on_bridge = bridge.ensure(netlink, port, bridge.find(netlink, port))
+        _converge(netlink, port, on_bridge, found, wanted)
+    except exception.TapMacError as error:
+        LOG.error('%s is used by a guest and could not be mended: %s',
+                  port.name, error)
+
+
+def _reuse(netlink: nl.Netlink, port: desired.TapPort,
+           found: nl.Link) -> None:
+    """Mend an idle TAP if it is ours, else make it anew or refuse."""
+    found_mark = mark.TapMark.parse(found.alias)
+    if found_mark is None and not port.has_nova_name:
+        raise exception.DeviceConflict(
+            device=port.name,
+            reason='a TAP of this name exists that tapmac did not make',
+            remedy='if nothing uses it, remove it with "ip link delete %s"'
+            % port.name)
+    if found_mark is not None and found_mark.vif_id != port.vif_id:
+        raise exception.DeviceConflict(
+            device=port.name,
+            reason='the TAP of another VIF, %s, has this name'
+            % found_mark.vif_id,
+            remedy='unplug that VIF first, or give one of the two another '
+                   'name')
+    faults = _faults(netlink, port, found, found_mark)
+    if found_mark is None or faults:
+        LOG.info('%s is made anew: %s', port.name,
+                 '; '.join(faults) or 'tapmac did not make it')
+        _make(netlink, port, instead_of=found)
+    else:
+        on_bridge = bridge.ensure(netlink, port, bridge.find(netlink, port))
+        _converge(netlink, port, on_bridge, found, _ours(port, found_mark))
+
+
+def _faults(netlink: nl.Netlink, port: desired.TapPort, found: nl.Link,
+            found_mark: mark.TapMark | None) -> list[str]:
+    """Return what only a new TAP can put right, in words."""
+    faults = []
+    if found.master is not None:
+        master = netlink.get(found.master)
+        if master is not None and master.name != port.bridge:
+            faults.append('it is on %s and should be on %s'
+                          % (master.name, port.bridge))
+    if found_mark is not None:
+        facts = {'multi_queue': port.multi_queue, 'owner': port.owner}
+        if found.differences(facts):
+            faults.append(found.explain(facts))
+    return faults
+
+
+def _ours(port: desired.TapPort,
+          tap_mark: mark.TapMark) -> dict[str, typing.Any]:
+    """Return the fields of a TAP of ours, but for MAC and master."""
+    wanted: dict[str, typing.Any] = {
+        'group': port.link_group,
+        'alias': str(mark.TapMark(port.vif_id, port.guest_mac,
+                                  tap_mark.made)),
+        'addr_gen_mode': nl.ADDR_GEN_NONE,
+        'up': True,
+    }
+    if port.mtu is not None:
+        wanted['mtu'] = port.mtu
+    return wanted
+
+
+def _converge(netlink: nl.Netlink, port: desired.TapPort, on_bridge: nl.Link,
+              link: nl.Link, wanted: dict[str, typing.Any]) -> nl.Link:
+    """Set what differs until it reads back right; return what was read."""
+    wanted = dict(wanted, master=on_bridge.index)
+    if link.addr_gen_mode is None:
+        wanted.pop('addr_gen_mode', None)
+    for _ in range(_ROUNDS):
+        wanted['mac'] = clash.settle_tap_mac(netlink, on_bridge, port, link)
+        differing = link.differences(wanted)
+        if not differing:
+            return link
+        LOG.debug('%s: setting %s', port.name, differing)
+        netlink.change(link, differing, step='setting %s on bridge %s' % (
+            ', '.join(differing), port.bridge))
+        link = _require_tap(netlink.get(link.index), port)
+    raise exception.VerifyFailed(device=port.name,
+                                 differences=link.explain(wanted))
+
+
+def _require_tap(link: nl.Link | None, port: desired.TapPort) -> nl.Link:
+    if link is None or link.name != port.name:
+        raise exception.VerifyFailed(
+            device=port.name,
+            differences='it was %s' % ('deleted' if link is None
+                                       else 'renamed to ' + link.name))
+    return link
+
+
+def _verify(link: nl.Link, wanted: dict[str, typing.Any]) -> None:
+    if link.differences(wanted):
+        raise exception.VerifyFailed(device=link.name,
+                                     differences=link.explain(wanted))
+
+
+def _discard(netlink: nl.Netlink, link: nl.Link) -> None:
+    try:
+        netlink.delete(link)
+    except exception.TapMacError as error:
+        LOG.warning('%s could not be removed after a failed plug: %s',
+                    link.name, error)

@@ -1,0 +1,101 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The tun character device: TAPs by ioctl, for netlink cannot make them.
+
+Source: Linux drivers/net/tun.c, include/uapi/linux/if_tun.h
+"""
+
+import fcntl
+import os
+import platform
+import struct
+import types
+
+from vif_plug_tapmac import exception
+
+TUN_DEVICE = '/dev/net/tun'
+
+# _IOW('T', nr, int); the direction bits differ on two families of CPUs.
+_IOW = (0x80000000 if platform.machine().startswith(('ppc', 'mips'))
+        else 0x40000000) | struct.calcsize('i') << 16 | ord('T') << 8
+_TUNSETIFF = _IOW | 202
+_TUNSETPERSIST = _IOW | 203
+_TUNSETOWNER = _IOW | 204
+_SIOCSIFHWADDR = 0x8924
+
+_IFF_TAP = 0x0002
+_IFF_MULTI_QUEUE = 0x0100
+_IFF_NO_PI = 0x1000
+_IFF_TUN_EXCL = 0x8000
+_ARPHRD_ETHER = 1
+
+
+class TunDevice:
+    """An open tun device; once :meth:`create` was called, a TAP.
+
+    The TAP is gone when this is closed, also by the death of the process,
+    unless :meth:`persist` was called before.
+    """
+
+    def __init__(self) -> None:
+        self._device = TUN_DEVICE
+        try:
+            self._descriptor = os.open(TUN_DEVICE, os.O_RDWR)
+        except OSError as error:
+            raise exception.KernelRefused.from_errno(
+                TUN_DEVICE, 'opening it', error.errno or 0)
+
+    def __enter__(self) -> 'TunDevice':
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None,
+                 exc: BaseException | None,
+                 traceback: types.TracebackType | None) -> None:
+        os.close(self._descriptor)
+
+    def create(self, name: str, multi_queue: bool) -> None:
+        """Make a TAP that did not exist.
+
+        :raises KernelRefused: EBUSY if a link of that name exists by now
+        """
+        self._device = name
+        flags = _IFF_TAP | _IFF_NO_PI | _IFF_TUN_EXCL
+        if multi_queue:
+            flags |= _IFF_MULTI_QUEUE
+        self._ioctl('creating the TAP', _TUNSETIFF,
+                    struct.pack('16sH22x', name.encode('ascii'), flags))
+
+    def set_mac(self, mac: str) -> None:
+        """Set the TAP's MAC, at once and for good in udev's eyes.
+
+        netlink would do, but later: each microsecond between creation and
+        this is one in which udev's MACAddressPolicy may come first.
+        """
+        octets = bytes.fromhex(mac.replace(':', ''))
+        self._ioctl('setting the MAC', _SIOCSIFHWADDR,
+                    struct.pack('16xH6s16x', _ARPHRD_ETHER, octets))
+
+    def set_owner(self, uid: int) -> None:
+        """Let this user attach, and no other without CAP_NET_ADMIN."""
+        self._ioctl('setting the owner', _TUNSETOWNER, uid)
+
+    def persist(self) -> None:
+        """Let the TAP outlive us."""
+        self._ioctl('making the TAP persistent', _TUNSETPERSIST, 1)
+
+    def _ioctl(self, step: str, request: int, argument: int | bytes) -> None:
+        try:
+            fcntl.ioctl(self._descriptor, request, argument)
+        except OSError as error:
+            raise exception.KernelRefused.from_errno(
+                self._device, step, error.errno or 0)

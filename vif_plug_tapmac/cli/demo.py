@@ -1,0 +1,192 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""``tapmac demo``: plug and unplug a guest where it can harm nobody."""
+
+import argparse
+import ctypes
+import dataclasses
+import os
+import pwd
+import typing
+
+from cliff import lister
+from os_vif import exception as os_vif_exception
+import os_vif
+from os_vif.objects import instance_info
+from os_vif.objects import network
+from os_vif.objects import vif as vif_objects
+from oslo_config import cfg
+
+from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import tun
+from vif_plug_tapmac import privsep
+
+_CLONE_NEWNET = 0x40000000  # os.CLONE_NEWNET, from Python 3.12 on
+
+_BRIDGE = 'br100'
+_TAP = 'tap1a2b3c4d-5e'
+_GUEST_MAC = 'fa:16:3e:28:64:c2'
+_TAP_MAC = 'fe:16:3e:28:64:c2'
+_ABSENT = '-'
+
+
+@dataclasses.dataclass(frozen=True)
+class Fact:
+    """One line of the demo: what was seen three times, and what is right.
+
+    :param right: whether the three values are as they should be
+    """
+    name: str
+    before: str
+    during: str
+    after: str
+    right: bool
+
+
+class Demo(lister.Lister):
+    """Plug and unplug a guest's TAP on br100, and show what the kernel says.
+
+    All of it happens in a network namespace made for this and gone
+    afterwards; the links of this host are not touched. Exit status: 0 if
+    every fact is as it should be, 1 if one is wrong or the demo may not run.
+    """
+
+    _all_right = False
+
+    def take_action(
+        self, parsed_args: argparse.Namespace,
+    ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        facts = self._facts()
+        self._all_right = all(fact.right for fact in facts)
+        return (('Fact', 'Before', 'Plugged', 'Unplugged', 'Right'),
+                [(fact.name, fact.before, fact.during, fact.after,
+                  'yes' if fact.right else 'NO') for fact in facts])
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        super().run(parsed_args)
+        return 0 if self._all_right else 1
+
+    def _facts(self) -> list[Fact]:
+        _enter_own_network_namespace()
+        _start_os_vif()
+        # The first guest ever on this host makes the bridge. It leaves again,
+        # so that br100 can be watched before, with and without ours.
+        first = _vif('00000000-0000-4000-8000-000000000001',
+                     'tap00000000-00', 'fa:16:3e:00:00:01')
+        ours = _vif('1a2b3c4d-5e6f-4a1b-8c2d-3e4f5a6b7c8d', _TAP, _GUEST_MAC)
+        try:
+            os_vif.plug(first, _INSTANCE)
+            os_vif.unplug(first, _INSTANCE)
+            before = _observe()
+            os_vif.plug(ours, _INSTANCE)
+            during = _observe()
+            os_vif.unplug(ours, _INSTANCE)
+            after = _observe()
+        except (os_vif_exception.PlugException,
+                os_vif_exception.UnplugException) as error:
+            raise exception.TapMacError(str(error.kwargs['err']))
+        return _compare(before, during, after)
+
+
+_INSTANCE = instance_info.InstanceInfo(
+    uuid='d1b6c1b2-0000-4000-8000-000000000000', name='demo')
+
+
+def _enter_own_network_namespace() -> None:
+    """Leave the host's links behind for good."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWNET) != 0:
+        raise exception.TapMacError(
+            'The demo makes a network namespace of its own, and may not: %s. '
+            'Run it as root; in a container, give that CAP_SYS_ADMIN.'
+            % os.strerror(ctypes.get_errno()))
+    if not os.path.exists(tun.TUN_DEVICE):
+        raise exception.TapMacError(
+            '%s is missing. Load the driver (modprobe tun); in a container, '
+            'pass the device in.' % tun.TUN_DEVICE)
+
+
+def _start_os_vif() -> None:
+    # No configuration file: the demo shows the defaults. Already root, it
+    # needs no daemon to be root for it.
+    cfg.CONF([], project='tapmac-demo', default_config_files=[])
+    privsep.vif_plug.set_client_mode(False)
+    os_vif.initialize()
+
+
+def _vif(vif_id: str, name: str, guest_mac: str) -> vif_objects.VIFBridge:
+    return vif_objects.VIFBridge(
+        id=vif_id, plugin='tapmac', vif_name=name, address=guest_mac,
+        bridge_name=_BRIDGE,
+        network=network.Network(
+            id='5d6a7b8c-0000-4000-8000-000000000000', bridge=_BRIDGE,
+            mtu=1500))
+
+
+def _observe() -> dict[str, str]:
+    """Return what the kernel says of bridge and TAP, in words."""
+    with nl.Netlink() as netlink:
+        bridge = netlink.find(_BRIDGE)
+        tap = netlink.find(_TAP)
+        return {
+            'br100 MAC': _text(bridge and bridge.mac),
+            'br100 state': _state(bridge),
+            'TAP': _text(tap and tap.name),
+            'TAP MAC': _text(tap and tap.mac),
+            'TAP master': _text(tap and _master(netlink, tap)),
+            'TAP state': _state(tap),
+            'TAP owner': _text(tap and _user(tap.owner)),
+            'TAP MTU': _text(tap and tap.mtu),
+            'TAP IP addresses': _text(
+                tap and (', '.join(netlink.addresses(tap)) or 'none')),
+        }
+
+
+def _text(value: typing.Any) -> str:
+    return _ABSENT if value is None else str(value)
+
+
+def _state(link: nl.Link | None) -> str:
+    if link is None:
+        return _ABSENT
+    return 'UP' if link.up else 'DOWN'
+
+
+def _master(netlink: nl.Netlink, tap: nl.Link) -> str:
+    master = None if tap.master is None else netlink.get(tap.master)
+    return 'none' if master is None else master.name
+
+
+def _user(uid: int | None) -> str:
+    if uid is None:
+        return 'everyone'
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _compare(before: dict[str, str], during: dict[str, str],
+             after: dict[str, str]) -> list[Fact]:
+    expected = {'br100 MAC': before['br100 MAC'], 'br100 state': 'UP',
+                'TAP': _TAP, 'TAP MAC': _TAP_MAC, 'TAP master': _BRIDGE,
+                'TAP state': 'UP', 'TAP owner': 'root', 'TAP MTU': '1500',
+                'TAP IP addresses': 'none'}
+    facts = []
+    for name, value in expected.items():
+        idle = _ABSENT if name.startswith('TAP') else value
+        seen = before[name], during[name], after[name]
+        facts.append(Fact(name, *seen, right=seen == (idle, value, idle)
+                          and value != _ABSENT))
+    return facts

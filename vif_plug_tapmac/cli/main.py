@@ -1,0 +1,42 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The command ``tapmac``; each subcommand has a module of its own beside."""
+
+import sys
+import warnings
+
+from cliff import app
+from cliff import commandmanager
+from pbr import version
+
+
+class TapMacApp(app.App):
+    """TAPs with a stable MAC for guests on Linux bridges."""
+
+    # Warnings and errors; -v adds what is made and removed, -vv every detail.
+    DEFAULT_VERBOSE_LEVEL = 0
+
+    def __init__(self) -> None:
+        super().__init__(
+            description=self.__doc__,
+            version=version.VersionInfo('vif-plug-tapmac').version_string(),
+            command_manager=commandmanager.CommandManager(
+                'vif_plug_tapmac.cli'),
+            deferred_help=True)
+
+
+def main() -> int:
+    """Run the command line; return its exit status."""
+    # oslo.privsep imports eventlet where it is installed, used or not.
+    warnings.filterwarnings('ignore', message=r'\s*Eventlet is deprecated')
+    return TapMacApp().run(sys.argv[1:])

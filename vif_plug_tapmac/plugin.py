@@ -1,0 +1,61 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The os-vif plugin ``tapmac``."""
+
+from os_vif.objects import host_info
+from os_vif.objects import instance_info as instance_objects
+from os_vif.objects import vif as vif_objects
+from os_vif import plugin
+
+from vif_plug_tapmac import desired
+from vif_plug_tapmac import opts
+from vif_plug_tapmac import privileged
+
+
+class TapMacPlugin(plugin.PluginBase):
+    """Owns the whole TAP of a guest on a Linux bridge."""
+
+    CONFIG_OPTS = opts.TAPMAC_OPTS
+
+    def describe(self) -> host_info.HostPluginInfo:
+        """Return which VIFs we plug: VIFBridge 1.0."""
+        return host_info.HostPluginInfo(
+            plugin_name='tapmac',
+            vif_info=[
+                host_info.HostVIFInfo(
+                    vif_object_name=vif_objects.VIFBridge.__name__,
+                    min_version='1.0',
+                    max_version='1.0'),
+            ])
+
+    def plug(self, vif: vif_objects.VIFBase,
+             instance_info: instance_objects.InstanceInfo) -> None:
+        """Have the VIF's TAP finished on its bridge, made or mended.
+
+        Plugging again is safe, also under a running guest. A TAP that a guest
+        holds never makes this raise once the VIF itself is valid: what is
+        wrong with it is logged as an error with the remedy.
+
+        :raises TapMacError: see :mod:`vif_plug_tapmac.exception`; nothing
+            half-made is left
+        """
+        port = desired.TapPort.from_vif(vif, self.config)
+        privileged.ensure_port(port.to_fields())
+
+    def unplug(self, vif: vif_objects.VIFBase,
+               instance_info: instance_objects.InstanceInfo) -> None:
+        """Remove the VIF's TAP if it is ours; absent is success.
+
+        :raises TapMacError: see :mod:`vif_plug_tapmac.exception`
+        """
+        privileged.remove_port(desired.TapIdentity.from_vif(vif).to_fields())

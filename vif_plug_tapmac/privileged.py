@@ -1,0 +1,37 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The two doors: all that an unprivileged process can ask root to do."""
+
+import typing
+
+from vif_plug_tapmac import desired
+from vif_plug_tapmac.kernel import port
+from vif_plug_tapmac import privsep
+
+
+@privsep.vif_plug.entrypoint
+def ensure_port(fields: dict[str, typing.Any]) -> None:
+    """Make or mend a TAP; see :func:`vif_plug_tapmac.kernel.port.ensure`.
+
+    :param fields: of a :class:`vif_plug_tapmac.desired.TapPort`
+    """
+    port.ensure(desired.TapPort.from_fields(fields))
+
+
+@privsep.vif_plug.entrypoint
+def remove_port(fields: dict[str, typing.Any]) -> None:
+    """Remove a TAP; see :func:`vif_plug_tapmac.kernel.port.remove`.
+
+    :param fields: of a :class:`vif_plug_tapmac.desired.TapIdentity`
+    """
+    port.remove(desired.TapIdentity.from_fields(fields))

@@ -32,6 +32,11 @@ _SYSCTLS = (('ipv4', 'arp_ignore', '1'),
             ('ipv4', 'arp_announce', '2'),
             ('ipv6', 'disable_ipv6', '1'))
 
+_FINISHED = {'stp': False, 'forward_delay': 0, 'multicast_snooping': False,
+             'arp_ignore': 1}
+# Callers with different MTUs for one bridge may meet here; one of them wins.
+_ROUNDS = 3
+
 _warned: set[tuple[int, str]] = set()
 
 
@@ -67,7 +72,7 @@ def ensure(netlink: nl.Netlink, port: desired.TapPort,
         unless another caller finished it meanwhile
     """
     created = found is None and netlink.create_bridge(
-        port.bridge, _unique_mac(), port.bridge_group)
+        port.bridge, _unique_mac(), port.bridge_group, _unpinned_mtu(port))
     if found is None:
         found = _require(netlink, port)
     if found.group != port.bridge_group:
@@ -101,40 +106,43 @@ def _unique_mac() -> str:
                               for octet in secrets.token_bytes(5)])
 
 
-def _finish(netlink: nl.Netlink, link: nl.Link,
-            port: desired.TapPort) -> nl.Link:
-    wanted: dict[str, typing.Any] = {
-        'stp': False, 'forward_delay': 0, 'multicast_snooping': False,
-        'arp_ignore': 1, 'up': True}
-    if link.disable_ipv6 is not None:
-        wanted['disable_ipv6'] = 1
-    for family, sysctl, value in _SYSCTLS:
-        if family != 'ipv6' or link.disable_ipv6 is not None:
-            _write_sysctl(link, family, sysctl, value)
-    if port.mtu is not None:
-        wanted['mtu'] = port.mtu
-        _pin_mtu(netlink, link, port.mtu)
-    netlink.change(link, {'up': True})
-    seen = netlink.get(link.index)
-    if seen is None or seen.differences(wanted):
-        raise exception.VerifyFailed(
-            device=link.name,
-            differences=seen.explain(wanted) if seen else 'it vanished')
-    netlink.change(link, {'alias': mark.BRIDGE_MARK})
-    LOG.info('Bridge %s made, with the fixed MAC %s', link.name, link.mac)
-    return seen
+def _unpinned_mtu(port: desired.TapPort) -> int | None:
+    """Return an MTU to make the bridge with that differs from the wanted one.
 
-
-def _pin_mtu(netlink: nl.Netlink, link: nl.Link, mtu: int) -> None:
-    """Set the MTU so that ports no longer change it.
-
-    What is given at creation does not pin it, nor does setting the present
-    value; the kernel takes only a change for the administrator's word.
+    Ports change a bridge's MTU until the administrator sets it, and the
+    kernel takes only a change for that: neither what is given at creation nor
+    the present value set once more. So the bridge starts beside the wanted
+    value, and setting that pins it, no matter how many callers do so.
     Source: net/bridge/br_device.c br_change_mtu (BROPT_MTU_SET_BY_USER),
     called from net/core/dev.c dev_set_mtu only if the value differs
     """
-    netlink.change(link, {'mtu': mtu + 1})
-    netlink.change(link, {'mtu': mtu})
+    return None if port.mtu is None else port.mtu + 1
+
+
+def _finish(netlink: nl.Netlink, link: nl.Link,
+            port: desired.TapPort) -> nl.Link:
+    fields: dict[str, typing.Any] = {'up': True}
+    if port.mtu is not None:
+        fields['mtu'] = port.mtu
+    for _ in range(_ROUNDS):
+        for family, sysctl, value in _SYSCTLS:
+            if family != 'ipv6' or link.disable_ipv6 is not None:
+                _write_sysctl(link, family, sysctl, value)
+        netlink.change(link, fields)
+        seen = _require(netlink, port)
+        if seen.alias is not None:  # Another caller was faster.
+            return seen
+        wanted = dict(_FINISHED, **fields)
+        if seen.disable_ipv6 is not None:
+            wanted['disable_ipv6'] = 1
+        if not seen.differences(wanted):
+            netlink.change(link, {'alias': mark.BRIDGE_MARK})
+            LOG.info('Bridge %s made, with the fixed MAC %s', link.name,
+                     link.mac)
+            return seen
+        link = seen
+    raise exception.VerifyFailed(device=link.name,
+                                 differences=link.explain(wanted))
 
 
 def _write_sysctl(link: nl.Link, family: str, sysctl: str, value: str) -> None:

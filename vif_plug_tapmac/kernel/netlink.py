@@ -30,6 +30,10 @@ _TUN_TYPE_TAP = 2
 _NUD_PERMANENT = 0x80
 #: IN6_ADDR_GEN_MODE_NONE, include/uapi/linux/if_link.h
 ADDR_GEN_NONE = 1
+#: A link with a smaller MTU has no IPv6 at all: the kernel takes its IPv6
+#: settings away, and makes new ones by default when the MTU grows again.
+#: Source: net/ipv6/addrconf.c addrconf_notify, NETDEV_CHANGEMTU
+IPV6_MTU_MIN = 1280
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +45,8 @@ class Link:
     :param master: index of the bridge it is a port of, or None
     :param carrier: on a TAP, whether a process holds it open
     :param addr_gen_mode: how IPv6 makes its link-local address; None where
-        the kernel runs without IPv6
-    :param disable_ipv6: None where the kernel runs without IPv6
+        there is no IPv6 (in this kernel, or below its least MTU)
+    :param disable_ipv6: the sysctl of that name; None likewise
     :param arp_ignore: the sysctl of that name, for this device
     :param owner: uid that may attach to the TUN or TAP, None: everyone
     :param queues: processes' queues of a multi-queue TUN or TAP, detached
@@ -83,6 +87,15 @@ class Link:
         """Return the part of the wanted fields that this link has not."""
         return {field: value for field, value in wanted.items()
                 if getattr(self, field) != value}
+
+    def verify(self, wanted: dict[str, typing.Any]) -> None:
+        """Check that the link has all wanted fields.
+
+        :raises VerifyFailed: it has not
+        """
+        if self.differences(wanted):
+            raise exception.VerifyFailed(device=self.name,
+                                         differences=self.explain(wanted))
 
     def explain(self, wanted: dict[str, typing.Any]) -> str:
         """Return in words what differs, for an error or a log line."""
@@ -145,18 +158,21 @@ class Netlink:
             raise exception.KernelRefused.from_errno(
                 str(*which.values()), 'looking it up', error.code)
 
-    def create_bridge(self, name: str, mac: str, group: int) -> bool:
+    def create_bridge(self, name: str, mac: str, group: int,
+                      mtu: int | None) -> bool:
         """Make a bridge that is silent and has its MAC for good.
 
         All in one message, so nobody ever sees the bridge otherwise: the
-        address given here pins it, and neither udev nor a port moves it.
+        address given here pins it, and neither udev nor a port moves it. The
+        MTU given here does not pin itself; see kernel/bridge.py.
 
         :returns: False if the name was taken already
         """
+        attributes = {} if mtu is None else {'mtu': mtu}
         try:
             self._ip.link('add', ifname=name, kind='bridge', address=mac,
                           group=group, br_stp_state=0, br_forward_delay=0,
-                          br_mcast_snooping=0)
+                          br_mcast_snooping=0, **attributes)
         except pyroute2.NetlinkError as error:
             if error.code == errno.EEXIST:
                 return False

@@ -111,12 +111,12 @@ def _make(netlink: nl.Netlink, port: desired.TapPort,
         sole_user = {'is_tap': True, 'owner': port.owner,
                      'multi_queue': port.multi_queue,
                      'queues': 1 if port.multi_queue else None}
-        _verify(link, sole_user)
+        link.verify(sole_user)
         tap_mark = mark.TapMark(port.vif_id, port.guest_mac, int(time.time()))
         on_bridge = bridge.ensure(netlink, port, found_bridge)
         link = _converge(netlink, port, on_bridge, link,
                          _ours(port, tap_mark))
-        _verify(link, sole_user)
+        link.verify(sole_user)
         device.persist()
         undo.pop_all()
     LOG.info('%s made for guest %s: %s on bridge %s', port.name,
@@ -216,11 +216,11 @@ def _converge(netlink: nl.Netlink, port: desired.TapPort, on_bridge: nl.Link,
               link: nl.Link, wanted: dict[str, typing.Any]) -> nl.Link:
     """Set what differs until it reads back right; return what was read."""
     wanted = dict(wanted, master=on_bridge.index)
-    if link.addr_gen_mode is None:
-        wanted.pop('addr_gen_mode', None)
     for _ in range(_ROUNDS):
         wanted['mac'] = clash.settle_tap_mac(netlink, on_bridge, port, link)
         differing = link.differences(wanted)
+        if not _can_have_ipv6(link, wanted):
+            differing.pop('addr_gen_mode', None)
         if not differing:
             return link
         LOG.debug('%s: setting %s', port.name, differing)
@@ -231,6 +231,12 @@ def _converge(netlink: nl.Netlink, port: desired.TapPort, on_bridge: nl.Link,
                                  differences=link.explain(wanted))
 
 
+def _can_have_ipv6(link: nl.Link, wanted: dict[str, typing.Any]) -> bool:
+    """Whether there are IPv6 settings on the link, and will be."""
+    return (link.addr_gen_mode is not None
+            and wanted.get('mtu', link.mtu) >= nl.IPV6_MTU_MIN)
+
+
 def _require_tap(link: nl.Link | None, port: desired.TapPort) -> nl.Link:
     if link is None or link.name != port.name:
         raise exception.VerifyFailed(
@@ -238,12 +244,6 @@ def _require_tap(link: nl.Link | None, port: desired.TapPort) -> nl.Link:
             differences='it was %s' % ('deleted' if link is None
                                        else 'renamed to ' + link.name))
     return link
-
-
-def _verify(link: nl.Link, wanted: dict[str, typing.Any]) -> None:
-    if link.differences(wanted):
-        raise exception.VerifyFailed(device=link.name,
-                                     differences=link.explain(wanted))
 
 
 def _discard(netlink: nl.Netlink, link: nl.Link) -> None:

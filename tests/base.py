@@ -1,0 +1,147 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What the tests stand on."""
+
+import os
+import typing
+
+import fixtures
+from os_vif import exception as os_vif_exception
+import os_vif
+from os_vif.objects import instance_info
+from os_vif.objects import network
+from os_vif.objects import vif as vif_objects
+from oslo_config import cfg
+from oslo_config import fixture as config_fixture
+import testtools
+
+from tests import hosts
+from vif_plug_tapmac import desired
+from vif_plug_tapmac import opts
+from vif_plug_tapmac import privsep
+
+VIF_ID = '1a2b3c4d-5e6f-4a1b-8c2d-3e4f5a6b7c8d'
+TAP = desired.nova_tap_name(VIF_ID)
+GUEST_MAC = 'fa:16:3e:28:64:c2'
+TAP_MAC = 'fe:16:3e:28:64:c2'
+BRIDGE = 'br100'
+INSTANCE = instance_info.InstanceInfo(
+    uuid='d1b6c1b2-0000-4000-8000-000000000000', name='demo')
+#: A field of a VIF that is to stay unset.
+UNSET = object()
+
+
+def make_vif(**fields: typing.Any) -> vif_objects.VIFBridge:
+    """Return a valid VIFBridge, but for the fields given."""
+    mtu = fields.pop('mtu', 1500)
+    net = {'id': '5d6a7b8c-0000-4000-8000-000000000000', 'mtu': mtu}
+    values = dict(
+        {'id': VIF_ID, 'plugin': 'tapmac', 'vif_name': TAP,
+         'address': GUEST_MAC, 'bridge_name': BRIDGE,
+         'network': network.Network(**{
+             field: value for field, value in net.items()
+             if value is not UNSET})}, **fields)
+    return vif_objects.VIFBridge(**{
+        field: value for field, value in values.items()
+        if value is not UNSET})
+
+
+def make_port(**fields: typing.Any) -> desired.TapPort:
+    """Return a valid TapPort, but for the fields given."""
+    values = dict(
+        {'vif_id': VIF_ID, 'name': TAP, 'bridge': BRIDGE,
+         'guest_mac': GUEST_MAC, 'mtu': 1500, 'owner': 0,
+         'multi_queue': False, 'create_bridge': True, 'link_group': 29793,
+         'bridge_group': 29794}, **fields)
+    return desired.TapPort(**values)
+
+
+def numbered_vif(number: int, **fields: typing.Any) -> vif_objects.VIFBridge:
+    """Return one of many VIFs, each with id, name and MAC of its own."""
+    vif_id = '%08x-0000-4000-8000-000000000000' % number
+    return make_vif(**dict(
+        {'id': vif_id, 'vif_name': 'tap%08x' % number,
+         'address': 'fa:16:3e:%02x:%02x:%02x' % (
+             number >> 16 & 255, number >> 8 & 255, number & 255)},
+        **fields))
+
+
+class TestCase(testtools.TestCase):
+    """A test that needs nothing."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.logs = self.useFixture(fixtures.FakeLogger(level=0))
+        self.config = self.useFixture(config_fixture.Config(cfg.CONF))
+        self.config.conf([], project='tapmac', default_config_files=[])
+        self.config.register_opts(opts.TAPMAC_OPTS, group=opts.GROUP)
+
+    def configure(self, **options: typing.Any) -> None:
+        self.config.config(group=opts.GROUP, **options)
+
+    @property
+    def options(self) -> typing.Any:
+        return cfg.CONF[opts.GROUP]
+
+    def cannot_run(self, reason: str) -> None:
+        """Skip, or fail where every test that can run must run."""
+        if os.environ.get('TAPMAC_NO_SKIP') == '1':
+            self.fail('This test may not be skipped here: %s' % reason)
+        self.skipTest(reason)
+
+
+class FunctionalTestCase(TestCase):
+    """A test in a network namespace of its own, with privilege."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        missing = hosts.missing_privilege()
+        if missing:
+            self.cannot_run(missing)
+        self.host = self.useFixture(hosts.Host())
+        privsep.vif_plug.set_client_mode(False)
+        os_vif.initialize()
+
+    def plug(self, vif: vif_objects.VIFBridge | None = None) -> None:
+        os_vif.plug(vif or make_vif(), INSTANCE)
+
+    def unplug(self, vif: vif_objects.VIFBridge | None = None) -> None:
+        os_vif.unplug(vif or make_vif(), INSTANCE)
+
+    def assert_plug_fails(self, error: type[Exception], *words: str,
+                          vif: vif_objects.VIFBridge | None = None) -> None:
+        """Expect this error with these words, and the host as it was."""
+        before = self.host.state()
+        raised = self.assertRaises(os_vif_exception.PlugException,
+                                   self.plug, vif)
+        self.assertIsInstance(raised.kwargs['err'], error)
+        for word in words:
+            self.assertIn(word, str(raised.kwargs['err']))
+        self.assertEqual(before, self.host.state())
+
+    def assert_finished(self, tap: str = TAP, **expected: typing.Any) -> None:
+        """Expect all that makes a TAP finished, but for the fields given."""
+        link = self.host.link(tap)
+        seen = {'mac': link.mac, 'up': link.up, 'mtu': link.mtu,
+                'master': self.host.master(tap), 'group': link.group,
+                'owner': link.owner, 'persistent': link.persistent,
+                'multi_queue': link.multi_queue,
+                'addresses': self.host.addresses(tap)}
+        self.assertEqual(dict(
+            {'mac': TAP_MAC, 'up': True, 'mtu': 1500, 'master': BRIDGE,
+             'group': 29793, 'owner': 0, 'persistent': True,
+             'multi_queue': False, 'addresses': []}, **expected), seen)
+
+    def assert_logged(self, *words: str) -> None:
+        for word in words:
+            self.assertIn(word, self.logs.output)

@@ -1,0 +1,303 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The bridge: made so that its MAC cannot flap, or left as it was found."""
+
+import concurrent.futures
+import itertools
+import multiprocessing
+import os
+import unittest.mock
+
+from tests import base
+from tests import hosts
+from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import bridge
+from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac import mark
+
+
+class MadeBridgeTest(base.FunctionalTestCase):
+
+    def describe(self, name=base.BRIDGE):
+        """Return all that makes a bridge finished."""
+        link = self.host.link(name)
+        return {
+            'kind': link.kind, 'mtu': link.mtu, 'up': link.up,
+            'group': link.group, 'alias': link.alias, 'stp': link.stp,
+            'forward_delay': link.forward_delay,
+            'multicast_snooping': link.multicast_snooping,
+            'disable_ipv6': self.host.sysctl(
+                'ipv6/conf/%s/disable_ipv6' % name),
+            'arp_ignore': self.host.sysctl('ipv4/conf/%s/arp_ignore' % name),
+            'arp_announce': self.host.sysctl(
+                'ipv4/conf/%s/arp_announce' % name),
+            'addresses': self.host.addresses(name)}
+
+    FINISHED = {
+        'kind': 'bridge', 'mtu': 1500, 'up': True, 'group': 29794,
+        'alias': mark.BRIDGE_MARK, 'stp': False, 'forward_delay': 0,
+        'multicast_snooping': False, 'disable_ipv6': '1', 'arp_ignore': '1',
+        'arp_announce': '2', 'addresses': []}
+
+    def test_is_finished(self):
+        self.plug()
+        self.assertEqual(self.FINISHED, self.describe())
+
+    def test_bridge_group(self):
+        self.configure(bridge_group=8)
+        self.plug()
+        self.assertEqual(dict(self.FINISHED, group=8), self.describe())
+
+    def assert_mac_is_pinned(self):
+        mac = self.host.link(base.BRIDGE).mac
+        index = self.host.link(base.BRIDGE).index
+        self.host.add('low', 'veth', peer='low-peer',
+                      address='00:00:00:00:00:01', master=index)
+        self.assertEqual(mac, self.host.link(base.BRIDGE).mac)
+        self.host.delete('low')
+        self.assertEqual(mac, self.host.link(base.BRIDGE).mac)
+
+    def test_mac_never_moves(self):
+        self.plug()
+        self.assert_mac_is_pinned()
+        self.unplug()
+        self.assert_mac_is_pinned()
+
+    def test_mac_counts_as_set_by_hand(self):
+        with hosts.private_mounts():
+            hosts.mount('sysfs', '/sys', 'sysfs')
+            self.plug()
+            self.assertTrue(bridge._is_pinned(self.host.link(base.BRIDGE)))
+
+    def test_mac_is_local_and_unique_to_host_and_bridge(self):
+        self.plug()
+        self.plug(base.numbered_vif(1, bridge_name='br200'))
+        peer = self.useFixture(hosts.Peer())
+        peer.run(self.plug)
+        macs = {self.host.link(base.BRIDGE).mac, self.host.link('br200').mac,
+                peer.run(lambda: self.host.link(base.BRIDGE).mac)}
+        self.assertEqual(3, len(macs))
+        self.assertEqual({'02'}, {mac[:2] for mac in macs})
+
+    def test_mtu_is_pinned(self):
+        for number, mtu in enumerate((1500, 9000, 1400)):
+            name = 'br%d' % mtu
+            self.plug(base.numbered_vif(number, bridge_name=name, mtu=mtu))
+            for port_mtu in (1300, 65000):
+                self.host.add('port', 'veth', peer='peer', mtu=port_mtu,
+                              master=self.host.link(name).index)
+                self.assertEqual(mtu, self.host.link(name).mtu)
+                self.host.delete('port')
+            self.unplug(base.numbered_vif(number))
+            self.assertEqual(mtu, self.host.link(name).mtu)
+
+    def test_second_network_mtu_does_not_change_it(self):
+        self.plug()
+        self.plug(base.numbered_vif(1, mtu=9000))
+        self.assertEqual(self.FINISHED, self.describe())
+
+    def test_stays_after_the_last_guest(self):
+        self.plug()
+        self.unplug()
+        self.assertEqual(self.FINISHED, self.describe())
+
+    def test_alias_of_an_administrator_is_kept(self):
+        self.plug()
+        self.host.set(base.BRIDGE, ifalias='uplink of rack 7')
+        self.plug(base.numbered_vif(1))
+        self.assertEqual('uplink of rack 7',
+                         self.host.link(base.BRIDGE).alias)
+
+    def test_what_an_administrator_changed_later_is_kept(self):
+        self.plug()
+        self.host.set(base.BRIDGE, mtu=9000, address='02:00:00:00:00:07')
+        self.plug(base.numbered_vif(1))
+        link = self.host.link(base.BRIDGE)
+        self.assertEqual((9000, '02:00:00:00:00:07'), (link.mtu, link.mac))
+
+    def test_without_creation_an_existing_bridge_is_used(self):
+        self.plug()
+        self.configure(create_bridge=False)
+        self.plug(base.numbered_vif(1))
+        self.assert_finished('tap00000001', mac='fe:16:3e:00:00:01')
+
+
+class HalfMadeBridgeTest(MadeBridgeTest):
+    """The first plug dies on the way; the second finishes its bridge."""
+
+    def die_at(self, step):
+        """Plug in a process that is gone at this step of the bridge's making.
+
+        :returns: whether it came that far
+        """
+        steps = itertools.count(1)
+
+        def dying(function):
+            def wrapper(*args, **kwargs):
+                if next(steps) == step:
+                    os._exit(9)
+                return function(*args, **kwargs)
+            return wrapper
+
+        child = os.fork()
+        if child == 0:
+            try:
+                nl.Netlink._set = dying(nl.Netlink._set)
+                bridge._write_sysctl = dying(bridge._write_sysctl)
+                with nl.Netlink() as netlink:
+                    bridge.ensure(netlink, base.make_port(), None)
+            finally:
+                os._exit(0)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+    def test_is_finished(self):
+        died = 0
+        for step in itertools.count(1):
+            if not self.die_at(step):
+                break
+            died += 1
+            half_made = self.host.link(base.BRIDGE)
+            self.assertIsNone(half_made.alias)
+            self.plug()
+            self.assertEqual(self.FINISHED, self.describe())
+            self.assertEqual(half_made.mac, self.host.link(base.BRIDGE).mac)
+            self.assert_mac_is_pinned()
+            self.unplug()
+            self.host.delete(base.BRIDGE)
+        # Three sysctls, MTU, up, alias.
+        self.assertEqual(6, died)
+
+    def setUp(self):
+        super().setUp()
+        with nl.Netlink() as netlink:
+            netlink.create_bridge(base.BRIDGE, '02:00:00:00:00:05', 29794,
+                                  1501)
+        if self._testMethodName in ('test_is_finished', 'test_bridge_group'):
+            self.host.delete(base.BRIDGE)
+
+
+class ConcurrencyTest(base.FunctionalTestCase):
+    """First plugs on one missing bridge, all at once."""
+
+    def assert_all_plugged(self, executor, count):
+        vifs = [base.numbered_vif(number) for number in range(count)]
+        for future in [executor.submit(self.plug, vif) for vif in vifs]:
+            future.result()
+        for number, vif in enumerate(vifs):
+            self.assert_finished(vif.vif_name,
+                                 mac='fe:16:3e:00:00:%02x' % number)
+        self.assertEqual(mark.BRIDGE_MARK, self.host.link(base.BRIDGE).alias)
+
+    def test_threads(self):
+        for _ in range(5):
+            with concurrent.futures.ThreadPoolExecutor(16) as executor:
+                self.assert_all_plugged(executor, 16)
+            for number in range(16):
+                self.unplug(base.numbered_vif(number))
+            self.host.delete(base.BRIDGE)
+
+    def test_with_different_mtus(self):
+        for _ in range(5):
+            with concurrent.futures.ThreadPoolExecutor(8) as executor:
+                for future in [executor.submit(self.plug, base.numbered_vif(
+                        number, mtu=1500 + 100 * number))
+                        for number in range(8)]:
+                    future.result()
+            self.assertIn(self.host.link(base.BRIDGE).mtu,
+                          range(1500, 2300, 100))
+            for number in range(8):
+                self.unplug(base.numbered_vif(number))
+            self.host.delete(base.BRIDGE)
+
+    def test_processes(self):
+        start = multiprocessing.get_context('fork').Barrier(8)
+
+        def plug(number):
+            start.wait()
+            self.plug(base.numbered_vif(number))
+
+        processes = [
+            multiprocessing.get_context('fork').Process(
+                target=plug, args=(number,)) for number in range(8)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+        self.assertEqual([0] * 8, [process.exitcode for process in processes])
+        for number in range(8):
+            self.assert_finished('tap%08x' % number,
+                                 mac='fe:16:3e:00:00:%02x' % number)
+
+
+class OthersBridgeTest(base.FunctionalTestCase):
+    """A bridge that somebody else made is used, never rewritten."""
+
+    def setUp(self):
+        super().setUp()
+        bridge._warned.clear()
+
+    def make(self, **attributes):
+        made = self.host.add(base.BRIDGE, 'bridge', **attributes)
+        return self.host.set(base.BRIDGE, state='up') if made else None
+
+    def test_is_not_rewritten(self):
+        before = self.make(address='02:00:00:00:00:05', mtu=1500,
+                           br_stp_state=0)
+        self.plug()
+        self.assert_finished()
+        self.assertEqual(before, self.host.link(base.BRIDGE))
+        self.assertNotIn('Bridge br100', self.logs.output)
+
+    def test_unpinned_mac_is_warned_about_once(self):
+        with hosts.private_mounts():
+            hosts.mount('sysfs', '/sys', 'sysfs')
+            self.make()
+            self.plug()
+            self.plug(base.numbered_vif(1))
+        self.assert_finished()
+        self.assertEqual(1, self.logs.output.count('has no fixed MAC'))
+        self.assert_logged('ip link set br100 address')
+
+    def test_pinned_mac_is_not_warned_about(self):
+        with hosts.private_mounts():
+            hosts.mount('sysfs', '/sys', 'sysfs')
+            self.make(address='02:00:00:00:00:05')
+            self.plug()
+        self.assertNotIn('has no fixed MAC', self.logs.output)
+
+    def test_sysfs_of_another_namespace_is_not_believed(self):
+        # /sys shows where it was mounted: not here.
+        self.make()
+        self.plug()
+        self.assertNotIn('has no fixed MAC', self.logs.output)
+
+    def test_stp_with_delay_is_warned_about(self):
+        self.make(address='02:00:00:00:00:05', br_stp_state=1)
+        self.plug()
+        self.assert_logged('STP', '30 s', 'stp_state 0')
+        self.assertTrue(self.host.link(base.BRIDGE).stp)
+
+    def test_down_is_warned_about(self):
+        self.host.add(base.BRIDGE, 'bridge', address='02:00:00:00:00:05')
+        self.plug()
+        self.assert_logged('is down', 'ip link set br100 up')
+        self.assertFalse(self.host.link(base.BRIDGE).up)
+
+    def test_bridge_of_our_group_that_vanishes(self):
+        # Deleted between our look and our use: an error, and no TAP.
+        self.plug()
+        self.unplug()
+        gone = self.host.link(base.BRIDGE)
+        self.host.delete(base.BRIDGE)
+        with unittest.mock.patch.object(bridge, 'find', return_value=gone):
+            self.assert_plug_fails(exception.KernelRefused, base.BRIDGE)

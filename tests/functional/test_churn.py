@@ -1,0 +1,109 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Guests come and go while somebody talks to the host through the bridge.
+
+A second host pings the bridge's address at 20 Hz. On a bridge of ours nothing
+is lost; on one that nobody pinned, the control, some is.
+"""
+
+import random
+import time
+
+from tests import base
+from tests import hosts
+
+_BRIDGE_ADDRESS, _PEER_ADDRESS = '192.0.2.1', '192.0.2.2'
+_GUESTS = 20
+
+
+class ChurnTest(base.FunctionalTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.peer = self.useFixture(hosts.Peer())
+        random.seed(self.id())
+
+    def give_bridge_an_address(self):
+        self.host.ip.addr('add', index=self.host.link(base.BRIDGE).index,
+                          address=_BRIDGE_ADDRESS, prefixlen=24)
+
+    def connect_by_tap(self):
+        """Make the second host a guest: the bridge has TAP ports only."""
+        vif = base.numbered_vif(0, address='fa:80:00:00:00:00')
+        self.plug(vif)
+
+        def open_far_end():
+            guest = hosts.Guest('eth0')
+            self.addCleanup(guest.close)
+            return guest
+        far = self.peer.run(open_far_end)
+        self.peer.configure('eth0', _PEER_ADDRESS, mac=vif.address)
+        near = hosts.Guest(vif.vif_name, vif.address)
+        self.addCleanup(near.close)
+        self.addCleanup(hosts.Cable(near, far).cut)
+        self.host.wait_until_forwarding(vif.vif_name)
+
+    def connect_by_uplink(self):
+        """Make the second host a neighbour on the wire."""
+        self.host.add('eth1', 'veth', address='02:00:00:00:00:07', peer={
+            'ifname': 'eth0', 'net_ns_fd': self.peer.namespace})
+        self.host.quiet_ipv6('eth1')
+        self.host.set('eth1', state='up',
+                      master=self.host.link(base.BRIDGE).index)
+        self.peer.configure('eth0', _PEER_ADDRESS)
+        self.host.wait_until_forwarding('eth1')
+
+    def churn(self):
+        """Let guests with random MACs come and go; return (sent, lost)."""
+        guests = [base.numbered_vif(
+            number, address='fa:' + ':'.join(
+                '%02x' % random.randrange(256) for _ in range(5)))
+            for number in range(1, _GUESTS + 1)]
+        pinger = hosts.Pinger(self.peer, _BRIDGE_ADDRESS, interval=0.05)
+        time.sleep(0.5)
+        for vif in guests:
+            self.plug(vif)
+            time.sleep(0.1)
+        random.shuffle(guests)
+        for vif in guests:
+            self.unplug(vif)
+            time.sleep(0.1)
+        pinger.stop()
+        return len(pinger.sent), pinger.lost
+
+    def assert_nothing_is_lost(self):
+        mac = self.host.link(base.BRIDGE).mac
+        sent, lost = self.churn()
+        self.assertGreater(sent, 60)
+        self.assertEqual(0, lost)
+        self.assertEqual(mac, self.host.link(base.BRIDGE).mac)
+
+    def test_tap_ports_only(self):
+        self.connect_by_tap()
+        self.give_bridge_an_address()
+        self.assert_nothing_is_lost()
+
+    def test_with_an_uplink(self):
+        self.plug(base.numbered_vif(0))
+        self.give_bridge_an_address()
+        self.connect_by_uplink()
+        self.assert_nothing_is_lost()
+
+    def test_control_on_an_unpinned_bridge(self):
+        self.host.add(base.BRIDGE, 'bridge')
+        self.host.set(base.BRIDGE, state='up')
+        self.connect_by_tap()
+        self.give_bridge_an_address()
+        sent, lost = self.churn()
+        self.assertGreater(sent, 60)
+        self.assertGreater(lost, 0)

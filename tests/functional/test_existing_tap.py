@@ -1,0 +1,308 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Plug of a TAP that exists: each cell of the table in the design.
+
+Columns: held (a guest has it open: carrier) and idle. A held TAP is never
+replaced and never makes plug fail.
+"""
+
+from tests import base
+from tests import hosts
+from vif_plug_tapmac import exception
+
+_MULTI_QUEUE = hosts.IFF_TAP | hosts.IFF_MULTI_QUEUE
+
+
+class Ours(base.FunctionalTestCase):
+    """The TAP carries our mark for this VIF."""
+
+    def setUp(self):
+        super().setUp()
+        self.plug()
+        self.made = self.host.link(base.TAP)
+
+    def hold(self, flags=hosts.IFF_TAP):
+        guest = hosts.Guest(base.TAP, base.GUEST_MAC, flags)
+        self.addCleanup(guest.close)
+        return guest
+
+    def assert_same_tap(self):
+        self.assertEqual(self.made.index, self.host.link(base.TAP).index)
+
+    def assert_made_anew(self):
+        self.assertNotEqual(self.made.index, self.host.link(base.TAP).index)
+
+    def spoil(self):
+        self.host.set(base.TAP, state='down', master=0)
+        self.host.set(base.TAP, address='02:00:00:00:00:99', group=0)
+
+    def test_right_held_is_untouched(self):
+        guest = self.hold()
+        before = self.host.state()
+        self.plug()
+        self.assertEqual(before, self.host.state())
+        guest.send(hosts.BROADCAST, b'still here')
+
+    def test_spoiled_held_is_mended(self):
+        self.hold()
+        self.spoil()
+        self.plug()
+        self.assert_finished()
+        self.assert_same_tap()
+
+    def test_spoiled_idle_is_mended(self):
+        self.spoil()
+        self.plug()
+        self.assert_finished()
+        self.assert_same_tap()
+
+    def test_deleted_bridge_held_is_made_and_joined(self):
+        self.hold()
+        self.host.delete(base.BRIDGE)
+        self.plug()
+        self.assert_finished()
+        self.assert_same_tap()
+
+    def test_missing_bridge_held_is_no_error(self):
+        self.hold()
+        self.host.delete(base.BRIDGE)
+        self.configure(create_bridge=False)
+        before = self.host.state()
+        self.plug()
+        self.assertEqual(before, self.host.state())
+        self.assert_logged('could not be mended', base.BRIDGE)
+
+    def test_missing_bridge_idle_is_an_error(self):
+        self.host.delete(base.BRIDGE)
+        self.configure(create_bridge=False)
+        self.assert_plug_fails(exception.BridgeNotFound, base.BRIDGE)
+
+    def test_mtu_held_goes_up(self):
+        self.hold()
+        self.plug(base.make_vif(mtu=9000))
+        self.assert_finished(mtu=9000)
+        self.assert_same_tap()
+
+    def test_mtu_held_never_goes_down(self):
+        self.hold()
+        self.plug(base.make_vif(mtu=1400))
+        self.assert_finished(mtu=1500)
+        self.assert_logged('keeps MTU 1500', '1400')
+
+    def test_mtu_idle_goes_either_way(self):
+        for mtu in (9000, 1400):
+            self.plug(base.make_vif(mtu=mtu))
+            self.assert_finished(mtu=mtu)
+        self.assert_same_tap()
+
+    def test_mtu_idle_across_the_least_of_ipv6(self):
+        # Below 1280 the kernel forgets addr_gen_mode; above, it has to be
+        # set again before the link has a carrier.
+        for mtu in (1279, 1500, 1280):
+            self.plug(base.make_vif(mtu=mtu))
+            with hosts.Guest(base.TAP):
+                self.assert_finished(mtu=mtu)
+        self.assert_same_tap()
+
+    def test_other_mac_of_the_port(self):
+        self.plug(base.make_vif(address='fa:16:3e:00:00:77'))
+        self.assert_finished(mac='fe:16:3e:00:00:77')
+        self.assertIn('fa:16:3e:00:00:77', self.host.link(base.TAP).alias)
+        self.assert_same_tap()
+
+    def assert_held_stays_with_error(self, *words, vif=None):
+        before = self.host.state()
+        self.plug(vif)
+        self.assertEqual(before, self.host.state())
+        self.assert_logged('used by a guest, and wrong', 'Remedy', *words)
+
+    def test_wrong_bridge_held(self):
+        self.hold()
+        self.assert_held_stays_with_error(
+            'is on br100 and should be on br200',
+            vif=base.make_vif(bridge_name='br200'))
+
+    def test_wrong_bridge_idle(self):
+        self.plug(base.make_vif(bridge_name='br200'))
+        self.assert_finished(master='br200')
+        self.assert_made_anew()
+
+    def test_wrong_queue_mode_held(self):
+        self.hold()
+        self.configure(multiqueue=True)
+        self.assert_held_stays_with_error('multi_queue is False')
+
+    def test_wrong_queue_mode_idle(self):
+        self.configure(multiqueue=True)
+        self.plug()
+        self.assert_finished(multi_queue=True)
+        self.assert_made_anew()
+        self.configure(multiqueue=False)
+        self.plug()
+        self.assert_finished()
+
+    def test_wrong_owner_held(self):
+        self.hold()
+        self.configure(owner='nobody')
+        self.assert_held_stays_with_error('owner is 0 and should be 65534')
+
+    def test_wrong_owner_idle(self):
+        self.configure(owner='nobody')
+        self.plug()
+        self.assert_finished(owner=65534)
+        self.assert_made_anew()
+
+    def test_multi_queue_held_is_never_opened(self):
+        # A second queue would take half of the guest's frames.
+        self.configure(multiqueue=True)
+        self.plug()
+        self.made = self.host.link(base.TAP)
+        self.hold(_MULTI_QUEUE)
+        self.host.set(base.TAP, state='down')
+        self.plug()
+        self.assert_finished(multi_queue=True)
+        self.assertEqual(1, self.host.link(base.TAP).queues)
+        self.assert_same_tap()
+
+    def test_multi_queue_with_a_detached_queue_is_held(self):
+        self.configure(multiqueue=True)
+        self.plug()
+        guest = self.hold(_MULTI_QUEUE)
+        guest.detach_queue()
+        self.assertTrue(self.host.link(base.TAP).held)
+
+
+class OthersVif(base.FunctionalTestCase):
+    """The TAP carries our mark, but for another VIF."""
+
+    def setUp(self):
+        super().setUp()
+        self.other = base.numbered_vif(1, vif_name=base.TAP)
+        self.plug(self.other)
+
+    def test_held(self):
+        with hosts.Guest(base.TAP):
+            before = self.host.state()
+            self.plug()
+            self.assertEqual(before, self.host.state())
+        self.assert_logged('guest of another VIF', self.other.id)
+
+    def test_idle(self):
+        self.assert_plug_fails(exception.DeviceConflict, base.TAP,
+                               self.other.id)
+
+
+class UnmarkedWithNovasName(base.FunctionalTestCase):
+    """A TAP that tapmac did not make, with Nova's name for this VIF."""
+
+    name = base.TAP
+
+    def setUp(self):
+        super().setUp()
+        self.made = self.host.add_tap(self.name)
+        self.vif = base.make_vif(vif_name=self.name)
+
+    def assert_mended_but_not_marked(self, **expected):
+        self.assert_finished(tap=self.name, **dict(
+            {'group': 0, 'owner': None, 'persistent': True}, **expected))
+        link = self.host.link(self.name)
+        self.assertEqual(self.made.index, link.index)
+        self.assertIsNone(link.alias)
+
+    def test_held_is_mended_but_not_marked(self):
+        # Silence comes with our mark only, so keep IPv6 quiet ourselves.
+        self.host.quiet_ipv6(self.name)
+        with hosts.Guest(self.name):
+            self.plug(self.vif)
+            self.assert_mended_but_not_marked()
+
+    def test_held_mtu_goes_up_only(self):
+        self.host.quiet_ipv6(self.name)
+        with hosts.Guest(self.name):
+            self.plug(base.make_vif(vif_name=self.name, mtu=9000))
+            self.assert_mended_but_not_marked(mtu=9000)
+            self.plug(self.vif)
+            self.assert_mended_but_not_marked(mtu=9000)
+
+    def test_held_on_wrong_bridge(self):
+        other = self.host.add('br200', 'bridge')
+        self.host.set(self.name, master=other.index)
+        with hosts.Guest(self.name):
+            before = self.host.state()
+            self.plug(self.vif)
+            self.assertEqual(before, self.host.state())
+        self.assert_logged('is on br200 and should be on br100', 'Remedy')
+
+    def test_held_with_any_queue_mode_and_owner(self):
+        self.host.delete(self.name)
+        self.made = self.host.add_tap(self.name, _MULTI_QUEUE, owner=65534)
+        self.host.quiet_ipv6(self.name)
+        with hosts.Guest(self.name, flags=_MULTI_QUEUE):
+            self.plug(self.vif)
+            self.assert_mended_but_not_marked(multi_queue=True, owner=65534)
+
+    def test_idle(self):
+        self.plug(self.vif)
+        self.assert_finished(tap=self.name)
+        self.assertNotEqual(self.made.index, self.host.link(self.name).index)
+
+
+class UnmarkedWithOtherName(UnmarkedWithNovasName):
+    """A TAP that tapmac did not make, with any other name."""
+
+    name = 'vnet0'
+
+    def test_idle(self):
+        self.assert_plug_fails(exception.DeviceConflict, self.name,
+                               'ip link delete vnet0', vif=self.vif)
+
+
+class AnythingElse(base.FunctionalTestCase):
+    """The name is not that of a TAP: refused, held or not."""
+
+    def test_other_kinds(self):
+        for kind, make in {
+                'bridge': lambda: self.host.add(base.TAP, 'bridge'),
+                'veth': lambda: self.host.add(base.TAP, 'veth', peer='p'),
+                'macvlan': lambda: self.host.add(
+                    base.TAP, 'macvlan', link=self.host.add('v', 'veth').index,
+                    macvlan_mode='bridge'),
+                'tun': lambda: self.host.add_tap(base.TAP, hosts.IFF_TUN),
+        }.items():
+            make()
+            self.assert_plug_fails(exception.DeviceConflict, base.TAP, kind)
+            self.host.delete(base.TAP)
+
+    def test_tun_that_is_held(self):
+        with hosts.Guest(base.TAP, flags=hosts.IFF_TUN):
+            self.assert_plug_fails(exception.DeviceConflict, base.TAP, 'tun')
+
+    def test_loopback(self):
+        self.assert_plug_fails(exception.DeviceConflict, 'lo',
+                               vif=base.make_vif(vif_name='lo'))
+
+    def test_altname(self):
+        self.host.add('eth7', 'veth', peer='p')
+        self.host.ip.link('property_add', altname=base.TAP,
+                          index=self.host.link('eth7').index)
+        self.assert_plug_fails(exception.DeviceConflict, base.TAP,
+                               'alternative name of eth7')
+
+    def test_altname_of_a_held_tap_of_ours(self):
+        other = base.numbered_vif(1)
+        self.plug(other)
+        self.host.ip.link('property_add', altname=base.TAP,
+                          index=self.host.link(other.vif_name).index)
+        with hosts.Guest(other.vif_name):
+            self.assert_plug_fails(exception.DeviceConflict, base.TAP,
+                                   'alternative name of ' + other.vif_name)

@@ -1,0 +1,205 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Guests that differ in the first octet only, on one bridge.
+
+Reachable means: a frame that a neighbour sends to the guest's MAC comes out of
+the guest's descriptor.
+"""
+
+import concurrent.futures
+
+from tests import base
+from tests import hosts
+from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import netlink as nl
+
+_TAIL = ':16:3e:28:64:c2'
+
+
+class ClashTest(base.FunctionalTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.guests = {}
+        self.add('fa:16:3e:00:00:01', number=99)
+
+    def vif(self, mac, number=None):
+        number = int(mac[:2], 16) if number is None else number
+        return base.numbered_vif(number, address=mac)
+
+    def add(self, mac, **kwargs):
+        """Plug a guest and let it open its TAP, in silence."""
+        vif = self.vif(mac, **kwargs)
+        self.plug(vif)
+        self.hold(vif)
+        return vif
+
+    def hold(self, vif):
+        guest = hosts.Guest(vif.vif_name, vif.address)
+        self.addCleanup(guest.close)
+        self.host.wait_until_forwarding(vif.vif_name)
+        self.guests[vif.address] = guest
+
+    def remove(self, mac):
+        self.guests.pop(mac).close()
+        self.unplug(self.vif(mac))
+
+    def tap_octet(self, mac):
+        return self.host.link(self.vif(mac).vif_name).mac[:2]
+
+    def assert_all_reach_all(self):
+        for sender in self.guests.values():
+            for receiver in self.guests.values():
+                if receiver is not sender:
+                    payload = ('%s to %s' % (sender.mac,
+                                             receiver.mac)).encode()
+                    sender.send(receiver.mac, payload)
+                    self.assertTrue(receiver.receive(payload), payload)
+
+    def test_fa_then_fe(self):
+        self.add('fa' + _TAIL)
+        self.assertEqual('fe', self.tap_octet('fa' + _TAIL))
+        self.add('fe' + _TAIL)
+        self.assert_all_reach_all()
+        self.assert_logged('differs from this guest', 'tap000000fa')
+
+    def test_fe_then_fa(self):
+        self.add('fe' + _TAIL)
+        self.assertEqual('fa', self.tap_octet('fe' + _TAIL))
+        self.add('fa' + _TAIL)
+        self.assert_all_reach_all()
+
+    def test_guests_that_have_spoken_before(self):
+        self.add('fa' + _TAIL)
+        self.guests['fa' + _TAIL].send(hosts.BROADCAST, b'hello')
+        self.add('fe' + _TAIL)
+        self.assert_all_reach_all()
+
+    def test_at_once(self):
+        for _ in range(20):
+            with concurrent.futures.ThreadPoolExecutor(2) as executor:
+                for done in [executor.submit(self.plug, self.vif(mac))
+                             for mac in ('fa' + _TAIL, 'fe' + _TAIL)]:
+                    done.result()
+            for mac in ('fa' + _TAIL, 'fe' + _TAIL):
+                self.hold(self.vif(mac))
+            self.assert_all_reach_all()
+            for mac in ('fa' + _TAIL, 'fe' + _TAIL):
+                self.remove(mac)
+
+    def test_either_comes_back_while_the_other_is_silent(self):
+        self.add('fa' + _TAIL)
+        self.add('fe' + _TAIL)
+        for mac in ('fa' + _TAIL, 'fe' + _TAIL) * 2:
+            self.remove(mac)
+            self.add(mac)
+            self.assert_all_reach_all()
+
+    def test_plugging_again_changes_nothing(self):
+        for mac in ('fa' + _TAIL, 'fe' + _TAIL):
+            self.add(mac)
+        before = self.host.state()
+        for mac in ('fa' + _TAIL, 'fe' + _TAIL):
+            self.plug(self.vif(mac))
+        self.assertEqual(before, self.host.state())
+
+    def test_mac_lost_while_the_other_is_silent(self):
+        self.add('fa' + _TAIL)
+        self.add('fe' + _TAIL)
+        self.host.set('tap000000fa', address='02:00:00:00:00:99')
+        self.plug(self.vif('fa' + _TAIL))
+        self.assert_all_reach_all()
+
+    def test_same_tail_without_clash_shares_the_tap_mac(self):
+        for mac in ('52' + _TAIL, '50' + _TAIL):
+            self.add(mac)
+            self.assertEqual('fe', self.tap_octet(mac))
+        self.assert_all_reach_all()
+
+    def test_third_guest_meets_a_silent_fe(self):
+        # The rule would give 52's TAP the very MAC of guest fe.
+        self.add('fe' + _TAIL)
+        self.add('52' + _TAIL)
+        self.assert_all_reach_all()
+
+    def test_fe_meets_two_that_share_its_mac(self):
+        self.add('52' + _TAIL)
+        self.add('50' + _TAIL)
+        self.add('fe' + _TAIL)
+        self.assert_all_reach_all()
+
+    def test_all_octets_at_once(self):
+        for octet in ('fa', 'fe', '52', '50', 'fc', '06'):
+            self.add(octet + _TAIL)
+        self.assert_all_reach_all()
+
+    def test_guest_with_an_alternate_octet(self):
+        self.add('fa' + _TAIL)
+        self.add('fe' + _TAIL)
+        self.assertEqual('f6', self.tap_octet('fe' + _TAIL))
+        self.add('f6' + _TAIL)
+        self.assert_all_reach_all()
+
+    def test_guest_behind_the_uplink(self):
+        # Not on this host, so only its frames tell of it.
+        self.host.add('uplink', 'veth', peer='wire',
+                      master=self.host.link(base.BRIDGE).index)
+        for name in ('uplink', 'wire'):
+            self.host.quiet_ipv6(name)
+            self.host.set(name, state='up')
+        with nl.Netlink() as netlink:
+            uplink = self.host.link('uplink')
+            netlink._ip.fdb('add', ifindex=uplink.index, state=0x40, flags=4,
+                            lladdr='fe' + _TAIL)
+            self.add('fa' + _TAIL)
+            self.assertEqual('f6', self.tap_octet('fa' + _TAIL))
+            self.assertEqual(
+                nl.FdbEntry(uplink.index, local=False), netlink.fdb_entry(
+                    self.host.link(base.BRIDGE), 'fe' + _TAIL))
+
+    def test_no_second_bridge_is_concerned(self):
+        self.add('fa' + _TAIL)
+        self.plug(base.numbered_vif(2, address='fe' + _TAIL,
+                                    bridge_name='br200'))
+        self.assertEqual('fe', self.tap_octet('fa' + _TAIL))
+        self.assertEqual('fa' + _TAIL, self.host.link('tap00000002').mac)
+
+
+class ForeignHolderTest(base.FunctionalTestCase):
+    """The guest's own MAC belongs to a device that is not ours to change."""
+
+    def setUp(self):
+        super().setUp()
+        self.plug(base.numbered_vif(1))
+        self.bridge = self.host.link(base.BRIDGE)
+
+    def test_bridge(self):
+        self.assert_plug_fails(
+            exception.DeviceConflict, self.bridge.mac, base.BRIDGE,
+            vif=base.make_vif(address=self.bridge.mac))
+
+    def test_port(self):
+        self.host.add('eth7', 'veth', peer='p', address=base.GUEST_MAC,
+                      master=self.bridge.index)
+        self.assert_plug_fails(exception.DeviceConflict, base.GUEST_MAC,
+                               'eth7')
+
+    def test_port_while_the_guest_runs(self):
+        self.plug()
+        with hosts.Guest(base.TAP):
+            self.host.add('eth7', 'veth', peer='p', address=base.GUEST_MAC,
+                          master=self.bridge.index)
+            before = self.host.state()
+            self.plug()
+            self.assertEqual(before, self.host.state())
+        self.assert_logged('eth7', 'could not be mended')

@@ -1,0 +1,95 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Unplug: what goes, and what stays."""
+
+from tests import base
+from tests import hosts
+
+
+class UnplugTest(base.FunctionalTestCase):
+
+    def test_leaves_nothing_but_the_bridge(self):
+        self.plug(base.numbered_vif(1))
+        self.unplug(base.numbered_vif(1))
+        before = self.host.state()
+        self.plug()
+        self.unplug()
+        self.assertIsNone(self.host.find(base.TAP))
+        self.assertEqual(before, self.host.state())
+
+    def test_absent_is_success(self):
+        before = self.host.state()
+        self.unplug()
+        self.assertEqual(before, self.host.state())
+
+    def test_twice(self):
+        self.plug()
+        self.unplug()
+        self.unplug()
+        self.assertIsNone(self.host.find(base.TAP))
+
+    def test_after_the_bridge_was_deleted(self):
+        self.plug()
+        self.host.delete(base.BRIDGE)
+        self.unplug()
+        self.assertIsNone(self.host.find(base.TAP))
+
+    def test_after_the_link_group_option_changed(self):
+        self.plug()
+        self.configure(link_group=7)
+        self.unplug()
+        self.assertIsNone(self.host.find(base.TAP))
+
+    def test_held_tap_goes_with_a_warning(self):
+        self.plug()
+        with hosts.Guest(base.TAP):
+            self.unplug()
+        self.assertIsNone(self.host.find(base.TAP))
+        self.assert_logged(base.TAP, 'removed while a guest still holds it')
+
+    def _assert_stays(self, *words, vif=None):
+        before = self.host.state()
+        self.unplug(vif)
+        self.assertEqual(before, self.host.state())
+        self.assert_logged(*words)
+
+    def test_unmarked_tap_stays(self):
+        self.host.add_tap(base.TAP)
+        self._assert_stays(base.TAP, 'does not carry the mark of tapmac')
+
+    def test_tap_of_another_vif_stays(self):
+        self.plug()
+        self._assert_stays(
+            base.TAP, 'does not carry the mark of tapmac',
+            vif=base.numbered_vif(2, vif_name=base.TAP))
+
+    def test_other_kinds_stay_even_with_our_mark(self):
+        self.plug()
+        alias = self.host.link(base.TAP).alias
+        self.unplug()
+        for kind, make in {
+                'bridge': lambda: self.host.add(base.TAP, 'bridge'),
+                'veth': lambda: self.host.add(base.TAP, 'veth', peer='p'),
+                'tun': lambda: self.host.add_tap(base.TAP, hosts.IFF_TUN),
+        }.items():
+            make()
+            self.host.set(base.TAP, ifalias=alias)
+            self._assert_stays(base.TAP)
+            self.host.delete(base.TAP)
+
+    def test_altname_of_another_tap_stays(self):
+        self.plug()
+        self.host.ip.link('property_add', altname='tapother',
+                          index=self.host.link(base.TAP).index)
+        self._assert_stays('alternative name of ' + base.TAP,
+                           vif=base.make_vif(vif_name='tapother'))

@@ -1,0 +1,372 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Hosts to test on: network namespaces, guests, and what is seen on a wire."""
+
+import contextlib
+import ctypes
+import dataclasses
+import fcntl
+import os
+import select
+import socket
+import struct
+import threading
+import time
+import typing
+
+import fixtures
+import pyroute2
+
+from vif_plug_tapmac.kernel import netlink as nl
+
+_CLONE_NEWNS = 0x00020000
+_CLONE_NEWNET = 0x40000000
+_MS_REC_PRIVATE = 0x4000 | 0x40000
+_MS_BIND_REMOUNT_RDONLY = 0x1000 | 0x20 | 0x1
+_MS_BIND = 0x1000
+
+_TUNSETIFF = 0x400454ca
+_TUNSETPERSIST = 0x400454cb
+_TUNSETOWNER = 0x400454cc
+_TUNSETQUEUE = 0x400454d9
+IFF_TUN, IFF_TAP, IFF_MULTI_QUEUE, IFF_NO_PI = 0x1, 0x2, 0x100, 0x1000
+_IFF_DETACH_QUEUE = 0x400
+
+_BR_STATE_FORWARDING = 3
+
+BROADCAST = 'ff:ff:ff:ff:ff:ff'
+#: IEEE 802 "local experimental ethertype 1": nobody answers it.
+ETHERTYPE = 0x88b5
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _call(function: str, *arguments: typing.Any) -> None:
+    if getattr(_libc, function)(*arguments) != 0:
+        raise OSError(ctypes.get_errno(), '%s: %s' % (
+            function, os.strerror(ctypes.get_errno())))
+
+
+def _own_namespace(kind: str) -> int:
+    # A namespace belongs to a thread, not to the process.
+    return os.open('/proc/thread-self/ns/' + kind, os.O_RDONLY)
+
+
+def missing_privilege() -> str | None:
+    """Return what keeps us from making hosts, None if nothing does."""
+    with open('/proc/thread-self/status') as status:
+        caps = next(int(line.split()[1], 16) for line in status
+                    if line.startswith('CapEff'))
+    if not caps >> 21 & 1 or not caps >> 12 & 1:
+        return 'needs CAP_SYS_ADMIN and CAP_NET_ADMIN: run as root'
+    if not os.access('/dev/net/tun', os.R_OK | os.W_OK):
+        return 'needs /dev/net/tun'
+    return None
+
+
+class Host(fixtures.Fixture):
+    """A network namespace that the test's thread is in."""
+
+    def _setUp(self) -> None:
+        before = _own_namespace('net')
+        self.addCleanup(os.close, before)
+        _call('unshare', _CLONE_NEWNET)
+        self.addCleanup(_call, 'setns', before, _CLONE_NEWNET)
+        self.ip = pyroute2.IPRoute()
+        self.addCleanup(self.ip.close)
+        self.namespace = _own_namespace('net')
+        self.addCleanup(os.close, self.namespace)
+
+    def find(self, name: str) -> nl.Link | None:
+        with nl.Netlink() as netlink:
+            return netlink.find(name)
+
+    def link(self, name: str) -> nl.Link:
+        link = self.find(name)
+        assert link is not None, '%s does not exist' % name
+        return link
+
+    def master(self, name: str) -> str | None:
+        index = self.link(name).master
+        with nl.Netlink() as netlink:
+            master = None if index is None else netlink.get(index)
+        return master and master.name
+
+    def addresses(self, name: str) -> list[str]:
+        with nl.Netlink() as netlink:
+            return netlink.addresses(self.link(name))
+
+    def wait_until_forwarding(self, name: str) -> None:
+        """Wait for the bridge to notice that a port has a carrier.
+
+        The kernel tells it by a work queue that runs once a second at worst
+        (net/core/link_watch.c).
+        """
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            message = self.ip.link('get', index=self.link(name).index)[0]
+            if nl._nested(message, 'IFLA_LINKINFO', 'IFLA_INFO_SLAVE_DATA',
+                          'IFLA_BRPORT_STATE') == _BR_STATE_FORWARDING:
+                return
+            time.sleep(0.01)
+        raise AssertionError('%s never forwards' % name)
+
+    def sysctl(self, path: str) -> str:
+        with open('/proc/sys/net/' + path) as opened:
+            return opened.read().strip()
+
+    def state(self) -> list[typing.Any]:
+        """Return all that could tell of a change, except traffic.
+
+        A bridge's carrier follows its ports' a moment later, so it tells only
+        of the time that went by.
+        """
+        links = [nl._to_link(message) for message in self.ip.get_links()]
+        return [[link if link.is_tap
+                 else dataclasses.replace(link, carrier=False)
+                 for link in links],
+                [(message['index'], message.get_attr('IFA_ADDRESS'))
+                 for message in self.ip.get_addr()],
+                [(message['ifindex'], message['state'],
+                  message.get_attr('NDA_LLADDR'))
+                 for message in self.ip.fdb('dump')]]
+
+    def add(self, name: str, kind: str, **attributes: typing.Any) -> nl.Link:
+        self.ip.link('add', ifname=name, kind=kind, **attributes)
+        return self.link(name)
+
+    def set(self, name: str, **attributes: typing.Any) -> nl.Link:
+        self.ip.link('set', index=self.link(name).index, **attributes)
+        return self.link(name)
+
+    def delete(self, name: str) -> None:
+        self.ip.link('del', index=self.link(name).index)
+
+    def quiet_ipv6(self, name: str) -> None:
+        """Keep a link from getting a link-local address."""
+        with nl.Netlink() as netlink:
+            netlink.change(self.link(name),
+                           {'addr_gen_mode': nl.ADDR_GEN_NONE})
+
+    def add_tap(self, name: str, flags: int = IFF_TAP,
+                owner: int | None = None) -> nl.Link:
+        """Make a TUN or TAP as any other program would: nobody's yet."""
+        with Guest(name, flags=flags) as device:
+            device.persist()
+            if owner is not None:
+                fcntl.ioctl(device.descriptor, _TUNSETOWNER, owner)
+        return self.link(name)
+
+
+class Guest:
+    """A process that holds a TAP open, as QEMU does, and speaks through it."""
+
+    def __init__(self, tap: str, mac: str | None = None,
+                 flags: int = IFF_TAP) -> None:
+        self.mac = mac
+        self.descriptor = os.open('/dev/net/tun', os.O_RDWR | os.O_NONBLOCK)
+        try:
+            fcntl.ioctl(self.descriptor, _TUNSETIFF, struct.pack(
+                '16sH22x', tap.encode(), flags | IFF_NO_PI))
+        except OSError:
+            self.close()
+            raise
+
+    def __enter__(self) -> 'Guest':
+        return self
+
+    def __exit__(self, *exc_info: typing.Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+        self.descriptor = -1
+
+    def persist(self) -> None:
+        fcntl.ioctl(self.descriptor, _TUNSETPERSIST, 1)
+
+    def detach_queue(self) -> None:
+        fcntl.ioctl(self.descriptor, _TUNSETQUEUE,
+                    struct.pack('16xH22x', _IFF_DETACH_QUEUE))
+
+    def send(self, destination: str, payload: bytes) -> None:
+        assert self.mac is not None
+        os.write(self.descriptor, frame(destination, self.mac, payload))
+
+    def receive(self, payload: bytes, timeout: float = 2) -> bool:
+        """Return whether a frame with this payload for us comes in time."""
+        assert self.mac is not None
+        octets = _octets(self.mac)
+        deadline = time.monotonic() + timeout
+        while (left := deadline - time.monotonic()) > 0:
+            if select.select([self.descriptor], [], [], left)[0]:
+                got = os.read(self.descriptor, 65536)
+                if got[:6] == octets and payload in got:
+                    return True
+        return False
+
+
+def _octets(mac: str) -> bytes:
+    return bytes.fromhex(mac.replace(':', ''))
+
+
+def frame(destination: str, source: str, payload: bytes) -> bytes:
+    """Return an Ethernet frame of our own ethertype, padded to 60 bytes."""
+    return (_octets(destination) + _octets(source)
+            + struct.pack('!H', ETHERTYPE) + payload).ljust(60, b'\0')
+
+
+@contextlib.contextmanager
+def private_mounts() -> typing.Iterator[None]:
+    """Be in a mount namespace of one's own; what is mounted is gone after.
+
+    Only for a process without other threads: the way back is closed to one
+    that shares its working directory.
+    """
+    before = _own_namespace('mnt')
+    directory = os.getcwd()
+    _call('unshare', _CLONE_NEWNS)
+    try:
+        mount(None, '/', None, _MS_REC_PRIVATE)
+        yield
+    finally:
+        _call('setns', before, _CLONE_NEWNS)
+        os.close(before)
+        os.chdir(directory)
+
+
+def mount(source: str | None, target: str, kind: str | None,
+          flags: int = 0) -> None:
+    _call('mount', source and source.encode(), target.encode(),
+          kind and kind.encode(), flags, None)
+
+
+def mount_read_only(path: str) -> None:
+    mount(path, path, None, _MS_BIND)
+    mount(None, path, None, _MS_BIND_REMOUNT_RDONLY)
+
+
+class Peer(fixtures.Fixture):
+    """A second host: a network namespace that only its own threads enter."""
+
+    def _setUp(self) -> None:
+        opened: list[int] = []
+        thread = threading.Thread(target=lambda: (
+            _call('unshare', _CLONE_NEWNET),
+            opened.append(_own_namespace('net'))))
+        thread.start()
+        thread.join()
+        self.namespace, = opened
+        self.addCleanup(os.close, self.namespace)
+
+    def run(self, function: typing.Callable[[], typing.Any]) -> typing.Any:
+        """Call a function on this host and return what it returns."""
+        results: list[typing.Any] = []
+        thread = self.start(lambda: results.append(function()))
+        thread.join()
+        return results[0]
+
+    def start(self, function: typing.Callable[[], typing.Any],
+              ) -> threading.Thread:
+        """Start a function on this host, in a thread."""
+        def enter() -> None:
+            _call('setns', self.namespace, _CLONE_NEWNET)
+            function()
+        thread = threading.Thread(target=enter, daemon=True)
+        thread.start()
+        return thread
+
+    def configure(self, name: str, address: str,
+                  mac: str | None = None) -> None:
+        """Bring a link of this host up with an IPv4 address (a /24)."""
+        def on_host() -> None:
+            with pyroute2.IPRoute() as ip:
+                index = ip.link_lookup(ifname=name)[0]
+                if mac is not None:
+                    ip.link('set', index=index, address=mac)
+                ip.addr('add', index=index, address=address, prefixlen=24)
+                ip.link('set', index=index, state='up')
+        self.run(on_host)
+
+
+class Pinger:
+    """Pings an address steadily and knows which echoes never came back."""
+
+    def __init__(self, peer: Peer, address: str, interval: float) -> None:
+        self._address = address
+        self._interval = interval
+        self._stop = threading.Event()
+        self.sent: set[int] = set()
+        self.received: set[int] = set()
+        self._thread = peer.start(self._run)
+
+    @property
+    def lost(self) -> int:
+        return len(self.sent - self.received)
+
+    def stop(self) -> None:
+        """Stop sending; give late echoes a second to come."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW,
+                           socket.IPPROTO_ICMP) as icmp:
+            icmp.setblocking(False)
+            while not self._stop.is_set():
+                self._send(icmp)
+                self._listen(icmp, self._interval)
+            self._listen(icmp, 1)
+
+    def _send(self, icmp: socket.socket) -> None:
+        number = len(self.sent) + 1
+        self.sent.add(number)
+        message = struct.pack('!BBHHH', 8, 0, 0, 0x7461, number)
+        checksum = sum(struct.unpack('!4H', message))
+        checksum = ~((checksum >> 16) + (checksum & 0xffff)) & 0xffff
+        message = struct.pack('!BBHHH', 8, 0, checksum, 0x7461, number)
+        with contextlib.suppress(OSError):  # No ARP answer: an echo lost.
+            icmp.sendto(message, (self._address, 0))
+
+    def _listen(self, icmp: socket.socket, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            if select.select([icmp], [], [], left)[0]:
+                with contextlib.suppress(OSError):
+                    packet = icmp.recv(2048)
+                    kind, _, _, ident, number = struct.unpack(
+                        '!BBHHH', packet[20:28])
+                    if kind == 0 and ident == 0x7461:
+                        self.received.add(number)
+
+
+class Cable:
+    """Carries frames between a guest's TAP and a TAP of another host."""
+
+    def __init__(self, one: Guest, other: Guest) -> None:
+        self._ends = {one.descriptor: other.descriptor,
+                      other.descriptor: one.descriptor}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def cut(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            for end in select.select(list(self._ends), [], [], 0.1)[0]:
+                with contextlib.suppress(OSError):
+                    os.write(self._ends[end], os.read(end, 65536))

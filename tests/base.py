@@ -16,8 +16,8 @@ import os
 import typing
 
 import fixtures
-from os_vif import exception as os_vif_exception
 import os_vif
+from os_vif import exception as os_vif_exception
 from os_vif.objects import instance_info
 from os_vif.objects import network
 from os_vif.objects import vif as vif_objects
@@ -29,6 +29,8 @@ from tests import hosts
 from vif_plug_tapmac import desired
 from vif_plug_tapmac import opts
 from vif_plug_tapmac import privsep
+
+os_vif.objects.register_all()
 
 VIF_ID = '1a2b3c4d-5e6f-4a1b-8c2d-3e4f5a6b7c8d'
 TAP = desired.nova_tap_name(VIF_ID)

@@ -164,11 +164,14 @@ class TapPort(_Fields):
                           '%s is not a boolean' % field)
 
     def _check_guest_mac(self) -> None:
+        self._require(isinstance(self.guest_mac, str),
+                      'MAC %r is no text' % (self.guest_mac,))
         try:
-            valid = mac.parse(self.guest_mac) == self.guest_mac
-        except (AttributeError, ValueError) as error:
+            parsed = mac.parse(self.guest_mac)
+        except ValueError as error:
             raise exception.InvalidVif(vif=self.vif_id, reason=str(error))
-        self._require(valid, 'MAC %r is not in lower case' % self.guest_mac)
+        self._require(parsed == self.guest_mac,
+                      'MAC %s is not in lower case' % self.guest_mac)
 
     def _check_number(self, field: str, value: int, least: int,
                       most: int) -> None:
@@ -204,7 +207,7 @@ class TapPort(_Fields):
             name=_field(vif, 'vif_name'),
             bridge=_bridge_name(vif),
             guest_mac=str(_field(vif, 'address')).lower(),
-            mtu=_mtu(vif),
+            mtu=_get(_get(vif, 'network'), 'mtu'),
             owner=_uid(config.owner),
             multi_queue=config.multiqueue,
             create_bridge=config.create_bridge,
@@ -220,37 +223,38 @@ def _require_vif_bridge(vif: vif_objects.VIFBase) -> None:
             % type(vif).__name__)
 
 
-def _is_set(versioned_object: typing.Any, field: str) -> bool:
-    # Reading an unset field of a versioned object raises NotImplementedError.
-    return (field in versioned_object
-            and getattr(versioned_object, field) not in (None, ''))
+def _get(versioned_object: typing.Any, field: str) -> typing.Any:
+    """Return a field, None if it is unset, empty or of an object not there.
+
+    Reading an unset field of a versioned object raises NotImplementedError.
+    """
+    if versioned_object is None or field not in versioned_object:
+        return None
+    value = getattr(versioned_object, field)
+    return None if value == '' else value
 
 
 def _field(vif: vif_objects.VIFBase, field: str) -> typing.Any:
-    if not _is_set(vif, field):
+    value = _get(vif, field)
+    if value is None:
         raise exception.InvalidVif(
             vif=_vif_id(vif), reason='its %s is not set' % field)
-    return getattr(vif, field)
+    return value
 
 
 def _vif_id(vif: vif_objects.VIFBase) -> str:
-    return str(vif.id).lower() if _is_set(vif, 'id') else '(without id)'
+    vif_id = _get(vif, 'id')
+    return '(without id)' if vif_id is None else str(vif_id).lower()
 
 
-def _bridge_name(vif: vif_objects.VIFBase) -> str:
-    if _is_set(vif, 'bridge_name'):
-        return str(vif.bridge_name)
-    if _is_set(vif, 'network') and _is_set(vif.network, 'bridge'):
-        return str(vif.network.bridge)
-    raise exception.InvalidVif(
-        vif=_vif_id(vif),
-        reason='neither bridge_name nor network.bridge is set')
-
-
-def _mtu(vif: vif_objects.VIFBase) -> int | None:
-    if _is_set(vif, 'network') and _is_set(vif.network, 'mtu'):
-        return typing.cast(int, vif.network.mtu)
-    return None
+def _bridge_name(vif: vif_objects.VIFBase) -> typing.Any:
+    name = (_get(vif, 'bridge_name')
+            or _get(_get(vif, 'network'), 'bridge'))
+    if name is None:
+        raise exception.InvalidVif(
+            vif=_vif_id(vif),
+            reason='neither bridge_name nor network.bridge is set')
+    return name
 
 
 def _uid(owner: str) -> int:

@@ -20,8 +20,8 @@ import pwd
 import typing
 
 from cliff import lister
-from os_vif import exception as os_vif_exception
 import os_vif
+from os_vif import exception as os_vif_exception
 from os_vif.objects import instance_info
 from os_vif.objects import network
 from os_vif.objects import vif as vif_objects

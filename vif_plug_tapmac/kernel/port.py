@@ -138,8 +138,9 @@ def _keep(netlink: nl.Netlink, port: desired.TapPort, found: nl.Link) -> None:
                   'reboot the instance, or detach and attach the interface.',
                   port.name, '; '.join(faults))
         return
-    wanted = (_ours(port, found_mark) if found_mark is not None
-              else {'up': True})
+    wanted: dict[str, typing.Any] = {'up': True}
+    if found_mark is not None:
+        wanted = _ours(port, found_mark)
     if port.mtu is not None:
         wanted['mtu'] = max(port.mtu, found.mtu)
         if wanted['mtu'] != port.mtu:

@@ -1,0 +1,70 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What the installed package offers to others, found the way they find it."""
+
+import subprocess
+import sys
+
+import os_vif
+from stevedore import extension
+
+from tests import base
+from vif_plug_tapmac import opts
+from vif_plug_tapmac import plugin
+
+
+class EntryPointTest(base.TestCase):
+
+    def test_os_vif_finds_and_loads_the_plugin(self):
+        os_vif.initialize(reset=True)
+        found = extension.ExtensionManager('os_vif')
+        self.assertIs(plugin.TapMacPlugin, found['tapmac'].plugin)
+        self.assertEqual(['VIFBridge'], [
+            info.vif_object_name for described in
+            os_vif.host_info().plugin_info
+            if described.plugin_name == 'tapmac'
+            for info in described.vif_info])
+
+    def test_option_generator_prints_every_option(self):
+        printed = subprocess.run(
+            [sys.executable, '-m', 'oslo_config.generator',
+             '--namespace', 'vif_plug_tapmac'],
+            check=True, capture_output=True, text=True).stdout
+        self.assertIn('[os_vif_tapmac]', printed)
+        for opt in opts.TAPMAC_OPTS:
+            self.assertIn('\n#%s = %s\n' % (
+                opt.name, str(opt.default).lower()), printed)
+        self.assertIn('Minimum value: 1\n', printed)
+        self.assertIn('Maximum value: 2147483647\n', printed)
+
+    def test_command_line_explains_itself(self):
+        for arguments in (['--help'], ['demo', '--help'], ['help', 'demo']):
+            done = subprocess.run(
+                [sys.executable, '-W', 'ignore', '-c',
+                 'import sys; from vif_plug_tapmac.cli import main; '
+                 'sys.exit(main.main())', *arguments],
+                capture_output=True, text=True)
+            self.assertEqual((0, ''), (done.returncode, done.stderr))
+            self.assertIn('demo', done.stdout)
+
+
+class PluginTest(base.FunctionalTestCase):
+    """Through os_vif, as Nova does it, twice each."""
+
+    def test_plug_and_unplug_twice(self):
+        for _ in range(2):
+            self.plug()
+            self.assert_finished()
+        for _ in range(2):
+            self.unplug()
+            self.assertIsNone(self.host.find(base.TAP))

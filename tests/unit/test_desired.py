@@ -1,0 +1,153 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+import dataclasses
+import re
+
+from hypothesis import given
+from hypothesis import strategies as st
+from os_vif.objects import vif as vif_objects
+import testtools
+
+from tests import base
+from vif_plug_tapmac import desired
+from vif_plug_tapmac import exception
+
+GOOD = base.make_port()
+
+#: For each field, what it must not be.
+BAD = {
+    'vif_id': [None, '', 7, 'x', base.VIF_ID.upper(), base.VIF_ID + '\n',
+               base.VIF_ID.replace('-', ''), [base.VIF_ID]],
+    'name': [None, '', 7, ['tap0'], b'tap0', 'a' * 16, 'lo/', 'default'],
+    'bridge': [None, '', 7, ['br0'], b'br0', 'a' * 16, '../br', 'all',
+               GOOD.name],
+    'guest_mac': [None, '', 7, base.GUEST_MAC.upper(), b'fa:16:3e:28:64:c2',
+                  '01:00:00:00:00:00', '00:00:00:00:00:00', 'fa:16'],
+    'mtu': [67, 65522, -1, 1500.0, '1500', True],
+    'owner': [None, -1, 2 ** 32 - 1, 'root', 0.0, False],
+    'multi_queue': [None, 0, 1, 'no'],
+    'create_bridge': [None, 0, 1, 'no'],
+    'link_group': [None, 0, -1, 2 ** 31, '1', True, GOOD.bridge_group],
+    'bridge_group': [None, 0, -1, 2 ** 31, '1', True, GOOD.link_group],
+}
+
+
+class FieldsTest(base.TestCase):
+    """What the privileged side checks, whatever the caller says."""
+
+    def test_round_trip(self):
+        for value in (GOOD, base.make_port(mtu=None),
+                      desired.TapIdentity(base.VIF_ID, base.TAP)):
+            fields = value.to_fields()
+            self.assertEqual(value, type(value).from_fields(fields))
+            self.assertTrue(all(isinstance(field, (str, int, bool, type(None)))
+                                for field in fields.values()))
+
+    def test_every_field_has_bad_values(self):
+        self.assertEqual({field.name for field in dataclasses.fields(GOOD)},
+                         set(BAD))
+
+    def test_bad_values(self):
+        for field, values in BAD.items():
+            for value in values:
+                with testtools.ExpectedException(exception.InvalidVif):
+                    desired.TapPort.from_fields(
+                        dict(GOOD.to_fields(), **{field: value}))
+
+    def test_missing_and_extra_fields(self):
+        for field in BAD:
+            fields = GOOD.to_fields()
+            del fields[field]
+            self.assertRaises(exception.InvalidVif,
+                              desired.TapPort.from_fields, fields)
+        for field in ('x', 7, None, ('name',)):
+            self.assertRaises(exception.InvalidVif,
+                              desired.TapPort.from_fields,
+                              {**GOOD.to_fields(), field: 1})
+        for fields in (None, [], 'name', 7, list(GOOD.to_fields().items())):
+            self.assertRaises(exception.InvalidVif,
+                              desired.TapPort.from_fields, fields)
+
+    @given(st.dictionaries(st.sampled_from(sorted(BAD)), st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(), st.text(),
+        st.binary(), st.lists(st.integers()))))
+    def test_anything_is_valid_or_invalid_vif(self, fields):
+        try:
+            desired.TapPort.from_fields(dict(GOOD.to_fields(), **fields))
+        except exception.InvalidVif:
+            pass
+
+    @given(st.text())
+    def test_names_are_what_the_kernel_takes_literally(self, name):
+        try:
+            desired.TapIdentity(base.VIF_ID, name)
+        except exception.InvalidVif:
+            return
+        self.assertRegex(name, re.compile(r'\A[a-z0-9][a-z0-9_.-]{0,14}\Z',
+                                          re.IGNORECASE | re.ASCII))
+        self.assertNotIn(name, ('all', 'default'))
+
+    @given(st.from_regex(r'\A[a-zA-Z0-9][a-zA-Z0-9_.-]{0,14}\Z').filter(
+        lambda name: name not in ('all', 'default')))
+    def test_good_names(self, name):
+        self.assertEqual(name, desired.TapIdentity(base.VIF_ID, name).name)
+
+    def test_is_frozen(self):
+        self.assertRaises(dataclasses.FrozenInstanceError, setattr, GOOD,
+                          'name', 'tap0')
+
+
+class FromVifTest(base.TestCase):
+
+    def test_vif(self):
+        self.assertEqual(GOOD, desired.TapPort.from_vif(base.make_vif(),
+                                                        self.options))
+
+    def test_options(self):
+        self.configure(owner='7', multiqueue=True, create_bridge=False,
+                       link_group=8, bridge_group=9)
+        self.assertEqual(
+            base.make_port(owner=7, multi_queue=True, create_bridge=False,
+                           link_group=8, bridge_group=9),
+            desired.TapPort.from_vif(base.make_vif(), self.options))
+
+    def test_no_network(self):
+        for net in (None, base.UNSET):
+            port = desired.TapPort.from_vif(base.make_vif(network=net),
+                                            self.options)
+            self.assertIsNone(port.mtu)
+
+    def test_no_network_and_no_bridge_name(self):
+        self.assertRaises(
+            exception.InvalidVif, desired.TapPort.from_vif,
+            base.make_vif(network=None, bridge_name=base.UNSET), self.options)
+
+    def test_nova_name(self):
+        self.assertEqual('tap1a2b3c4d-5e', desired.nova_tap_name(base.VIF_ID))
+        self.assertTrue(GOOD.has_nova_name)
+        self.assertFalse(base.make_port(name='vnet0').has_nova_name)
+
+    def test_every_other_class_is_refused(self):
+        classes = [cls for cls in vars(vif_objects).values()
+                   if isinstance(cls, type)
+                   and issubclass(cls, vif_objects.VIFBase)
+                   and cls is not vif_objects.VIFBridge]
+        self.assertGreater(len(classes), 5)
+        for cls in classes:
+            for function in (
+                    desired.TapIdentity.from_vif,
+                    lambda vif: desired.TapPort.from_vif(vif, self.options)):
+                error = self.assertRaises(exception.InvalidVif, function,
+                                          cls(id=base.VIF_ID))
+                self.assertIn(cls.__name__, str(error))
+                self.assertIn('VIFBridge', str(error))

@@ -1,0 +1,58 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+import errno
+import inspect
+
+from os_vif import exception as os_vif_exception
+
+from tests import base
+from vif_plug_tapmac import exception
+
+CLASSES = [cls for cls in vars(exception).values() if inspect.isclass(cls)
+           and issubclass(cls, exception.TapMacError)]
+FACTS = dict.fromkeys(
+    ('vif', 'reason', 'option', 'value', 'device', 'bridge', 'remedy', 'step',
+     'error', 'differences'), 'FACT')
+
+
+class ExceptionTest(base.TestCase):
+
+    def test_crosses_privsep_unchanged(self):
+        # What oslo.privsep does with an exception of the other side.
+        for cls in CLASSES:
+            error = cls(**FACTS)
+            again = cls(*error.args)
+            self.assertEqual(str(error), str(again))
+            self.assertEqual(error.args, again.args)
+
+    def test_says_all_it_knows(self):
+        for cls in CLASSES:
+            self.assertNotIn('%(', str(cls(**FACTS)))
+            if cls is not exception.TapMacError:
+                self.assertIn('FACT', str(cls(**FACTS)))
+                self.assertRegex(str(cls(**FACTS)), 'must|report')
+
+    def test_base(self):
+        self.assertTrue(issubclass(exception.TapMacError,
+                                   os_vif_exception.ExceptionBase))
+
+    def test_errno(self):
+        for code, words in {
+                errno.EPERM: ('EPERM', 'CAP_NET_ADMIN'),
+                errno.EXFULL: ('EXFULL', '1023'),
+                errno.EROFS: ('EROFS', 'read-only'),
+                errno.EIO: ('EIO', 'dmesg'),
+                4242: ('4242', 'dmesg')}.items():
+            error = exception.KernelRefused.from_errno('tap0', 'a step', code)
+            for word in ('tap0', 'a step') + words:
+                self.assertIn(word, str(error))

@@ -1,0 +1,45 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests import base
+from tests.unit import test_mac
+from vif_plug_tapmac import mark
+
+MARK = ('tapmac:1:1a2b3c4d-5e6f-4a1b-8c2d-3e4f5a6b7c8d:fa:16:3e:28:64:c2:'
+        '1795396982')
+
+
+class MarkTest(base.TestCase):
+
+    def test_text(self):
+        self.assertEqual(MARK, str(mark.TapMark(
+            base.VIF_ID, base.GUEST_MAC, 1795396982)))
+
+    @given(st.uuids(), test_mac.guest_macs, st.integers(0, 2 ** 64))
+    def test_round_trip(self, vif_id, guest_mac, made):
+        wanted = mark.TapMark(str(vif_id), guest_mac, made)
+        self.assertEqual(wanted, mark.TapMark.parse(str(wanted)))
+        self.assertLess(len(str(wanted)), 256)
+
+    def test_anything_else_is_no_mark(self):
+        for alias in (None, '', 'uplink of rack 7', mark.BRIDGE_MARK,
+                      MARK + ':', MARK + '\n', ' ' + MARK,
+                      MARK.replace(':1:', ':2:'), MARK[:-11], MARK.upper()):
+            self.assertIsNone(mark.TapMark.parse(alias), alias)
+
+    @given(st.text())
+    def test_parse_never_raises(self, alias):
+        mark.TapMark.parse(alias)
+        mark.TapMark.parse('tapmac:1:' + alias)

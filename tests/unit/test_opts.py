@@ -1,0 +1,46 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+import re
+
+from oslo_config import cfg
+
+from tests import base
+from vif_plug_tapmac import opts
+
+
+class OptsTest(base.TestCase):
+
+    def test_every_option_is_explained(self):
+        for opt in opts.TAPMAC_OPTS:
+            self.assertGreater(len(opt.help), 80, opt.name)
+            self.assertIsNotNone(opt.default, opt.name)
+            if isinstance(opt, cfg.IntOpt):
+                self.assertIsNotNone(opt.type.min, opt.name)
+                self.assertIsNotNone(opt.type.max, opt.name)
+
+    def test_defaults(self):
+        self.assertEqual(
+            {'owner': 'root', 'multiqueue': False, 'create_bridge': True,
+             'link_group': 29793, 'bridge_group': 29794},
+            {opt.name: self.options[opt.name] for opt in opts.TAPMAC_OPTS})
+
+    def test_ranges(self):
+        for name in ('link_group', 'bridge_group'):
+            for value in (0, -1, 2 ** 31):
+                self.assertRaises(ValueError, self.configure, **{name: value})
+
+    def test_readme_tells_of_each(self):
+        with open('README.rst') as readme:
+            text = readme.read()
+        for opt in opts.TAPMAC_OPTS:
+            self.assertTrue(re.search('``%s``' % opt.name, text), opt.name)

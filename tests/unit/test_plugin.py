@@ -1,0 +1,57 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+import builtins
+
+import os_vif
+from os_vif.objects import host_info
+
+from tests import base
+from vif_plug_tapmac import plugin
+from vif_plug_tapmac import privileged
+
+
+class PluginTest(base.TestCase):
+
+    def test_describe(self):
+        os_vif.initialize()
+        described = plugin.TapMacPlugin.load('tapmac').describe()
+        self.assertIsInstance(described, host_info.HostPluginInfo)
+        self.assertEqual('tapmac', described.plugin_name)
+        self.assertEqual(
+            [('VIFBridge', '1.0', '1.0')],
+            [(info.vif_object_name, info.min_version, info.max_version)
+             for info in described.vif_info])
+
+    def test_loading_and_describing_does_no_io(self):
+        def no_io(*args, **kwargs):
+            raise AssertionError('I/O while loading: %s' % (args,))
+        self.patch(builtins, 'open', no_io)
+        for name in ('open', 'stat', 'listdir'):
+            self.patch(plugin.privileged.port.tun.os, name, no_io)
+        self.patch(plugin.privileged.port.nl.pyroute2, 'IPRoute', no_io)
+        for door in ('ensure_port', 'remove_port'):
+            self.patch(privileged, door, no_io)
+        plugin.TapMacPlugin.load('tapmac').describe()
+
+    def test_each_operation_is_one_privileged_call(self):
+        calls = []
+        for door in ('ensure_port', 'remove_port'):
+            self.patch(privileged, door, lambda fields, door=door:
+                       calls.append((door, fields)))
+        tapmac = plugin.TapMacPlugin.load('tapmac')
+        tapmac.plug(base.make_vif(), base.INSTANCE)
+        tapmac.unplug(base.make_vif(), base.INSTANCE)
+        self.assertEqual(
+            [('ensure_port', base.make_port().to_fields()),
+             ('remove_port', {'vif_id': base.VIF_ID, 'name': base.TAP})],
+            calls)

@@ -1,0 +1,53 @@
+# For tools/demo.sh and tools/test.sh: a private virtual environment with this
+# checkout in it. To be sourced from the top of the checkout.
+
+die() {
+    echo "$0: $*" >&2
+    exit 1
+}
+
+# install PACKAGE...: what is missing of the system, or the command to get it.
+install() {
+    apt=/usr/bin/apt-get
+    [ -x $apt ] || die "missing: $*. Install the like for this system."
+    [ "$(id -u)" = 0 ] || die "missing: $*. Run: sudo apt-get install -y $*"
+    echo "Installing $*" >&2
+    DEBIAN_FRONTEND=noninteractive
+    export DEBIAN_FRONTEND
+    { $apt install -y -q "$@" || { $apt update -q && $apt install -y -q "$@"; }
+    } > /dev/null || die "could not install: $*. Try: apt-get install -y $*"
+}
+
+# The first python3 that is new enough and can make virtual environments.
+find_python() {
+    for python in ${PYTHON:-python3 python3.13 python3.12 python3.11 python3.10}
+    do
+        if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+            2> /dev/null
+        then
+            return
+        fi
+    done
+    die 'needs Python 3.10 or newer'
+}
+
+# make_venv NAME PIP_ARGUMENT...: leave its directory in $venv. A second run
+# with nothing changed that matters to pip changes nothing.
+make_venv() {
+    venv=$PWD/.venv/$1
+    shift
+    command -v git > /dev/null || install git
+    find_python
+    "$python" -c 'import ensurepip, venv' 2> /dev/null \
+        || install "$("$python" -c 'import sys
+print("python3-venv" if sys.executable == "/usr/bin/python3"
+      else "python%d.%d-venv" % sys.version_info[:2])')"
+    stamp=$({ "$python" -VV; echo "$@"; git rev-parse HEAD 2> /dev/null
+        cat setup.cfg pyproject.toml ./*requirements.txt \
+            lower-constraints.txt; } | cksum)
+    [ "$(cat "$venv/stamp" 2> /dev/null)" = "$stamp" ] && return
+    echo "Setting up $venv" >&2
+    "$python" -m venv --clear "$venv"
+    "$venv/bin/python" -m pip install -q --disable-pip-version-check "$@" -e .
+    echo "$stamp" > "$venv/stamp"
+}

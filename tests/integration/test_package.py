@@ -48,35 +48,35 @@ class PackageTest(base.TestCase):
         self.assertEqual(0, done.returncode, done.stdout)
         return done.stdout
 
-    def build(self, source, *arguments, **environment):
-        """Build as pip does, in an environment of its own."""
+    def build(self, source, what, **environment):
+        """Build a wheel or sdist in an environment of its own."""
         target = pathlib.Path(tempfile.mkdtemp(dir=self.temporary))
         self.run_command(sys.executable, '-m', 'build', '-o', str(target),
-                         *arguments, cwd=source, **environment)
+                         '--' + what, cwd=source, **environment)
         return target
 
-    def assert_wheel(self, target, version=None):
-        wheel, = target.glob('vif_plug_tapmac-*.whl')
-        with zipfile.ZipFile(wheel) as opened:
-            names = opened.namelist()
-            metadata, = [name for name in names if name.endswith('/METADATA')]
-            entry_points, = [name for name in names
-                             if name.endswith('/entry_points.txt')]
-            self.assertIn(b'tapmac = vif_plug_tapmac.plugin:TapMacPlugin',
-                          opened.read(entry_points))
-            for line in opened.read(metadata).decode().splitlines():
-                if line.startswith('Version: ') and version:
-                    self.assertEqual('Version: ' + version, line)
-        info = metadata.split('/')[0]
-        self.assertEqual({'vif_plug_tapmac', info},
-                         {name.split('/')[0] for name in names})
-        self.assertEqual(
-            {str(path.relative_to(self.clone)) for path in
-             (self.clone / 'vif_plug_tapmac').rglob('*.py')},
-            {name for name in names if not name.startswith(info)})
+    def assert_installs(self, source, version=None, **environment):
+        """Run "pip install ." there; expect our package and metadata only."""
+        target = self.temporary / 'installed'
+        self.run_command(sys.executable, '-m', 'pip', 'install', '-q',
+                         '--no-deps', '--target', str(target), '.',
+                         cwd=source, **environment)
+        info, = target.glob('vif_plug_tapmac-*.dist-info')
+        self.assertEqual({'vif_plug_tapmac', 'bin', info.name},
+                         {path.name for path in target.iterdir()})
+        if version:
+            self.assertIn('Version: %s\n' % version,
+                          (info / 'METADATA').read_text())
+        self.assertIn('tapmac = vif_plug_tapmac.plugin:TapMacPlugin',
+                      (info / 'entry_points.txt').read_text())
+        self.assertEqual({'tapmac'}, {
+            path.name for path in (target / 'bin').iterdir()})
+        self.run_command(sys.executable, '-c', 'import sys, vif_plug_tapmac; '
+                         'sys.exit(%r not in vif_plug_tapmac.__file__)'
+                         % str(target), cwd='/', PYTHONPATH=str(target))
 
     def test_checkout(self):
-        self.assert_wheel(self.build(self.clone, '--wheel'))
+        self.assert_installs(self.clone)
 
     def test_archive_with_a_version(self):
         archive = self.temporary / 'archive.tar'
@@ -84,14 +84,23 @@ class PackageTest(base.TestCase):
         source = self.temporary / 'source'
         with tarfile.open(archive) as opened:
             opened.extractall(source)
-        self.assert_wheel(self.build(source, '--wheel', PBR_VERSION=VERSION),
-                          VERSION)
+        self.assert_installs(source, VERSION, PBR_VERSION=VERSION)
 
     def test_sdist(self):
-        target = self.build(self.clone, '--sdist', PBR_VERSION=VERSION)
+        target = self.build(self.clone, 'sdist', PBR_VERSION=VERSION)
         with tarfile.open(next(target.glob('*.tar.gz'))) as opened:
             opened.extractall(self.temporary)
         source = self.temporary / ('vif_plug_tapmac-' + VERSION)
         for name in ('LICENSE', 'README.rst', 'ChangeLog', 'tests/base.py'):
             self.assertTrue((source / name).exists(), name)
-        self.assert_wheel(self.build(source, '--wheel'), VERSION)
+        self.assert_installs(source, VERSION)
+
+    def test_wheel_holds_the_package_and_nothing_else(self):
+        wheel, = self.build(self.clone, 'wheel').glob('*.whl')
+        with zipfile.ZipFile(wheel) as opened:
+            names = [name for name in opened.namelist()
+                     if '.dist-info/' not in name]
+        self.assertEqual(
+            sorted(str(path.relative_to(self.clone)) for path in
+                   (self.clone / 'vif_plug_tapmac').rglob('*.py')),
+            sorted(names))

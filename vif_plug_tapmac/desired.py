@@ -198,21 +198,31 @@ class TapPort(_Fields):
         :raises InvalidConfig: an option has a value that cannot work here
         """
         _require_vif_bridge(vif)
-        if config.link_group == config.bridge_group:
-            raise exception.InvalidConfig(
-                option='bridge_group', value=config.bridge_group,
-                reason='it must differ from link_group')
         return cls(
             vif_id=_vif_id(vif),
             name=_field(vif, 'vif_name'),
             bridge=_bridge_name(vif),
             guest_mac=str(_field(vif, 'address')).lower(),
             mtu=_get(_get(vif, 'network'), 'mtu'),
-            owner=_uid(config.owner),
-            multi_queue=config.multiqueue,
-            create_bridge=config.create_bridge,
-            link_group=config.link_group,
-            bridge_group=config.bridge_group)
+            **config_fields(config))
+
+
+def config_fields(
+        config: cfg.ConfigOpts.GroupAttr) -> dict[str, typing.Any]:
+    """Return the fields of a TapPort that the configuration gives.
+
+    :param config: the ``[os_vif_tapmac]`` group
+    :raises InvalidConfig: an option has a value that cannot work here
+    """
+    if config.link_group == config.bridge_group:
+        raise exception.InvalidConfig(
+            option='bridge_group', value=config.bridge_group,
+            reason='it must differ from link_group')
+    return {'owner': _uid(config.owner),
+            'multi_queue': config.multiqueue,
+            'create_bridge': config.create_bridge,
+            'link_group': config.link_group,
+            'bridge_group': config.bridge_group}
 
 
 def _require_vif_bridge(vif: vif_objects.VIFBase) -> None:

@@ -104,6 +104,9 @@ _REMEDIES = {
     errno.ENOENT: _NO_TUN,
     errno.ENODEV: 'the device vanished meanwhile, or ' + _NO_TUN,
     errno.ENXIO: _NO_TUN,
+    errno.EBUSY: ('another program, or another plug of the same VIF, made a '
+                  'device of this name at the same moment; if it is still '
+                  'there, plug again'),
     errno.EXFULL: ('the bridge has all the 1023 ports that Linux allows; move '
                    'guests to another bridge or host'),
     errno.EROFS: ('this path is mounted read-only, as in many containers; '

@@ -69,7 +69,7 @@ class PackageTest(base.TestCase):
                           (info / 'METADATA').read_text())
         self.assertIn('tapmac = vif_plug_tapmac.plugin:TapMacPlugin',
                       (info / 'entry_points.txt').read_text())
-        self.assertEqual({'tapmac'}, {
+        self.assertEqual({'tapmac', 'tapmac-status'}, {
             path.name for path in (target / 'bin').iterdir()})
         self.run_command(sys.executable, '-c', 'import sys, vif_plug_tapmac; '
                          'sys.exit(%r not in vif_plug_tapmac.__file__)'

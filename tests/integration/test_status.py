@@ -1,0 +1,88 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""``tapmac-status upgrade check`` as an operator runs it."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import fixtures
+
+from tests import base
+from tests import hosts
+
+
+class StatusTest(base.TestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.directory = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+
+    def check(self, nova_conf='', **environment):
+        """Return the exit status and what was said of each check."""
+        conf = self.directory / 'nova.conf'
+        conf.write_text('[os_vif_tapmac]\n' + nova_conf)
+        done = subprocess.run(
+            [sys.executable, '-c',
+             'import sys; from vif_plug_tapmac.cli import status; '
+             'sys.exit(status.main())', '--config-file', str(conf),
+             'upgrade', 'check', '--json'],
+            env=dict(os.environ, **environment), text=True,
+            capture_output=True)
+        return done.returncode, {
+            check['check']: check['details']
+            for check in json.loads(done.stdout)['checks']
+            if check['result'] != 0}
+
+    def assert_finds(self, check, *words, nova_conf='', **environment):
+        returncode, found = self.check(nova_conf, **environment)
+        self.assertEqual((2, [check]), (returncode, list(found)))
+        for word in words:
+            self.assertIn(word, found[check])
+
+    def test_good(self):
+        if not os.path.exists('/dev/net/tun'):
+            self.cannot_run('needs /dev/net/tun')
+        self.assertEqual((0, {}), self.check())
+
+    def test_unknown_owner(self):
+        self.assert_finds('[os_vif_tapmac]', 'owner', 'no-such-user',
+                          nova_conf='owner = no-such-user')
+
+    def test_one_group_for_both(self):
+        self.assert_finds('[os_vif_tapmac]', 'bridge_group',
+                          nova_conf='link_group = 7\nbridge_group = 7')
+
+    def test_option_out_of_range(self):
+        self.assert_finds('[os_vif_tapmac]', 'link_group',
+                          nova_conf='link_group = 0')
+
+    def test_two_distributions_of_one_name(self):
+        rival = self.directory / 'rival-1.0.dist-info'
+        rival.mkdir()
+        (rival / 'METADATA').write_text('Name: rival\nVersion: 1.0\n')
+        (rival / 'entry_points.txt').write_text(
+            '[os_vif]\ntapmac = rival:Plugin\n')
+        self.assert_finds('os-vif plugin', 'rival:Plugin',
+                          'vif_plug_tapmac.plugin:TapMacPlugin',
+                          PYTHONPATH=str(self.directory))
+
+    def test_no_tun_device(self):
+        missing = hosts.missing_privilege()
+        if missing:
+            self.cannot_run(missing)
+        with hosts.private_mounts():
+            hosts.mount('tmpfs', '/dev/net', 'tmpfs')
+            self.assert_finds('TUN device', '/dev/net/tun', 'modprobe tun')

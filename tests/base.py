@@ -16,6 +16,7 @@ import os
 import typing
 
 import fixtures
+import hypothesis
 import os_vif
 from os_vif import exception as os_vif_exception
 from os_vif.objects import instance_info
@@ -31,6 +32,12 @@ from vif_plug_tapmac import opts
 from vif_plug_tapmac import privsep
 
 os_vif.objects.register_all()
+
+# Tests share the machine with each other: slow says nothing about the code.
+hypothesis.settings.register_profile(
+    'tapmac', deadline=None, database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile('tapmac')
 
 VIF_ID = '1a2b3c4d-5e6f-4a1b-8c2d-3e4f5a6b7c8d'
 TAP = desired.nova_tap_name(VIF_ID)

@@ -38,9 +38,8 @@ _MS_BIND = 0x1000
 _TUNSETIFF = 0x400454ca
 _TUNSETPERSIST = 0x400454cb
 _TUNSETOWNER = 0x400454cc
-_TUNSETQUEUE = 0x400454d9
+_TUNSETCARRIER = 0x400454e2
 IFF_TUN, IFF_TAP, IFF_MULTI_QUEUE, IFF_NO_PI = 0x1, 0x2, 0x100, 0x1000
-_IFF_DETACH_QUEUE = 0x400
 
 _BR_STATE_FORWARDING = 3
 
@@ -196,9 +195,9 @@ class Guest:
     def persist(self) -> None:
         fcntl.ioctl(self.descriptor, _TUNSETPERSIST, 1)
 
-    def detach_queue(self) -> None:
-        fcntl.ioctl(self.descriptor, _TUNSETQUEUE,
-                    struct.pack('16xH22x', _IFF_DETACH_QUEUE))
+    def fake_carrier(self, carrier: bool) -> None:
+        fcntl.ioctl(self.descriptor, _TUNSETCARRIER,
+                    struct.pack('i', carrier))
 
     def send(self, destination: str, payload: bytes) -> None:
         assert self.mac is not None

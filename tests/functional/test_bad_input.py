@@ -21,6 +21,7 @@ from tests import base
 from tests import hosts
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import tun
 
 #: What the tun driver cuts, completes, refuses or accepts to our harm.
 BAD_NAMES = [
@@ -197,19 +198,36 @@ class BadHostTest(base.FunctionalTestCase):
         self.plug()
         self.assertEqual([], self.without_capabilities(self.plug))
 
-    def test_stranger_on_a_new_multi_queue_tap(self):
-        # A second queue, attached before the owner was set.
-        self.configure(multiqueue=True)
-        original = nl.Netlink.find
+    def test_tap_that_appears_after_the_look(self):
+        # Somebody else's: it must not be taken for what we made.
+        self.host.add_tap(base.TAP)
+        find = nl.Netlink.find
+        self.patch(nl.Netlink, 'find', lambda netlink, name: (
+            None if name == base.TAP else find(netlink, name)))
+        self.assert_plug_fails(exception.KernelRefused, base.TAP, 'EBUSY',
+                               'another plug')
+
+    def stranger_comes_after(self, holder, name, when=lambda result: True):
+        """Let a stranger attach to the TAP right after a step of ours."""
+        original = getattr(holder, name)
         strangers = []
 
-        def find(netlink, name):
-            link = original(netlink, name)
-            if link is not None and name == base.TAP and not strangers:
+        def wrapper(*args, **kwargs):
+            result = original(*args, **kwargs)
+            if not strangers and when(result):
                 strangers.append(hosts.Guest(
-                    name, flags=hosts.IFF_TAP | hosts.IFF_MULTI_QUEUE))
-                link = original(netlink, name)
-            return link
-        self.patch(nl.Netlink, 'find', find)
+                    base.TAP, flags=hosts.IFF_TAP | hosts.IFF_MULTI_QUEUE))
+                self.addCleanup(strangers[0].close)
+            return result
+        self.patch(holder, name, wrapper)
+        self.configure(multiqueue=True)
         self.assert_plug_fails(exception.VerifyFailed, base.TAP, 'queues is 2')
-        strangers[0].close()
+        self.assertEqual(1, len(strangers))
+
+    def test_stranger_before_the_owner_is_set(self):
+        self.stranger_comes_after(tun.TunDevice, 'create')
+
+    def test_stranger_before_the_end(self):
+        self.plug(base.numbered_vif(1))
+        self.stranger_comes_after(
+            nl.Netlink, 'fdb_entry', when=lambda entry: entry is None)

@@ -174,12 +174,14 @@ class Ours(base.FunctionalTestCase):
         self.assertEqual(1, self.host.link(base.TAP).queues)
         self.assert_same_tap()
 
-    def test_multi_queue_with_a_detached_queue_is_held(self):
+    def test_multi_queue_held_by_one_who_hides_the_carrier(self):
         self.configure(multiqueue=True)
         self.plug()
-        guest = self.hold(_MULTI_QUEUE)
-        guest.detach_queue()
-        self.assertTrue(self.host.link(base.TAP).held)
+        self.made = self.host.link(base.TAP)
+        self.hold(_MULTI_QUEUE).fake_carrier(False)
+        self.assertFalse(self.host.link(base.TAP).carrier)
+        self.configure(multiqueue=False)
+        self.assert_held_stays_with_error('multi_queue is True')
 
 
 class OthersVif(base.FunctionalTestCase):

@@ -14,6 +14,7 @@
 
 from tests import base
 from tests import hosts
+from vif_plug_tapmac.kernel import netlink as nl
 
 
 class UnplugTest(base.FunctionalTestCase):
@@ -37,6 +38,13 @@ class UnplugTest(base.FunctionalTestCase):
         self.unplug()
         self.unplug()
         self.assertIsNone(self.host.find(base.TAP))
+
+    def test_vanishes_between_our_look_and_our_deletion(self):
+        self.plug()
+        gone = self.host.link(base.TAP)
+        self.host.delete(base.TAP)
+        self.patch(nl.Netlink, 'find', lambda netlink, name: gone)
+        self.unplug()
 
     def test_after_the_bridge_was_deleted(self):
         self.plug()

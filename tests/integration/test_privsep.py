@@ -1,0 +1,81 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Across the privilege boundary: a daemon that has CAP_NET_ADMIN only."""
+
+import subprocess
+import sys
+
+import os_vif.exception
+from oslo_privsep import capabilities
+from oslo_privsep import priv_context
+
+from tests import base
+from vif_plug_tapmac import exception
+from vif_plug_tapmac import privileged
+from vif_plug_tapmac import privsep
+
+
+class ForkedDaemonTest(base.FunctionalTestCase):
+
+    def setUp(self):
+        super().setUp()
+        # The context sets this as a default when it is imported; the reset
+        # of the configuration between tests takes such defaults away.
+        self.config.config(group='vif_plug_tapmac_privileged',
+                           capabilities=[capabilities.CAP_NET_ADMIN])
+        privsep.vif_plug.set_client_mode(True)
+        self.addCleanup(privsep.vif_plug.set_client_mode, False)
+        # Forked here, so that it is in the network namespace of the test.
+        privsep.vif_plug.start(priv_context.Method.FORK)
+        self.addCleanup(privsep.vif_plug.stop)
+
+    def test_plug_and_unplug(self):
+        self.plug()
+        self.assert_finished()
+        self.plug()
+        self.unplug()
+        self.assertIsNone(self.host.find(base.TAP))
+
+    def test_errors_come_back_as_they_were_raised(self):
+        for wrong, error, words in (
+                ({'vif_name': 'lo'}, exception.DeviceConflict,
+                 'lo: a device of another kind'),
+                ({'bridge_name': 'lo'}, exception.DeviceConflict,
+                 'lo: the bridge of %s' % base.TAP)):
+            raised = self.assertRaises(os_vif.exception.PlugException,
+                                       self.plug, base.make_vif(**wrong))
+            self.assertIs(error, type(raised.kwargs['err']))
+            self.assertEqual(0, str(raised.kwargs['err']).index(words))
+
+    def test_context_asks_for_one_capability(self):
+        done = subprocess.run(
+            [sys.executable, '-W', 'ignore', '-c',
+             'from oslo_config import cfg\n'
+             'from vif_plug_tapmac import privsep\n'
+             'print(cfg.CONF.vif_plug_tapmac_privileged.capabilities)'],
+            check=True, capture_output=True, text=True)
+        self.assertEqual('[%d]' % capabilities.CAP_NET_ADMIN,
+                         done.stdout.strip())
+
+    def test_other_side_checks_again(self):
+        fields = base.make_port().to_fields()
+        for wrong in ({'name': '../x'}, {'guest_mac': 'x'}, {'extra': 1},
+                      {'mtu': 'big'}):
+            self.assertRaises(exception.InvalidVif, privileged.ensure_port,
+                              dict(fields, **wrong))
+        self.assertEqual([], [link.name for link in self.host.state()[0]
+                              if link.name != 'lo'])
+
+    def test_only_plain_values_cross(self):
+        # Why the doors take fields: a dataclass does not get through.
+        self.assertRaises(TypeError, privileged.ensure_port, base.make_port())

@@ -18,6 +18,8 @@ import multiprocessing
 import os
 import unittest.mock
 
+import pyroute2
+
 from tests import base
 from tests import hosts
 from vif_plug_tapmac import exception
@@ -276,7 +278,22 @@ class OthersBridgeTest(base.FunctionalTestCase):
         self.assertNotIn('has no fixed MAC', self.logs.output)
 
     def test_sysfs_of_another_namespace_is_not_believed(self):
-        # /sys shows where it was mounted: not here.
+        # /sys shows where it was mounted: here, and not on the peer, whose
+        # bridge of the same name is pinned.
+        def on_peer():
+            with pyroute2.IPRoute() as ip:
+                ip.link('add', ifname='v0', kind='veth', peer='v1')
+                ip.link('add', ifname=base.BRIDGE, kind='bridge',
+                        address='02:00:00:00:00:05')
+            self.plug()
+        with hosts.private_mounts():
+            hosts.mount('sysfs', '/sys', 'sysfs')
+            self.make()
+            self.useFixture(hosts.Peer()).run(on_peer)
+        self.assert_logged('Bridge br100 is down')  # It was looked at.
+        self.assertNotIn('has no fixed MAC', self.logs.output)
+
+    def test_no_sysfs_at_all(self):
         self.make()
         self.plug()
         self.assertNotIn('has no fixed MAC', self.logs.output)

@@ -42,7 +42,7 @@ make_venv() {
         || install "$("$python" -c 'import sys
 print("python3-venv" if sys.executable == "/usr/bin/python3"
       else "python%d.%d-venv" % sys.version_info[:2])')"
-    stamp=$({ "$python" -VV; echo "$@"; git rev-parse HEAD 2> /dev/null
+    stamp=$({ "$python" -VV; echo "$@"
         cat setup.cfg pyproject.toml ./*requirements.txt \
             lower-constraints.txt; } | cksum)
     [ "$(cat "$venv/stamp" 2> /dev/null)" = "$stamp" ] && return

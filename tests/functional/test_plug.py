@@ -59,9 +59,11 @@ class PlugTest(base.FunctionalTestCase):
         self.assert_finished(owner=65534)
 
     def test_owner_by_uid(self):
-        self.configure(owner='4242')
-        self.plug()
-        self.assert_finished(owner=4242)
+        for uid in (0, 4242, 2 ** 31, 2 ** 32 - 2):
+            self.configure(owner=str(uid))
+            self.plug()
+            self.assert_finished(owner=uid)
+            self.unplug()
 
     def test_multi_queue(self):
         self.configure(multiqueue=True)
@@ -73,9 +75,11 @@ class PlugTest(base.FunctionalTestCase):
             self.assertEqual(2, self.host.link(base.TAP).queues)
 
     def test_link_group(self):
-        self.configure(link_group=7)
-        self.plug()
-        self.assert_finished(group=7)
+        for group in (1, 2 ** 31 - 1):
+            self.configure(link_group=group)
+            self.plug()
+            self.assert_finished(group=group)
+            self.unplug()
 
     def test_mtu_at_both_ends_of_the_range(self):
         for mtu in (68, 65521):

@@ -28,6 +28,10 @@ MAC is always there as a local entry and gives it away:
   have met before, one of them may still be here.
 
 TAPs may share one MAC; that harms nobody (the entry just moves along).
+
+What this cannot see: a third guest with the same five octets whose own first
+octet is an alternate (F6, F2 ...), as long as it is silent. Plugging its VIF
+again puts it right.
 """
 
 from oslo_log import log as logging

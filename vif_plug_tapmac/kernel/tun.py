@@ -87,7 +87,9 @@ class TunDevice:
 
     def set_owner(self, uid: int) -> None:
         """Let this user attach, and no other without CAP_NET_ADMIN."""
-        self._ioctl('setting the owner', _TUNSETOWNER, uid)
+        # The kernel takes 32 unsigned bits, Python's ioctl 32 signed ones.
+        self._ioctl('setting the owner', _TUNSETOWNER,
+                    uid if uid < 2 ** 31 else uid - 2 ** 32)
 
     def persist(self) -> None:
         """Let the TAP outlive us."""

@@ -203,17 +203,19 @@ class Guest:
         assert self.mac is not None
         os.write(self.descriptor, frame(destination, self.mac, payload))
 
+    def frames(self, seconds: float) -> typing.Iterator[bytes]:
+        """Yield each frame that comes out in this time."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            if select.select([self.descriptor], [], [], left)[0]:
+                yield os.read(self.descriptor, 65536)
+
     def receive(self, payload: bytes, timeout: float = 2) -> bool:
         """Return whether a frame with this payload for us comes in time."""
         assert self.mac is not None
         octets = _octets(self.mac)
-        deadline = time.monotonic() + timeout
-        while (left := deadline - time.monotonic()) > 0:
-            if select.select([self.descriptor], [], [], left)[0]:
-                got = os.read(self.descriptor, 65536)
-                if got[:6] == octets and payload in got:
-                    return True
-        return False
+        return any(frame[:6] == octets and payload in frame
+                   for frame in self.frames(timeout))
 
 
 def _octets(mac: str) -> bytes:

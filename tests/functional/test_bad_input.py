@@ -149,6 +149,13 @@ class BadHostTest(base.FunctionalTestCase):
             self.assert_plug_fails(exception.KernelRefused, '/dev/net/tun',
                                    'ENOENT', 'modprobe tun')
 
+    def test_no_tun_device_keeps_the_tap_that_was_to_be_made_anew(self):
+        self.plug()
+        self.configure(owner='nobody')
+        with hosts.private_mounts():
+            hosts.mount('tmpfs', '/dev/net', 'tmpfs')
+            self.assert_plug_fails(exception.KernelRefused, '/dev/net/tun')
+
     def test_read_only_sysctls(self):
         with hosts.private_mounts():
             hosts.mount_read_only('/proc/sys')

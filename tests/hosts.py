@@ -15,6 +15,7 @@
 import contextlib
 import ctypes
 import dataclasses
+import errno
 import fcntl
 import os
 import select
@@ -242,9 +243,21 @@ def private_mounts() -> typing.Iterator[None]:
         mount(None, '/', None, _MS_REC_PRIVATE)
         yield
     finally:
-        _call('setns', before, _CLONE_NEWNS)
+        _leave_mounts(before)
         os.close(before)
         os.chdir(directory)
+
+
+def _leave_mounts(namespace: int) -> None:
+    # A thread that was joined is still there for the kernel for a moment.
+    deadline = time.monotonic() + 5
+    while True:
+        try:
+            return _call('setns', namespace, _CLONE_NEWNS)
+        except OSError as error:
+            if error.errno != errno.EINVAL or time.monotonic() > deadline:
+                raise
+        time.sleep(0.001)
 
 
 def mount(source: str | None, target: str, kind: str | None,

@@ -70,7 +70,11 @@ class _Fields:
 
     def _require(self, valid: bool, reason: str) -> None:
         if not valid:
-            raise exception.InvalidVif(vif=self.vif_id, reason=reason)
+            raise self._invalid(reason)
+
+    def _invalid(self, reason: str) -> exception.InvalidVif:
+        return exception.InvalidVif(vif=_label(self.vif_id, self.name),
+                                    reason=reason)
 
     def _check_device_name(self, field: str, name: str) -> None:
         self._require(
@@ -169,7 +173,7 @@ class TapPort(_Fields):
         try:
             parsed = mac.parse(self.guest_mac)
         except ValueError as error:
-            raise exception.InvalidVif(vif=self.vif_id, reason=str(error))
+            raise self._invalid(str(error))
         self._require(parsed == self.guest_mac,
                       'MAC %s is not in lower case' % self.guest_mac)
 
@@ -228,7 +232,7 @@ def config_fields(
 def _require_vif_bridge(vif: vif_objects.VIFBase) -> None:
     if not isinstance(vif, vif_objects.VIFBridge):
         raise exception.InvalidVif(
-            vif=_vif_id(vif),
+            vif=_vif_label(vif),
             reason='tapmac plugs VIFBridge only, and this is a %s'
             % type(vif).__name__)
 
@@ -248,7 +252,7 @@ def _field(vif: vif_objects.VIFBase, field: str) -> typing.Any:
     value = _get(vif, field)
     if value is None:
         raise exception.InvalidVif(
-            vif=_vif_id(vif), reason='its %s is not set' % field)
+            vif=_vif_label(vif), reason='its %s is not set' % field)
     return value
 
 
@@ -257,12 +261,20 @@ def _vif_id(vif: vif_objects.VIFBase) -> str:
     return '(without id)' if vif_id is None else str(vif_id).lower()
 
 
+def _vif_label(vif: vif_objects.VIFBase) -> str:
+    return _label(_vif_id(vif), _get(vif, 'vif_name') or '(without vif_name)')
+
+
+def _label(vif_id: str, name: str) -> str:
+    return '%s, device %s' % (vif_id, name)
+
+
 def _bridge_name(vif: vif_objects.VIFBase) -> typing.Any:
     name = (_get(vif, 'bridge_name')
             or _get(_get(vif, 'network'), 'bridge'))
     if name is None:
         raise exception.InvalidVif(
-            vif=_vif_id(vif),
+            vif=_vif_label(vif),
             reason='neither bridge_name nor network.bridge is set')
     return name
 

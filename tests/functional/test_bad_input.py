@@ -33,9 +33,11 @@ BAD_NAMES = [
 class BadVifTest(base.FunctionalTestCase):
 
     def assert_refused(self, *words, **fields):
-        self.assert_plug_fails(exception.InvalidVif, base.VIF_ID,
-                               'must correct it', *words,
-                               vif=base.make_vif(**fields))
+        name = fields.get('vif_name', base.TAP)
+        self.assert_plug_fails(
+            exception.InvalidVif, base.VIF_ID, 'must correct it',
+            name if name not in ('', base.UNSET) else 'without vif_name',
+            *words, vif=base.make_vif(**fields))
 
     def test_tap_names(self):
         for name in BAD_NAMES:

@@ -113,6 +113,13 @@ class MadeBridgeTest(base.FunctionalTestCase):
         self.unplug()
         self.assertEqual(self.FINISHED, self.describe())
 
+    def test_comes_up_again(self):
+        self.plug()
+        self.host.set(base.BRIDGE, state='down')
+        self.plug(base.numbered_vif(1))
+        self.assertEqual(self.FINISHED, self.describe())
+        self.assert_logged('br100 was down')
+
     def test_alias_of_an_administrator_is_kept(self):
         self.plug()
         self.host.set(base.BRIDGE, ifalias='uplink of rack 7')
@@ -269,6 +276,16 @@ class OthersBridgeTest(base.FunctionalTestCase):
         self.assert_finished()
         self.assertEqual(1, self.logs.output.count('has no fixed MAC'))
         self.assert_logged('ip link set br100 address')
+
+    def test_unpinned_mac_is_not_moved_by_our_port(self):
+        # What 0xFE is for: it protects a bridge that has another port.
+        self.make()
+        self.host.add('eth7', 'veth', peer='p', address='f0:00:00:00:00:01',
+                      master=self.host.link(base.BRIDGE).index)
+        for plug in (self.plug, self.unplug):
+            plug()
+            self.assertEqual('f0:00:00:00:00:01',
+                             self.host.link(base.BRIDGE).mac)
 
     def test_pinned_mac_is_not_warned_about(self):
         with hosts.private_mounts():

@@ -79,6 +79,9 @@ def ensure(netlink: nl.Netlink, port: desired.TapPort,
         _warn_about(found)
         return found
     if found.alias is not None:
+        if not found.up:
+            LOG.warning('Bridge %s was down; it is up again', found.name)
+            netlink.change(found, {'up': True})
         return found
     try:
         return _finish(netlink, found, port)

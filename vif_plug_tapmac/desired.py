@@ -48,7 +48,7 @@ def nova_tap_name(vif_id: str) -> str:
     """Return the name that Nova gives to the TAP of a port.
 
     Source: nova/network/model.py, NIC_NAME_LEN; nova/network/neutron.py,
-    _build_network_info_model
+    _build_vif_model (33.0.2)
     """
     return ('tap' + vif_id)[:14]
 

@@ -12,6 +12,10 @@
 
 """Unplug: what goes, and what stays."""
 
+import os
+
+from os_vif import exception as os_vif_exception
+
 from tests import base
 from tests import hosts
 from vif_plug_tapmac.kernel import netlink as nl
@@ -27,6 +31,17 @@ class UnplugTest(base.FunctionalTestCase):
         self.unplug()
         self.assertIsNone(self.host.find(base.TAP))
         self.assertEqual(before, self.host.state())
+
+    def test_leaves_no_descriptor_open(self):
+        # The privileged daemon lives for months.
+        self.plug()
+        before = os.listdir('/proc/self/fd')
+        for _ in range(5):
+            self.unplug()
+            self.plug()
+            self.assertRaises(os_vif_exception.PlugException, self.plug,
+                              base.make_vif(vif_name='lo'))
+        self.assertEqual(before, os.listdir('/proc/self/fd'))
 
     def test_absent_is_success(self):
         before = self.host.state()

@@ -39,8 +39,9 @@ class StatusTest(base.TestCase):
              'import sys; from vif_plug_tapmac.cli import status; '
              'sys.exit(status.main())', '--config-file', str(conf),
              'upgrade', 'check', '--json'],
-            env=dict(os.environ, **environment), text=True,
-            capture_output=True)
+            env=dict(os.environ, PYTHONWARNINGS='', **environment),
+            text=True, capture_output=True)
+        self.assertEqual('', done.stderr)
         return done.returncode, {
             check['check']: check['details']
             for check in json.loads(done.stdout)['checks']

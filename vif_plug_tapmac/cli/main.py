@@ -13,7 +13,6 @@
 """The command ``tapmac``; each subcommand has a module of its own beside."""
 
 import sys
-import warnings
 
 from cliff import app
 from cliff import commandmanager
@@ -37,6 +36,4 @@ class TapMacApp(app.App):
 
 def main() -> int:
     """Run the command line; return its exit status."""
-    # oslo.privsep imports eventlet where it is installed, used or not.
-    warnings.filterwarnings('ignore', message=r'\s*Eventlet is deprecated')
     return TapMacApp().run(sys.argv[1:])

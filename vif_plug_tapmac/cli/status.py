@@ -18,7 +18,6 @@ started with a new release.
 
 import importlib.metadata
 import os
-import warnings
 
 from oslo_config import cfg
 from oslo_upgradecheck import upgradecheck
@@ -72,8 +71,6 @@ def main() -> int:
 
     0 if all is well, 2 if something must be mended first, 255 for an error.
     """
-    # oslo.privsep imports eventlet where it is installed, used or not.
-    warnings.filterwarnings('ignore', message=r'\s*Eventlet is deprecated')
     cfg.CONF.register_opts(opts.TAPMAC_OPTS, group=opts.GROUP)
     return upgradecheck.main(cfg.CONF, project='nova',
                              upgrade_command=Checks())

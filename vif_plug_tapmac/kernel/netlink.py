@@ -150,13 +150,10 @@ class Netlink:
         return self._get(index=index)
 
     def _get(self, **which: typing.Any) -> Link | None:
-        try:
-            return _to_link(self._ip.link('get', **which)[0])
-        except pyroute2.NetlinkError as error:
-            if error.code == errno.ENODEV:
-                return None
-            raise exception.KernelRefused.from_errno(
-                str(*which.values()), 'looking it up', error.code)
+        answer = self._request(
+            str(*which.values()), 'looking it up', self._ip.link, 'get',
+            tolerated=errno.ENODEV, **which)
+        return None if answer is None else _to_link(answer[0])
 
     def create_bridge(self, name: str, mac: str, group: int,
                       mtu: int | None) -> bool:
@@ -169,16 +166,11 @@ class Netlink:
         :returns: False if the name was taken already
         """
         attributes = {} if mtu is None else {'mtu': mtu}
-        try:
-            self._ip.link('add', ifname=name, kind='bridge', address=mac,
-                          group=group, br_stp_state=0, br_forward_delay=0,
-                          br_mcast_snooping=0, **attributes)
-        except pyroute2.NetlinkError as error:
-            if error.code == errno.EEXIST:
-                return False
-            raise exception.KernelRefused.from_errno(
-                name, 'creating the bridge', error.code)
-        return True
+        return self._request(
+            name, 'creating the bridge', self._ip.link, 'add',
+            tolerated=errno.EEXIST, ifname=name, kind='bridge', address=mac,
+            group=group, br_stp_state=0, br_forward_delay=0,
+            br_mcast_snooping=0, **attributes) is not None
 
     def change(self, link: Link, fields: dict[str, typing.Any],
                step: str | None = None) -> None:
@@ -205,35 +197,41 @@ class Netlink:
 
     def _set(self, link: Link, step: str,
              attributes: dict[str, typing.Any]) -> None:
-        try:
-            self._ip.link('set', index=link.index, **attributes)
-        except pyroute2.NetlinkError as error:
-            raise exception.KernelRefused.from_errno(
-                link.name, step, error.code)
+        self._request(link.name, step, self._ip.link, 'set', index=link.index,
+                      **attributes)
 
     def delete(self, link: Link) -> None:
         """Delete a link by its index; gone already is success."""
-        try:
-            self._ip.link('del', index=link.index)
-        except pyroute2.NetlinkError as error:
-            if error.code != errno.ENODEV:
-                raise exception.KernelRefused.from_errno(
-                    link.name, 'deleting it', error.code)
+        self._request(link.name, 'deleting it', self._ip.link, 'del',
+                      tolerated=errno.ENODEV, index=link.index)
 
     def fdb_entry(self, bridge: Link, mac: str) -> FdbEntry | None:
         """Return where the bridge sends frames for a MAC; None: everywhere.
 
         One look-up in the kernel's hash table, whatever the number of ports.
         """
+        answer = self._request(
+            bridge.name, 'looking up %s in its FDB' % mac, self._ip.fdb, 'get',
+            tolerated=errno.ENOENT, lladdr=mac, master=bridge.index)
+        if answer is None:
+            return None
+        return FdbEntry(answer[0]['ifindex'],
+                        bool(answer[0]['state'] & _NUD_PERMANENT))
+
+    def _request(self, device: str, step: str,
+                 function: typing.Callable[..., typing.Any], command: str,
+                 tolerated: int | None = None,
+                 **attributes: typing.Any) -> typing.Any:
+        """Return the kernel's answer, None if it refuses with this errno.
+
+        :raises KernelRefused: it refuses with another
+        """
         try:
-            answer = self._ip.fdb('get', lladdr=mac, master=bridge.index)[0]
+            return function(command, **attributes)
         except pyroute2.NetlinkError as error:
-            if error.code == errno.ENOENT:
+            if error.code == tolerated:
                 return None
-            raise exception.KernelRefused.from_errno(
-                bridge.name, 'looking up %s in its FDB' % mac, error.code)
-        return FdbEntry(answer['ifindex'],
-                        bool(answer['state'] & _NUD_PERMANENT))
+            raise exception.KernelRefused.from_errno(device, step, error.code)
 
     def addresses(self, link: Link) -> list[str]:
         """Return the IP addresses of a link, each with its prefix length."""

@@ -28,7 +28,8 @@ from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac import mark
 
 
-class MadeBridgeTest(base.FunctionalTestCase):
+class BridgeTestCase(base.FunctionalTestCase):
+    """What makes a bridge finished, and how to see it."""
 
     def describe(self, name=base.BRIDGE):
         """Return all that makes a bridge finished."""
@@ -51,15 +52,6 @@ class MadeBridgeTest(base.FunctionalTestCase):
         'multicast_snooping': False, 'disable_ipv6': '1', 'arp_ignore': '1',
         'arp_announce': '2', 'addresses': []}
 
-    def test_is_finished(self):
-        self.plug()
-        self.assertEqual(self.FINISHED, self.describe())
-
-    def test_bridge_group(self):
-        self.configure(bridge_group=8)
-        self.plug()
-        self.assertEqual(dict(self.FINISHED, group=8), self.describe())
-
     def assert_mac_is_pinned(self):
         mac = self.host.link(base.BRIDGE).mac
         index = self.host.link(base.BRIDGE).index
@@ -68,6 +60,18 @@ class MadeBridgeTest(base.FunctionalTestCase):
         self.assertEqual(mac, self.host.link(base.BRIDGE).mac)
         self.host.delete('low')
         self.assertEqual(mac, self.host.link(base.BRIDGE).mac)
+
+
+class MadeBridgeTest(BridgeTestCase):
+
+    def test_is_finished(self):
+        self.plug()
+        self.assertEqual(self.FINISHED, self.describe())
+
+    def test_bridge_group(self):
+        self.configure(bridge_group=8)
+        self.plug()
+        self.assertEqual(dict(self.FINISHED, group=8), self.describe())
 
     def test_mac_never_moves(self):
         self.plug()
@@ -141,11 +145,11 @@ class MadeBridgeTest(base.FunctionalTestCase):
         self.assert_finished('tap00000001', mac='fe:16:3e:00:00:01')
 
 
-class HalfMadeBridgeTest(MadeBridgeTest):
+class HalfMadeBridgeTest(BridgeTestCase):
     """The first plug dies on the way; the second finishes its bridge."""
 
     def die_at(self, step):
-        """Plug in a process that is gone at this step of the bridge's making.
+        """Make the bridge in a process that is gone before this step.
 
         :returns: whether it came that far
         """
@@ -169,7 +173,7 @@ class HalfMadeBridgeTest(MadeBridgeTest):
                 os._exit(0)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
 
-    def test_is_finished(self):
+    def test_is_finished_by_the_next_plug(self):
         died = 0
         for step in itertools.count(1):
             if not self.die_at(step):
@@ -181,18 +185,19 @@ class HalfMadeBridgeTest(MadeBridgeTest):
             self.assertEqual(self.FINISHED, self.describe())
             self.assertEqual(half_made.mac, self.host.link(base.BRIDGE).mac)
             self.assert_mac_is_pinned()
-            self.unplug()
-            self.host.delete(base.BRIDGE)
+            self.host.add('port', 'veth', peer='peer', mtu=1300,
+                          master=self.host.link(base.BRIDGE).index)
+            self.assertEqual(1500, self.host.link(base.BRIDGE).mtu)
+            for name in ('port', base.TAP, base.BRIDGE):
+                self.host.delete(name)
         # Three sysctls, MTU, up, alias.
         self.assertEqual(6, died)
 
-    def setUp(self):
-        super().setUp()
-        with nl.Netlink() as netlink:
-            netlink.create_bridge(base.BRIDGE, '02:00:00:00:00:05', 29794,
-                                  1501)
-        if self._testMethodName in ('test_is_finished', 'test_bridge_group'):
-            self.host.delete(base.BRIDGE)
+    def test_is_finished_by_a_plug_that_may_not_create(self):
+        self.assertTrue(self.die_at(1))
+        self.configure(create_bridge=False)
+        self.plug()
+        self.assertEqual(self.FINISHED, self.describe())
 
 
 class ConcurrencyTest(base.FunctionalTestCase):

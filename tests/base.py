@@ -13,6 +13,8 @@
 """What the tests stand on."""
 
 import os
+import subprocess
+import sys
 import typing
 
 import fixtures
@@ -83,6 +85,23 @@ def numbered_vif(number: int, **fields: typing.Any) -> vif_objects.VIFBridge:
          'address': 'fa:16:3e:%02x:%02x:%02x' % (
              number >> 16 & 255, number >> 8 & 255, number & 255)},
         **fields))
+
+
+def run_command(
+    module: str, *arguments: str, prefix: typing.Sequence[str] = (),
+    **environment: str,
+) -> 'subprocess.CompletedProcess[str]':
+    """Run a command line of ours in a process of its own, as a user does.
+
+    :param module: of vif_plug_tapmac.cli: "main" is tapmac
+    :param prefix: a command that runs it
+    """
+    return subprocess.run(
+        [*prefix, sys.executable, '-c',
+         'import sys; from vif_plug_tapmac.cli import %s as command; '
+         'sys.exit(command.main())' % module, *arguments],
+        env=dict(os.environ, PYTHONWARNINGS='', **environment), text=True,
+        capture_output=True)
 
 
 class TestCase(testtools.TestCase):

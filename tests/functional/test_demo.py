@@ -14,8 +14,6 @@
 
 import json
 import os
-import subprocess
-import sys
 
 from tests import base
 from tests import hosts
@@ -23,18 +21,11 @@ from vif_plug_tapmac.cli import demo
 from vif_plug_tapmac.cli import main
 from vif_plug_tapmac.kernel import netlink as nl
 
-TAPMAC = [sys.executable, '-c',
-          'import sys; from vif_plug_tapmac.cli import main; '
-          'sys.exit(main.main())']
-
 
 class DemoTest(base.FunctionalTestCase):
 
     def demo(self, *arguments, prefix=()):
-        return subprocess.run(
-            [*prefix, *TAPMAC, 'demo', *arguments], text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            cwd=os.path.dirname(os.path.dirname(base.__file__)))
+        return base.run_command('main', 'demo', *arguments, prefix=prefix)
 
     def test_shows_right_facts_and_touches_nothing(self):
         before = self.host.state()

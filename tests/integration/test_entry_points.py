@@ -12,7 +12,6 @@
 
 """What the installed package offers to others, found the way they find it."""
 
-import os
 import subprocess
 import sys
 
@@ -50,12 +49,7 @@ class EntryPointTest(base.TestCase):
 
     def test_command_line_explains_itself(self):
         for arguments in (['--help'], ['demo', '--help'], ['help', 'demo']):
-            done = subprocess.run(
-                [sys.executable, '-c',
-                 'import sys; from vif_plug_tapmac.cli import main; '
-                 'sys.exit(main.main())', *arguments],
-                env=dict(os.environ, PYTHONWARNINGS=''),
-                capture_output=True, text=True)
+            done = base.run_command('main', *arguments)
             self.assertEqual((0, ''), (done.returncode, done.stderr))
             self.assertIn('demo', done.stdout)
 

@@ -15,8 +15,6 @@
 import json
 import os
 import pathlib
-import subprocess
-import sys
 
 import fixtures
 
@@ -34,13 +32,8 @@ class StatusTest(base.TestCase):
         """Return the exit status and what was said of each check."""
         conf = self.directory / 'nova.conf'
         conf.write_text('[os_vif_tapmac]\n' + nova_conf)
-        done = subprocess.run(
-            [sys.executable, '-c',
-             'import sys; from vif_plug_tapmac.cli import status; '
-             'sys.exit(status.main())', '--config-file', str(conf),
-             'upgrade', 'check', '--json'],
-            env=dict(os.environ, PYTHONWARNINGS='', **environment),
-            text=True, capture_output=True)
+        done = base.run_command('status', '--config-file', str(conf),
+                                'upgrade', 'check', '--json', **environment)
         self.assertEqual('', done.stderr)
         return done.returncode, {
             check['check']: check['details']

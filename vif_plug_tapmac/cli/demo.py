@@ -95,7 +95,7 @@ class Demo(lister.Lister):
             after = _observe()
         except (os_vif_exception.PlugException,
                 os_vif_exception.UnplugException) as error:
-            raise exception.TapMacError(str(error.kwargs['err']))
+            raise error.kwargs['err']
         return _compare(before, during, after)
 
 
@@ -112,9 +112,7 @@ def _enter_own_network_namespace() -> None:
             'Run it as root; in a container, give that CAP_SYS_ADMIN.'
             % os.strerror(ctypes.get_errno()))
     if not os.path.exists(tun.TUN_DEVICE):
-        raise exception.TapMacError(
-            '%s is missing. Load the driver (modprobe tun); in a container, '
-            'pass the device in.' % tun.TUN_DEVICE)
+        raise exception.TapMacError(tun.TUN_MISSING)
 
 
 def _start_os_vif() -> None:

@@ -50,10 +50,7 @@ class Checks(upgradecheck.UpgradeCommands):
         return _result(True)
 
     def _check_tun_device(self) -> upgradecheck.Result:
-        return _result(
-            os.path.exists(tun.TUN_DEVICE),
-            '%s is missing. Load the driver (modprobe tun); in a container, '
-            'pass the device in.' % tun.TUN_DEVICE)
+        return _result(os.path.exists(tun.TUN_DEVICE), tun.TUN_MISSING)
 
     _upgrade_checks = (('os-vif plugin', _check_plugin),
                        ('[%s]' % opts.GROUP, _check_configuration),

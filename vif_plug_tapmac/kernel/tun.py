@@ -24,6 +24,9 @@ import types
 from vif_plug_tapmac import exception
 
 TUN_DEVICE = '/dev/net/tun'
+#: For those who look for the device before they need it.
+TUN_MISSING = ('%s is missing. Load the driver (modprobe tun); in a '
+               'container, pass the device in.' % TUN_DEVICE)
 
 # _IOW('T', nr, int); the direction bits differ on two families of CPUs.
 _IOW = (0x80000000 if platform.machine().startswith(('ppc', 'mips'))

@@ -12,6 +12,7 @@
 
 """What the tests stand on."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -107,9 +108,13 @@ def run_command(
 class TestCase(testtools.TestCase):
     """A test that needs nothing."""
 
+    #: What is kept of the log, and shown with the test's result, which may
+    #: have 4 MB (subunit).
+    LOG_LEVEL = logging.INFO
+
     def setUp(self) -> None:
         super().setUp()
-        self.logs = self.useFixture(fixtures.FakeLogger(level=0))
+        self.logs = self.useFixture(fixtures.FakeLogger(level=self.LOG_LEVEL))
         self.config = self.useFixture(config_fixture.Config(cfg.CONF))
         self.config.conf([], project='tapmac', default_config_files=[])
         self.config.register_opts(opts.TAPMAC_OPTS, group=opts.GROUP)

@@ -18,7 +18,9 @@ import dataclasses
 import errno
 import fcntl
 import os
+import pathlib
 import select
+import signal
 import socket
 import struct
 import threading
@@ -34,11 +36,13 @@ _CLONE_NEWNS = 0x00020000
 _CLONE_NEWNET = 0x40000000
 _MS_REC_PRIVATE = 0x4000 | 0x40000
 _MS_BIND_REMOUNT_RDONLY = 0x1000 | 0x20 | 0x1
-_MS_BIND = 0x1000
+MS_BIND = 0x1000
+_MS_REC = 0x4000
+_PR_SET_PDEATHSIG = 1
 
-_TUNSETIFF = 0x400454ca
+TUNSETIFF = 0x400454ca
 _TUNSETPERSIST = 0x400454cb
-_TUNSETOWNER = 0x400454cc
+TUNSETOWNER = 0x400454cc
 _TUNSETCARRIER = 0x400454e2
 IFF_TUN, IFF_TAP, IFF_MULTI_QUEUE, IFF_NO_PI = 0x1, 0x2, 0x100, 0x1000
 
@@ -86,6 +90,17 @@ class Host(fixtures.Fixture):
         self.addCleanup(self.ip.close)
         self.namespace = _own_namespace('net')
         self.addCleanup(os.close, self.namespace)
+
+    def processes(self) -> list[int]:
+        """Return the other processes that are in this namespace."""
+        namespace = os.fstat(self.namespace)
+        found = []
+        for pid in filter(str.isdigit, os.listdir('/proc')):
+            with contextlib.suppress(OSError):  # It has ended.
+                if os.path.samestat(namespace, os.stat(
+                        '/proc/%s/ns/net' % pid)) and int(pid) != os.getpid():
+                    found.append(int(pid))
+        return found
 
     def find(self, name: str) -> nl.Link | None:
         with nl.Netlink() as netlink:
@@ -164,7 +179,7 @@ class Host(fixtures.Fixture):
         with Guest(name, flags=flags) as device:
             device.persist()
             if owner is not None:
-                fcntl.ioctl(device.descriptor, _TUNSETOWNER, owner)
+                fcntl.ioctl(device.descriptor, TUNSETOWNER, owner)
         return self.link(name)
 
 
@@ -176,7 +191,7 @@ class Guest:
         self.mac = mac
         self.descriptor = os.open('/dev/net/tun', os.O_RDWR | os.O_NONBLOCK)
         try:
-            fcntl.ioctl(self.descriptor, _TUNSETIFF, struct.pack(
+            fcntl.ioctl(self.descriptor, TUNSETIFF, struct.pack(
                 '16sH22x', tap.encode(), flags | IFF_NO_PI))
         except OSError:
             self.close()
@@ -261,14 +276,86 @@ def _leave_mounts(namespace: int) -> None:
 
 
 def mount(source: str | None, target: str, kind: str | None,
-          flags: int = 0) -> None:
+          flags: int = 0, options: str | None = None) -> None:
     _call('mount', source and source.encode(), target.encode(),
-          kind and kind.encode(), flags, None)
+          kind and kind.encode(), flags, options and options.encode())
 
 
 def mount_read_only(path: str) -> None:
-    mount(path, path, None, _MS_BIND)
+    mount(path, path, None, MS_BIND)
     mount(None, path, None, _MS_BIND_REMOUNT_RDONLY)
+
+
+def die_with_parent() -> None:
+    """Be killed when the thread that started us ends; for a child process."""
+    _call('prctl', _PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def fork(function: typing.Callable[..., typing.Any],
+         *arguments: typing.Any) -> int:
+    """Call a function in a process that dies with this one; return its pid."""
+    child = os.fork()
+    if child == 0:
+        try:
+            die_with_parent()
+            function(*arguments)
+        finally:
+            os._exit(0)
+    return child
+
+
+def own_empty_dev() -> None:
+    """Have a /dev without devices; for a child process before it starts."""
+    _call('unshare', _CLONE_NEWNS)
+    mount(None, '/', None, _MS_REC_PRIVATE)
+    null = os.open('/dev/null', os.O_RDWR)
+    mount('tmpfs', '/dev', 'tmpfs')
+    os.close(os.open('/dev/null', os.O_CREAT | os.O_WRONLY, 0o666))
+    mount('/proc/self/fd/%d' % null, '/dev/null', None, MS_BIND)
+
+
+def mount_copy(directory: str, without: typing.Container[str] = ()) -> None:
+    """Cover a directory with one that all may enter, with the same in it.
+
+    What is made or removed in there never gets to the disk; what was there
+    before is still the real thing.
+
+    :param without: names to leave out
+    """
+    covered = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        mount('tmpfs', directory, 'tmpfs', options='mode=755')
+        for entry in os.scandir(covered):
+            with contextlib.suppress(FileNotFoundError):  # It is gone now.
+                if entry.name not in without:
+                    _mount_entry(covered, entry, directory)
+    finally:
+        os.close(covered)
+
+
+def _mount_entry(covered: int, entry: 'os.DirEntry[str]',
+                 directory: str) -> None:
+    target = os.path.join(directory, entry.name)
+    if entry.is_symlink():
+        return os.symlink(os.readlink(entry.name, dir_fd=covered), target)
+    if entry.is_dir():
+        os.mkdir(target)
+    else:
+        os.close(os.open(target, os.O_CREAT))
+    mount('/proc/self/fd/%d/%s' % (covered, entry.name), target, None,
+          MS_BIND | _MS_REC)
+
+
+def make_reachable(directory: str) -> None:
+    """Let other users get to a directory by its path, in private mounts.
+
+    A checkout, or the Python that runs the tests, may be in somebody's home.
+    """
+    for path in os.path.abspath(directory), os.path.realpath(directory):
+        for part in *reversed(pathlib.Path(path).parents), pathlib.Path(path):
+            needed = 0o005 if str(part) == path else 0o001
+            if part.stat().st_mode & needed != needed:
+                mount_copy(str(part))
 
 
 class Peer(fixtures.Fixture):

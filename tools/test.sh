@@ -23,6 +23,7 @@ run_tests() {
         case $word in
             Passed) passed_sum=$((passed_sum + count)) ;;
             Skipped) skipped_sum=$((skipped_sum + count)) ;;
+            '') echo "stestr gave no totals" >&2; failed=1 ;;
             *) failed_sum=$((failed_sum + ${count##* })) ;;
         esac
     done <<TOTALS
@@ -30,6 +31,7 @@ $totals
 TOTALS
 }
 
+tools/peers.sh
 make_venv test -r test-requirements.txt
 "$venv/bin/flake8"
 # The libraries have types from releases on that need Python 3.11.

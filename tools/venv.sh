@@ -1,21 +1,21 @@
-# For tools/demo.sh and tools/test.sh: a private virtual environment with this
-# checkout in it. To be sourced from the top of the checkout.
+# For the scripts beside: private virtual environments with this checkout in
+# them. To be sourced from the top of the checkout.
 
 die() {
     echo "$0: $*" >&2
     exit 1
 }
 
-# install PACKAGE...: what is missing of the system, or the command to get it.
-install() {
+# apt_get ARGUMENT... PACKAGE...: with fresh package lists if it has to be.
+apt_get() {
     apt=/usr/bin/apt-get
-    [ -x $apt ] || die "missing: $*. Install the like for this system."
-    [ "$(id -u)" = 0 ] || die "missing: $*. Run: sudo apt-get install -y $*"
-    echo "Installing $*" >&2
+    [ -x $apt ] || die "needs apt-get for: $*. Install the like for this system."
+    [ "$(id -u)" = 0 ] || die "missing; run: sudo apt-get $*"
+    echo "apt-get $*" >&2
     DEBIAN_FRONTEND=noninteractive
     export DEBIAN_FRONTEND
-    { $apt install -y -q "$@" || { $apt update -q && $apt install -y -q "$@"; }
-    } > /dev/null || die "could not install: $*. Try: apt-get install -y $*"
+    { $apt -q "$@" || { $apt update -q && $apt -q "$@"; }; } > /dev/null \
+        || die "failed: apt-get $*"
 }
 
 # The first python3 that is new enough and can make virtual environments.
@@ -36,10 +36,10 @@ find_python() {
 make_venv() {
     venv=$PWD/.venv/$1
     shift
-    command -v git > /dev/null || install git
+    command -v git > /dev/null || apt_get install -y git
     find_python
     "$python" -c 'import ensurepip, venv' 2> /dev/null \
-        || install "$("$python" -c 'import sys
+        || apt_get install -y "$("$python" -c 'import sys
 print("python3-venv" if sys.executable == "/usr/bin/python3"
       else "python%d.%d-venv" % sys.version_info[:2])')"
     stamp=$({ "$python" -VV; echo "$@"

@@ -58,7 +58,8 @@ class KernelRefused(TapMacError):
     """The kernel said no to one step.
 
     A TAP or bridge that this call was making is gone again; one that was
-    there before may have been changed in part.
+    there before may have been changed in part. The positive errno is in
+    ``kwargs['code']``, on the side that raised it only.
     """
     msg_fmt = ("%(device)s: %(step)s failed with %(error)s. The operator must "
                "act: %(remedy)s.")
@@ -72,7 +73,7 @@ class KernelRefused(TapMacError):
         :param code: positive errno
         """
         name = errno.errorcode.get(code, str(code))
-        return cls(device=device, step=step,
+        return cls(device=device, step=step, code=code,
                    error='%s (%s)' % (name, os.strerror(code)),
                    remedy=_REMEDIES.get(code, _READ_THE_ERRNO))
 
@@ -101,12 +102,11 @@ _NO_TUN = ('the tun driver is missing: load it (modprobe tun), or pass '
 _REMEDIES = {
     errno.EPERM: _NOT_PERMITTED,
     errno.EACCES: _NOT_PERMITTED,
-    errno.ENOENT: _NO_TUN,
+    errno.ENOENT: _NO_TUN + '; if /proc/sys is missing, mount it',
     errno.ENODEV: 'the device vanished meanwhile, or ' + _NO_TUN,
     errno.ENXIO: _NO_TUN,
-    errno.EBUSY: ('another program, or another plug of the same VIF, made a '
-                  'device of this name at the same moment; if it is still '
-                  'there, plug again'),
+    errno.EEXIST: ('another program makes a device of this name again and '
+                   'again; find and stop it, then plug again'),
     errno.EXFULL: ('the bridge has all the 1023 ports that Linux allows; move '
                    'guests to another bridge or host'),
     errno.EROFS: ('this path is mounted read-only, as in many containers; '

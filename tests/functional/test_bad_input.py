@@ -12,6 +12,10 @@
 
 """Requests and hosts that cannot work: a typed error, and nothing changed."""
 
+import errno
+import os
+import socket
+import stat
 import threading
 
 from os_vif import exception as os_vif_exception
@@ -21,7 +25,12 @@ from tests import base
 from tests import hosts
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import port
 from vif_plug_tapmac.kernel import tun
+
+#: A misc device for local use: no driver comes with Linux.
+#: Source: Documentation/admin-guide/devices.txt
+_NOBODYS_DEVICE = os.makedev(10, 240)
 
 #: What the tun driver cuts, completes, refuses or accepts to our harm.
 BAD_NAMES = [
@@ -151,6 +160,19 @@ class BadHostTest(base.FunctionalTestCase):
             self.assert_plug_fails(exception.KernelRefused, '/dev/net/tun',
                                    'ENOENT', 'modprobe tun')
 
+    def test_no_tun_driver(self):
+        # ENODEV, as of a link that somebody removed meanwhile. For that we
+        # would start over, and here it helps nobody.
+        opened = []
+        self.patch(os, 'open', lambda path, *args, open=os.open: (
+            opened.append(path), open(path, *args))[1])
+        with hosts.private_mounts():
+            hosts.mount('tmpfs', '/dev/net', 'tmpfs')
+            os.mknod('/dev/net/tun', stat.S_IFCHR | 0o600, _NOBODYS_DEVICE)
+            self.assert_plug_fails(exception.KernelRefused, '/dev/net/tun',
+                                   'ENODEV', 'modprobe tun')
+        self.assertEqual(1, opened.count(tun.TUN_DEVICE))
+
     def test_no_tun_device_keeps_the_tap_that_was_to_be_made_anew(self):
         self.plug()
         self.configure(owner='nobody')
@@ -164,6 +186,13 @@ class BadHostTest(base.FunctionalTestCase):
             self.assert_plug_fails(exception.KernelRefused, base.BRIDGE,
                                    '/proc/sys/net/ipv4/conf/br100/arp_ignore',
                                    'EROFS', 'mount it writable')
+
+    def test_no_sysctls(self):
+        with hosts.private_mounts():
+            hosts.mount('tmpfs', '/proc/sys', 'tmpfs')
+            self.assert_plug_fails(exception.KernelRefused, base.BRIDGE,
+                                   '/proc/sys/net/ipv4/conf/br100/arp_ignore',
+                                   'ENOENT', 'mount it')
 
     def test_read_only_sysctls_do_not_matter_once_the_bridge_is_there(self):
         self.plug(base.numbered_vif(1))
@@ -209,34 +238,45 @@ class BadHostTest(base.FunctionalTestCase):
 
     def test_tap_that_appears_after_the_look(self):
         # Somebody else's: it must not be taken for what we made.
+        self.plug(base.numbered_vif(1))
         self.host.add_tap(base.TAP)
+        self.patch(port, '_PATIENCE', 0.2)
         find = nl.Netlink.find
         self.patch(nl.Netlink, 'find', lambda netlink, name: (
             None if name == base.TAP else find(netlink, name)))
-        self.assert_plug_fails(exception.KernelRefused, base.TAP, 'EBUSY',
-                               'another plug')
+        self.assert_plug_fails(exception.KernelRefused, base.TAP, 'EEXIST',
+                               'again and again')
 
-    def stranger_comes_after(self, holder, name, when=lambda result: True):
-        """Let a stranger attach to the TAP right after a step of ours."""
+    def stranger_comes_after(self, holder, name):
+        """Let a stranger attach to the first TAP right after a step of ours.
+
+        He must lose it: the plug starts over, with another TAP.
+        """
         original = getattr(holder, name)
         strangers = []
 
         def wrapper(*args, **kwargs):
             result = original(*args, **kwargs)
-            if not strangers and when(result):
+            if not strangers:
+                tap, = (found for _, found in socket.if_nameindex()
+                        if found.startswith('tapmac-'))
                 strangers.append(hosts.Guest(
-                    base.TAP, flags=hosts.IFF_TAP | hosts.IFF_MULTI_QUEUE))
+                    tap, base.GUEST_MAC,
+                    flags=hosts.IFF_TAP | hosts.IFF_MULTI_QUEUE))
                 self.addCleanup(strangers[0].close)
             return result
         self.patch(holder, name, wrapper)
         self.configure(multiqueue=True)
-        self.assert_plug_fails(exception.VerifyFailed, base.TAP, 'queues is 2')
-        self.assertEqual(1, len(strangers))
+        self.plug()
+        self.assert_finished(multi_queue=True)
+        self.assertFalse(self.host.link(base.TAP).held)
+        error = self.assertRaises(OSError, strangers[0].send,
+                                  hosts.BROADCAST, b'still there?')
+        self.assertEqual(errno.EBADFD, error.errno)
 
     def test_stranger_before_the_owner_is_set(self):
         self.stranger_comes_after(tun.TunDevice, 'create')
 
     def test_stranger_before_the_end(self):
         self.plug(base.numbered_vif(1))
-        self.stranger_comes_after(
-            nl.Netlink, 'fdb_entry', when=lambda entry: entry is None)
+        self.stranger_comes_after(nl.Netlink, 'fdb_entry')

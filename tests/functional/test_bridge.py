@@ -25,6 +25,7 @@ from tests import hosts
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge
 from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import port
 from vif_plug_tapmac import mark
 
 
@@ -338,5 +339,7 @@ class OthersBridgeTest(base.FunctionalTestCase):
         self.unplug()
         gone = self.host.link(base.BRIDGE)
         self.host.delete(base.BRIDGE)
+        self.patch(port, '_PATIENCE', 0.2)
         with unittest.mock.patch.object(bridge, 'find', return_value=gone):
-            self.assert_plug_fails(exception.KernelRefused, base.BRIDGE)
+            self.assert_plug_fails(exception.VerifyFailed, base.BRIDGE,
+                                   'removed or renamed')

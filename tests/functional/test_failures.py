@@ -33,7 +33,7 @@ from vif_plug_tapmac import mark
 STEPS = [(nl.Netlink, 'create_bridge'), (nl.Netlink, '_set'),
          (nl.Netlink, 'delete'), (bridge, '_write_sysctl'),
          (tun.TunDevice, 'create'), (tun.TunDevice, 'set_mac'),
-         (tun.TunDevice, 'set_owner'), (tun.TunDevice, 'persist')]
+         (tun.TunDevice, 'persist')]
 
 
 class FailureTest(base.FunctionalTestCase):
@@ -82,7 +82,7 @@ class FailureTest(base.FunctionalTestCase):
                 self.host.delete(base.BRIDGE)
             self.assertEqual(before, self.host.state(), step)
         self.assertEqual(
-            ['create', 'set_mac', 'set_owner', 'create_bridge']
+            ['create', 'set_mac', 'create_bridge']
             + ['_write_sysctl'] * 3 + ['_set'] * 5 + ['persist'], failed)
         self.assert_finished()
 
@@ -93,7 +93,7 @@ class FailureTest(base.FunctionalTestCase):
         for step in self.failures(self.plug):
             failed.append(step)
             self.assertEqual(before, self.host.state(), step)
-        self.assertEqual(['create', 'set_mac', 'set_owner', '_set', '_set',
+        self.assertEqual(['create', 'set_mac', '_set', '_set',
                           'persist'], failed)
         self.assert_finished()
 

@@ -126,6 +126,43 @@ class TunTest(base.FunctionalTestCase):
             self.host.delete('t0')
             self.assert_errno(errno.EBADFD, guest.send, hosts.BROADCAST, b'')
 
+    def test_device_of_a_deleted_tap_takes_nothing(self):
+        # Persistence above all: a plug cannot believe that it made one.
+        with hosts.Guest('t0') as device:
+            self.host.delete('t0')
+            self.assert_errno(errno.EBADFD, device.persist)
+
+    def test_owner_needs_a_tap(self):
+        descriptor = os.open('/dev/net/tun', os.O_RDWR)
+        self.addCleanup(os.close, descriptor)
+        self.assert_errno(errno.EBADFD, fcntl.ioctl, descriptor,
+                          hosts.TUNSETOWNER, 0)
+
+    def test_name_comes_with_the_mark(self):
+        # Nobody sees the one without the other: the message holds the lock.
+        with hosts.Guest('t0'):
+            self.host.ip.link('set', index=self.host.link('t0').index,
+                              ifname='t1', ifalias='mark')
+            link = self.host.link('t1')
+        self.assertEqual(('t1', 'mark'), (link.name, link.alias))
+
+    def test_taken_name_is_refused(self):
+        self.host.add('t1', 'ifb')
+        with hosts.Guest('t0'):
+            self.assert_errno(errno.EEXIST, self.host.set, 't0', ifname='t1')
+
+    def test_fdb_of_a_deleted_bridge(self):
+        index = self.host.add('br0', 'bridge').index
+        self.host.delete('br0')
+        self.assert_errno(errno.EINVAL, self.host.ip.fdb, 'get',
+                          lladdr=base.TAP_MAC, master=index)
+
+    def test_deleted_bridge_is_no_master(self):
+        index = self.host.add('br0', 'bridge').index
+        self.host.delete('br0')
+        self.host.add_tap('t0')
+        self.assert_errno(errno.EINVAL, self.host.set, 't0', master=index)
+
     def test_mtu_limits(self):
         self.host.add_tap('t0')
         for mtu in (68, 65521):

@@ -153,12 +153,12 @@ def _write_sysctl(link: nl.Link, family: str, sysctl: str, value: str) -> None:
     try:
         with open(path, 'w') as opened:
             opened.write(value)
-    except FileNotFoundError:
-        raise exception.KernelRefused.from_errno(
-            link.name, 'writing %s' % path, errno.ENODEV)
     except OSError as error:
+        code = error.errno or 0
+        if code == errno.ENOENT and not nl.is_named(link, link.name):
+            code = errno.ENODEV
         raise exception.KernelRefused.from_errno(
-            link.name, 'writing %s' % path, error.errno or 0)
+            link.name, 'writing %s' % path, code)
 
 
 def _remove_half_made(netlink: nl.Netlink, link: nl.Link) -> None:

@@ -68,7 +68,8 @@ def settle_tap_mac(netlink: nl.Netlink, bridge: nl.Link,
         return link.mac
     if not moved and not _is_rule_taken(netlink, bridge, port, link):
         return rule
-    chosen = _first_without_guest(netlink, bridge, alternates, link)
+    chosen = _first_without_guest(netlink, bridge, alternates, link,
+                                  port.name)
     LOG.warning('%s: on bridge %s another guest has a MAC that differs from '
                 'this guest\'s %s in the first octet only; the TAP gets %s '
                 'instead of %s', port.name, bridge.name, port.guest_mac,
@@ -107,7 +108,8 @@ def _move_aside(netlink: nl.Netlink, bridge: nl.Link, port: desired.TapPort,
     alternates = [alternate for alternate
                   in mac.alternate_tap_macs(holder_mark.guest_mac)
                   if alternate != port.guest_mac]
-    chosen = _first_without_guest(netlink, bridge, alternates, holder)
+    chosen = _first_without_guest(netlink, bridge, alternates, holder,
+                                  holder.name)
     LOG.warning('%s: its MAC %s is that of the guest of %s on bridge %s; it '
                 'gets %s instead', holder.name, holder.mac, port.name,
                 bridge.name, chosen)
@@ -128,12 +130,13 @@ def _is_rule_taken(netlink: nl.Netlink, bridge: nl.Link,
 
 
 def _first_without_guest(netlink: nl.Netlink, bridge: nl.Link,
-                         alternates: list[str], link: nl.Link) -> str:
+                         alternates: list[str], link: nl.Link,
+                         device: str) -> str:
     for alternate in alternates:
         if not _is_guest(netlink.fdb_entry(bridge, alternate), link):
             return alternate
     raise exception.DeviceConflict(
-        device=link.name,
+        device=device,
         reason='guests on bridge %s have all MACs that its host end could '
                'have: %s' % (bridge.name, ', '.join(alternates)),
         remedy='give the guest a MAC with other last five octets')

@@ -18,6 +18,7 @@ netlink refuses.
 
 import dataclasses
 import errno
+import socket
 import types
 import typing
 
@@ -180,8 +181,8 @@ class Netlink:
         the kernel raises the link first, and with carrier gives it an IPv6
         address before addr_gen_mode can say otherwise.
 
-        :param fields: of :class:`Link`, from mac, mtu, master, group, alias,
-            addr_gen_mode, up
+        :param fields: of :class:`Link`, from name, mac, mtu, master, group,
+            alias, addr_gen_mode, up
         :param step: what this is for, in words for the error; None names the
             fields
         """
@@ -197,8 +198,8 @@ class Netlink:
 
     def _set(self, link: Link, step: str,
              attributes: dict[str, typing.Any]) -> None:
-        self._request(link.name, step, self._ip.link, 'set', index=link.index,
-                      **attributes)
+        self._request(attributes.get('ifname', link.name), step,
+                      self._ip.link, 'set', index=link.index, **attributes)
 
     def delete(self, link: Link) -> None:
         """Delete a link by its index; gone already is success."""
@@ -240,8 +241,20 @@ class Netlink:
                 for message in self._ip.get_addr(index=link.index)]
 
 
+def is_named(link: Link, name: str) -> bool:
+    """Return whether this is, by now, the link of this name.
+
+    An ioctl: much cheaper than to have all of the link described.
+    """
+    try:
+        return socket.if_nametoindex(name) == link.index
+    except OSError:
+        return False
+
+
 _ATTRIBUTES: dict[str, typing.Callable[[typing.Any], dict[str, typing.Any]]]
 _ATTRIBUTES = {
+    'name': lambda value: {'ifname': value},
     'mac': lambda value: {'address': value},
     'mtu': lambda value: {'mtu': value},
     'master': lambda value: {'master': value},

@@ -13,6 +13,8 @@
 """A guest's port: observe, converge, verify; or remove."""
 
 import contextlib
+import errno
+import secrets
 import time
 import typing
 
@@ -31,31 +33,99 @@ LOG = logging.getLogger(__name__)
 
 # Set, read back and found good; or repaired once and found good.
 _ROUNDS = 3
+# How the kernel says so. EEXIST: another plug of this VIF was first. ENODEV,
+# and EBADFD of our descriptor: the TAP was removed, or the bridge. EBUSY: the
+# TAP was brought up before it had its name (Linux before 6.2).
+_OVERTAKEN = (errno.EEXIST, errno.ENODEV, errno.EBADFD, errno.EBUSY)
+# How long a plug goes on in spite of others, and waits for another plug of the
+# same VIF, in seconds.
+_PATIENCE = 10.0
+_PAUSE = 0.02
+
+
+class _Overtaken(Exception):
+    """The host changed while we worked on it; it deserves another look.
+
+    :param error: what to raise if it never gets better
+    """
+
+    def __init__(self, error: exception.TapMacError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 def ensure(port: desired.TapPort) -> None:
     """Have the port's TAP on its bridge, finished and verified.
+
+    Any number of callers may do this at once, also for one VIF.
 
     :raises TapMacError: a TAP that this call was making is gone again. Never
         raised for a TAP that a guest holds: that is logged with the remedy,
         because nova-compute plugs every guest when it starts and would not
         start for one bad port.
     """
+    deadline = time.monotonic() + _PATIENCE
     with nl.Netlink() as netlink:
-        found = netlink.find(port.name)
-        LOG.debug('Wanted: %s. Observed: %s', port, found)
+        while True:
+            try:
+                return _ensure_once(netlink, port, deadline)
+            except _Overtaken as overtaken:
+                if time.monotonic() > deadline:
+                    raise overtaken.error
+                LOG.debug('Starting over: %s', overtaken)
+            time.sleep(_PAUSE)
+
+
+def _ensure_once(netlink: nl.Netlink, port: desired.TapPort,
+                 deadline: float) -> None:
+    found = netlink.find(port.name)
+    LOG.debug('Wanted: %s. Observed: %s', port, found)
+    if found is not None and _is_being_made(found):
+        found = _wait_for_other_plug(netlink, port, found, deadline)
+    if found is not None and not found.is_tap:
+        raise exception.DeviceConflict(
+            device=port.name,
+            reason='a device of another kind (%s) has the name of this TAP'
+                   % (found.kind or 'hardware'),
+            remedy='rename or remove that device')
+    if found is not None and found.held:
+        _keep(netlink, port, found)
+        return
+    try:
         if found is None:
             _make(netlink, port)
-        elif not found.is_tap:
-            raise exception.DeviceConflict(
-                device=port.name,
-                reason='a device of another kind (%s) has the name of this '
-                       'TAP' % (found.kind or 'hardware'),
-                remedy='rename or remove that device')
-        elif found.held:
-            _keep(netlink, port, found)
         else:
             _reuse(netlink, port, found)
+    except exception.KernelRefused as error:
+        if (error.kwargs.get('code') not in _OVERTAKEN
+                or error.kwargs['device'] == tun.TUN_DEVICE):  # No driver.
+            raise
+        raise _Overtaken(error)
+
+
+def _is_being_made(link: nl.Link) -> bool:
+    """Return whether another plug is at work on this TAP.
+
+    Ours have their mark before they have their name, and are persistent when
+    they are finished.
+    """
+    return (link.is_tap and link.held and not link.persistent
+            and mark.TapMark.parse(link.alias) is not None)
+
+
+def _wait_for_other_plug(netlink: nl.Netlink, port: desired.TapPort,
+                         found: nl.Link, deadline: float) -> nl.Link | None:
+    """Wait until the other plug is done, or was killed; return what is left.
+
+    If it takes forever it is no plug, but a guest who made its TAP vanish with
+    itself.
+    """
+    left: nl.Link | None = found
+    while (left is not None and _is_being_made(left)
+           and time.monotonic() < deadline):
+        time.sleep(_PAUSE)
+        left = netlink.find(port.name)
+    return left
 
 
 def remove(identity: desired.TapIdentity) -> None:
@@ -94,36 +164,63 @@ def _make(netlink: nl.Netlink, port: desired.TapPort,
           instead_of: nl.Link | None = None) -> None:
     """Make the TAP; it outlives us only if every step went well.
 
-    Whatever may fail for lack of something comes first, so that a bridge is
-    made, or an old TAP given up, only for a TAP that will be there.
+    It gets its own name together with its mark, so that whoever finds a TAP of
+    this name knows whose it is; until then nobody can know how to attach to
+    it. Whatever may fail for lack of something comes first, so that a bridge
+    is made, or an old TAP given up, only for a TAP that will be there.
     """
     found_bridge = bridge.find(netlink, port)
-    with tun.TunDevice() as device, contextlib.ExitStack() as undo:
-        if instead_of is not None:
-            netlink.delete(instead_of)
-        device.create(port.name, port.multi_queue)
+    with tun.TunDevice(port.name) as device, contextlib.ExitStack() as undo:
+        name = _unguessable_name()
+        device.create(name, port.multi_queue, port.owner)
+        # At once, before udev looks.
         device.set_mac(mac.tap_mac(port.guest_mac))
-        device.set_owner(port.owner)
-        link = _require_tap(netlink.find(port.name), port)
+        link = _require_tap(netlink.find(name), port, name)
         # Closing is not enough where a stranger got in before the owner was
         # set: his queue keeps the TAP alive, and him on the guest's wire.
         undo.callback(_discard, netlink, link)
-        sole_user = {'is_tap': True, 'owner': port.owner,
-                     'multi_queue': port.multi_queue,
-                     'queues': 1 if port.multi_queue else None}
-        link.verify(sole_user)
+        _require_sole_user(port, link)
         tap_mark = mark.TapMark(port.vif_id, port.guest_mac, int(time.time()))
+        wanted = dict(_ours(port, tap_mark), name=port.name)
         on_bridge = bridge.ensure(netlink, port, found_bridge)
-        link = _converge(netlink, port, on_bridge, link,
-                         _ours(port, tap_mark))
-        link.verify(sole_user)
+        if instead_of is not None:
+            netlink.delete(instead_of)
+        link = _converge(netlink, port, on_bridge, link, wanted)
+        _require_sole_user(port, link)
+        _require_bridge_name(port, on_bridge)
         device.persist()
         undo.pop_all()
     LOG.info('%s made for guest %s: %s on bridge %s', port.name,
              port.guest_mac, link.mac, port.bridge)
 
 
-def _keep(netlink: nl.Netlink, port: desired.TapPort, found: nl.Link) -> None:
+def _unguessable_name() -> str:
+    """Return a name for a TAP that nobody shall find before it is ready.
+
+    With "tap" in front, for .link files and rules that match on that. No TAP
+    of Nova's is named so, theirs have a "-" after eight digits.
+    """
+    return 'tapmac-' + secrets.token_hex(4)
+
+
+def _require_sole_user(port: desired.TapPort, link: nl.Link) -> None:
+    sole_user = {'is_tap': True, 'owner': port.owner,
+                 'multi_queue': port.multi_queue,
+                 'queues': 1 if port.multi_queue else None}
+    if link.differences(sole_user):
+        raise _Overtaken(exception.VerifyFailed(
+            device=port.name, differences=link.explain(sole_user)))
+
+
+def _require_bridge_name(port: desired.TapPort, on_bridge: nl.Link) -> None:
+    if not nl.is_named(on_bridge, port.bridge):
+        raise _Overtaken(exception.VerifyFailed(
+            device=port.bridge,
+            differences='the bridge was removed or renamed'))
+
+
+def _keep(netlink: nl.Netlink, port: desired.TapPort,
+          found: nl.Link) -> None:
     """Mend a TAP that a guest holds, so that the guest does not notice."""
     found_mark = mark.TapMark.parse(found.alias)
     if found_mark is not None and found_mark.vif_id != port.vif_id:
@@ -150,7 +247,7 @@ def _keep(netlink: nl.Netlink, port: desired.TapPort, found: nl.Link) -> None:
     try:
         on_bridge = bridge.ensure(netlink, port, bridge.find(netlink, port))
         _converge(netlink, port, on_bridge, found, wanted)
-    except exception.TapMacError as error:
+    except (exception.TapMacError, _Overtaken) as error:
         LOG.error('%s is used by a guest and could not be mended: %s',
                   port.name, error)
 
@@ -192,7 +289,8 @@ def _faults(netlink: nl.Netlink, port: desired.TapPort, found: nl.Link,
             faults.append('it is on %s and should be on %s'
                           % (master.name, port.bridge))
     if found_mark is not None:
-        facts = {'multi_queue': port.multi_queue, 'owner': port.owner}
+        facts = {'multi_queue': port.multi_queue, 'owner': port.owner,
+                 'persistent': True}
         if found.differences(facts):
             faults.append(found.explain(facts))
     return faults
@@ -217,17 +315,23 @@ def _converge(netlink: nl.Netlink, port: desired.TapPort, on_bridge: nl.Link,
               link: nl.Link, wanted: dict[str, typing.Any]) -> nl.Link:
     """Set what differs until it reads back right; return what was read."""
     wanted = dict(wanted, master=on_bridge.index)
-    for _ in range(_ROUNDS):
-        wanted['mac'] = clash.settle_tap_mac(netlink, on_bridge, port, link)
-        differing = link.differences(wanted)
-        if not _can_have_ipv6(link, wanted):
-            differing.pop('addr_gen_mode', None)
-        if not differing:
-            return link
-        LOG.debug('%s: setting %s', port.name, differing)
-        netlink.change(link, differing, step='setting %s on bridge %s' % (
-            ', '.join(differing), port.bridge))
-        link = _require_tap(netlink.get(link.index), port)
+    try:
+        for _ in range(_ROUNDS):
+            wanted['mac'] = clash.settle_tap_mac(netlink, on_bridge, port,
+                                                 link)
+            differing = link.differences(wanted)
+            if not _can_have_ipv6(link, wanted):
+                differing.pop('addr_gen_mode', None)
+            if not differing:
+                return link
+            LOG.debug('%s: setting %s', port.name, differing)
+            netlink.change(link, differing, step='setting %s on bridge %s' % (
+                ', '.join(differing), port.bridge))
+            link = _require_tap(netlink.get(link.index), port)
+    except exception.KernelRefused:
+        # If the bridge is gone, that is why.
+        _require_bridge_name(port, on_bridge)
+        raise
     raise exception.VerifyFailed(device=port.name,
                                  differences=link.explain(wanted))
 
@@ -238,12 +342,17 @@ def _can_have_ipv6(link: nl.Link, wanted: dict[str, typing.Any]) -> bool:
             and wanted.get('mtu', link.mtu) >= nl.IPV6_MTU_MIN)
 
 
-def _require_tap(link: nl.Link | None, port: desired.TapPort) -> nl.Link:
-    if link is None or link.name != port.name:
-        raise exception.VerifyFailed(
+def _require_tap(link: nl.Link | None, port: desired.TapPort,
+                 name: str | None = None) -> nl.Link:
+    """Return the link if it has its name still.
+
+    :param name: None: the port's
+    """
+    if link is None or link.name != (name or port.name):
+        raise _Overtaken(exception.VerifyFailed(
             device=port.name,
             differences='it was %s' % ('deleted' if link is None
-                                       else 'renamed to ' + link.name))
+                                       else 'renamed to ' + link.name)))
     return link
 
 

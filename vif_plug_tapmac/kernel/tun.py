@@ -15,10 +15,12 @@
 Source: Linux drivers/net/tun.c, include/uapi/linux/if_tun.h
 """
 
+import contextlib
 import fcntl
 import os
 import platform
 import struct
+import threading
 import types
 
 from vif_plug_tapmac import exception
@@ -42,16 +44,21 @@ _IFF_NO_PI = 0x1000
 _IFF_TUN_EXCL = 0x8000
 _ARPHRD_ETHER = 1
 
+# More than enough for the creation of a TAP, a few milliseconds at most.
+_CLAIMS = 2000
+
 
 class TunDevice:
     """An open tun device; once :meth:`create` was called, a TAP.
 
     The TAP is gone when this is closed, also by the death of the process,
     unless :meth:`persist` was called before.
+
+    :param label: what errors shall call the TAP, whatever its name is so far
     """
 
-    def __init__(self) -> None:
-        self._device = TUN_DEVICE
+    def __init__(self, label: str) -> None:
+        self._label = label
         try:
             self._descriptor = os.open(TUN_DEVICE, os.O_RDWR)
         except OSError as error:
@@ -66,17 +73,48 @@ class TunDevice:
                  traceback: types.TracebackType | None) -> None:
         os.close(self._descriptor)
 
-    def create(self, name: str, multi_queue: bool) -> None:
-        """Make a TAP that did not exist.
+    def create(self, name: str, multi_queue: bool, owner: int) -> None:
+        """Make a TAP that did not exist, and let only this user attach to it.
 
+        The kernel takes an owner only for a TAP that exists, so there is a
+        moment in which everyone may attach to a multi-queue TAP (of a single
+        queue we hold the one), and a stranger who watches for new links is
+        often faster than our next call. Hence a thread that asks for the owner
+        all the time: it waits for the lock that the creation holds, and mostly
+        is the first to get it. Mostly: look at the queues afterwards.
+        Source: drivers/net/tun.c, __tun_chr_ioctl (rtnl_lock)
+
+        :param owner: uid; CAP_NET_ADMIN may attach besides
         :raises KernelRefused: EBUSY if a link of that name exists by now
         """
-        self._device = name
         flags = _IFF_TAP | _IFF_NO_PI | _IFF_TUN_EXCL
         if multi_queue:
             flags |= _IFF_MULTI_QUEUE
-        self._ioctl('creating the TAP', _TUNSETIFF,
-                    struct.pack('16sH22x', name.encode('ascii'), flags))
+        done = threading.Event()
+        claim = threading.Thread(target=self._claim, args=(owner, done))
+        if multi_queue:
+            claim.start()
+        try:
+            self._ioctl('creating the TAP', _TUNSETIFF,
+                        struct.pack('16sH22x', name.encode('ascii'), flags))
+            self._set_owner(owner)
+        finally:
+            done.set()
+            if multi_queue:
+                claim.join()
+
+    def _claim(self, owner: int, done: threading.Event) -> None:
+        # Bounded, for a thread that is none (eventlet's) never sees the end.
+        for _ in range(_CLAIMS):
+            if done.is_set():
+                return
+            with contextlib.suppress(exception.KernelRefused):  # No TAP yet.
+                return self._set_owner(owner)
+
+    def _set_owner(self, uid: int) -> None:
+        # The kernel takes 32 unsigned bits, Python's ioctl 32 signed ones.
+        self._ioctl('setting the owner', _TUNSETOWNER,
+                    uid if uid < 2 ** 31 else uid - 2 ** 32)
 
     def set_mac(self, mac: str) -> None:
         """Set the TAP's MAC, at once and for good in udev's eyes.
@@ -88,12 +126,6 @@ class TunDevice:
         self._ioctl('setting the MAC', _SIOCSIFHWADDR,
                     struct.pack('16xH6s16x', _ARPHRD_ETHER, octets))
 
-    def set_owner(self, uid: int) -> None:
-        """Let this user attach, and no other without CAP_NET_ADMIN."""
-        # The kernel takes 32 unsigned bits, Python's ioctl 32 signed ones.
-        self._ioctl('setting the owner', _TUNSETOWNER,
-                    uid if uid < 2 ** 31 else uid - 2 ** 32)
-
     def persist(self) -> None:
         """Let the TAP outlive us."""
         self._ioctl('making the TAP persistent', _TUNSETPERSIST, 1)
@@ -103,4 +135,4 @@ class TunDevice:
             fcntl.ioctl(self._descriptor, request, argument)
         except OSError as error:
             raise exception.KernelRefused.from_errno(
-                self._device, step, error.errno or 0)
+                self._label, step, error.errno or 0)

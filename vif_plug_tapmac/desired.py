@@ -13,11 +13,13 @@
 """What the caller wants, as values that are valid or do not exist.
 
 Nothing here touches the network. The configuration is resolved while the value
-is built, so that the privileged side needs none; that side builds the value
-once more from plain fields and so checks everything again.
+is built. The privileged side builds the value once more from plain fields, and
+so checks everything again; it compares what came from the configuration with
+its own, and reads the limits that it sets to every caller.
 """
 
 import dataclasses
+import fnmatch
 import pwd
 import re
 import typing
@@ -189,6 +191,27 @@ class TapPort(_Fields):
         """Whether the TAP's name is the one that Nova gives to this VIF."""
         return self.name == nova_tap_name(self.vif_id)
 
+    def require_configuration(self, config: cfg.ConfigOpts.GroupAttr) -> None:
+        """Check that the fields that the configuration gives are as here.
+
+        For the privileged side. Else a caller could have a TAP that he owns
+        himself, or have the bridge of somebody else taken for one of ours by
+        naming its link group.
+
+        :param config: the ``[os_vif_tapmac]`` group of this side
+        :raises InvalidConfig: the caller had another configuration
+        """
+        for field, value in config_fields(config).items():
+            # The caller may know better how many queues a guest has.
+            if field != 'multi_queue' and getattr(self, field) != value:
+                raise exception.InvalidConfig(
+                    option=field, value=getattr(self, field),
+                    reason='the privileged daemon has %s there. It was '
+                           'started with other configuration files, or '
+                           'before they were changed: restart the service, '
+                           'and name all its files in helper_command of '
+                           '[vif_plug_tapmac_privileged]' % value)
+
     @classmethod
     def from_vif(cls, vif: vif_objects.VIFBase,
                  config: cfg.ConfigOpts.GroupAttr) -> 'TapPort':
@@ -209,6 +232,33 @@ class TapPort(_Fields):
             guest_mac=str(_field(vif, 'address')).lower(),
             mtu=_get(_get(vif, 'network'), 'mtu'),
             **config_fields(config))
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What no caller has a say in: the privileged side's own configuration.
+
+    :param allowed_bridges: shell patterns of the bridges that TAPs may join
+    """
+    allowed_bridges: tuple[str, ...]
+
+    @classmethod
+    def from_config(cls, config: cfg.ConfigOpts.GroupAttr) -> 'Limits':
+        """Return what the ``[os_vif_tapmac]`` group says."""
+        return cls(allowed_bridges=tuple(config.allowed_bridges))
+
+    def require_bridge(self, port: TapPort) -> None:
+        """Check that the port's bridge is one that TAPs may join.
+
+        :raises InvalidConfig: it is not
+        """
+        if not any(fnmatch.fnmatchcase(port.bridge, pattern)
+                   for pattern in self.allowed_bridges):
+            raise exception.InvalidConfig(
+                option='allowed_bridges',
+                value=','.join(self.allowed_bridges),
+                reason='%s may not join bridge %s, which matches none of '
+                       'these patterns' % (port.name, port.bridge))
 
 
 def config_fields(

@@ -62,7 +62,22 @@ TAPMAC_OPTS = [
              'finished by the next plug, so change it only while no bridge is '
              'in it, and never to a number that something else uses. It must '
              'differ from link_group.'),
+    cfg.ListOpt(
+        'allowed_bridges',
+        default=['*'],
+        help='The bridges that guests may be plugged into, as shell patterns: '
+             '* for anything, ? for one character, [abc] for one of these. A '
+             'VIF on any other bridge is an error. The privileged daemon '
+             'reads this option by itself, so that not even a compromised '
+             'nova-compute gets a TAP onto, say, a management bridge.'),
 ]
+
+
+def group(conf: cfg.ConfigOpts) -> cfg.ConfigOpts.GroupAttr:
+    """Return our group of a configuration that may not know it yet."""
+    conf.register_opts(TAPMAC_OPTS, group=GROUP)
+    options: cfg.ConfigOpts.GroupAttr = conf[GROUP]
+    return options
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:

@@ -14,8 +14,11 @@
 
 import typing
 
+from oslo_config import cfg
+
 from vif_plug_tapmac import desired
-from vif_plug_tapmac.kernel import port
+from vif_plug_tapmac.kernel import port as kernel_port
+from vif_plug_tapmac import opts
 from vif_plug_tapmac import privsep
 
 
@@ -24,8 +27,13 @@ def ensure_port(fields: dict[str, typing.Any]) -> None:
     """Make or mend a TAP; see :func:`vif_plug_tapmac.kernel.port.ensure`.
 
     :param fields: of a :class:`vif_plug_tapmac.desired.TapPort`
+    :raises InvalidConfig: this side reads another configuration, or does not
+        allow the bridge; the host is untouched
     """
-    port.ensure(desired.TapPort.from_fields(fields))
+    config = opts.group(cfg.CONF)
+    port = desired.TapPort.from_fields(fields)
+    port.require_configuration(config)
+    kernel_port.ensure(port, desired.Limits.from_config(config))
 
 
 @privsep.vif_plug.entrypoint
@@ -34,4 +42,4 @@ def remove_port(fields: dict[str, typing.Any]) -> None:
 
     :param fields: of a :class:`vif_plug_tapmac.desired.TapIdentity`
     """
-    port.remove(desired.TapIdentity.from_fields(fields))
+    kernel_port.remove(desired.TapIdentity.from_fields(fields))

@@ -207,65 +207,76 @@ class OthersVif(base.FunctionalTestCase):
 class UnmarkedWithNovasName(base.FunctionalTestCase):
     """A TAP that tapmac did not make, with Nova's name for this VIF."""
 
-    name = base.TAP
-
     def setUp(self):
         super().setUp()
-        self.made = self.host.add_tap(self.name)
-        self.vif = base.make_vif(vif_name=self.name)
+        self.made = self.host.add_tap(base.TAP)
 
     def assert_mended_but_not_marked(self, **expected):
-        self.assert_finished(tap=self.name, **dict(
+        self.assert_finished(**dict(
             {'group': 0, 'owner': None, 'persistent': True}, **expected))
-        link = self.host.link(self.name)
+        link = self.host.link(base.TAP)
         self.assertEqual(self.made.index, link.index)
         self.assertIsNone(link.alias)
 
     def test_held_is_mended_but_not_marked(self):
         # Silence comes with our mark only, so keep IPv6 quiet ourselves.
-        self.host.quiet_ipv6(self.name)
-        with hosts.Guest(self.name):
-            self.plug(self.vif)
+        self.host.quiet_ipv6(base.TAP)
+        with hosts.Guest(base.TAP):
+            self.plug()
             self.assert_mended_but_not_marked()
 
     def test_held_mtu_goes_up_only(self):
-        self.host.quiet_ipv6(self.name)
-        with hosts.Guest(self.name):
-            self.plug(base.make_vif(vif_name=self.name, mtu=9000))
+        self.host.quiet_ipv6(base.TAP)
+        with hosts.Guest(base.TAP):
+            self.plug(base.make_vif(mtu=9000))
             self.assert_mended_but_not_marked(mtu=9000)
-            self.plug(self.vif)
+            self.plug()
             self.assert_mended_but_not_marked(mtu=9000)
 
     def test_held_on_wrong_bridge(self):
         other = self.host.add('br200', 'bridge')
-        self.host.set(self.name, master=other.index)
-        with hosts.Guest(self.name):
+        self.host.set(base.TAP, master=other.index)
+        with hosts.Guest(base.TAP):
             before = self.host.state()
-            self.plug(self.vif)
+            self.plug()
             self.assertEqual(before, self.host.state())
         self.assert_logged('is on br200 and should be on br100', 'Remedy')
 
     def test_held_with_any_queue_mode_and_owner(self):
-        self.host.delete(self.name)
-        self.made = self.host.add_tap(self.name, _MULTI_QUEUE, owner=65534)
-        self.host.quiet_ipv6(self.name)
-        with hosts.Guest(self.name, flags=_MULTI_QUEUE):
-            self.plug(self.vif)
+        self.host.delete(base.TAP)
+        self.made = self.host.add_tap(base.TAP, _MULTI_QUEUE, owner=65534)
+        self.host.quiet_ipv6(base.TAP)
+        with hosts.Guest(base.TAP, flags=_MULTI_QUEUE):
+            self.plug()
             self.assert_mended_but_not_marked(multi_queue=True, owner=65534)
 
     def test_idle(self):
-        self.plug(self.vif)
-        self.assert_finished(tap=self.name)
-        self.assertNotEqual(self.made.index, self.host.link(self.name).index)
+        self.plug()
+        self.assert_finished()
+        self.assertNotEqual(self.made.index, self.host.link(base.TAP).index)
 
 
-class UnmarkedWithOtherName(UnmarkedWithNovasName):
-    """A TAP that tapmac did not make, with any other name."""
+class UnmarkedWithOtherName(base.FunctionalTestCase):
+    """A TAP that tapmac did not make, with any other name.
 
-    name = 'vnet0'
+    Nothing tells that it is this VIF's, so whoever may name VIFs could have
+    any TAP of the host changed or put on a bridge.
+    """
+
+    def setUp(self):
+        super().setUp()
+        self.host.add_tap('vnet0')
+        self.vif = base.make_vif(vif_name='vnet0')
+
+    def test_held(self):
+        with hosts.Guest('vnet0'):
+            before = self.host.state()
+            self.plug(self.vif)
+            self.assertEqual(before, self.host.state())
+        self.assert_logged('vnet0 is used by somebody', base.TAP, 'Remedy')
 
     def test_idle(self):
-        self.assert_plug_fails(exception.DeviceConflict, self.name,
+        self.assert_plug_fails(exception.DeviceConflict, 'vnet0',
                                'ip link delete vnet0', vif=self.vif)
 
 

@@ -42,8 +42,11 @@ class EntryPointTest(base.TestCase):
             check=True, capture_output=True, text=True).stdout
         self.assertIn('[os_vif_tapmac]', printed)
         for opt in opts.TAPMAC_OPTS:
+            default = opt.default
+            if isinstance(default, list):
+                default = ','.join(default)
             self.assertIn('\n#%s = %s\n' % (
-                opt.name, str(opt.default).lower()), printed)
+                opt.name, str(default).lower()), printed)
         self.assertIn('Minimum value: 1\n', printed)
         self.assertIn('Maximum value: 2147483647\n', printed)
 

@@ -76,6 +76,27 @@ class ForkedDaemonTest(base.FunctionalTestCase):
         self.assertEqual([], [link.name for link in self.host.state()[0]
                               if link.name != 'lo'])
 
+    def test_there_is_no_other_door(self):
+        call = privsep.vif_plug.channel.remote_call
+        for name in ('os.system', 'builtins.exec', 'os_vif.plug',
+                     'vif_plug_tapmac.kernel.port.ensure',
+                     'vif_plug_tapmac.kernel.netlink.Netlink.delete',
+                     'vif_plug_tapmac.privsep.vif_plug.stop'):
+            self.assertRaises((NameError, ImportError), call, name, (), {},
+                              None)
+        doors = [name for name, value in vars(privileged).items()
+                 if privsep.vif_plug.is_entrypoint(value)]
+        self.assertEqual(['ensure_port', 'remove_port'], doors)
+
+    def test_survives_any_call(self):
+        for door in (privileged.ensure_port, privileged.remove_port):
+            for arguments in ((), (None,), ({}, {}), ({b'name': b'lo'},),
+                              ([1, 2],), ('x' * 10000,)):
+                self.assertRaises((TypeError, exception.InvalidVif), door,
+                                  *arguments)
+        self.plug()
+        self.assert_finished()
+
     def test_only_plain_values_cross(self):
         # Why the doors take fields: a dataclass does not get through.
         self.assertRaises(TypeError, privileged.ensure_port, base.make_port())

@@ -151,3 +151,47 @@ class FromVifTest(base.TestCase):
                                           cls(id=base.VIF_ID))
                 self.assertIn(cls.__name__, str(error))
                 self.assertIn('VIFBridge', str(error))
+
+
+class PrivilegedSideTest(base.TestCase):
+    """What the other side has its own word on."""
+
+    def test_same_configuration(self):
+        base.make_port().require_configuration(self.options)
+
+    def test_other_configuration(self):
+        for field, value in {'owner': 65534, 'create_bridge': False,
+                             'link_group': 7, 'bridge_group': 8}.items():
+            port = base.make_port(**{field: value})
+            error = self.assertRaises(
+                exception.InvalidConfig, port.require_configuration,
+                self.options)
+            for word in (field, str(value), 'helper_command', 'restart'):
+                self.assertIn(word, str(error))
+
+    def test_caller_may_know_better_about_queues(self):
+        base.make_port(multi_queue=True).require_configuration(self.options)
+
+    def assert_allowed(self, patterns, *bridges):
+        self.configure(allowed_bridges=patterns)
+        limits = desired.Limits.from_config(self.options)
+        for bridge in ('br100', 'br101', 'br1000', 'Br100', 'brmgmt'):
+            port = base.make_port(bridge=bridge)
+            if bridge in bridges:
+                limits.require_bridge(port)
+            else:
+                error = self.assertRaises(exception.InvalidConfig,
+                                          limits.require_bridge, port)
+                for word in ('allowed_bridges', bridge, port.name):
+                    self.assertIn(word, str(error))
+
+    def test_all_bridges_by_default(self):
+        self.assert_allowed(['*'], 'br100', 'br101', 'br1000', 'Br100',
+                            'brmgmt')
+
+    def test_allowed_bridges(self):
+        self.assert_allowed([])
+        self.assert_allowed(['br100'], 'br100')
+        self.assert_allowed(['br10?'], 'br100', 'br101')
+        self.assert_allowed(['br10[01]', 'brm*'], 'br100', 'br101', 'brmgmt')
+        self.assert_allowed(['br[0-9]*'], 'br100', 'br101', 'br1000')

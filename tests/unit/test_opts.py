@@ -31,7 +31,8 @@ class OptsTest(base.TestCase):
     def test_defaults(self):
         self.assertEqual(
             {'owner': 'root', 'multiqueue': False, 'create_bridge': True,
-             'link_group': 29793, 'bridge_group': 29794},
+             'link_group': 29793, 'bridge_group': 29794,
+             'allowed_bridges': ['*']},
             {opt.name: self.options[opt.name] for opt in opts.TAPMAC_OPTS})
 
     def test_ranges(self):

@@ -37,8 +37,8 @@ class PluginTest(base.TestCase):
             raise AssertionError('I/O while loading: %s' % (args,))
         self.patch(builtins, 'open', no_io)
         for name in ('open', 'stat', 'listdir'):
-            self.patch(plugin.privileged.port.tun.os, name, no_io)
-        self.patch(plugin.privileged.port.nl.pyroute2, 'IPRoute', no_io)
+            self.patch(plugin.privileged.kernel_port.tun.os, name, no_io)
+        self.patch(plugin.privileged.kernel_port.nl.pyroute2, 'IPRoute', no_io)
         for door in ('ensure_port', 'remove_port'):
             self.patch(privileged, door, no_io)
         plugin.TapMacPlugin.load('tapmac').describe()

@@ -68,6 +68,6 @@ def main() -> int:
 
     0 if all is well, 2 if something must be mended first, 255 for an error.
     """
-    cfg.CONF.register_opts(opts.TAPMAC_OPTS, group=opts.GROUP)
+    opts.group(cfg.CONF)
     return upgradecheck.main(cfg.CONF, project='nova',
                              upgrade_command=Checks())

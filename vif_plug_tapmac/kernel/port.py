@@ -54,7 +54,7 @@ class _Overtaken(Exception):
         self.error = error
 
 
-def ensure(port: desired.TapPort) -> None:
+def ensure(port: desired.TapPort, limits: desired.Limits) -> None:
     """Have the port's TAP on its bridge, finished and verified.
 
     Any number of callers may do this at once, also for one VIF.
@@ -68,7 +68,7 @@ def ensure(port: desired.TapPort) -> None:
     with nl.Netlink() as netlink:
         while True:
             try:
-                return _ensure_once(netlink, port, deadline)
+                return _ensure_once(netlink, port, limits, deadline)
             except _Overtaken as overtaken:
                 if time.monotonic() > deadline:
                     raise overtaken.error
@@ -77,7 +77,7 @@ def ensure(port: desired.TapPort) -> None:
 
 
 def _ensure_once(netlink: nl.Netlink, port: desired.TapPort,
-                 deadline: float) -> None:
+                 limits: desired.Limits, deadline: float) -> None:
     found = netlink.find(port.name)
     LOG.debug('Wanted: %s. Observed: %s', port, found)
     if found is not None and _is_being_made(found):
@@ -89,13 +89,14 @@ def _ensure_once(netlink: nl.Netlink, port: desired.TapPort,
                    % (found.kind or 'hardware'),
             remedy='rename or remove that device')
     if found is not None and found.held:
-        _keep(netlink, port, found)
+        _keep(netlink, port, limits, found)
         return
+    limits.require_bridge(port)
     try:
         if found is None:
-            _make(netlink, port)
+            _make(netlink, port, limits)
         else:
-            _reuse(netlink, port, found)
+            _reuse(netlink, port, limits, found)
     except exception.KernelRefused as error:
         if (error.kwargs.get('code') not in _OVERTAKEN
                 or error.kwargs['device'] == tun.TUN_DEVICE):  # No driver.
@@ -160,7 +161,7 @@ def remove(identity: desired.TapIdentity) -> None:
         LOG.info('%s removed', identity.name)
 
 
-def _make(netlink: nl.Netlink, port: desired.TapPort,
+def _make(netlink: nl.Netlink, port: desired.TapPort, limits: desired.Limits,
           instead_of: nl.Link | None = None) -> None:
     """Make the TAP; it outlives us only if every step went well.
 
@@ -219,7 +220,7 @@ def _require_bridge_name(port: desired.TapPort, on_bridge: nl.Link) -> None:
             differences='the bridge was removed or renamed'))
 
 
-def _keep(netlink: nl.Netlink, port: desired.TapPort,
+def _keep(netlink: nl.Netlink, port: desired.TapPort, limits: desired.Limits,
           found: nl.Link) -> None:
     """Mend a TAP that a guest holds, so that the guest does not notice."""
     found_mark = mark.TapMark.parse(found.alias)
@@ -227,6 +228,13 @@ def _keep(netlink: nl.Netlink, port: desired.TapPort,
         LOG.error('%s is used by the guest of another VIF, %s, and stays as '
                   'it is. Remedy: give one of the two VIFs another name.',
                   port.name, found_mark.vif_id)
+        return
+    if found_mark is None and not port.has_nova_name:
+        LOG.error('%s is used by somebody, and stays as it is: tapmac did not '
+                  'make it, and Nova would name the TAP of VIF %s %s. Remedy: '
+                  'give that VIF this name, or have its TAP made by tapmac.',
+                  port.name, port.vif_id,
+                  desired.nova_tap_name(port.vif_id))
         return
     faults = _faults(netlink, port, found, found_mark)
     if faults:
@@ -245,6 +253,7 @@ def _keep(netlink: nl.Netlink, port: desired.TapPort,
                         'guest uses it; a hard reboot of the instance changes '
                         'it', port.name, found.mtu, port.mtu)
     try:
+        limits.require_bridge(port)
         on_bridge = bridge.ensure(netlink, port, bridge.find(netlink, port))
         _converge(netlink, port, on_bridge, found, wanted)
     except (exception.TapMacError, _Overtaken) as error:
@@ -252,7 +261,7 @@ def _keep(netlink: nl.Netlink, port: desired.TapPort,
                   port.name, error)
 
 
-def _reuse(netlink: nl.Netlink, port: desired.TapPort,
+def _reuse(netlink: nl.Netlink, port: desired.TapPort, limits: desired.Limits,
            found: nl.Link) -> None:
     """Mend an idle TAP if it is ours, else make it anew or refuse."""
     found_mark = mark.TapMark.parse(found.alias)
@@ -273,7 +282,7 @@ def _reuse(netlink: nl.Netlink, port: desired.TapPort,
     if found_mark is None or faults:
         LOG.info('%s is made anew: %s', port.name,
                  '; '.join(faults) or 'tapmac did not make it')
-        _make(netlink, port, instead_of=found)
+        _make(netlink, port, limits, instead_of=found)
     else:
         on_bridge = bridge.ensure(netlink, port, bridge.find(netlink, port))
         _converge(netlink, port, on_bridge, found, _ours(port, found_mark))

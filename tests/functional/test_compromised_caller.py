@@ -1,0 +1,248 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""A caller who is not nova-compute any more, at the doors to root.
+
+He calls them with anything he likes. What he can reach are TAPs of ours, the
+TAP that Nova would name after the VIF he names, and bridges that the operator
+allows. Other people's devices, and all files, stay as they are.
+"""
+
+import itertools
+import logging
+import os
+import re
+import sys
+
+import hypothesis
+from hypothesis import strategies as st
+
+from tests import base
+from tests import hosts
+from vif_plug_tapmac import desired
+from vif_plug_tapmac import privileged
+
+_OTHERS_VIF = 'deadbeef-0000-4000-8000-000000000000'
+#: VIFs whose TAPs Nova would give a name that another kind of device has, or
+#: that is an alternative name of somebody's TAP.
+_IFBS_VIF = '1fb00000-0000-4000-8000-000000000000'
+_ALTNAMES_VIF = 'a1700000-0000-4000-8000-000000000000'
+_VIFS = (base.VIF_ID, _IFBS_VIF, _ALTNAMES_VIF)
+_OTHERS_GROUP = 77
+_OTHERS = ('eth7', 'wire', 'mgmt', 'storage', 'tap0', 'vnet0', 'vnet1',
+           'vpn0', desired.nova_tap_name(_OTHERS_VIF),
+           desired.nova_tap_name(_IFBS_VIF))
+_ALTNAMES = ('uplink0', desired.nova_tap_name(_ALTNAMES_VIF))
+
+#: Audit events by which Python changes files, or has others do it.
+_CHANGES = re.compile(
+    r'(os\.(chflags|chmod|chown|link|mkdir|remove|rename|rmdir|setxattr|'
+    r'symlink|truncate|utime|system|exec|fork|forkpty|posix_spawn|spawn|'
+    r'startfile|putenv)|shutil\..*|tempfile\..*|subprocess\..*|ctypes\..*)\Z')
+_MAY_WRITE = re.compile(
+    r'/dev/net/tun\Z|/proc/sys/net/(ipv4/conf/br1[\w.-]*/arp_(ignore|announce)'
+    r'|ipv6/conf/br1[\w.-]*/disable_ipv6)\Z')
+_MAY_READ = re.compile(r'/sys/class/net/br1[\w.-]*/\w+\Z|.*\.pyc?\Z')
+
+
+class Watch:
+    """Notes each file that this process touches; there is no way to end it."""
+
+    def __init__(self):
+        self.on = False
+        self.touched = []
+        sys.addaudithook(self._hook)
+
+    def _hook(self, event, args):
+        if not self.on:
+            return
+        if event == 'open':
+            path, _, flags = args
+            path = os.fsdecode(path) if not isinstance(path, int) else path
+            writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            if not (_MAY_WRITE if writes else _MAY_READ).match(str(path)):
+                self.touched.append((event, path, flags))
+        elif _CHANGES.match(event):
+            self.touched.append((event, args))
+
+
+_watch = Watch()
+
+_names = st.sampled_from(
+    _OTHERS + _ALTNAMES + (
+        base.TAP, base.BRIDGE, 'br101', 'lo', 'all', 'default', '', '.', '..',
+        '../../etc', '/etc/passwd', 'br1/../../x', 'a b', 'tap%d',
+        'tapmac-%d', 'x' * 16, 'br100\0', 'br100\n', '-x', '*'))
+_macs = st.sampled_from((
+    base.GUEST_MAC, 'fe:16:3e:28:64:c2', 'fa:16:3e:00:00:07',
+    '02:00:00:00:00:07', 'ff:ff:ff:ff:ff:ff', '00:00:00:00:00:00',
+    '01:80:c2:00:00:00', 'FA:16:3E:28:64:C2', '', 'x'))
+_numbers = st.sampled_from((
+    -2 ** 63, -1, 0, 1, 67, 68, 1500, 9000, 65521, 65522, _OTHERS_GROUP,
+    29793, 29794, 65534, 2 ** 31, 2 ** 32 - 1, 2 ** 32, 2 ** 63))
+#: All that can cross the boundary.
+_plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+    | st.binary() | _names | _macs | _numbers,
+    lambda inner: st.lists(inner, max_size=3).map(tuple)
+    | st.dictionaries(st.text() | st.binary(), inner, max_size=3),
+    max_leaves=5)
+#: What each field should be, of the right type at least.
+_proper = {
+    'vif_id': st.sampled_from(_VIFS + (
+        'vnet0000-0000-4000-8000-000000000000', base.VIF_ID.upper(), '')),
+    'name': _names, 'bridge': _names, 'guest_mac': _macs,
+    'mtu': _numbers | st.none(), 'owner': _numbers,
+    'multi_queue': st.booleans(), 'create_bridge': st.booleans(),
+    'link_group': _numbers, 'bridge_group': _numbers}
+
+
+@st.composite
+def _requests(draw, valid):
+    """A valid request, but for a few fields that are not as they should be."""
+    fields = dict(valid)
+    for name in draw(st.sets(st.sampled_from(sorted(fields)), max_size=3)):
+        fields[name] = draw(_proper[name])
+    wrong = draw(st.sampled_from(('nothing',) * 6 + ('type', 'less', 'more')))
+    if wrong == 'type':
+        fields[draw(st.sampled_from(sorted(fields)))] = draw(_plain)
+    elif wrong == 'less':
+        del fields[draw(st.sampled_from(sorted(fields)))]
+    elif wrong == 'more':
+        fields[draw(st.text() | st.sampled_from(sorted(_proper)))] = draw(
+            _plain)
+    return fields
+
+
+class CompromisedCallerTest(base.FunctionalTestCase):
+
+    LOG_LEVEL = logging.WARNING
+
+    def setUp(self):
+        super().setUp()
+        self.configure(allowed_bridges=['br1*'])
+        add, tap = self.host.add, self.host.add_tap
+        add('eth7', 'veth', peer='wire', address='02:00:00:00:00:07')
+        add(desired.nova_tap_name(_IFBS_VIF), 'ifb')
+        add('mgmt', 'bridge')
+        # As a bridge of ours looks that is half-made, but for the number.
+        storage = add('storage', 'bridge', group=_OTHERS_GROUP)
+        self.host.set('wire', master=storage.index, state='up')
+        for name in ('tap0', 'vnet0', 'vnet1',
+                     desired.nova_tap_name(_OTHERS_VIF)):
+            tap(name)
+        tap('vpn0', hosts.IFF_TUN)
+        self.host.set('vnet1', master=storage.index, state='up')
+        for name in ('vnet0', 'vnet1'):
+            guest = hosts.Guest(name)
+            self.addCleanup(guest.close)
+        for name, altname in zip(('eth7', 'vnet0'), _ALTNAMES):
+            self.host.ip.link('property_add', altname=altname,
+                              index=self.host.link(name).index)
+        self.call(privileged.ensure_port, base.make_port().to_fields())
+        self.before = self.others()
+        self.assertEqual(len(_OTHERS), len(self.before[0]))
+
+    def call(self, door, *arguments):
+        """Call a door; what it raises is the caller's business."""
+        _watch.on = True
+        try:
+            door(*arguments)
+            return True
+        except Exception:
+            return False
+        finally:
+            _watch.on = False
+
+    def others(self):
+        """Return all about the devices that are not ours."""
+        links, addresses, entries = self.host.state()
+        links = [link for link in links if link.name in _OTHERS]
+        indexes = [link.index for link in links]
+        return (links, [address for address in addresses
+                        if address[0] in indexes],
+                [entry for entry in entries if entry[0] in indexes])
+
+    def assert_nothing_touched(self):
+        self.assertEqual(self.before, self.others())
+        self.assertEqual([], _watch.touched)
+
+    @hypothesis.settings(max_examples=400)
+    @hypothesis.given(_requests(base.make_port().to_fields()))
+    def test_ensure(self, fields):
+        self.call(privileged.ensure_port, fields)
+        self.assert_nothing_touched()
+
+    @hypothesis.settings(max_examples=200)
+    @hypothesis.given(_requests({'vif_id': base.VIF_ID, 'name': base.TAP}))
+    def test_remove(self, fields):
+        self.call(privileged.remove_port, fields)
+        self.assert_nothing_touched()
+
+    @hypothesis.settings(max_examples=200)
+    @hypothesis.given(st.sampled_from((privileged.ensure_port,
+                                       privileged.remove_port)),
+                      st.lists(_plain, max_size=2))
+    def test_anything_at_all(self, door, arguments):
+        self.call(door, *arguments)
+        self.assert_nothing_touched()
+
+    def test_every_pair_of_names(self):
+        # Not left to chance: each device as the TAP, and as the bridge.
+        for vif_id, name in itertools.product(
+                _VIFS, _OTHERS + _ALTNAMES + (base.TAP,)):
+            for bridge in _OTHERS + _ALTNAMES + (base.BRIDGE,):
+                self.reaches(vif_id=vif_id, name=name, bridge=bridge)
+            self.call(privileged.remove_port,
+                      {'vif_id': vif_id, 'name': name})
+            self.assert_nothing_touched()
+
+    def reaches(self, **fields):
+        return self.call(privileged.ensure_port, dict(
+            base.make_port().to_fields(), **fields))
+
+    def test_his_own_uid_or_group(self):
+        for field, value in (('owner', 65534), ('link_group', _OTHERS_GROUP),
+                             ('bridge_group', _OTHERS_GROUP)):
+            self.assertFalse(self.reaches(
+                name='tap9', bridge='br101', **{field: value}), field)
+            self.assertIsNone(self.host.find('tap9'))
+
+    def test_half_made_bridge_that_is_not_ours(self):
+        # Even an allowed one: it only looks as if it were half-made.
+        self.host.add('br102', 'bridge', group=_OTHERS_GROUP)
+        before = self.host.state()
+        self.assertFalse(self.reaches(
+            name='tap9', bridge='br102', bridge_group=_OTHERS_GROUP))
+        self.assertEqual(before, self.host.state())
+
+    def test_bridge_that_is_not_allowed(self):
+        for bridge in ('mgmt', 'storage', 'new'):
+            before = self.host.state()
+            self.assertFalse(self.reaches(name='tap9', bridge=bridge))
+            self.assertFalse(self.reaches(bridge=bridge))
+            self.assertEqual(before, self.host.state())
+
+    def test_held_tap_of_ours_is_not_moved_either(self):
+        index = self.host.link(base.TAP).index
+        self.host.set(base.TAP, master=0)
+        with hosts.Guest(base.TAP):
+            self.assertTrue(self.reaches(bridge='mgmt'))
+            self.assertIsNone(self.host.master(base.TAP))
+        self.assert_logged('allowed_bridges = br1*')
+        self.assertEqual(index, self.host.link(base.TAP).index)
+
+    def test_the_honest_caller_is_served(self):
+        # Or all of the above would pass for a door that is always shut.
+        self.host.delete(base.TAP)
+        self.assertTrue(self.reaches())
+        self.assert_finished()
+        self.assert_nothing_touched()

@@ -142,6 +142,8 @@ class FunctionalTestCase(TestCase):
         if missing:
             self.cannot_run(missing)
         self.host = self.useFixture(hosts.Host())
+        # A udev of this machine does not see the host of the test.
+        self.configure(udev_timeout=0)
         privsep.vif_plug.set_client_mode(False)
         os_vif.initialize()
 

@@ -239,13 +239,16 @@ class Limits:
     """What no caller has a say in: the privileged side's own configuration.
 
     :param allowed_bridges: shell patterns of the bridges that TAPs may join
+    :param udev_timeout: how many seconds to wait for udev at most; 0: not
     """
     allowed_bridges: tuple[str, ...]
+    udev_timeout: float
 
     @classmethod
     def from_config(cls, config: cfg.ConfigOpts.GroupAttr) -> 'Limits':
         """Return what the ``[os_vif_tapmac]`` group says."""
-        return cls(allowed_bridges=tuple(config.allowed_bridges))
+        return cls(allowed_bridges=tuple(config.allowed_bridges),
+                   udev_timeout=config.udev_timeout)
 
     def require_bridge(self, port: TapPort) -> None:
         """Check that the port's bridge is one that TAPs may join.

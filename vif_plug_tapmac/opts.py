@@ -70,6 +70,18 @@ TAPMAC_OPTS = [
              'VIF on any other bridge is an error. The privileged daemon '
              'reads this option by itself, so that not even a compromised '
              'nova-compute gets a TAP onto, say, a management bridge.'),
+    cfg.FloatOpt(
+        'udev_timeout',
+        default=5.0,
+        min=0.0,
+        help='How many seconds a plug waits at most for udev to have handled '
+             'a new TAP. udev may overwrite the MAC of a new device '
+             '(MACAddressPolicy=persistent), so the MAC is verified after '
+             'that. Where /run/udev/control does not exist there is no udev '
+             'to wait for. Set this to 0, which is not to wait, where that '
+             'file belongs to a udev that does not see the network namespace '
+             'of nova-compute, as in some containers. The privileged daemon '
+             'reads this option by itself.'),
 ]
 
 

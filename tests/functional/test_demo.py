@@ -17,6 +17,7 @@ import os
 
 from tests import base
 from tests import hosts
+from tests import udevd
 from vif_plug_tapmac.cli import demo
 from vif_plug_tapmac.cli import main
 from vif_plug_tapmac.kernel import netlink as nl
@@ -67,6 +68,14 @@ class DemoTest(base.FunctionalTestCase):
             done = self.demo()
         self.assertEqual(1, done.returncode)
         self.assertIn('/dev/net/tun is missing', done.stderr)
+
+    def test_does_not_wait_for_the_udev_of_the_host(self):
+        with udevd.run_directory() as run:
+            (run / 'control').touch()
+            done = self.demo('-v')
+        self.assertEqual(0, done.returncode, done.stderr)
+        self.assertIn('made for guest', done.stderr)
+        self.assertNotIn('udev', done.stderr)
 
     def test_wrong_fact_is_told_by_the_exit_status(self):
         # In our own namespace instead of the demo's, with a rival that

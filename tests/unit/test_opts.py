@@ -32,13 +32,17 @@ class OptsTest(base.TestCase):
         self.assertEqual(
             {'owner': 'root', 'multiqueue': False, 'create_bridge': True,
              'link_group': 29793, 'bridge_group': 29794,
-             'allowed_bridges': ['*']},
+             'allowed_bridges': ['*'], 'udev_timeout': 5.0},
             {opt.name: self.options[opt.name] for opt in opts.TAPMAC_OPTS})
 
     def test_ranges(self):
         for name in ('link_group', 'bridge_group'):
             for value in (0, -1, 2 ** 31):
                 self.assertRaises(ValueError, self.configure, **{name: value})
+
+    def test_udev_timeout_is_not_negative(self):
+        self.configure(udev_timeout=0)
+        self.assertRaises(ValueError, self.configure, udev_timeout=-0.1)
 
     def test_readme_tells_of_each(self):
         with open('README.rst') as readme:

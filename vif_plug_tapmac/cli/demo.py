@@ -30,6 +30,7 @@ from oslo_config import cfg
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import tun
+from vif_plug_tapmac import opts
 from vif_plug_tapmac import privsep
 
 _CLONE_NEWNET = 0x40000000  # os.CLONE_NEWNET, from Python 3.12 on
@@ -116,9 +117,12 @@ def _enter_own_network_namespace() -> None:
 
 
 def _start_os_vif() -> None:
-    # No configuration file: the demo shows the defaults. Already root, it
-    # needs no daemon to be root for it.
+    # No configuration file: the demo shows the defaults, but for udev, which
+    # does not see our network namespace. Already root, it needs no daemon to
+    # be root for it.
     cfg.CONF([], project='tapmac-demo', default_config_files=[])
+    opts.group(cfg.CONF)
+    cfg.CONF.set_override('udev_timeout', 0.0, group=opts.GROUP)
     privsep.vif_plug.set_client_mode(False)
     os_vif.initialize()
 

@@ -26,6 +26,7 @@ from vif_plug_tapmac.kernel import bridge
 from vif_plug_tapmac.kernel import clash
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import tun
+from vif_plug_tapmac.kernel import udev
 from vif_plug_tapmac import mac
 from vif_plug_tapmac import mark
 
@@ -38,7 +39,7 @@ _ROUNDS = 3
 # TAP was brought up before it had its name (Linux before 6.2).
 _OVERTAKEN = (errno.EEXIST, errno.ENODEV, errno.EBADFD, errno.EBUSY)
 # How long a plug goes on in spite of others, and waits for another plug of the
-# same VIF, in seconds.
+# same VIF, in seconds. What it waits for udev comes on top.
 _PATIENCE = 10.0
 _PAUSE = 0.02
 
@@ -64,7 +65,7 @@ def ensure(port: desired.TapPort, limits: desired.Limits) -> None:
         because nova-compute plugs every guest when it starts and would not
         start for one bad port.
     """
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _PATIENCE + limits.udev_timeout
     with nl.Netlink() as netlink:
         while True:
             try:
@@ -171,6 +172,7 @@ def _make(netlink: nl.Netlink, port: desired.TapPort, limits: desired.Limits,
     is made, or an old TAP given up, only for a TAP that will be there.
     """
     found_bridge = bridge.find(netlink, port)
+    made_after = udev.now()
     with tun.TunDevice(port.name) as device, contextlib.ExitStack() as undo:
         name = _unguessable_name()
         device.create(name, port.multi_queue, port.owner)
@@ -187,6 +189,11 @@ def _make(netlink: nl.Netlink, port: desired.TapPort, limits: desired.Limits,
         if instead_of is not None:
             netlink.delete(instead_of)
         link = _converge(netlink, port, on_bridge, link, wanted)
+        if limits.udev_timeout and udev.is_running():
+            udev.wait_for(link, port.name, made_after, limits.udev_timeout)
+            link = _converge(
+                netlink, port, on_bridge,
+                _require_tap(netlink.get(link.index), port), wanted)
         _require_sole_user(port, link)
         _require_bridge_name(port, on_bridge)
         device.persist()

@@ -1,0 +1,229 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""udev and the MAC: the real one never wins, and one that lies costs no MAC.
+
+The race is real but rare, so there is a control that must lose it: a program
+that makes the TAP persistent first and sets the MAC afterwards.
+"""
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import pathlib
+import random
+import signal
+import threading
+import time
+
+from tests import base
+from tests import hosts
+from tests import udevd
+
+_PLUGS = 200
+_MOST_CONTROLS = 5000
+_UDEVS_MAC = '02:00:00:00:00:77'
+
+
+class UdevdTest(base.FunctionalTestCase):
+    """systemd-udevd with MACAddressPolicy=persistent."""
+
+    LOG_LEVEL = logging.WARNING
+
+    def setUp(self):
+        super().setUp()
+        missing = udevd.missing()
+        if missing:
+            self.cannot_run(missing)
+        self.configure(udev_timeout=60)
+        random.seed(self.id())
+
+    @contextlib.contextmanager
+    def load(self):
+        """Keep every CPU busy three times over."""
+        processes = [
+            multiprocessing.get_context('fork').Process(target=spin)
+            for _ in range(3 * len(os.sched_getaffinity(0)))]
+        for process in processes:
+            process.start()
+        try:
+            yield
+        finally:
+            for process in processes:
+                process.kill()
+                process.join()
+
+    @contextlib.contextmanager
+    def stutter(self, process):
+        """Stop udevd for a moment, again and again: wherever it is just now.
+
+        Now and then that is between its look at the MAC and its overwriting.
+        """
+        stop = threading.Event()
+
+        def run():
+            while not stop.is_set():
+                for number, longest in ((signal.SIGSTOP, 0.05),
+                                        (signal.SIGCONT, 0.002)):
+                    os.killpg(process.pid, number)
+                    time.sleep(random.uniform(0, longest))
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def mac_after_udev(self, name):
+        """Return the MAC of a link once udev has nothing more to do to it."""
+        link = self.host.link(name)
+        record = pathlib.Path('/run/udev/data/n%d' % link.index)
+        deadline = time.monotonic() + 60
+        while not record.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return self.host.link(name).mac
+
+    def assert_no_mac_is_lost(self):
+        vifs = [base.numbered_vif(number) for number in range(_PLUGS)]
+        for vif in vifs:
+            self.plug(vif)
+        # Each record was there before the TAP was persistent; and as there is
+        # more to come with the renaming, look again after udev is idle.
+        self.mac_after_udev(self.host.add('last', 'veth', peer='peer').name)
+        for vif in vifs:
+            self.assertEqual('fe' + vif.address[2:],
+                             self.host.link(vif.vif_name).mac)
+        self.assertNotIn('udev did not say', self.logs.output)
+
+    def lose_a_mac(self):
+        """Do as libvirt does, until udev is faster."""
+        for number in range(_MOST_CONTROLS):
+            with hosts.Guest('ctl') as device:
+                device.persist()
+                time.sleep(random.uniform(0, 0.003))
+                self.host.set('ctl', address=base.TAP_MAC)
+            lost = self.mac_after_udev('ctl') != base.TAP_MAC
+            self.host.delete('ctl')
+            if lost:
+                return
+        self.fail('udev never won in %d tries' % _MOST_CONTROLS)
+
+    def test_idle(self):
+        with udevd.running():
+            self.assert_no_mac_is_lost()
+
+    def test_under_load(self):
+        with udevd.running(), self.load():
+            self.assert_no_mac_is_lost()
+
+    def test_stuttering(self):
+        with udevd.running() as process, self.stutter(process):
+            self.assert_no_mac_is_lost()
+
+    def test_control(self):
+        with udevd.running():
+            self.lose_a_mac()
+
+
+def spin():
+    while True:
+        pass
+
+
+class LyingUdevTest(base.FunctionalTestCase):
+    """A /run/udev whose udev is slow, or does not see our devices at all."""
+
+    def setUp(self):
+        super().setUp()
+        self.run = self.enter(udevd.run_directory())
+        (self.run / 'control').touch()
+
+    def enter(self, context):
+        self.addCleanup(context.__exit__, None, None, None)
+        return context.__enter__()
+
+    def plug_in_time(self):
+        """Plug; no more than a little above the bound, or it is none."""
+        start = time.monotonic()
+        self.plug()
+        took = time.monotonic() - start
+        self.assertLess(took, 10)
+        self.assert_finished()
+        return took
+
+    def assert_warned(self):
+        self.assert_logged(base.TAP, 'udev did not say within 0.3 s',
+                           'udev_timeout')
+
+    def test_record_is_never_written(self):
+        self.configure(udev_timeout=0.3)
+        self.assertGreaterEqual(self.plug_in_time(), 0.3)
+        self.assert_warned()
+
+    def test_record_of_an_older_link_with_the_same_index(self):
+        for index in range(100):
+            (self.run / 'data' / ('n%d' % index)).touch()
+        # Ticks of the clock of file times.
+        time.sleep(0.05)
+        self.configure(udev_timeout=0.3)
+        self.assertGreaterEqual(self.plug_in_time(), 0.3)
+        self.assert_warned()
+
+    def overwrite_mac(self):
+        """Do what udev does when it loses no race: overwrite the MAC."""
+        index = self.host.set(base.TAP, address=_UDEVS_MAC).index
+        self.persistent = self.host.link(base.TAP).persistent
+        (self.run / 'data' / ('n%d' % index)).touch()
+
+    def overwrite_mac_later(self):
+        """Do so in the midst of a plug."""
+        def run():
+            while self.host.find(base.TAP) is None:
+                time.sleep(0.001)
+            time.sleep(0.3)
+            self.overwrite_mac()
+        thread = threading.Thread(target=run)
+        thread.start()
+        self.addCleanup(thread.join)
+
+    def test_record_is_written_late(self):
+        self.configure(udev_timeout=60)
+        self.overwrite_mac_later()
+        self.assertGreaterEqual(self.plug_in_time(), 0.3)
+        self.assertFalse(self.persistent)
+        self.assertNotIn('udev did not say', self.logs.output)
+
+    def test_record_is_written_too_late(self):
+        # The MAC is lost, then; it is put right by the next plug.
+        self.configure(udev_timeout=0.3)
+        self.plug_in_time()
+        self.assert_warned()
+        self.overwrite_mac()
+        self.assertTrue(self.persistent)
+        self.assertEqual(_UDEVS_MAC, self.host.link(base.TAP).mac)
+        self.plug_in_time()
+
+    def test_no_waiting_where_no_udev_runs(self):
+        (self.run / 'control').unlink()
+        self.configure(udev_timeout=60)
+        self.plug_in_time()
+
+    def test_no_waiting_if_told_so(self):
+        self.configure(udev_timeout=0)
+        self.plug_in_time()
+
+    def test_no_waiting_for_a_tap_that_exists(self):
+        self.configure(udev_timeout=0)
+        self.plug()
+        self.configure(udev_timeout=60)
+        self.plug_in_time()

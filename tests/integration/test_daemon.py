@@ -1,0 +1,323 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Root for an unprivileged user: through sudo and through nova-rootwrap.
+
+What README.rst shows is what is installed here, in private mounts; only the
+user and the path of privsep-helper are others.
+"""
+
+import contextlib
+import os
+import pathlib
+import pwd
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+
+from oslo_privsep import capabilities
+from testtools import content
+
+from tests import base
+from tests import hosts
+from tests import os_vif_client
+
+CHECKOUT = pathlib.Path(base.__file__).parent.parent
+NOVA = CHECKOUT / '.venv/nova-33'
+BIN = pathlib.Path(sys.prefix) / 'bin'
+
+# As Debian 12 has it, but for the last directory and the host's log.
+SUDOERS = '''\
+Defaults env_reset, use_pty, !syslog
+Defaults secure_path="/usr/sbin:/usr/bin:/sbin:/bin:%s"
+@includedir /etc/sudoers.d
+''' % (NOVA / 'bin')
+# As in Debian's package nova-common.
+ROOTWRAP_SUDOERS = '''\
+nova ALL = (root) NOPASSWD: /usr/bin/nova-rootwrap /etc/nova/rootwrap.conf *
+'''
+
+# nova-compute up to 33, and from 34 on.
+EVENTLET = '''\
+import eventlet
+eventlet.monkey_patch()
+from tests import os_vif_client
+os_vif_client.main(eventlet.GreenPool(os_vif_client.VIFS).imap)
+'''
+THREADS = '''\
+from concurrent import futures
+from tests import os_vif_client
+os_vif_client.main(futures.ThreadPoolExecutor(os_vif_client.VIFS).map)
+'''
+
+#: Seconds until we call it a hang. A case takes one or two.
+PATIENCE = 60
+
+
+def readme_block(word):
+    """Return the one code block of README.rst that has this word."""
+    blocks = re.findall(r'^\.\. code-block:: .*\n\n((?:   .*\n|\n)+)',
+                        (CHECKOUT / 'README.rst').read_text(), re.MULTILINE)
+    block, = (block for block in blocks if word in block)
+    return textwrap.dedent(block)
+
+
+# A udev of this machine does not see the host of the test.
+NOVA_CONF = readme_block('[os_vif_tapmac]') + 'udev_timeout = 0\n'
+
+
+def status(pid):
+    """Return what the kernel says of a process, word by word."""
+    lines = pathlib.Path('/proc/%d/status' % pid).read_text().splitlines()
+    return {name: value.split() for name, value in (
+        line.split(':', 1) for line in lines)}
+
+
+class _UnprivilegedTestCase(base.FunctionalTestCase):
+    """A test whose /etc is its own, and that acts as the user nobody."""
+
+    def setUp(self):
+        super().setUp()
+        if not shutil.which('sudo'):
+            self.cannot_run('needs sudo: run tools/peers.sh')
+        self.user = pwd.getpwnam('nobody')
+        mounts = contextlib.ExitStack()
+        self.addCleanup(mounts.close)
+        mounts.enter_context(hosts.private_mounts())
+        self.addCleanup(self.end_processes)
+        for directory in CHECKOUT, sys.prefix, sys.base_prefix:
+            hosts.make_reachable(str(directory))
+        hosts.mount_copy('/etc', without=('nova', 'sudoers', 'sudoers.d'))
+        self.install('/etc/sudoers', SUDOERS)
+
+    def end_processes(self):
+        for pid in self.host.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def install(self, path, text):
+        """Write a file below /etc that our user can read."""
+        file = pathlib.Path(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        os.chown(file, 0, self.user.pw_gid)
+        file.chmod(0o440)
+
+    def install_sudoers(self, text):
+        """Write a line for nova, with our user and our paths."""
+        for old, new in (('nova ALL', '%s ALL' % self.user.pw_name),
+                         ('/usr/bin/privsep-helper', BIN / 'privsep-helper'),
+                         ('/usr/bin/nova-rootwrap',
+                          NOVA / 'bin/nova-rootwrap')):
+            text = text.replace(old, str(new))
+        self.install('/etc/sudoers.d/nova-tapmac', text)
+
+    def allow_as_in_readme(self):
+        said = subprocess.run(['sudo', '-V'], capture_output=True, text=True)
+        version = re.match(r'Sudo version (\d+)\.(\d+)\.(\d+)', said.stdout)
+        if not version or tuple(map(int, version.groups())) < (1, 9, 10):
+            self.cannot_run('needs sudo 1.9.10: regular expressions')
+        self.install_sudoers(readme_block('NOPASSWD'))
+
+    def as_user(self):
+        """Return what makes Popen run a command as the user.
+
+        The environment is what a service has: no TMPDIR, above all.
+        """
+        return {'user': self.user.pw_uid, 'group': self.user.pw_gid,
+                'extra_groups': [], 'cwd': CHECKOUT, 'text': True,
+                'env': {'PATH': '/usr/sbin:/usr/bin:/sbin:/bin',
+                        'LC_ALL': 'C', 'PYTHONWARNINGS': 'ignore'}}
+
+
+class DaemonTest(_UnprivilegedTestCase):
+    """Plugs of many VIFs at once, each of which may start the daemon."""
+
+    def setUp(self):
+        super().setUp()
+        # README.rst shows "create_bridge = false". The daemon refuses that if
+        # it has not read the same.
+        self.host.add(base.BRIDGE, 'bridge')
+        self.log = tempfile.TemporaryFile('w+')
+        self.addCleanup(self.log.close)
+        self.addOnException(lambda _: self.addDetail(
+            'log of the client', content.text_content(self.read_log())))
+
+    def read_log(self):
+        self.log.seek(0)
+        return self.log.read()
+
+    def wait_until_done(self, client):
+        """Wait for the client to say so, or to hang."""
+        ready = select.select([client.stdout], [], [], PATIENCE)[0]
+        self.assertTrue(ready, 'hangs')
+        self.assertEqual('done\n', client.stdout.readline())
+
+    def wait_until_alone(self):
+        """Wait for the daemon to notice that the client is gone."""
+        deadline = time.monotonic() + PATIENCE
+        while self.host.processes() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.assertEqual([], self.host.processes())
+
+    def check(self, script):
+        client = subprocess.Popen(
+            [sys.executable, '-c', script], **self.as_user(),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log)
+        self.addCleanup(client.__exit__, None, None, None)
+        self.addCleanup(client.kill)
+        vifs = [base.numbered_vif(number)
+                for number in range(os_vif_client.VIFS)]
+        self.wait_until_done(client)
+        self.assert_unprivileged(client.pid)
+        self.assert_one_daemon(client.pid)
+        for vif in vifs:
+            self.assert_finished(vif.vif_name,
+                                 mac='fe' + str(vif.address)[2:])
+        print(file=client.stdin, flush=True)
+        self.wait_until_done(client)
+        for vif in vifs:
+            self.assertIsNone(self.host.find(vif.vif_name))
+        client.communicate('\n', PATIENCE)
+        self.assertEqual(0, client.returncode)
+        self.wait_until_alone()
+
+    def assert_unprivileged(self, pid):
+        seen = status(pid)
+        self.assertEqual({str(self.user.pw_uid)}, set(seen['Uid']))
+        for capability_set in 'CapEff', 'CapPrm', 'CapAmb':
+            self.assertEqual(0, int(seen[capability_set][0], 16))
+
+    def assert_one_daemon(self, client):
+        daemon, = (pid for pid in self.host.processes() if pid != client)
+        command = pathlib.Path('/proc/%d/cmdline' % daemon).read_text()
+        words = command.rstrip('\0').split('\0')
+        self.assertEqual(
+            [str(BIN / 'privsep-helper'), '--config-file',
+             '/etc/nova/nova.conf', '--privsep_context',
+             'vif_plug_tapmac.privsep.vif_plug', '--privsep_sock_path'],
+            words[1:-1])
+        seen = status(daemon)
+        self.assertEqual({'0'}, set(seen['Uid']))
+        # oslo.privsep leaves the bounding set alone: it bounds what a program
+        # gets that the daemon runs, and ours runs none.
+        for capability_set, expected in (
+                ('CapEff', 1 << capabilities.CAP_NET_ADMIN),
+                ('CapPrm', 1 << capabilities.CAP_NET_ADMIN),
+                ('CapInh', 0), ('CapAmb', 0)):
+            self.assertEqual(expected, int(seen[capability_set][0], 16),
+                             capability_set)
+
+    def use_sudo(self):
+        """Do what README.rst says."""
+        self.install('/etc/nova/nova.conf', NOVA_CONF + readme_block(
+            'helper_command').replace('/usr/bin', str(BIN)))
+        self.allow_as_in_readme()
+
+    def use_rootwrap(self):
+        """Do what Nova's packages do, with Nova's own files."""
+        if not NOVA.exists():
+            self.cannot_run('needs Nova: run tools/peers.sh')
+        self.install('/etc/nova/nova.conf', NOVA_CONF)
+        for file in (NOVA / 'etc/nova/rootwrap.d').iterdir():
+            self.install('/etc/nova/rootwrap.d/' + file.name, file.read_text())
+        conf = (NOVA / 'etc/nova/rootwrap.conf').read_text()
+        self.install('/etc/nova/rootwrap.conf', re.sub(
+            '(?m)^exec_dirs=.*', 'exec_dirs=%s' % BIN, conf))
+        self.install_sudoers(ROOTWRAP_SUDOERS)
+
+    def test_sudo_eventlet(self):
+        self.use_sudo()
+        self.check(EVENTLET)
+
+    def test_sudo_threads(self):
+        self.use_sudo()
+        self.check(THREADS)
+
+    def test_rootwrap_eventlet(self):
+        self.use_rootwrap()
+        self.check(EVENTLET)
+
+    def test_rootwrap_threads(self):
+        self.use_rootwrap()
+        self.check(THREADS)
+
+
+class SudoersTest(_UnprivilegedTestCase):
+    """The line for sudoers in README.rst admits one command and no other."""
+
+    HELPER = str(BIN / 'privsep-helper')
+    ADMITTED = ('--config-file', '/etc/nova/nova.conf', '--privsep_context',
+                'vif_plug_tapmac.privsep.vif_plug', '--privsep_sock_path',
+                '/tmp/tmpab_12345/privsep.sock')
+
+    def setUp(self):
+        super().setUp()
+        self.install('/etc/nova/nova.conf', '')
+        self.allow_as_in_readme()
+
+    def run_sudo(self, *command):
+        """Return what is said of why this cannot be done."""
+        done = subprocess.run(
+            ['sudo', '-n', *command], **self.as_user(), timeout=PATIENCE,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.assertEqual(1, done.returncode, done.stdout)
+        return done.stdout
+
+    def assert_refused(self, arguments):
+        self.assertIn('sudo: a password is required',
+                      self.run_sudo(self.HELPER, *arguments))
+
+    def test_admits_its_command(self):
+        # The helper runs, and nobody listens.
+        self.assertIn('FileNotFoundError',
+                      self.run_sudo(self.HELPER, *self.ADMITTED))
+
+    def test_refuses_another_word(self):
+        for position, word in (
+                (1, '/tmp/nova.conf'),
+                (1, '/etc/nova/nova_conf'),
+                (3, 'vif_plug_ovs.privsep.vif_plug'),
+                (3, 'vif_plug_tapmac_privsep.vif_plug'),
+                (5, '/run/tmpa/privsep.sock'),
+                (5, '/tmp/tmpa/../x/privsep.sock'),
+                (5, '/tmp/tmpa /privsep.sock'),
+                (5, '/tmp/tmpa\n/privsep.sock'),
+                (5, '/tmp/tmpa/privsep.sock.x')):
+            changed = list(self.ADMITTED)
+            changed[position] = word
+            self.assert_refused(changed)
+
+    def test_refuses_more_and_fewer_words(self):
+        for more in (['--config-file', '/tmp/nova.conf'],
+                     ['--config-dir', '/tmp']):
+            for position in 0, 2, 4, 6:
+                changed = list(self.ADMITTED)
+                changed[position:position] = more
+                self.assert_refused(changed)
+        # A wildcard for the socket would take these for one path.
+        self.assert_refused([*self.ADMITTED[:5], '/tmp/tmpa', '--config-file',
+                             '/tmp/nova.conf/privsep.sock'])
+        self.assert_refused(self.ADMITTED[2:])
+        self.assert_refused([])
+
+    def test_refuses_options_in_the_environment(self):
+        # oslo.config would take this before what nova.conf says.
+        self.assertIn('not allowed to set', self.run_sudo(
+            'OS_VIF_PLUG_TAPMAC_PRIVILEGED__CAPABILITIES=21', self.HELPER,
+            *self.ADMITTED))

@@ -1,0 +1,51 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What nova-compute does around plug, in a process of its own.
+
+The test that starts it chooses the user, and eventlet or native threads.
+"""
+
+import sys
+import typing
+
+import os_vif
+from oslo_config import cfg
+from oslo_log import log as logging
+from oslo_privsep import priv_context
+
+from tests import base
+
+#: How many VIFs are plugged at once.
+VIFS = 16
+
+
+def main(
+    concurrently: typing.Callable[..., typing.Iterable[typing.Any]],
+) -> None:
+    """Plug all VIFs at once; unplug them when a line comes in.
+
+    :param concurrently: a "map" that makes all calls at the same time
+    """
+    logging.register_options(cfg.CONF)
+    cfg.CONF.set_default('use_stderr', True)
+    cfg.CONF([], project='nova', default_config_files=['/etc/nova/nova.conf'])
+    logging.setup(cfg.CONF, 'nova')
+    # The order of nova.cmd.compute.main; this is its default root helper.
+    priv_context.init(
+        root_helper=['sudo', 'nova-rootwrap', '/etc/nova/rootwrap.conf'])
+    os_vif.initialize()
+    vifs = [base.numbered_vif(number) for number in range(VIFS)]
+    for call in os_vif.plug, os_vif.unplug:
+        list(concurrently(call, vifs, [base.INSTANCE] * VIFS))
+        print('done', flush=True)
+        sys.stdin.readline()

@@ -114,6 +114,16 @@ class RestartTest(base.FunctionalTestCase):
         self.assert_nothing_is_lost()
         self.assertEqual(self.before, self.host.state()[:2])
 
+    def test_plugged_again_after_the_configuration_changed(self):
+        # None is as it should be now; idle, each would be made anew.
+        self.configure(multiqueue=True)
+        for vif in self.vifs:
+            self.plug(vif)
+        self.assert_nothing_is_lost()
+        self.assertEqual(self.before, self.host.state()[:2])
+        self.assertEqual(_GUESTS, self.logs.output.count(
+            'is used by a guest, and wrong'))
+
     def test_control(self):
         # Less than a plug anew would do: the port leaves and comes back.
         master = self.host.link(base.BRIDGE).index

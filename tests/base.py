@@ -72,9 +72,9 @@ def make_port(**fields: typing.Any) -> desired.TapPort:
     """Return a valid TapPort, but for the fields given."""
     values = dict(
         {'vif_id': VIF_ID, 'name': TAP, 'bridge': BRIDGE,
-         'guest_mac': GUEST_MAC, 'mtu': 1500, 'owner': 0,
-         'multi_queue': False, 'create_bridge': True, 'link_group': 29793,
-         'bridge_group': 29794}, **fields)
+         'guest_mac': GUEST_MAC, 'mtu': 1500, 'create_tap': True,
+         'owner': 0, 'multi_queue': False, 'create_bridge': True,
+         'link_group': 29793, 'bridge_group': 29794}, **fields)
     return desired.TapPort(**values)
 
 

@@ -35,8 +35,13 @@ from vif_plug_tapmac import mac
 _DEVICE_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.-]{0,14}\Z')
 # Directories of /proc/sys/net/ipv4/conf, not interfaces.
 _RESERVED_NAMES = ('all', 'default')
+#: The port profile of an Open vSwitch VIF says so where Neutron's tapmac
+#: driver bound it: Nova has no other words for a TAP that os-vif makes.
+_DATAPATH_TYPE = 'tapmac'
 _UUID = re.compile(r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z')
 
+#: Names of other plugins that Nova knows, and tapmac can answer for.
+CLAIMABLE = ('ovs', 'linux_bridge')
 #: Limits of a TAP's MTU in bytes. Source: drivers/net/tun.c, MIN_MTU and
 #: MAX_MTU less the Ethernet header.
 TAP_MTU_MIN, TAP_MTU_MAX = 68, 65521
@@ -121,7 +126,7 @@ class TapIdentity(_Fields):
         :raises InvalidVif: the class of the VIF is not one we plug, or a
             field is unset or wrong
         """
-        _require_vif_bridge(vif)
+        _require_ours(vif)
         return cls(vif_id=_vif_id(vif), name=_field(vif, 'vif_name'))
 
 
@@ -135,6 +140,8 @@ class TapPort(_Fields):
     :param guest_mac: MAC of the guest's NIC, as :func:`mac.parse` returns it
     :param mtu: in bytes, 68 to 65521; None leaves the kernel's default on
         what is made and does not touch what exists
+    :param create_tap: whether we make the TAP; if not, libvirt will, on a
+        bridge that we have ready, and we only mend what we find
     :param owner: uid of the one user who may attach to the TAP
     :param multi_queue: whether the guest's NIC has more than one queue
     :param create_bridge: whether a missing bridge may be made
@@ -145,6 +152,7 @@ class TapPort(_Fields):
     bridge: str
     guest_mac: str
     mtu: int | None
+    create_tap: bool
     owner: int
     multi_queue: bool
     create_bridge: bool
@@ -165,7 +173,7 @@ class TapPort(_Fields):
                                LINK_GROUP_MIN, LINK_GROUP_MAX)
         self._require(self.link_group != self.bridge_group,
                       'TAPs and bridges share link group %s' % self.link_group)
-        for field in ('multi_queue', 'create_bridge'):
+        for field in ('create_tap', 'multi_queue', 'create_bridge'):
             self._require(isinstance(getattr(self, field), bool),
                           '%s is not a boolean' % field)
 
@@ -214,24 +222,38 @@ class TapPort(_Fields):
 
     @classmethod
     def from_vif(cls, vif: vif_objects.VIFBase,
-                 config: cfg.ConfigOpts.GroupAttr) -> 'TapPort':
+                 config: cfg.ConfigOpts.GroupAttr,
+                 multi_queue: bool | None = None) -> 'TapPort':
         """Return what a VIF and the configuration ask for.
 
-        :param vif: a VIFBridge; its bridge is ``bridge_name``, else
+        :param vif: a VIFBridge, or a VIFOpenVSwitch that
+            :func:`is_bound_by_tapmac`; its bridge is ``bridge_name``, else
             ``network.bridge``
         :param config: the ``[os_vif_tapmac]`` group
+        :param multi_queue: whether the guest's NIC has more than one queue;
+            None if the caller does not know. Then the port profile says so,
+            else the configuration.
         :raises InvalidVif: the class of the VIF is not one we plug, or a
             field is unset or wrong
-        :raises InvalidConfig: an option has a value that cannot work here
+        :raises InvalidConfig: an option has a value that cannot work here, or
+            the VIF needs one that is not set
         """
-        _require_vif_bridge(vif)
+        _require_ours(vif)
+        _require_claim(vif, config)
+        fields = config_fields(config)
+        if multi_queue is None:
+            multi_queue = _get(_get(vif, 'port_profile'), 'multiqueue')
+        if multi_queue is not None:
+            fields['multi_queue'] = multi_queue
         return cls(
             vif_id=_vif_id(vif),
             name=_field(vif, 'vif_name'),
             bridge=_bridge_name(vif),
             guest_mac=str(_field(vif, 'address')).lower(),
             mtu=_get(_get(vif, 'network'), 'mtu'),
-            **config_fields(config))
+            create_tap=(_get(vif, 'plugin') != 'linux_bridge'
+                        or config.nova_managed_tap),
+            **fields)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -282,12 +304,36 @@ def config_fields(
             'bridge_group': config.bridge_group}
 
 
-def _require_vif_bridge(vif: vif_objects.VIFBase) -> None:
-    if not isinstance(vif, vif_objects.VIFBridge):
+def is_bound_by_tapmac(vif: vif_objects.VIFBase) -> bool:
+    """Return whether this Open vSwitch VIF is a TAP on a bridge in disguise.
+
+    So it is if its port profile has ``create_tap`` and the datapath type
+    ``tapmac``. Any other is Open vSwitch's.
+    """
+    profile = _get(vif, 'port_profile')
+    return (isinstance(vif, vif_objects.VIFOpenVSwitch)
+            and _get(profile, 'create_tap') is True
+            and _get(profile, 'datapath_type') == _DATAPATH_TYPE)
+
+
+def _require_ours(vif: vif_objects.VIFBase) -> None:
+    if not isinstance(vif, vif_objects.VIFBridge) and not is_bound_by_tapmac(
+            vif):
         raise exception.InvalidVif(
-            vif=_vif_label(vif),
-            reason='tapmac plugs VIFBridge only, and this is a %s'
-            % type(vif).__name__)
+            vif=vif_label(vif),
+            reason='tapmac plugs VIFBridge, and VIFOpenVSwitch whose port '
+                   'profile has create_tap and datapath_type %s, and this is '
+                   'a %s' % (_DATAPATH_TYPE, type(vif).__name__))
+
+
+def _require_claim(vif: vif_objects.VIFBase,
+                   config: cfg.ConfigOpts.GroupAttr) -> None:
+    plugin = _get(vif, 'plugin')
+    if plugin in CLAIMABLE and plugin not in config.claim_plugins:
+        raise exception.InvalidConfig(
+            option='claim_plugins', value=','.join(config.claim_plugins),
+            reason='VIF %s names the plugin %s, for which tapmac answers only '
+                   'if it is in this list' % (vif_label(vif), plugin))
 
 
 def _get(versioned_object: typing.Any, field: str) -> typing.Any:
@@ -305,7 +351,7 @@ def _field(vif: vif_objects.VIFBase, field: str) -> typing.Any:
     value = _get(vif, field)
     if value is None:
         raise exception.InvalidVif(
-            vif=_vif_label(vif), reason='its %s is not set' % field)
+            vif=vif_label(vif), reason='its %s is not set' % field)
     return value
 
 
@@ -314,7 +360,8 @@ def _vif_id(vif: vif_objects.VIFBase) -> str:
     return '(without id)' if vif_id is None else str(vif_id).lower()
 
 
-def _vif_label(vif: vif_objects.VIFBase) -> str:
+def vif_label(vif: vif_objects.VIFBase) -> str:
+    """Return how errors shall call a VIF, whatever is unset."""
     return _label(_vif_id(vif), _get(vif, 'vif_name') or '(without vif_name)')
 
 
@@ -327,7 +374,7 @@ def _bridge_name(vif: vif_objects.VIFBase) -> typing.Any:
             or _get(_get(vif, 'network'), 'bridge'))
     if name is None:
         raise exception.InvalidVif(
-            vif=_vif_label(vif),
+            vif=vif_label(vif),
             reason='neither bridge_name nor network.bridge is set')
     return name
 

@@ -15,6 +15,7 @@
 import copy
 
 from oslo_config import cfg
+from oslo_config import types
 
 from vif_plug_tapmac import desired
 
@@ -37,6 +38,26 @@ TAPMAC_OPTS = [
              'they need them (VIFBridge). A TAP opens in the queue mode it '
              'was made with and in no other, so switch this on if, and only '
              'if, every guest of this host asks for more than one queue.'),
+    cfg.ListOpt(
+        'claim_plugins',
+        item_type=types.String(choices=desired.CLAIMABLE),
+        default=[],
+        help='The os-vif plugins that tapmac answers for beside its own, '
+             'because Nova names no others. ovs, for ports that the Neutron '
+             'mechanism driver tapmac binds (Nova 33 or newer): all other '
+             'VIFs of ovs go to os-vif\'s own plugin as before. linux_bridge, '
+             'for ports of the binding type bridge (Nova 33 or older). Empty, '
+             'so that nothing changes because tapmac is installed.'),
+    cfg.BoolOpt(
+        'nova_managed_tap',
+        default=False,
+        help='For VIFs of linux_bridge: make the TAP before the guest starts, '
+             'and have Nova tell libvirt so (type ethernet, managed no). '
+             'Otherwise libvirt makes the TAP, and tapmac the bridge only. '
+             'Needs linux_bridge in claim_plugins, and Nova 33 or older. '
+             'Switch it on on all hosts between which guests migrate live '
+             'before any guest does; guests that run get it at their next '
+             'hard reboot.'),
     cfg.BoolOpt(
         'create_bridge',
         default=True,

@@ -17,7 +17,9 @@ from os_vif.objects import instance_info as instance_objects
 from os_vif.objects import vif as vif_objects
 from os_vif import plugin
 
+from vif_plug_tapmac import claim
 from vif_plug_tapmac import desired
+from vif_plug_tapmac import nova_driver
 from vif_plug_tapmac import opts
 from vif_plug_tapmac import privileged
 
@@ -26,6 +28,19 @@ class TapMacPlugin(plugin.PluginBase):
     """Owns the whole TAP of a guest on a Linux bridge."""
 
     CONFIG_OPTS = opts.TAPMAC_OPTS
+
+    @classmethod
+    def load(cls, plugin_name: str) -> 'TapMacPlugin':
+        """Return the plugin; answer for others, too, if so configured.
+
+        :raises InvalidConfig: what is configured does not go with this Nova
+            or os-vif; nova-compute then does not start
+        """
+        tapmac: TapMacPlugin = super().load(plugin_name)
+        claim.take_over(tapmac.config.claim_plugins, tapmac)
+        if tapmac.config.nova_managed_tap:
+            nova_driver.leave_taps_to_us(tapmac.config)
+        return tapmac
 
     def describe(self) -> host_info.HostPluginInfo:
         """Return which VIFs we plug: VIFBridge 1.0."""
@@ -49,7 +64,8 @@ class TapMacPlugin(plugin.PluginBase):
         :raises TapMacError: see :mod:`vif_plug_tapmac.exception`; nothing
             half-made is left
         """
-        port = desired.TapPort.from_vif(vif, self.config)
+        port = desired.TapPort.from_vif(vif, self.config,
+                                        nova_driver.multi_queue())
         privileged.ensure_port(port.to_fields())
 
     def unplug(self, vif: vif_objects.VIFBase,

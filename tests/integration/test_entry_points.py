@@ -45,8 +45,8 @@ class EntryPointTest(base.TestCase):
             default = opt.default
             if isinstance(default, list):
                 default = ','.join(default)
-            self.assertIn('\n#%s = %s\n' % (
-                opt.name, str(default).lower()), printed)
+            line = '#%s = %s' % (opt.name, str(default).lower())
+            self.assertIn('\n%s\n' % line.rstrip(), printed)
         self.assertIn('Minimum value: 1\n', printed)
         self.assertIn('Maximum value: 2147483647\n', printed)
 

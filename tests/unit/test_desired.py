@@ -35,6 +35,7 @@ BAD = {
                   '01:00:00:00:00:00', '00:00:00:00:00:00', 'fa:16'],
     'mtu': [67, 65522, -1, 1500.0, '1500', True],
     'owner': [None, -1, 2 ** 32 - 1, 'root', 0.0, False],
+    'create_tap': [None, 0, 1, 'no'],
     'multi_queue': [None, 0, 1, 'no'],
     'create_bridge': [None, 0, 1, 'no'],
     'link_group': [None, 0, -1, 2 ** 31, '1', True, GOOD.bridge_group],

@@ -30,7 +30,8 @@ class OptsTest(base.TestCase):
 
     def test_defaults(self):
         self.assertEqual(
-            {'owner': 'root', 'multiqueue': False, 'create_bridge': True,
+            {'owner': 'root', 'multiqueue': False, 'claim_plugins': [],
+             'nova_managed_tap': False, 'create_bridge': True,
              'link_group': 29793, 'bridge_group': 29794,
              'allowed_bridges': ['*'], 'udev_timeout': 5.0},
             {opt.name: self.options[opt.name] for opt in opts.TAPMAC_OPTS})
@@ -39,6 +40,10 @@ class OptsTest(base.TestCase):
         for name in ('link_group', 'bridge_group'):
             for value in (0, -1, 2 ** 31):
                 self.assertRaises(ValueError, self.configure, **{name: value})
+
+    def test_only_known_plugins_can_be_claimed(self):
+        self.configure(claim_plugins=['linux_bridge', 'ovs'])
+        self.assertRaises(ValueError, self.configure, claim_plugins=['noop'])
 
     def test_udev_timeout_is_not_negative(self):
         self.configure(udev_timeout=0)

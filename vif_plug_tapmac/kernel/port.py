@@ -94,7 +94,9 @@ def _ensure_once(netlink: nl.Netlink, port: desired.TapPort,
         return
     limits.require_bridge(port)
     try:
-        if found is None:
+        if found is None and not port.create_tap:
+            bridge.ensure(netlink, port, bridge.find(netlink, port))
+        elif found is None:
             _make(netlink, port, limits)
         else:
             _reuse(netlink, port, limits, found)
@@ -184,7 +186,7 @@ def _make(netlink: nl.Netlink, port: desired.TapPort, limits: desired.Limits,
         undo.callback(_discard, netlink, link)
         _require_sole_user(port, link)
         tap_mark = mark.TapMark(port.vif_id, port.guest_mac, int(time.time()))
-        wanted = dict(_ours(port, tap_mark), name=port.name)
+        wanted = dict(_wanted(port, tap_mark), name=port.name)
         on_bridge = bridge.ensure(netlink, port, found_bridge)
         if instead_of is not None:
             netlink.delete(instead_of)
@@ -250,9 +252,7 @@ def _keep(netlink: nl.Netlink, port: desired.TapPort, limits: desired.Limits,
                   'reboot the instance, or detach and attach the interface.',
                   port.name, '; '.join(faults))
         return
-    wanted: dict[str, typing.Any] = {'up': True}
-    if found_mark is not None:
-        wanted = _ours(port, found_mark)
+    wanted = _wanted(port, found_mark)
     if port.mtu is not None:
         wanted['mtu'] = max(port.mtu, found.mtu)
         if wanted['mtu'] != port.mtu:
@@ -270,7 +270,10 @@ def _keep(netlink: nl.Netlink, port: desired.TapPort, limits: desired.Limits,
 
 def _reuse(netlink: nl.Netlink, port: desired.TapPort, limits: desired.Limits,
            found: nl.Link) -> None:
-    """Mend an idle TAP if it is ours, else make it anew or refuse."""
+    """Mend an idle TAP, make it anew or refuse.
+
+    One that libvirt is to make is in libvirt's way if it is wrong, and goes.
+    """
     found_mark = mark.TapMark.parse(found.alias)
     if found_mark is None and not port.has_nova_name:
         raise exception.DeviceConflict(
@@ -286,13 +289,18 @@ def _reuse(netlink: nl.Netlink, port: desired.TapPort, limits: desired.Limits,
             remedy='unplug that VIF first, or give one of the two another '
                    'name')
     faults = _faults(netlink, port, found, found_mark)
-    if found_mark is None or faults:
+    if port.create_tap and (found_mark is None or faults):
         LOG.info('%s is made anew: %s', port.name,
                  '; '.join(faults) or 'tapmac did not make it')
         _make(netlink, port, limits, instead_of=found)
-    else:
-        on_bridge = bridge.ensure(netlink, port, bridge.find(netlink, port))
-        _converge(netlink, port, on_bridge, found, _ours(port, found_mark))
+        return
+    on_bridge = bridge.ensure(netlink, port, bridge.find(netlink, port))
+    if found_mark is not None and faults:
+        netlink.delete(found)
+        LOG.info('%s is removed, and libvirt makes it anew: %s', port.name,
+                 '; '.join(faults))
+        return
+    _converge(netlink, port, on_bridge, found, _wanted(port, found_mark))
 
 
 def _faults(netlink: nl.Netlink, port: desired.TapPort, found: nl.Link,
@@ -312,18 +320,19 @@ def _faults(netlink: nl.Netlink, port: desired.TapPort, found: nl.Link,
     return faults
 
 
-def _ours(port: desired.TapPort,
-          tap_mark: mark.TapMark) -> dict[str, typing.Any]:
-    """Return the fields of a TAP of ours, but for MAC and master."""
-    wanted: dict[str, typing.Any] = {
-        'group': port.link_group,
-        'alias': str(mark.TapMark(port.vif_id, port.guest_mac,
-                                  tap_mark.made)),
-        'addr_gen_mode': nl.ADDR_GEN_NONE,
-        'up': True,
-    }
+def _wanted(port: desired.TapPort,
+            tap_mark: mark.TapMark | None) -> dict[str, typing.Any]:
+    """Return the fields that a TAP shall have, but for MAC and master.
+
+    :param tap_mark: None if tapmac did not make it: it stays without mark
+    """
+    wanted: dict[str, typing.Any] = {'up': True}
     if port.mtu is not None:
         wanted['mtu'] = port.mtu
+    if tap_mark is not None:
+        alias = mark.TapMark(port.vif_id, port.guest_mac, tap_mark.made)
+        wanted.update(group=port.link_group, alias=str(alias),
+                      addr_gen_mode=nl.ADDR_GEN_NONE)
     return wanted
 
 

@@ -1,0 +1,154 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Having Nova's libvirt driver leave the TAPs of linux_bridge to us.
+
+Nova up to 33 tells libvirt to make the TAP of a VIFBridge. From 9.0 on libvirt
+refuses one that exists, unless the domain says ``type='ethernet'`` and
+``managed='no'``. And Nova tells os-vif nothing about queues, while a TAP opens
+in the queue mode it was made with and in no other. Nova has no option for
+either, so two methods of its VIF driver are wrapped: the one that writes the
+domain's interface, and the one that calls os-vif.
+"""
+
+import collections.abc
+import contextvars
+import functools
+import inspect
+import typing
+
+from os_vif.objects import vif as vif_objects
+from oslo_config import cfg
+
+from vif_plug_tapmac import exception
+
+#: The methods of Nova that we wrap or call, and their parameters.
+#: Source: nova/virt/libvirt/vif.py, LibvirtGenericVIFDriver (31.3 to 33.0)
+_METHODS = {
+    '_set_config_VIFBridge': ('self', 'instance', 'vif', 'conf'),
+    '_set_config_VIFGeneric': ('self', 'instance', 'vif', 'conf'),
+    '_plug_os_vif': ('self', 'instance', 'vif'),
+    'get_base_config': ('self', 'instance', 'mac', 'image_meta', 'flavor',
+                        'virt_type', 'vnic_type'),
+}
+
+_multi_queue: contextvars.ContextVar[bool | None] = contextvars.ContextVar(
+    'multi_queue', default=None)
+
+
+def multi_queue() -> bool | None:
+    """Return whether the VIF that Nova plugs just now has several queues.
+
+    None if it is not Nova that plugs, or Nova was not wrapped.
+    """
+    return _multi_queue.get()
+
+
+def leave_taps_to_us(config: cfg.ConfigOpts.GroupAttr) -> None:
+    """Wrap Nova's VIF driver in this process; again: nothing changes.
+
+    Concerns VIFBridge of the plugin linux_bridge only; the hybrid ones of
+    other plugins stay as they are.
+
+    :param config: the ``[os_vif_tapmac]`` group
+    :raises InvalidConfig: linux_bridge is not claimed, or this Nova is none
+        that we know how to wrap; nothing was wrapped then
+    """
+    if 'linux_bridge' not in config.claim_plugins:
+        raise _invalid('it needs linux_bridge in claim_plugins')
+    driver = _find_driver()
+    for name, wrap in (('_set_config_VIFBridge', _wrap_set_config),
+                       ('_plug_os_vif', _wrap_plug)):
+        original = getattr(driver, name)
+        if not hasattr(original, '__wrapped__'):
+            setattr(driver, name, functools.wraps(original)(wrap(original)))
+
+
+def _invalid(reason: str) -> exception.InvalidConfig:
+    return exception.InvalidConfig(
+        option='nova_managed_tap', value=True, reason=reason)
+
+
+def _find_driver() -> typing.Any:
+    """Return the class of Nova's VIF driver, found to be as we know it."""
+    try:
+        from nova import version
+        from nova.virt.libvirt import config as libvirt_config
+        from nova.virt.libvirt import vif as libvirt_vif
+        driver = libvirt_vif.LibvirtGenericVIFDriver
+    except (ImportError, AttributeError) as error:
+        raise _invalid('the libvirt driver of Nova cannot be found here (%s); '
+                       'switch this option off' % error)
+    nova = 'Nova %s' % version.version_string()
+    if int(version.version_string().split('.')[0]) >= 34:
+        raise _invalid('%s has no VIFs of linux_bridge any more; switch this '
+                       'option off, and bind ports for ovs' % nova)
+    for name, parameters in _METHODS.items():
+        method = inspect.unwrap(getattr(driver, name, _absent))
+        if tuple(inspect.signature(method).parameters) != parameters:
+            raise _invalid(
+                '%s is none that tapmac knows how to have leave TAPs to it: '
+                '%s.%s does not have the parameters %s; switch this option '
+                'off' % (nova, driver.__name__, name, ', '.join(parameters)))
+    if not hasattr(libvirt_config.LibvirtConfigGuestInterface(), 'managed'):
+        raise _invalid('%s cannot tell libvirt to leave TAPs alone; switch '
+                       'this option off' % nova)
+    return driver
+
+
+def _absent() -> None:
+    """Stand for a method that is missing: it has no parameters."""
+
+
+def _is_ours(vif: typing.Any) -> bool:
+    return (vif.plugin == 'linux_bridge'
+            and isinstance(vif, vif_objects.VIFBridge))
+
+
+def _wrap_set_config(
+    original: collections.abc.Callable[..., None],
+) -> collections.abc.Callable[..., None]:
+    def set_config(self: typing.Any, instance: typing.Any, vif: typing.Any,
+                   conf: typing.Any) -> None:
+        if not _is_ours(vif):
+            return original(self, instance, vif, conf)
+        self._set_config_VIFGeneric(instance, vif, conf)
+        conf.managed = 'no'
+        # The image that a guest is rescued with may ask for other queues than
+        # its own, and its TAP is not made anew for that.
+        conf.vhost_queues = _queues(self, instance, vif)
+        return None
+    return set_config
+
+
+def _wrap_plug(
+    original: collections.abc.Callable[..., None],
+) -> collections.abc.Callable[..., None]:
+    def plug(self: typing.Any, instance: typing.Any, vif: typing.Any) -> None:
+        if not _is_ours(vif):
+            return original(self, instance, vif)
+        token = _multi_queue.set((_queues(self, instance, vif) or 1) > 1)
+        try:
+            return original(self, instance, vif)
+        finally:
+            _multi_queue.reset(token)
+    return plug
+
+
+def _queues(driver: typing.Any, instance: typing.Any,
+            vif: typing.Any) -> int | None:
+    """Return the number of queues that Nova asks libvirt for, None: one."""
+    base: typing.Any = driver.get_base_config(
+        instance, vif.address, instance.image_meta, instance.flavor,
+        cfg.CONF.libvirt.virt_type, 'normal')
+    queues: int | None = base.vhost_queues
+    return queues

@@ -54,8 +54,12 @@ UNSET = object()
 
 
 def make_vif(**fields: typing.Any) -> vif_objects.VIFBridge:
-    """Return a valid VIFBridge, but for the fields given."""
+    """Return a valid VIFBridge, but for the fields given.
+
+    :param cls: another class of VIF, of which only the common fields are set
+    """
     mtu = fields.pop('mtu', 1500)
+    cls = fields.pop('cls', vif_objects.VIFBridge)
     net = {'id': '5d6a7b8c-0000-4000-8000-000000000000', 'mtu': mtu}
     values = dict(
         {'id': VIF_ID, 'plugin': 'tapmac', 'vif_name': TAP,
@@ -63,9 +67,9 @@ def make_vif(**fields: typing.Any) -> vif_objects.VIFBridge:
          'network': network.Network(**{
              field: value for field, value in net.items()
              if value is not UNSET})}, **fields)
-    return vif_objects.VIFBridge(**{
+    return cls(**{
         field: value for field, value in values.items()
-        if value is not UNSET})
+        if value is not UNSET and field in cls.fields})
 
 
 def make_port(**fields: typing.Any) -> desired.TapPort:

@@ -101,8 +101,9 @@ _proper = {
         'vnet0000-0000-4000-8000-000000000000', base.VIF_ID.upper(), '')),
     'name': _names, 'bridge': _names, 'guest_mac': _macs,
     'mtu': _numbers | st.none(), 'owner': _numbers,
-    'create_tap': st.booleans(), 'multi_queue': st.booleans(), 'create_bridge': st.booleans(),
-    'link_group': _numbers, 'bridge_group': _numbers}
+    'create_tap': st.booleans(), 'multi_queue': st.booleans(),
+    'create_bridge': st.booleans(), 'link_group': _numbers,
+    'bridge_group': _numbers}
 
 
 @st.composite

@@ -41,6 +41,9 @@ _METHODS = {
                         'virt_type', 'vnic_type'),
 }
 
+# Tells our wrappers from others': Nova's profiler has some.
+_MARK = '_wrapped_by_tapmac'
+
 _multi_queue: contextvars.ContextVar[bool | None] = contextvars.ContextVar(
     'multi_queue', default=None)
 
@@ -60,17 +63,16 @@ def leave_taps_to_us(config: cfg.ConfigOpts.GroupAttr) -> None:
     other plugins stay as they are.
 
     :param config: the ``[os_vif_tapmac]`` group
-    :raises InvalidConfig: linux_bridge is not claimed, or this Nova is none
-        that we know how to wrap; nothing was wrapped then
+    :raises InvalidConfig: as :func:`require_nova`; nothing was wrapped then
     """
-    if 'linux_bridge' not in config.claim_plugins:
-        raise _invalid('it needs linux_bridge in claim_plugins')
-    driver = _find_driver()
+    driver = require_nova(config)
     for name, wrap in (('_set_config_VIFBridge', _wrap_set_config),
                        ('_plug_os_vif', _wrap_plug)):
         original = getattr(driver, name)
-        if not hasattr(original, '__wrapped__'):
-            setattr(driver, name, functools.wraps(original)(wrap(original)))
+        if not hasattr(original, _MARK):
+            wrapper = functools.wraps(original)(wrap(original))
+            setattr(wrapper, _MARK, True)
+            setattr(driver, name, wrapper)
 
 
 def _invalid(reason: str) -> exception.InvalidConfig:
@@ -78,8 +80,15 @@ def _invalid(reason: str) -> exception.InvalidConfig:
         option='nova_managed_tap', value=True, reason=reason)
 
 
-def _find_driver() -> typing.Any:
-    """Return the class of Nova's VIF driver, found to be as we know it."""
+def require_nova(config: cfg.ConfigOpts.GroupAttr) -> typing.Any:
+    """Return the class of Nova's VIF driver, found to be as we know it.
+
+    :param config: the ``[os_vif_tapmac]`` group
+    :raises InvalidConfig: linux_bridge is not claimed, or this Nova is none
+        that we know how to wrap
+    """
+    if 'linux_bridge' not in config.claim_plugins:
+        raise _invalid('it needs linux_bridge in claim_plugins')
     try:
         from nova import version
         from nova.virt.libvirt import config as libvirt_config

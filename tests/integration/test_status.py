@@ -40,9 +40,10 @@ class StatusTest(base.TestCase):
             for check in json.loads(done.stdout)['checks']
             if check['result'] != 0}
 
-    def assert_finds(self, check, *words, nova_conf='', **environment):
+    def assert_finds(self, check, *words, nova_conf='', status=2,
+                     **environment):
         returncode, found = self.check(nova_conf, **environment)
-        self.assertEqual((2, [check]), (returncode, list(found)))
+        self.assertEqual((status, [check]), (returncode, list(found)))
         for word in words:
             self.assertIn(word, found[check])
 
@@ -64,14 +65,47 @@ class StatusTest(base.TestCase):
                           nova_conf='link_group = 0')
 
     def test_two_distributions_of_one_name(self):
-        rival = self.directory / 'rival-1.0.dist-info'
-        rival.mkdir()
-        (rival / 'METADATA').write_text('Name: rival\nVersion: 1.0\n')
+        rival = self.add_distribution('rival', '1.0')
         (rival / 'entry_points.txt').write_text(
             '[os_vif]\ntapmac = rival:Plugin\n')
         self.assert_finds('os-vif plugin', 'rival:Plugin',
                           'vif_plug_tapmac.plugin:TapMacPlugin',
                           PYTHONPATH=str(self.directory))
+
+    def add_distribution(self, name, version):
+        """Have a package, but nothing in it, in PYTHONPATH."""
+        found = self.directory / ('%s-%s.dist-info' % (name, version))
+        found.mkdir()
+        (found / 'METADATA').write_text(
+            'Name: %s\nVersion: %s\n' % (name, version))
+        return found
+
+    def assert_finds_routes(self, nova, nova_conf, *words, status=1):
+        self.add_distribution('nova', nova)
+        self.assert_finds('Routes from Nova', *words, status=status,
+                          nova_conf=nova_conf, PYTHONPATH=str(self.directory))
+
+    def test_nova_that_never_calls_us(self):
+        self.assert_finds_routes('34.0.0', '', 'claim_plugins is empty')
+
+    def test_claims_that_this_nova_does_not_know(self):
+        self.assert_finds_routes('34.0.0', 'claim_plugins = linux_bridge',
+                                 'linux_bridge', 'Nova 34')
+
+    def test_claim_that_comes_too_early(self):
+        self.assert_finds_routes('32.1.0', 'claim_plugins = ovs', 'ovs',
+                                 'Nova 32')
+
+    def test_right_claims(self):
+        self.add_distribution('nova', '33.0.2')
+        self.assertEqual((0, {}), self.check(
+            'claim_plugins = ovs,linux_bridge',
+            PYTHONPATH=str(self.directory)))
+
+    def test_nova_that_cannot_be_wrapped(self):
+        self.assert_finds_routes(
+            '33.0.2', 'claim_plugins = linux_bridge\nnova_managed_tap = true',
+            'nova_managed_tap', 'switch this option off', status=2)
 
     def test_no_tun_device(self):
         missing = hosts.missing_privilege()

@@ -1,0 +1,32 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""README.rst is what the package index shows, so it must be valid."""
+
+import io
+import pathlib
+
+from docutils import core
+
+from tests import base
+
+README = pathlib.Path(base.__file__).parent.parent / 'README.rst'
+
+
+class ReadmeTest(base.TestCase):
+
+    def test_has_no_warnings(self):
+        warnings = io.StringIO()
+        core.publish_string(
+            README.read_text(), writer_name='null', settings_overrides={
+                'warning_stream': warnings, 'syntax_highlight': 'none'})
+        self.assertEqual('', warnings.getvalue())

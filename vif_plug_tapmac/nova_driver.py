@@ -133,8 +133,11 @@ def _wrap_set_config(
         self._set_config_VIFGeneric(instance, vif, conf)
         conf.managed = 'no'
         # The image that a guest is rescued with may ask for other queues than
-        # its own, and its TAP is not made anew for that.
-        conf.vhost_queues = _queues(self, instance, vif)
+        # its own, and its TAP is not made anew for that. Without a driver no
+        # queues get into the domain.
+        own = _own_config(self, instance, vif)
+        conf.driver_name = own.driver_name
+        conf.vhost_queues = own.vhost_queues
         return None
     return set_config
 
@@ -145,7 +148,8 @@ def _wrap_plug(
     def plug(self: typing.Any, instance: typing.Any, vif: typing.Any) -> None:
         if not _is_ours(vif):
             return original(self, instance, vif)
-        token = _multi_queue.set((_queues(self, instance, vif) or 1) > 1)
+        queues = _own_config(self, instance, vif).vhost_queues
+        token = _multi_queue.set((queues or 1) > 1)
         try:
             return original(self, instance, vif)
         finally:
@@ -153,11 +157,12 @@ def _wrap_plug(
     return plug
 
 
-def _queues(driver: typing.Any, instance: typing.Any,
-            vif: typing.Any) -> int | None:
-    """Return the number of queues that Nova asks libvirt for, None: one."""
-    base: typing.Any = driver.get_base_config(
+def _own_config(driver: typing.Any, instance: typing.Any,
+                vif: typing.Any) -> typing.Any:
+    """Return what Nova asks libvirt for if the guest boots its own image.
+
+    Its ``vhost_queues`` is the number of queues, None if it is not said: one.
+    """
+    return driver.get_base_config(
         instance, vif.address, instance.image_meta, instance.flavor,
         cfg.CONF.libvirt.virt_type, 'normal')
-    queues: int | None = base.vhost_queues
-    return queues

@@ -1,16 +1,21 @@
 #!/bin/sh
-# Set up what some tests run against: Nova, sudo and udev. Their tests need
-# root, so there is nothing to do for anybody else.
+# Set up what some tests run against: os-vif alone, and, for root only, because
+# their tests need it, Nova, sudo and udev.
 set -eu
 cd "$(dirname "$0")/.."
 . tools/venv.sh
+
+# What its own unit tests need beside it is testtools.
+make_bare_venv os-vif-4.3.1 os-vif==4.3.1 testtools
+if is_python_311; then
+    make_bare_venv os-vif-5.3.0 os-vif==5.3.0 testtools
+fi
+
 [ "$(id -u)" = 0 ] || exit 0
 
-make_venv nova-33 'nova>=33,<34' 'os-vif<5'
-# Nova 34 needs Python 3.11.
-if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-    make_venv nova-34 'nova>=34,<35'
-fi
+for name in $(nova_venvs); do
+    make_nova_venv "$name"
+done
 
 command -v sudo > /dev/null || apt_get install -y sudo
 

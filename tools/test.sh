@@ -1,9 +1,10 @@
 #!/bin/sh
 # Run the whole test suite: style, types, and all tests twice, with the newest
-# and with the oldest libraries that we admit. Sets up what it needs in .venv/.
-# As root everything runs; as another user the tests that need privilege are
-# skipped. TAPMAC_NO_SKIP=1 makes each skip a failure. Arguments go to "stestr
-# run", as in "tools/test.sh tests.unit".
+# and with the oldest libraries that we admit; but those in tests/nova inside
+# each Nova. Sets up what it needs in .venv/. As root everything runs; as
+# another user the tests that need privilege are skipped. TAPMAC_NO_SKIP=1
+# makes each skip a failure. Arguments go to "stestr run", as in "tools/test.sh
+# tests.unit"; only where they name tests.nova do they go into the Novas.
 set -eu
 cd "$(dirname "$0")/.."
 . tools/venv.sh
@@ -14,9 +15,11 @@ export PYTHONWARNINGS
 failed=0
 passed_sum=0 failed_sum=0 skipped_sum=0
 
-# run_tests ARGUMENT...: all tests in $venv; adds to the sums.
+# run_tests DIRECTORY ARGUMENT...: its tests in $venv; adds to the sums.
 run_tests() {
-    "$venv/bin/stestr" run "$@" || failed=1
+    directory=$1
+    shift
+    "$venv/bin/stestr" --test-path "$directory" run "$@" || failed=1
     totals=$("$venv/bin/stestr" last | sed -n \
         's/^ - \(Passed\|Skipped\|Failed\|Unexpected Success\): /\1 /p')
     while read -r word count; do
@@ -31,17 +34,30 @@ $totals
 TOTALS
 }
 
+case $* in
+    '') plain=1 nova=1 ;;
+    *tests.nova*) plain=0 nova=1 ;;
+    *) plain=1 nova=0 ;;
+esac
+
 tools/peers.sh
 make_venv test -r test-requirements.txt
 "$venv/bin/flake8"
-# The libraries have types from releases on that need Python 3.11.
-if "$venv/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'
-then
+if is_python_311; then
     "$venv/bin/mypy"
 fi
-run_tests "$@"
-make_venv test-lowest -c lower-constraints.txt -r test-requirements.txt
-run_tests "$@"
+if [ $plain = 1 ]; then
+    run_tests ./tests "$@"
+    make_venv test-lowest -c lower-constraints.txt -r test-requirements.txt
+    run_tests ./tests "$@"
+fi
+if [ $nova = 1 ] && [ "$(id -u)" = 0 ]; then
+    for name in $(nova_venvs); do
+        make_nova_venv "$name"
+        echo "Inside $name" >&2
+        run_tests ./tests/nova "$@"
+    done
+fi
 
 echo "$passed_sum passed, $failed_sum failed, $skipped_sum skipped"
 [ "$passed_sum" -gt 0 ] && [ "$failed_sum" = 0 ] && exit $failed

@@ -31,9 +31,19 @@ find_python() {
     die 'needs Python 3.10 or newer'
 }
 
+# Libraries have types, os-vif 5 and Nova 34 exist, for Python 3.11 and newer.
+is_python_311() {
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'
+}
+
 # make_venv NAME PIP_ARGUMENT...: leave its directory in $venv. A second run
 # with nothing changed that matters to pip changes nothing.
 make_venv() {
+    make_bare_venv "$@" -e .
+}
+
+# make_bare_venv NAME PIP_ARGUMENT...: the same without this checkout in it.
+make_bare_venv() {
     venv=$PWD/.venv/$1
     shift
     command -v git > /dev/null || apt_get install -y git
@@ -44,10 +54,26 @@ print("python3-venv" if sys.executable == "/usr/bin/python3"
       else "python%d.%d-venv" % sys.version_info[:2])')"
     stamp=$({ "$python" -VV; echo "$@"
         cat setup.cfg pyproject.toml ./*requirements.txt \
-            lower-constraints.txt; } | cksum)
+            lower-constraints.txt tests/nova/requirements/*.txt; } | cksum)
     [ "$(cat "$venv/stamp" 2> /dev/null)" = "$stamp" ] && return
     echo "Setting up $venv" >&2
     "$python" -m venv --clear "$venv"
-    "$venv/bin/python" -m pip install -q --disable-pip-version-check "$@" -e .
+    "$venv/bin/python" -m pip install -q --disable-pip-version-check "$@"
     echo "$stamp" > "$venv/stamp"
+}
+
+# nova_venvs: the names of those that this Python can have, as in tox.ini.
+nova_venvs() {
+    find_python
+    for file in tests/nova/requirements/[0-9]*.txt; do
+        if is_python_311 || ! grep -q '^# Python 3.11 or newer$' "$file"; then
+            file=${file##*/}
+            echo "nova-${file%.txt}"
+        fi
+    done
+}
+
+# make_nova_venv NAME
+make_nova_venv() {
+    make_venv "$1" -r "tests/nova/requirements/${1#nova-}.txt"
 }

@@ -1,0 +1,74 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""README.rst, tox.ini and the requirements say the same of Nova and os-vif."""
+
+import configparser
+import re
+
+from tests import base
+from tests import compatibility
+
+REQUIREMENTS = compatibility.CHECKOUT / 'tests' / 'nova' / 'requirements'
+
+
+def bounds(release):
+    """Return the requirement that admits a release, and no other."""
+    *major, last = map(int, release.split('.'))
+    least = [*major, last] + [0] * (2 - len(major))
+    return '>=%s,<%s' % ('.'.join(map(str, least)),
+                         '.'.join(map(str, [*major, last + 1])))
+
+
+class CompatibilityTest(base.TestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.rows = compatibility.rows()
+        self.files = {path.stem: path.read_text()
+                      for path in REQUIREMENTS.glob('[0-9]*.txt')}
+        self.tox = configparser.ConfigParser(interpolation=None)
+        self.tox.read(compatibility.CHECKOUT / 'tox.ini')
+
+    def test_each_row_is_tested(self):
+        environments = {row.environment for row in self.rows}
+        self.assertEqual(len(self.rows), len(environments))
+        self.assertEqual(environments, {
+            'nova-' + name for name in self.files})
+        self.assertEqual(environments, {
+            section.removeprefix('testenv:') for section in self.tox
+            if section.startswith('testenv:nova-')})
+        self.assertLess(environments, set(
+            re.split(r'[,\s]+', self.tox['tox']['envlist'])))
+
+    def test_files_have_the_releases_of_the_rows(self):
+        for row in self.rows:
+            name = row.environment.removeprefix('nova-')
+            self.assertEqual(
+                {'nova': bounds(str(row.nova)), 'os-vif': bounds(row.os_vif)},
+                dict(re.findall(r'^([a-z-]+)([<>=].*?) #', self.files[name],
+                                re.MULTILINE)))
+            self.assertIn('-r common.txt\n', self.files[name])
+
+    def test_tox_uses_the_files(self):
+        for row in self.rows:
+            section = self.tox['testenv:' + row.environment]
+            self.assertEqual(
+                '-r{toxinidir}/tests/nova/requirements/%s.txt'
+                % row.environment.removeprefix('nova-'), section['deps'])
+            self.assertEqual(('', '{[nova]commands}'), (
+                section['commands_pre'], section['commands']))
+            self.assertIn('Nova %d ' % row.nova, section['description'])
+            self.assertIn('os-vif %s;' % row.os_vif, section['description'])
+        self.assertIn('--test-path ./tests/nova ',
+                      self.tox['nova']['commands'])

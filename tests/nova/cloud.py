@@ -1,0 +1,177 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A cloud of Nova's own code, in this process, on hosts of the real kernel.
+
+From the REST API through scheduler, conductor, compute manager and libvirt
+driver to os-vif, our plugin and the kernel, all is what runs in production.
+Not real are libvirtd with QEMU (:mod:`tests.nova.libvirt_contract`), disks,
+Neutron, Glance and Cinder (Nova's own fixtures), and that there is one
+process: each host is a network namespace, and a thread is there for as long as
+the nova-compute or the libvirt of that host works on links.
+"""
+
+# First, because it decides how this Nova runs: Eventlet or native threads.
+from nova.tests.functional.libvirt import base as nova_base
+
+import contextlib
+import functools
+import os
+import sys
+import threading
+
+import fixtures
+from nova.tests import fixtures as nova_fixtures
+from nova.virt.libvirt import vif as libvirt_vif
+import os_vif
+from oslo_config import cfg
+
+from tests import hosts
+from tests.nova import libvirt_contract
+from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac import opts
+from vif_plug_tapmac import privsep
+
+# One thread at a time: to Eventlet, all threads are one for the kernel.
+_on_a_host = threading.Lock()
+
+
+class ComputeHost(hosts.Host):
+    """A host that threads enter for a while, and that the test looks at."""
+
+    def _setUp(self):
+        home = hosts._own_namespace('net')
+        self.addCleanup(os.close, home)
+        super()._setUp()
+        hosts._call('setns', home, hosts._CLONE_NEWNET)
+
+    @contextlib.contextmanager
+    def entered(self):
+        """Be on this host, where nobody else is meanwhile."""
+        with _on_a_host:
+            home = hosts._own_namespace('net')
+            hosts._call('setns', self.namespace, hosts._CLONE_NEWNET)
+            try:
+                yield
+            finally:
+                hosts._call('setns', home, hosts._CLONE_NEWNET)
+                os.close(home)
+
+    def find(self, name):
+        with self.entered():
+            return super().find(name)
+
+    def master(self, name):
+        with self.entered(), nl.Netlink() as netlink:
+            return netlink.get(netlink.find(name).master).name
+
+
+class Cloud(nova_base.ServersTestBase):
+    """A test with Nova on two hosts, "host1" and "host2".
+
+    :ivar calls: what each nova-compute called of its VIF driver, in order, as
+        pairs of host and name
+    """
+
+    ADMIN_API = True
+    # Nova's tests would have a cast wait for its end, but then a request and
+    # what it causes never overlap.
+    microversion = 'latest'
+
+    #: Of ``[os_vif_tapmac]``.
+    OPTIONS = {}
+    #: What Neutron says of a port that it bound.
+    VIF_TYPE = None
+    VIF_DETAILS = {}
+
+    HOSTS = ('host1', 'host2')
+
+    def setUp(self):
+        missing = hosts.missing_privilege()
+        if missing:
+            self.skipTest(missing)
+        # What happens on no host of the test happens on none of ours.
+        self.useFixture(hosts.Host())
+        self.hosts = {name: self.useFixture(ComputeHost())
+                      for name in self.HOSTS}
+        self.connections = {}
+        self._configure()
+        self._replace_libvirt()
+        self.calls = []
+        self._watch_vif_driver()
+        super().setUp()
+        self._load_plugins()
+        for port in self.neutron.port_1, self.neutron.port_2:
+            self._bind(port)
+        for name in self.HOSTS:
+            self.start_compute(name)
+
+    def _configure(self):
+        # Where pip put it.
+        self.flags(api_paste_config=os.path.join(
+            sys.prefix, 'etc', 'nova', 'api-paste.ini'), group='wsgi')
+
+        # Nova makes warnings of its libraries errors, for its own good.
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova.tests.fixtures.WarningsFixture', fixtures.Fixture))
+
+    def _replace_libvirt(self):
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova.tests.fixtures.LibvirtFixture',
+            functools.partial(nova_fixtures.LibvirtFixture,
+                              stub_os_vif=False)))
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova.tests.fixtures.libvirt.Domain', libvirt_contract.Domain))
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova.tests.fixtures.libvirt.Connection',
+            functools.partial(libvirt_contract.Connection, hosts=self.hosts,
+                              peers=self.connections)))
+
+    def _load_plugins(self):
+        """Have os-vif load its plugins as nova-compute does."""
+        opts.group(cfg.CONF)
+        # The udev of this machine does not see the hosts.
+        self.flags(udev_timeout=0, **self.OPTIONS, group=opts.GROUP)
+        privsep.vif_plug.set_client_mode(False)
+        driver = libvirt_vif.LibvirtGenericVIFDriver
+        # Plugins may wrap them.
+        for name in '_set_config_VIFBridge', '_plug_os_vif':
+            self.addCleanup(setattr, driver, name, getattr(driver, name))
+        os_vif.initialize(reset=True)
+
+    def _watch_vif_driver(self):
+        """Have plug and unplug happen on their hosts, and remembered."""
+        for name in 'plug', 'unplug', 'get_config':
+            self.useFixture(fixtures.MonkeyPatch(
+                'nova.virt.libvirt.vif.LibvirtGenericVIFDriver.' + name,
+                self._on_host(getattr(
+                    libvirt_vif.LibvirtGenericVIFDriver, name))))
+
+    def _on_host(self, method):
+        @functools.wraps(method)
+        def wrapped(driver, *args, **kwargs):
+            host = driver.host.get_connection().hostname
+            self.calls.append((host, method.__name__))
+            with self.hosts[host].entered():
+                return method(driver, *args, **kwargs)
+        return wrapped
+
+    def _bind(self, port):
+        """Have Neutron know a port, to be bound by our route."""
+        self.neutron._ports[port['id']] = dict(port, **{
+            'binding:vif_type': self.VIF_TYPE,
+            'binding:vif_details': self.VIF_DETAILS})
+
+    def start_compute(self, hostname='compute1', **kwargs):
+        started = super().start_compute(hostname, **kwargs)
+        self.connections[hostname].driver = self.computes[hostname].driver
+        return started

@@ -31,6 +31,7 @@ import threading
 
 import fixtures
 from nova.tests import fixtures as nova_fixtures
+from nova.virt.libvirt import utils as libvirt_utils
 from nova.virt.libvirt import vif as libvirt_vif
 import os_vif
 from oslo_config import cfg
@@ -100,7 +101,8 @@ class Cloud(nova_base.ServersTestBase):
         if missing:
             self.skipTest(missing)
         # What happens on no host of the test happens on none of ours.
-        self.useFixture(hosts.Host())
+        nowhere = self.useFixture(hosts.Host())
+        nowhere.set('lo', state='up')  # Eventlet talks to its own threads.
         self.hosts = {name: self.useFixture(ComputeHost())
                       for name in self.HOSTS}
         self.connections = {}
@@ -109,6 +111,8 @@ class Cloud(nova_base.ServersTestBase):
         self.calls = []
         self._watch_vif_driver()
         super().setUp()
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova.virt.libvirt.LibvirtDriver._create_image', _create_image))
         self._load_plugins()
         for port in self.neutron.port_1, self.neutron.port_2:
             self._bind(port)
@@ -129,6 +133,9 @@ class Cloud(nova_base.ServersTestBase):
             'nova.tests.fixtures.LibvirtFixture',
             functools.partial(nova_fixtures.LibvirtFixture,
                               stub_os_vif=False)))
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova.virt.libvirt.LibvirtDriver._get_instance_disk_info',
+            lambda *args, **kwargs: []))
         self.useFixture(fixtures.MonkeyPatch(
             'nova.tests.fixtures.libvirt.Domain', libvirt_contract.Domain))
         self.useFixture(fixtures.MonkeyPatch(
@@ -171,7 +178,13 @@ class Cloud(nova_base.ServersTestBase):
             'binding:vif_type': self.VIF_TYPE,
             'binding:vif_details': self.VIF_DETAILS})
 
-    def start_compute(self, hostname='compute1', **kwargs):
-        started = super().start_compute(hostname, **kwargs)
+    def start_compute(self, hostname='compute1', *args, **kwargs):
+        started = super().start_compute(hostname, *args, **kwargs)
         self.connections[hostname].driver = self.computes[hostname].driver
         return started
+
+
+def _create_image(driver, context, instance, *args, **kwargs):
+    """Make no disks, only where they would be: a resize moves that."""
+    os.makedirs(libvirt_utils.get_instance_path(instance), exist_ok=True)
+    return False, False

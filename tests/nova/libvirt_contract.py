@@ -188,7 +188,7 @@ class Domain(fakelibvirt.Domain):
 
     def _parse_definition(self, xml):
         self._elements = [
-            _with_alias(element, 'net%d' % number) for number, element
+            _complete(element, number) for number, element
             in enumerate(etree.fromstring(xml).findall('devices/interface'))]
         return super()._parse_definition(xml)
 
@@ -233,8 +233,7 @@ class Domain(fakelibvirt.Domain):
         """Attach a device to what runs, to what is defined, or to both."""
         if not xml.startswith('<interface'):
             return super().attachDeviceFlags(xml, flags)
-        element = _with_alias(etree.fromstring(xml),
-                              'net%d' % len(self._elements))
+        element = _complete(etree.fromstring(xml), len(self._elements))
         if flags & _AFFECT_LIVE:
             interface = Interface(element)
             interface.open(self._connection.host)
@@ -286,7 +285,11 @@ class Domain(fakelibvirt.Domain):
         self.complete_job()
 
 
-def _with_alias(element, alias):
+def _complete(element, number):
+    """Return an interface with what libvirt adds to it."""
     if element.find('alias') is None:
-        etree.SubElement(element, 'alias', name=alias)
+        etree.SubElement(element, 'alias', name='net%d' % number)
+    if element.find('address') is None:
+        etree.SubElement(element, 'address', type='pci', domain='0x0000',
+                         bus='0x00', slot='0x03', function='0x%x' % number)
     return element

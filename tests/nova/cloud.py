@@ -214,26 +214,44 @@ class Cloud(nova_base.ServersTestBase):
         return self._create_flavor(extra_spec=extra_specs, disk=1,
                                    ephemeral=0)
 
-    def live_migrate_in_vain(self):
+    def live_migrate_in_vain(self, server):
         """Try to migrate a guest live; wait until Nova has given up."""
-        self._live_migrate(self.server, 'error', 'ERROR')
+        self.api.post_server_action(server['id'], {'os-migrateLive': {
+            'host': None, 'block_migration': 'auto'}})
+        self._wait_for_migration_status(server, ['error'])
+        self._wait_for_server_parameter(server,
+                                        {'OS-EXT-STS:task_state': None})
 
-    def reset_server_state(self):
+    def reset_server_state(self, server):
         """Have Nova believe that a guest is well."""
         self.api.post_server_action(
-            self.server['id'], {'os-resetState': {'state': 'active'}})
+            server['id'], {'os-resetState': {'state': 'active'}})
+
+    # Nova's tests look twice a second, and five seconds at most.
 
     def _wait_for_server_parameter(self, server, expected_params,
-                                   max_retries=10, api=None):
-        """Wait as Nova does, but look more often, and longer."""
-        deadline = time.monotonic() + _PATIENCE
-        while time.monotonic() < deadline:
-            found = self.api.get_server(server['id'])
-            if expected_params.items() <= found.items():
-                return found
-            time.sleep(_PAUSE)
-        self.fail('%s of the server should be there, and not %s' % (
-            expected_params, found))
+                                   *args, **kwargs):
+        return _wait_for(
+            lambda: self.api.get_server(server['id']),
+            lambda found: expected_params.items() <= found.items())
+
+    def _wait_for_migration_status(self, server, expected_statuses):
+        """Wait for the latest migration of the server."""
+        return _wait_for(
+            lambda: max(self.api.api_get(
+                '/os-migrations?instance_uuid=' + server['id']
+            ).body['migrations'], key=lambda migration: migration['id']),
+            lambda found: found['status'] in expected_statuses)
+
+
+def _wait_for(look, is_right):
+    """Look until it is right; return what is seen then."""
+    deadline = time.monotonic() + _PATIENCE
+    while not is_right(found := look()):
+        if time.monotonic() > deadline:
+            raise AssertionError('This goes on and on: %s' % found)
+        time.sleep(_PAUSE)
+    return found
 
 
 class BridgeCloud(Cloud):

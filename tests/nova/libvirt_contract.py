@@ -21,8 +21,8 @@ before a domain starts, goes by the XML of the interface:
   one that is there already is an error;
 - ``ethernet`` with ``managed='no'``: the TAP must be there, in the queue mode
   that the XML asks for; libvirt opens it, and closes it in the end;
-- any other ``ethernet``: libvirt makes the TAP, on no bridge; one that is there
-  already is an error, and gone afterwards.
+- any other ``ethernet``: libvirt makes the TAP, on no bridge; one that is
+  there already is an error, and gone afterwards.
 
 Source: libvirt 9.0.0, src/util/virnetdevtap.c and src/qemu/qemu_interface.c,
 and what it did with a real QEMU.
@@ -38,7 +38,6 @@ from nova.virt.libvirt import event as libvirt_event
 from tests import hosts
 from vif_plug_tapmac.kernel import netlink as nl
 
-#: Nova 34 gave it a name of its own.
 _XML_INACTIVE = 2
 _AFFECT_LIVE = 1
 _AFFECT_CONFIG = 2
@@ -265,6 +264,7 @@ class Domain(fakelibvirt.Domain):
         If it fails, it does so when the guest is all there, just before it
         would run.
         """
+        self._job_type = fakelibvirt.VIR_DOMAIN_JOB_UNBOUNDED
         host = re.search('//([^/]+)/', dconnuri).group(1)
         target = self._connection.peers[host]
         guest = target.defineXML(params['destination_xml'])
@@ -272,12 +272,12 @@ class Domain(fakelibvirt.Domain):
             guest.create()
         except Exception:
             target._undefine(guest)
-            self.fail_job()
+            self._job_type = fakelibvirt.VIR_DOMAIN_JOB_NONE
             raise
         if self._connection.fails_migration:
             guest.destroy()
             guest.undefine()
-            self.fail_job()
+            self._job_type = fakelibvirt.VIR_DOMAIN_JOB_NONE
             raise _error('operation failed: migration job: unexpectedly '
                          'failed')
         self.destroy()

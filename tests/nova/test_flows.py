@@ -40,13 +40,13 @@ class Flows:
 
     # What a test says.
 
-    def boot(self, flavor=None):
+    def boot(self, flavor=None, **expected):
         """Boot a guest on host1; return its TAP there."""
         self.server = self._create_server(
             networks=[{'port': self.port['id']}], host='host1',
             flavor_id=flavor)
         self.assert_calls('host1 get_config', 'host1 plug')
-        return self.assert_runs()
+        return self.assert_runs(**expected)
 
     def assert_calls(self, *expected):
         """Expect that Nova called this since the last time we looked."""
@@ -224,7 +224,8 @@ class Flows:
         self.assert_runs('host2', multi_queue=True)
 
     def test_hard_reboot_with_several_queues(self):
-        tap = self.boot(self.flavor({'hw:vif_multiqueue_enabled': 'true'}))
+        tap = self.boot(self.flavor({'hw:vif_multiqueue_enabled': 'true'}),
+                        multi_queue=True)
         self._reboot_server(self.server, hard=True)
         self.assert_made_anew(tap, self.assert_runs(multi_queue=True))
 
@@ -260,14 +261,14 @@ class Flows:
         before = self.boot()
         self.start_compute('host2')
         self.connections['host1'].fails_migration = True
-        self.live_migrate_in_vain()
+        self.live_migrate_in_vain(self.server)
         # With shared storage Nova leaves what it plugged on the target.
         self.assert_calls('host2 plug', 'host1 get_config')
         self.assertEqual(before, self.assert_runs())
         self.assert_waits('host2', self.hosts['host2'].find(self.tap))
         # It is in nobody's way.
         self.connections['host1'].fails_migration = False
-        self.reset_server_state()
+        self.reset_server_state(self.server)
         self._live_migrate(self.server)
         self.assert_gone('host1')
         self.assert_runs('host2')
@@ -312,7 +313,6 @@ class NovaManagedTapTest(Flows, cloud.BridgeCloud):
 
 
 class OpenVSwitchTest(Flows, cloud.OpenVSwitchCloud):
-    """Binding type ovs, by our mechanism driver: a TAP on a bridge, of ours.
-    """
+    """Binding type ovs, by our mechanism driver; we make the TAP."""
 
     OPTIONS = {'claim_plugins': ['ovs']}

@@ -20,9 +20,6 @@ process: each host is a network namespace, and a thread is there for as long as
 the nova-compute or the libvirt of that host works on links.
 """
 
-# First, because it decides how this Nova runs: Eventlet or native threads.
-from nova.tests.functional.libvirt import base as nova_base
-
 import contextlib
 import functools
 import os
@@ -32,6 +29,7 @@ import time
 
 import fixtures
 from nova.tests import fixtures as nova_fixtures
+from nova.tests.functional.libvirt import base as nova_base
 from nova import version
 from nova.virt.libvirt import driver as libvirt_driver
 from nova.virt.libvirt import utils as libvirt_utils
@@ -218,7 +216,7 @@ class Cloud(nova_base.ServersTestBase):
         """Try to migrate a guest live; wait until Nova has given up."""
         self.api.post_server_action(server['id'], {'os-migrateLive': {
             'host': None, 'block_migration': 'auto'}})
-        self._wait_for_migration_status(server, ['error'])
+        self._wait_for_migration_status(server, ['error', 'failed'])
         self._wait_for_server_parameter(server,
                                         {'OS-EXT-STS:task_state': None})
 

@@ -17,16 +17,22 @@ before and after: the calls are Nova's business, but they are all we get, and
 what a guest needs has to follow from them.
 """
 
+import unittest
+
 from lxml import etree
+from nova.tests.fixtures import libvirt as fakelibvirt
+import testtools
 
 from tests import base
+from tests import hosts
 from tests.nova import cloud
+from tests.nova import libvirt_contract
 from vif_plug_tapmac import desired
 from vif_plug_tapmac import mark
 
 
-class Flows:
-    """The flows; each route is a class of its own.
+class Guests:
+    """What a test says of a guest.
 
     :cvar LIBVIRT_MAKES_TAP: or we do
     """
@@ -37,8 +43,6 @@ class Flows:
         super().setUp()
         self.port = self.neutron.port_1
         self.tap = desired.nova_tap_name(self.port['id'])
-
-    # What a test says.
 
     def boot(self, flavor=None, **expected):
         """Boot a guest on host1; return its TAP there."""
@@ -110,7 +114,9 @@ class Flows:
             'devices/interface')
         return found
 
-    # The flows.
+
+class Flows(Guests):
+    """The flows; each route is a class of its own."""
 
     def test_boot(self):
         self.assertIsNone(self.hosts['host1'].find(base.BRIDGE))
@@ -316,3 +322,175 @@ class OpenVSwitchTest(Flows, cloud.OpenVSwitchCloud):
     """Binding type ovs, by our mechanism driver; we make the TAP."""
 
     OPTIONS = {'claim_plugins': ['ovs']}
+
+
+class SwitchTest(Guests, cloud.BridgeCloud):
+    """The option nova_managed_tap is switched while there are guests."""
+
+    OPTIONS = {'claim_plugins': ['linux_bridge']}
+    LIBVIRT_MAKES_TAP = True
+
+    def switch(self, on):
+        """Switch the option, and have nova-compute start with it."""
+        self.reconfigure(nova_managed_tap=on)
+        self.assert_calls('host1 plug')
+
+    def hard_reboot(self):
+        self._reboot_server(self.server, hard=True)
+        self.calls.clear()
+
+    def boot_switched_on(self):
+        """Boot a guest whose TAP we make."""
+        self.boot()
+        self.switch(True)
+        self.hard_reboot()
+        self.LIBVIRT_MAKES_TAP = False
+        return self.assert_runs()
+
+    def test_on(self):
+        before = self.boot()
+        self.switch(True)
+        self.assertEqual(before, self.assert_runs())
+        self._reboot_server(self.server)
+        self.assert_runs()
+        self.hard_reboot()
+        self.LIBVIRT_MAKES_TAP = False
+        self.assert_runs()
+
+    def test_off(self):
+        before = self.boot_switched_on()
+        self.switch(False)
+        self.assertEqual(before, self.assert_runs())
+        self._reboot_server(self.server)
+        self.assertEqual(before, self.assert_runs())
+        self.hard_reboot()
+        self.LIBVIRT_MAKES_TAP = True
+        self.assert_runs()
+
+    def test_on_while_suspended(self):
+        # nova-compute plugs this guest when it starts. Its saved state has
+        # libvirt make the TAP.
+        self.boot()
+        self._suspend_server(self.server)
+        self.switch(True)
+        self.act_in_vain(self.server, 'resume')
+        self.hard_reboot()
+        self.LIBVIRT_MAKES_TAP = False
+        self.assert_runs()
+
+    def test_off_while_suspended(self):
+        tap = self.boot_switched_on()
+        self._suspend_server(self.server)
+        self.switch(False)
+        self._resume_server(self.server)
+        self.assert_kept(tap, self.assert_runs())
+
+    # Nova writes the XML of a rescued guest anew, and does not plug.
+
+    def test_on_and_rescue(self):
+        self.boot()
+        self.switch(True)
+        self.act_in_vain(self.server, 'rescue')
+        self.hard_reboot()
+        self.LIBVIRT_MAKES_TAP = False
+        self.assert_runs()
+
+    def test_off_and_rescue(self):
+        self.boot_switched_on()
+        self.switch(False)
+        self.act_in_vain(self.server, 'rescue')
+        self.hard_reboot()
+        self.LIBVIRT_MAKES_TAP = True
+        self.assert_runs()
+
+
+class LibvirtContractTest(testtools.TestCase):
+    """Our libvirt does to a TAP what the real one was seen to do.
+
+    As a table: the interface, the TAP there is, the error, and whether the TAP
+    is there afterwards.
+    """
+
+    BRIDGE = ("<interface type='bridge'><mac address='%s'/>"
+              "<source bridge='br100'/><target dev='tap0'/></interface>"
+              % base.GUEST_MAC)
+    ETHERNET = ("<interface type='ethernet'><mac address='%s'/>"
+                "<target dev='tap0'/></interface>" % base.GUEST_MAC)
+    UNMANAGED = ("<interface type='ethernet'><mac address='%s'/>"
+                 "<target dev='tap0' managed='no'/>"
+                 "<driver queues='1'/></interface>" % base.GUEST_MAC)
+    TWO_QUEUES = UNMANAGED.replace("'1'", "'2'")
+    SINGLE = hosts.IFF_TAP
+    MULTI = hosts.IFF_TAP | hosts.IFF_MULTI_QUEUE
+
+    def setUp(self):
+        super().setUp()
+        self.useFixture(hosts.Host())
+        self.host = self.useFixture(cloud.ComputeHost())
+
+    def start(self, xml, existing=None):
+        self.host.add('br100', 'bridge')
+        if existing is not None:
+            with self.host.entered(), hosts.Guest(
+                    'tap0', flags=existing) as device:
+                device.persist()
+        interface = libvirt_contract.Interface(etree.fromstring(xml))
+        interface.open(self.host)
+        self.addCleanup(interface.close, self.host)
+        return interface
+
+    def assert_refused(self, words, left, xml, existing=None):
+        error = self.assertRaises(fakelibvirt.libvirtError, self.start, xml,
+                                  existing)
+        self.assertIn(words, str(error))
+        found = self.host.find('tap0')
+        self.assertEqual((left, False),
+                         (found is not None, found is not None and found.held))
+
+    def test_bridge(self):
+        interface = self.start(self.BRIDGE)
+        tap = self.host.link('tap0')
+        self.assertEqual((base.TAP_MAC, True, True, 'br100'),
+                         (tap.mac, tap.up, tap.held, self.host.master('tap0')))
+        interface.close(self.host)
+        self.assertIsNone(self.host.find('tap0'))
+
+    def test_bridge_and_tap(self):
+        self.assert_refused('tap0 interface already exists', True,
+                            self.BRIDGE, self.SINGLE)
+
+    def test_ethernet_and_tap(self):
+        self.assert_refused('tap0 interface already exists', False,
+                            self.ETHERNET, self.SINGLE)
+
+    def test_unmanaged(self):
+        for existing, xml in ((self.SINGLE, self.UNMANAGED),
+                              (self.MULTI, self.TWO_QUEUES)):
+            with self.subTest(xml):
+                self.host = self.useFixture(cloud.ComputeHost())
+                interface = self.start(xml, existing)
+                before = self.host.link('tap0')
+                self.assertEqual((True, False, None),
+                                 (before.held, before.up, before.master))
+                interface.close(self.host)
+                self.assertFalse(self.host.link('tap0').held)
+
+    def test_unmanaged_and_no_tap(self):
+        self.assert_refused('does not exist', False, self.UNMANAGED)
+
+    def test_unmanaged_and_another_queue_mode(self):
+        for existing, xml in ((self.MULTI, self.UNMANAGED),
+                              (self.SINGLE, self.TWO_QUEUES)):
+            with self.subTest(xml):
+                self.host = self.useFixture(cloud.ComputeHost())
+                self.assert_refused('Invalid argument', True, xml, existing)
+
+
+def load_tests(loader, tests, pattern):
+    """Load the routes that this Nova has: nothing is to be skipped."""
+    cases = [case for case in (LibvirtTapTest, NovaManagedTapTest,
+                               OpenVSwitchTest, SwitchTest)
+             if cloud.NOVA in case.NOVAS]
+    return unittest.TestSuite(
+        loader.loadTestsFromTestCase(case)
+        for case in [*cases, LibvirtContractTest])

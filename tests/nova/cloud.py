@@ -22,6 +22,7 @@ the nova-compute or the libvirt of that host works on links.
 
 import contextlib
 import functools
+import inspect
 import os
 import sys
 import threading
@@ -156,9 +157,12 @@ class Cloud(nova_base.ServersTestBase):
         self.flags(udev_timeout=0, **self.OPTIONS, group=opts.GROUP)
         privsep.vif_plug.set_client_mode(False)
         driver = libvirt_vif.LibvirtGenericVIFDriver
-        # Ours wraps them; a new nova-compute has them as Nova made them.
-        self._unwrapped = {name: getattr(driver, name) for name in (
-            '_set_config_VIFBridge', '_plug_os_vif')}
+        # Ours wraps them, in the whole process, whatever test that was. A new
+        # nova-compute has them as Nova made them.
+        self._unwrapped = {
+            name: inspect.unwrap(getattr(driver, name))
+            for name in ('_set_config_VIFBridge', '_plug_os_vif')}
+        self._unwrap()
         self.addCleanup(self._unwrap)
         os_vif.initialize(reset=True)
 

@@ -44,7 +44,7 @@ class Guests:
         self.port = self.neutron.port_1
         self.tap = desired.nova_tap_name(self.port['id'])
 
-    def boot(self, flavor=None, **expected):
+    def boot(self, flavor='1', **expected):
         """Boot a guest on host1; return its TAP there."""
         self.server = self._create_server(
             networks=[{'port': self.port['id']}], host='host1',

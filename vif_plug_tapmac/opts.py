@@ -56,8 +56,9 @@ TAPMAC_OPTS = [
              'Otherwise libvirt makes the TAP, and tapmac the bridge only. '
              'Needs linux_bridge in claim_plugins, and Nova 33 or older. '
              'Switch it on on all hosts between which guests migrate live '
-             'before any guest does; guests that run get it at their next '
-             'hard reboot.'),
+             'before any guest does, and while no guest is suspended; guests '
+             'that run get it at their next hard reboot, and cannot be '
+             'rescued before that.'),
     cfg.BoolOpt(
         'create_bridge',
         default=True,

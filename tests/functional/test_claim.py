@@ -295,6 +295,17 @@ class LibvirtMakesTheTapTest(ClaimTestCase):
         self.assertIsNone(self.host.find(base.TAP))
         self.assert_logged('libvirt makes it anew')
 
+    def test_ours_of_a_running_guest_with_several_queues(self):
+        # Nobody says how many queues there should be.
+        self.configure(multiqueue=True)
+        index = self.plug_ours()
+        self.configure(multiqueue=False)
+        with hosts.Guest(base.TAP, flags=hosts.IFF_TAP
+                         | hosts.IFF_MULTI_QUEUE):
+            self.plug(self.vif)
+            self.assertEqual(index, self.host.link(base.TAP).index)
+        self.assertNotIn('and wrong', self.logs.output)
+
     def test_ours_that_is_wrong_and_held_stays(self):
         index = self.plug_ours()
         self.configure(owner='nobody')

@@ -313,8 +313,9 @@ def _faults(netlink: nl.Netlink, port: desired.TapPort, found: nl.Link,
             faults.append('it is on %s and should be on %s'
                           % (master.name, port.bridge))
     if found_mark is not None:
-        facts = {'multi_queue': port.multi_queue, 'owner': port.owner,
-                 'persistent': True}
+        facts = {'owner': port.owner, 'persistent': True}
+        if port.create_tap:  # Else nobody said how many queues there are.
+            facts['multi_queue'] = port.multi_queue
         if found.differences(facts):
             faults.append(found.explain(facts))
     return faults

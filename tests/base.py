@@ -14,6 +14,7 @@
 
 import logging
 import os
+import pathlib
 import subprocess
 import sys
 import typing
@@ -42,6 +43,8 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.load_profile('tapmac')
 
+CHECKOUT = pathlib.Path(__file__).parent.parent
+README = CHECKOUT / 'README.rst'
 VIF_ID = '1a2b3c4d-5e6f-4a1b-8c2d-3e4f5a6b7c8d'
 TAP = desired.nova_tap_name(VIF_ID)
 GUEST_MAC = 'fa:16:3e:28:64:c2'

@@ -14,12 +14,10 @@
 """The table in README.rst that says what goes with what."""
 
 import dataclasses
-import pathlib
 import re
 
 from tests import base
 
-CHECKOUT = pathlib.Path(base.__file__).parent.parent
 _ROW = re.compile(
     r'(?P<nova>\d+) \(\S+\) +(?P<os_vif>[\d.]+) +'
     r'(?P<bindings>``.*``) +``(?P<environment>\S+)``')
@@ -42,7 +40,7 @@ class Row:
 
 def rows() -> list[Row]:
     """Return the rows of the table."""
-    text = (CHECKOUT / 'README.rst').read_text()
+    text = base.README.read_text()
     section = text.split('\nCompatibility\n-', 1)[1]
     return [Row(int(found['nova']), found['os_vif'],
                 frozenset(re.findall(r'\w+', found['bindings'])),

@@ -18,11 +18,11 @@ import subprocess
 import time
 import typing
 
+from tests import base
 from tests import hosts
 
-_CHECKOUT = pathlib.Path(__file__).parent.parent
 #: Where tools/peers.sh unpacks udev on a machine that has none.
-_UNPACKED = _CHECKOUT / '.venv' / 'udev' / 'root'
+_UNPACKED = base.CHECKOUT / '.venv' / 'udev' / 'root'
 #: Each may be where a rule or a link file comes from.
 _FOREIGN = ('/etc/udev', '/lib/udev/rules.d', '/usr/lib/udev/rules.d',
             '/usr/local/lib/udev', '/etc/systemd/network',

@@ -37,8 +37,7 @@ from tests import base
 from tests import hosts
 from tests import os_vif_client
 
-CHECKOUT = pathlib.Path(base.__file__).parent.parent
-NOVA = CHECKOUT / '.venv/nova-33'
+NOVA = base.CHECKOUT / '.venv/nova-33'
 BIN = pathlib.Path(sys.prefix) / 'bin'
 
 # As Debian 12 has it, but for the last directory and the host's log.
@@ -72,7 +71,7 @@ PATIENCE = 60
 def readme_block(word):
     """Return the one code block of README.rst that has this word."""
     blocks = re.findall(r'^\.\. code-block:: .*\n\n((?:   .*\n|\n)+)',
-                        (CHECKOUT / 'README.rst').read_text(), re.MULTILINE)
+                        base.README.read_text(), re.MULTILINE)
     block, = (block for block in blocks if word in block)
     return textwrap.dedent(block)
 
@@ -100,7 +99,7 @@ class _UnprivilegedTestCase(base.FunctionalTestCase):
         self.addCleanup(mounts.close)
         mounts.enter_context(hosts.private_mounts())
         self.addCleanup(self.end_processes)
-        for directory in CHECKOUT, sys.prefix, sys.base_prefix:
+        for directory in base.CHECKOUT, sys.prefix, sys.base_prefix:
             hosts.make_reachable(str(directory))
         hosts.mount_copy('/etc', without=('nova', 'sudoers', 'sudoers.d'))
         self.install('/etc/sudoers', SUDOERS)
@@ -140,7 +139,7 @@ class _UnprivilegedTestCase(base.FunctionalTestCase):
         The environment is what a service has: no TMPDIR, above all.
         """
         return {'user': self.user.pw_uid, 'group': self.user.pw_gid,
-                'extra_groups': [], 'cwd': CHECKOUT, 'text': True,
+                'extra_groups': [], 'cwd': base.CHECKOUT, 'text': True,
                 'env': {'PATH': '/usr/sbin:/usr/bin:/sbin:/bin',
                         'LC_ALL': 'C', 'PYTHONWARNINGS': 'ignore'}}
 

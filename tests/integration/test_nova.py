@@ -30,7 +30,6 @@ from testtools import content
 from tests import base
 from tests import hosts
 
-_CHECKOUT = pathlib.Path(__file__).parents[2]
 #: Against a start that hangs; it takes three seconds.
 _TIMEOUT = 120
 
@@ -82,7 +81,7 @@ class Nova33Test(base.FunctionalTestCase):
 
     def setUp(self):
         super().setUp()
-        self.venv = _CHECKOUT / '.venv' / ('nova-' + self.NOVA)
+        self.venv = base.CHECKOUT / '.venv' / ('nova-' + self.NOVA)
         if not (self.venv / 'bin' / 'python').exists():
             self.cannot_run(self.how_to_get_nova())
         self.directory = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
@@ -124,7 +123,8 @@ class Nova33Test(base.FunctionalTestCase):
         done = subprocess.run(
             [self.venv / 'bin' / 'python', '-m', 'tests.nova_compute',
              *config],
-            cwd=_CHECKOUT, timeout=_TIMEOUT, text=True, capture_output=True,
+            cwd=base.CHECKOUT, timeout=_TIMEOUT, text=True,
+            capture_output=True,
             env=dict(os.environ, PYTHONWARNINGS='ignore',
                      OS_NOVA_DISABLE_EVENTLET_PATCHING=''),
             input=json.dumps([

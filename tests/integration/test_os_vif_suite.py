@@ -23,7 +23,6 @@ import fixtures
 
 from tests import base
 
-CHECKOUT = pathlib.Path(base.__file__).parent.parent
 
 #: Prints how each test of os-vif ended, and where its plugins come from.
 _SUITE = '''
@@ -78,7 +77,7 @@ class OsVif4Test(base.TestCase):
 
     def setUp(self):
         super().setUp()
-        self.python = (CHECKOUT / '.venv' / ('os-vif-' + self.VERSION)
+        self.python = (base.CHECKOUT / '.venv' / ('os-vif-' + self.VERSION)
                        / 'bin' / 'python')
         if sys.version_info < self.NEEDS_PYTHON:
             self.cannot_run('os-vif %s needs Python %d.%d or newer' % (
@@ -86,7 +85,7 @@ class OsVif4Test(base.TestCase):
         if not self.python.exists():
             self.cannot_run('needs .venv/os-vif-%s: run tools/peers.sh'
                             % self.VERSION)
-        if not (CHECKOUT / '.git').exists():
+        if not (base.CHECKOUT / '.git').exists():
             self.cannot_run('needs a git checkout')
         self.directory = pathlib.Path(
             self.useFixture(fixtures.TempDir()).path)
@@ -97,7 +96,7 @@ class OsVif4Test(base.TestCase):
         What we need for plugging comes with os-vif.
         """
         clone, target = self.directory / 'clone', self.directory / 'target'
-        self.run_command('git', 'clone', '-q', str(CHECKOUT), str(clone))
+        self.run_command('git', 'clone', '-q', str(base.CHECKOUT), str(clone))
         self.run_command(sys.executable, '-m', 'pip', 'install', '-q',
                          '--no-deps', '--target', str(target), str(clone))
         return target

@@ -24,7 +24,6 @@ import fixtures
 
 from tests import base
 
-CHECKOUT = pathlib.Path(base.__file__).parent.parent
 VERSION = '1.2.3'
 
 
@@ -32,13 +31,13 @@ class PackageTest(base.TestCase):
 
     def setUp(self):
         super().setUp()
-        if not (CHECKOUT / '.git').exists():
+        if not (base.CHECKOUT / '.git').exists():
             self.cannot_run('needs a git checkout')
         self.temporary = pathlib.Path(self.useFixture(
             fixtures.TempDir()).path)
         self.clone = self.temporary / 'clone'
-        self.run_command('git', 'clone', '-q', str(CHECKOUT), str(self.clone),
-                         cwd=CHECKOUT)
+        self.run_command('git', 'clone', '-q', str(base.CHECKOUT),
+                         str(self.clone), cwd=base.CHECKOUT)
 
     def run_command(self, *command, cwd=None, **environment):
         done = subprocess.run(

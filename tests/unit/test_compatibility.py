@@ -19,7 +19,7 @@ import re
 from tests import base
 from tests import compatibility
 
-REQUIREMENTS = compatibility.CHECKOUT / 'tests' / 'nova' / 'requirements'
+REQUIREMENTS = base.CHECKOUT / 'tests' / 'nova' / 'requirements'
 
 
 def bounds(release):
@@ -38,7 +38,7 @@ class CompatibilityTest(base.TestCase):
         self.files = {path.stem: path.read_text()
                       for path in REQUIREMENTS.glob('[0-9]*.txt')}
         self.tox = configparser.ConfigParser(interpolation=None)
-        self.tox.read(compatibility.CHECKOUT / 'tox.ini')
+        self.tox.read(base.CHECKOUT / 'tox.ini')
 
     def test_each_row_is_tested(self):
         environments = {row.environment for row in self.rows}

@@ -13,11 +13,10 @@
 """Who may know what: the structure that the design promises."""
 
 import ast
-import pathlib
 
 from tests import base
 
-PACKAGE = pathlib.Path(base.__file__).parent.parent / 'vif_plug_tapmac'
+PACKAGE = base.CHECKOUT / 'vif_plug_tapmac'
 KERNEL = PACKAGE / 'kernel'
 
 

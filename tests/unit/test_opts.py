@@ -50,7 +50,6 @@ class OptsTest(base.TestCase):
         self.assertRaises(ValueError, self.configure, udev_timeout=-0.1)
 
     def test_readme_tells_of_each(self):
-        with open('README.rst') as readme:
-            text = readme.read()
+        text = base.README.read_text()
         for opt in opts.TAPMAC_OPTS:
             self.assertTrue(re.search('``%s``' % opt.name, text), opt.name)

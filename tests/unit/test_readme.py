@@ -13,13 +13,10 @@
 """README.rst is what the package index shows, so it must be valid."""
 
 import io
-import pathlib
 
 from docutils import core
 
 from tests import base
-
-README = pathlib.Path(base.__file__).parent.parent / 'README.rst'
 
 
 class ReadmeTest(base.TestCase):
@@ -27,6 +24,6 @@ class ReadmeTest(base.TestCase):
     def test_has_no_warnings(self):
         warnings = io.StringIO()
         core.publish_string(
-            README.read_text(), writer_name='null', settings_overrides={
+            base.README.read_text(), writer_name='null', settings_overrides={
                 'warning_stream': warnings, 'syntax_highlight': 'none'})
         self.assertEqual('', warnings.getvalue())

@@ -66,6 +66,22 @@ def _own_namespace(kind: str) -> int:
     return os.open('/proc/thread-self/ns/' + kind, os.O_RDONLY)
 
 
+def enter(namespace: int) -> None:
+    """Have this thread in another network namespace."""
+    _call('setns', namespace, _CLONE_NEWNET)
+
+
+@contextlib.contextmanager
+def returning() -> typing.Iterator[None]:
+    """Come back to the network namespace that this thread is in now."""
+    home = _own_namespace('net')
+    try:
+        yield
+    finally:
+        enter(home)
+        os.close(home)
+
+
 def missing_privilege() -> str | None:
     """Return what keeps us from making hosts, None if nothing does."""
     with open('/proc/thread-self/status') as status:
@@ -82,10 +98,10 @@ class Host(fixtures.Fixture):
     """A network namespace that the test's thread is in."""
 
     def _setUp(self) -> None:
-        before = _own_namespace('net')
-        self.addCleanup(os.close, before)
+        home = returning()
+        home.__enter__()
+        self.addCleanup(home.__exit__, None, None, None)
         _call('unshare', _CLONE_NEWNET)
-        self.addCleanup(_call, 'setns', before, _CLONE_NEWNET)
         self.ip = pyroute2.IPRoute()
         self.addCleanup(self.ip.close)
         self.namespace = _own_namespace('net')
@@ -381,10 +397,10 @@ class Peer(fixtures.Fixture):
     def start(self, function: typing.Callable[[], typing.Any],
               ) -> threading.Thread:
         """Start a function on this host, in a thread."""
-        def enter() -> None:
-            _call('setns', self.namespace, _CLONE_NEWNET)
+        def run() -> None:
+            enter(self.namespace)
             function()
-        thread = threading.Thread(target=enter, daemon=True)
+        thread = threading.Thread(target=run, daemon=True)
         thread.start()
         return thread
 

@@ -89,6 +89,12 @@ def make_multiqueue_instance(vcpus: int = 4) -> objects.Instance:
     return make_instance(vcpus, hw__vif_multiqueue_enabled='true')
 
 
+def unwrap_driver() -> None:
+    """Undo what nova_managed_tap wraps, as the end of a process does."""
+    for method, original in _UNWRAPPED.items():
+        setattr(libvirt_vif.LibvirtGenericVIFDriver, method, original)
+
+
 class NovaTestCase(base.FunctionalTestCase):
     """A guest that Nova's libvirt driver boots, but for libvirt itself."""
 
@@ -107,9 +113,7 @@ class NovaTestCase(base.FunctionalTestCase):
 
     def start_nova(self, **options: typing.Any) -> None:
         """Do what nova-compute does before it plugs, in the same order."""
-        # Another process would not have what nova_managed_tap wraps.
-        for method, original in _UNWRAPPED.items():
-            setattr(libvirt_vif.LibvirtGenericVIFDriver, method, original)
+        unwrap_driver()
         self.configure(**options)
         os_vif.initialize(reset=True)
         self.driver = libvirt_vif.LibvirtGenericVIFDriver()

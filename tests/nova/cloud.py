@@ -22,7 +22,7 @@ the nova-compute or the libvirt of that host works on links.
 
 import contextlib
 import functools
-import inspect
+import logging
 import os
 import sys
 import threading
@@ -31,8 +31,7 @@ import time
 import fixtures
 from nova.tests import fixtures as nova_fixtures
 from nova.tests.functional.api import client
-from nova.tests.functional.libvirt import base as nova_base
-from nova import version
+from nova.tests.functional.libvirt import base as functional_base
 from nova.virt.libvirt import driver as libvirt_driver
 from nova.virt.libvirt import utils as libvirt_utils
 from nova.virt.libvirt import vif as libvirt_vif
@@ -40,6 +39,7 @@ import os_vif
 from oslo_config import cfg
 
 from tests import hosts
+from tests.nova import base as nova_base
 from tests.nova import libvirt_contract
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac import opts
@@ -50,30 +50,21 @@ _on_a_host = threading.Lock()
 #: How long Nova may take for anything, and how often we look, in seconds.
 _PATIENCE = 30
 _PAUSE = 0.05
-#: Which Nova this is, as in 33.
-NOVA = int(version.version_string().split('.')[0])
 
 
 class ComputeHost(hosts.Host):
     """A host that threads enter for a while, and that the test looks at."""
 
     def _setUp(self):
-        home = hosts._own_namespace('net')
-        self.addCleanup(os.close, home)
-        super()._setUp()
-        hosts._call('setns', home, hosts._CLONE_NEWNET)
+        with hosts.returning():
+            super()._setUp()
 
     @contextlib.contextmanager
     def entered(self):
         """Be on this host, where nobody else is meanwhile."""
-        with _on_a_host:
-            home = hosts._own_namespace('net')
-            hosts._call('setns', self.namespace, hosts._CLONE_NEWNET)
-            try:
-                yield
-            finally:
-                hosts._call('setns', home, hosts._CLONE_NEWNET)
-                os.close(home)
+        with _on_a_host, hosts.returning():
+            hosts.enter(self.namespace)
+            yield
 
     def find(self, name):
         with self.entered():
@@ -84,7 +75,7 @@ class ComputeHost(hosts.Host):
             return netlink.get(netlink.find(name).master).name
 
 
-class Cloud(nova_base.ServersTestBase):
+class Cloud(functional_base.ServersTestBase):
     """A test with Nova on "host1", and on "host2" once that is started.
 
     :ivar calls: what each nova-compute called of its VIF driver, in order, as
@@ -109,6 +100,8 @@ class Cloud(nova_base.ServersTestBase):
         missing = hosts.missing_privilege()
         if missing and os.environ.get('TAPMAC_NO_SKIP') != '1':
             self.skipTest(missing)
+        # Importing Nova's tests sets up logging, and DEBUG buries the rest.
+        self.useFixture(fixtures.FakeLogger(level=logging.INFO))
         # What happens on no host of the test happens on none of ours.
         nowhere = self.useFixture(hosts.Host())
         nowhere.set('lo', state='up')  # Eventlet talks to its own threads.
@@ -156,24 +149,14 @@ class Cloud(nova_base.ServersTestBase):
         # The udev of this machine does not see the hosts.
         self.flags(udev_timeout=0, **self.OPTIONS, group=opts.GROUP)
         privsep.vif_plug.set_client_mode(False)
-        driver = libvirt_vif.LibvirtGenericVIFDriver
-        # Ours wraps them, in the whole process, whatever test that was. A new
-        # nova-compute has them as Nova made them.
-        self._unwrapped = {
-            name: inspect.unwrap(getattr(driver, name))
-            for name in ('_set_config_VIFBridge', '_plug_os_vif')}
-        self._unwrap()
-        self.addCleanup(self._unwrap)
+        nova_base.unwrap_driver()
+        self.addCleanup(nova_base.unwrap_driver)
         os_vif.initialize(reset=True)
-
-    def _unwrap(self):
-        for name, method in self._unwrapped.items():
-            setattr(libvirt_vif.LibvirtGenericVIFDriver, name, method)
 
     def reconfigure(self, **options):
         """Start nova-compute of host1 again with these options of ours."""
         self.flags(**options, group=opts.GROUP)
-        self._unwrap()
+        nova_base.unwrap_driver()
         os_vif.initialize(reset=True)
         self.restart_compute_service('host1')
 

@@ -25,6 +25,7 @@ import testtools
 
 from tests import base
 from tests import hosts
+from tests.nova import base as nova_base
 from tests.nova import cloud
 from tests.nova import libvirt_contract
 from vif_plug_tapmac import desired
@@ -490,7 +491,7 @@ def load_tests(loader, tests, pattern):
     """Load the routes that this Nova has: nothing is to be skipped."""
     cases = [case for case in (LibvirtTapTest, NovaManagedTapTest,
                                OpenVSwitchTest, SwitchTest)
-             if cloud.NOVA in case.NOVAS]
+             if nova_base.NOVA in case.NOVAS]
     return unittest.TestSuite(
         loader.loadTestsFromTestCase(case)
         for case in [*cases, LibvirtContractTest])

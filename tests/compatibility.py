@@ -11,12 +11,12 @@
 # under the License.
 
 
-"""The table in README.rst that says what goes with what."""
+"""The table in "Deploying with Nova" that says what goes with what."""
 
 import dataclasses
 import re
 
-from tests import base
+from tests import documents
 
 _ROW = re.compile(
     r'(?P<nova>\d+) \(\S+\) +(?P<os_vif>[\d.]+) +'
@@ -40,7 +40,7 @@ class Row:
 
 def rows() -> list[Row]:
     """Return the rows of the table."""
-    text = base.README.read_text()
+    text = documents.DEPLOYING.read_text()
     section = text.split('\nCompatibility\n-', 1)[1]
     return [Row(int(found['nova']), found['os_vif'],
                 frozenset(re.findall(r'\w+', found['bindings'])),

@@ -12,8 +12,8 @@
 
 """Root for an unprivileged user: through sudo and through nova-rootwrap.
 
-What README.rst shows is what is installed here, in private mounts; only the
-user and the path of privsep-helper are others.
+What "Deploying with Nova" shows is what is installed here, in private mounts;
+only the user and the path of privsep-helper are others.
 """
 
 import contextlib
@@ -27,13 +27,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import textwrap
 import time
 
 from oslo_privsep import capabilities
 from testtools import content
 
 from tests import base
+from tests import documents
 from tests import hosts
 from tests import os_vif_client
 
@@ -68,16 +68,9 @@ os_vif_client.main(futures.ThreadPoolExecutor(os_vif_client.VIFS).map)
 PATIENCE = 60
 
 
-def readme_block(word):
-    """Return the one code block of README.rst that has this word."""
-    blocks = re.findall(r'^\.\. code-block:: .*\n\n((?:   .*\n|\n)+)',
-                        base.README.read_text(), re.MULTILINE)
-    block, = (block for block in blocks if word in block)
-    return textwrap.dedent(block)
-
-
 # A udev of this machine does not see the host of the test.
-NOVA_CONF = readme_block('[os_vif_tapmac]') + 'udev_timeout = 0\n'
+NOVA_CONF = documents.block(
+    base.README, '[os_vif_tapmac]') + 'udev_timeout = 0\n'
 
 
 def status(pid):
@@ -126,12 +119,13 @@ class _UnprivilegedTestCase(base.FunctionalTestCase):
             text = text.replace(old, str(new))
         self.install('/etc/sudoers.d/nova-tapmac', text)
 
-    def allow_as_in_readme(self):
+    def allow_as_documented(self):
         said = subprocess.run(['sudo', '-V'], capture_output=True, text=True)
         version = re.match(r'Sudo version (\d+)\.(\d+)\.(\d+)', said.stdout)
         if not version or tuple(map(int, version.groups())) < (1, 9, 10):
             self.cannot_run('needs sudo 1.9.10: regular expressions')
-        self.install_sudoers(readme_block('NOPASSWD'))
+        self.install_sudoers(
+            documents.block(documents.DEPLOYING, 'NOPASSWD'))
 
     def as_user(self):
         """Return what makes Popen run a command as the user.
@@ -223,10 +217,11 @@ class DaemonTest(_UnprivilegedTestCase):
                              capability_set)
 
     def use_sudo(self):
-        """Do what README.rst says."""
-        self.install('/etc/nova/nova.conf', NOVA_CONF + readme_block(
-            'helper_command').replace('/usr/bin', str(BIN)))
-        self.allow_as_in_readme()
+        """Do what "Deploying with Nova" says."""
+        helper = documents.block(documents.DEPLOYING, 'helper_command')
+        self.install('/etc/nova/nova.conf',
+                     NOVA_CONF + helper.replace('/usr/bin', str(BIN)))
+        self.allow_as_documented()
 
     def use_rootwrap(self):
         """Do what Nova's packages do, with Nova's own files."""
@@ -258,7 +253,7 @@ class DaemonTest(_UnprivilegedTestCase):
 
 
 class SudoersTest(_UnprivilegedTestCase):
-    """The line for sudoers in README.rst admits one command and no other."""
+    """The documented line for sudoers admits one command and no other."""
 
     HELPER = str(BIN / 'privsep-helper')
     ADMITTED = ('--config-file', '/etc/nova/nova.conf', '--privsep_context',
@@ -268,7 +263,7 @@ class SudoersTest(_UnprivilegedTestCase):
     def setUp(self):
         super().setUp()
         self.install('/etc/nova/nova.conf', '')
-        self.allow_as_in_readme()
+        self.allow_as_documented()
 
     def run_sudo(self, *command):
         """Return what is said of why this cannot be done."""

@@ -367,7 +367,7 @@ class RefusedBridgeTest(nova_base.NovaTestCase):
 
 
 def load_tests(loader, tests, pattern):
-    """Load what README.rst says of this Nova: nothing is to be skipped."""
+    """Load what the documentation says of this Nova: nothing is skipped."""
     bindings, = {row.bindings for row in compatibility.rows()
                  if row.nova == nova_base.NOVA}
     cases = [RefusedBridgeTest]

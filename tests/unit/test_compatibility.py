@@ -11,7 +11,7 @@
 # under the License.
 
 
-"""README.rst, tox.ini and the requirements say the same of Nova and os-vif."""
+"""The documentation, tox.ini and the requirements agree on Nova and os-vif."""
 
 import configparser
 import re

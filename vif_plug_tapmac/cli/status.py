@@ -61,7 +61,7 @@ class Checks(upgradecheck.UpgradeCommands):
             return _warning(
                 'claim_plugins is empty, and Nova names tapmac for no port: '
                 'it will not be called. Set it to ovs or linux_bridge '
-                '(README.rst, "With Nova").')
+                '("Deploying with Nova" in the documentation).')
         for name, releases, known in (('ovs', '33 and newer', nova >= 33),
                                       ('linux_bridge', '33 and older',
                                        nova <= 33)):

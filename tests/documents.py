@@ -1,0 +1,72 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What the documents show in blocks: commands, files, lines of the log."""
+
+import dataclasses
+import pathlib
+import re
+import textwrap
+
+from tests import base
+
+#: Deploying with Nova.
+DEPLOYING = base.CHECKOUT / 'doc' / 'source' / 'deploying-with-nova.rst'
+
+_BLOCK = re.compile(
+    r'^\.\. code-block:: (?P<language>\S+)\n'
+    r'(?P<options>(?:   :.*\n)*)\n'
+    r'(?P<text>(?:   .*\n|\n)+)', re.MULTILINE)
+_UNDERLINED = re.compile(r'^(?P<heading>\S.*)\n(?:===+|---+)$', re.MULTILINE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A code block.
+
+    :param section: the heading that it is below, whatever the level
+    :param language: as in ``.. code-block:: language``
+    :param options: the lines of options of the directive, if any
+    :param text: without the indentation
+    """
+    section: str
+    language: str
+    options: str
+    text: str
+
+
+def blocks(document: pathlib.Path) -> list[Block]:
+    """Return the code blocks of a document, in their order."""
+    text = document.read_text()
+    headings = list(_UNDERLINED.finditer(text))
+    return [
+        Block([heading['heading'] for heading in headings
+               if heading.end() < found.start()][-1],
+              found['language'], found['options'],
+              textwrap.dedent(found['text']).strip('\n') + '\n')
+        for found in _BLOCK.finditer(text)]
+
+
+def block(document: pathlib.Path, word: str) -> str:
+    """Return the one code block of a document that has this word."""
+    found, = (each.text for each in blocks(document) if word in each.text)
+    return found
+
+
+def log_lines() -> list[str]:
+    """Return the lines of the log that "Deploying with Nova" quotes.
+
+    Each as one line: level, logger and message.
+    """
+    return [line for each in blocks(DEPLOYING)
+            if ':class: log\n' in each.options
+            for line in re.sub(r'\n +', ' ', each.text).splitlines()]

@@ -1,0 +1,201 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The log is as "Deploying with Nova" quotes it.
+
+Each line there is produced here, on the real kernel. VIF, MACs and names are
+the same in the document and in the tests, so that lines are compared as they
+are, but for what is random.
+"""
+
+import contextlib
+import errno
+import logging
+import re
+
+import fixtures
+import os_vif
+from os_vif import exception as os_vif_exception
+
+from tests import base
+from tests import documents
+from tests.functional import test_claim
+from tests import hosts
+from tests import udevd
+from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import bridge
+from vif_plug_tapmac.kernel import netlink as nl
+
+_RIVAL_MAC = 'fe:16:3e:28:64:c2'
+_UPLINK_MAC = '52:54:00:12:34:56'
+
+
+def without_chance(line):
+    """Return a line without the MACs and names that are random."""
+    line = re.sub(r'\b02(:[0-9a-f]{2}){5}\b', '02:...', line)
+    return re.sub(r'\btapmac-[0-9a-f]{8}\b', 'tapmac-...', line)
+
+
+def refuse_to_delete(netlink, link):
+    raise exception.KernelRefused.from_errno(
+        link.name, 'deleting it', errno.EBUSY)
+
+
+class LogTest(base.FunctionalTestCase):
+    """Cases: one method for each, and together all that is quoted."""
+
+    def setUp(self):
+        super().setUp()
+        self.addCleanup(setattr, os_vif, '_EXT_MANAGER', None)
+
+    def hold(self, vif=None):
+        """Hold the TAP of a VIF as a guest does, to the end of the case."""
+        vif = vif or base.make_vif()
+        guest = hosts.Guest(vif.vif_name, vif.address)
+        self.case.callback(guest.close)
+        return guest
+
+    def replace(self, owner, name, value):
+        """Replace an attribute to the end of the case."""
+        self.case.enter_context(fixtures.MonkeyPatch(
+            '%s.%s.%s' % (owner.__module__, owner.__qualname__, name), value))
+
+    def case_claim(self):
+        self.configure(claim_plugins=['ovs'])
+        os_vif.initialize(reset=True)
+
+    def case_claim_of_a_plugin_that_fails(self):
+        self.configure(claim_plugins=['ovs'])
+        self.replace(test_claim.ovs.OvsPlugin, 'load',
+                     test_claim.FailingOvs.load)
+        os_vif.initialize(reset=True)
+
+    def case_boot_and_delete(self):
+        self.plug()
+        self.unplug()
+
+    def case_owner_was_changed(self):
+        self.plug()
+        self.configure(owner='nobody')
+        self.plug()
+
+    def case_owner_was_changed_of_what_libvirt_makes(self):
+        self.plug()
+        self.configure(owner='nobody', claim_plugins=['linux_bridge'])
+        os_vif.initialize(reset=True)
+        self.plug(base.make_vif(plugin='linux_bridge'))
+
+    def case_bridge_of_somebody_else(self):
+        self.host.add(base.BRIDGE, 'bridge', br_stp_state=1)
+        self.host.set(base.BRIDGE, address='02:00:00:00:00:01')
+        self.plug()
+
+    def case_bridge_without_a_fixed_mac(self):
+        # sysfs says so, for the network namespace that it was mounted in.
+        self.case.enter_context(hosts.private_mounts())
+        hosts.mount('sysfs', '/sys', 'sysfs')
+        index = self.host.add(base.BRIDGE, 'bridge').index
+        self.host.set(base.BRIDGE, state='up')
+        self.host.add('eth0', 'veth', peer='wire', address=_UPLINK_MAC)
+        self.host.set('eth0', master=index)
+        self.plug()
+
+    def case_bridge_went_down(self):
+        self.plug()
+        self.host.set(base.BRIDGE, state='down')
+        self.plug(base.numbered_vif(1))
+
+    def case_bridge_stays_half_made(self):
+        self.replace(nl.Netlink, 'delete', refuse_to_delete)
+        self.case.enter_context(hosts.private_mounts())
+        hosts.mount_read_only('/proc/sys')
+        self.assertRaises(os_vif_exception.PlugException, self.plug)
+
+    def case_guest_with_a_like_mac(self):
+        rival = base.numbered_vif(1, address=_RIVAL_MAC)
+        self.plug(rival)
+        self.hold(rival).send(hosts.BROADCAST, b'hello')
+        self.plug()
+
+    def case_held_on_another_bridge(self):
+        self.plug(base.make_vif(bridge_name='br101'))
+        self.hold()
+        self.plug()
+
+    def case_held_with_another_mtu(self):
+        self.plug()
+        self.hold()
+        self.plug(base.make_vif(mtu=1450))
+
+    def case_held_and_removed(self):
+        self.plug()
+        self.hold()
+        self.unplug()
+
+    def case_held_and_the_bridge_is_missing(self):
+        self.plug()
+        self.hold()
+        self.host.delete(base.BRIDGE)
+        self.configure(create_bridge=False)
+        self.plug()
+
+    def case_held_by_the_guest_of_another_vif(self):
+        other = base.numbered_vif(1)
+        self.plug(base.make_vif(id=other.id))
+        self.hold()
+        self.plug()
+
+    def case_held_by_somebody(self):
+        self.host.add_tap('tap0')
+        vif = base.make_vif(vif_name='tap0')
+        self.hold(vif)
+        self.plug(vif)
+
+    def case_of_somebody_and_to_be_removed(self):
+        self.host.add_tap(base.TAP)
+        self.unplug()
+
+    def case_altname_and_to_be_removed(self):
+        self.host.ip.link('property_add', altname=base.TAP,
+                          index=self.host.add('ifb7', 'ifb').index)
+        self.unplug()
+
+    def case_udev_is_busy(self):
+        run = self.case.enter_context(udevd.run_directory())
+        (run / 'control').touch()
+        self.configure(udev_timeout=0.1)
+        self.plug()
+
+    def run_case(self, name):
+        """Run a case on a host of its own; return what was logged."""
+        self.configure(
+            owner='root', claim_plugins=[], create_bridge=True,
+            udev_timeout=0)
+        # It says what is wrong with a bridge once in a process.
+        self.patch(bridge, '_warned', set())
+        with fixtures.FakeLogger(
+                'vif_plug_tapmac', logging.INFO,
+                '%(levelname)s %(name)s %(message)s') as logs:
+            with hosts.Host() as self.host:
+                with contextlib.ExitStack() as self.case:
+                    os_vif.initialize(reset=True)
+                    getattr(self, name)()
+            return [line for line in logs.output.splitlines()
+                    if re.match(r'[A-Z]+ vif_plug_tapmac\.', line)]
+
+    def test_lines_are_as_documented(self):
+        logged = {
+            without_chance(line) for name in dir(self)
+            if name.startswith('case_') for line in self.run_case(name)}
+        lines = {without_chance(line) for line in documents.log_lines()}
+        self.assertNotEqual(set(), lines)
+        self.assertEqual(set(), lines - logged)

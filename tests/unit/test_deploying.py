@@ -1,0 +1,126 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""What is in "Deploying with Nova": what can be checked without a host."""
+
+import ast
+import pathlib
+import re
+
+import fixtures
+from oslo_config import cfg
+from oslo_privsep import priv_context
+
+from tests import base
+from tests import documents
+from vif_plug_tapmac import opts
+
+_PACKAGE = base.CHECKOUT / 'vif_plug_tapmac'
+_LEVELS = {'exception': 'ERROR'}
+
+#: The blocks of text that are no log, by a word that only they have, and what
+#: becomes of them.
+TEXTS = {
+    'NOPASSWD': 'installed by tests/integration',
+    '[[post-config': 'no DevStack here',
+    'upper-constraints': 'no DevStack here',
+    'ausearch': 'no SELinux here',
+    'module tapmac': 'no SELinux here',
+    'semodule -i': 'no SELinux here',
+}
+#: The groups of nova.conf that are ours, and their options.
+GROUPS = {opts.GROUP: opts.TAPMAC_OPTS,
+          'vif_plug_tapmac_privileged': priv_context.OPTS}
+
+
+def logging_calls():
+    """Return level, logger and message of each place that logs."""
+    for path in _PACKAGE.rglob('*.py'):
+        name = '.'.join(
+            path.relative_to(base.CHECKOUT).with_suffix('').parts)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (isinstance(node, ast.Call)
+                    and isinstance(node.func, ast.Attribute)
+                    and isinstance(node.func.value, ast.Name)
+                    and node.func.value.id == 'LOG'
+                    and node.func.attr != 'debug'):
+                level = node.func.attr
+                yield (_LEVELS.get(level, level.upper()), name,
+                       node.args[0].value)
+
+
+class BlocksTest(base.TestCase):
+
+    def test_each_directive_is_found(self):
+        for document in base.README, documents.DEPLOYING:
+            self.assertEqual(document.read_text().count('code-block::'),
+                             len(documents.blocks(document)))
+
+    def test_each_is_run_parsed_or_known(self):
+        texts = [block.text for block in documents.blocks(documents.DEPLOYING)
+                 if block.language not in ('shell', 'ini')
+                 and ':class: log\n' not in block.options]
+        for word in TEXTS:
+            text, = (text for text in texts if word in text)
+            texts.remove(text)
+        self.assertEqual([], texts)
+
+
+class LogTest(base.TestCase):
+
+    def test_each_place_that_logs_has_its_line(self):
+        lines = documents.log_lines()
+        calls = list(logging_calls())
+        self.assertNotEqual([], calls)
+        for level, name, message in calls:
+            pattern = re.sub(r'%[\\\d.]*[a-z]', '.+', re.escape(
+                '%s %s %s' % (level, name, message)))
+            self.assertTrue(
+                any(re.fullmatch(pattern, line) for line in lines),
+                '%s: no line of the document is "%s"' % (name, message))
+
+
+class NovaConfTest(base.TestCase):
+    """What the documents show of nova.conf is what oslo.config takes."""
+
+    def setUp(self):
+        super().setUp()
+        self.path = pathlib.Path(
+            self.useFixture(fixtures.TempDir()).path) / 'nova.conf'
+
+    def load(self, text):
+        """Return what is read of each option in the text."""
+        self.path.write_text(text)
+        conf = cfg.ConfigOpts()
+        for group, options in GROUPS.items():
+            conf.register_opts(options, group=group)
+        conf(['--config-file', str(self.path)], default_config_files=[])
+        written = {}
+        cfg.ConfigParser(str(self.path), written).parse()
+        return {(group, option): conf[group][option]
+                for group in written for option in written[group]}
+
+    def test_wrong_ones_are_seen(self):
+        for wrong, error in (
+                ('[os_vif]\nclaim_plugins = ovs', cfg.NoSuchOptError),
+                ('[os_vif_tapmac]\nclaim_plugin = ovs', cfg.NoSuchOptError),
+                ('[os_vif_tapmac]\nclaim_plugins = noop', ValueError)):
+            self.assertRaises(error, self.load, wrong + '\n')
+
+    def test_documents(self):
+        blocks = [block.text for document in (base.README, documents.DEPLOYING)
+                  for block in documents.blocks(document)
+                  if block.language == 'ini']
+        self.assertEqual(5, len(blocks))
+        for block in blocks:
+            self.assertNotEqual({}, self.load(block))

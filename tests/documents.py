@@ -56,17 +56,31 @@ def blocks(document: pathlib.Path) -> list[Block]:
         for found in _BLOCK.finditer(text)]
 
 
-def block(document: pathlib.Path, word: str) -> str:
-    """Return the one code block of a document that has this word."""
-    found, = (each.text for each in blocks(document) if word in each.text)
+def block(document: pathlib.Path, word: str,
+          language: str | None = None) -> str:
+    """Return the one code block of a document that has this word.
+
+    :param language: of the block, None: any
+    """
+    found, = (each.text for each in blocks(document)
+              if word in each.text and language in (None, each.language))
     return found
 
 
-def log_lines() -> list[str]:
+def log_lines(section: str | None = None) -> list[str]:
     """Return the lines of the log that "Deploying with Nova" quotes.
 
     Each as one line: level, logger and message.
+
+    :param section: of the document; None: all
     """
     return [line for each in blocks(DEPLOYING)
             if ':class: log\n' in each.options
+            and section in (None, each.section)
             for line in re.sub(r'\n +', ' ', each.text).splitlines()]
+
+
+def without_chance(line: str) -> str:
+    """Return a line of the log without the MACs and names that are random."""
+    line = re.sub(r'\b02(:[0-9a-f]{2}){5}\b', '02:...', line)
+    return re.sub(r'\btapmac-[0-9a-f]{8}\b', 'tapmac-...', line)

@@ -29,6 +29,20 @@ from tests import base
 VIFS = 16
 
 
+def start(nova_conf: str = '/etc/nova/nova.conf') -> None:
+    """Do what nova-compute does before it plugs.
+
+    In the order of nova.cmd.compute.main, and with its default root helper.
+    """
+    logging.register_options(cfg.CONF)
+    cfg.CONF.set_default('use_stderr', True)
+    cfg.CONF([], project='nova', default_config_files=[nova_conf])
+    logging.setup(cfg.CONF, 'nova')
+    priv_context.init(
+        root_helper=['sudo', 'nova-rootwrap', '/etc/nova/rootwrap.conf'])
+    os_vif.initialize()
+
+
 def main(
     concurrently: typing.Callable[..., typing.Iterable[typing.Any]],
 ) -> None:
@@ -36,14 +50,7 @@ def main(
 
     :param concurrently: a "map" that makes all calls at the same time
     """
-    logging.register_options(cfg.CONF)
-    cfg.CONF.set_default('use_stderr', True)
-    cfg.CONF([], project='nova', default_config_files=['/etc/nova/nova.conf'])
-    logging.setup(cfg.CONF, 'nova')
-    # The order of nova.cmd.compute.main; this is its default root helper.
-    priv_context.init(
-        root_helper=['sudo', 'nova-rootwrap', '/etc/nova/rootwrap.conf'])
-    os_vif.initialize()
+    start()
     vifs = [base.numbered_vif(number) for number in range(VIFS)]
     for call in os_vif.plug, os_vif.unplug:
         list(concurrently(call, vifs, [base.INSTANCE] * VIFS))

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Set up what some tests run against: os-vif alone, and, for root only, because
-# their tests need it, Nova, sudo and udev.
+# their tests need it, Nova, sudo, ip and udev.
 set -eu
 cd "$(dirname "$0")/.."
 . tools/venv.sh
@@ -18,6 +18,7 @@ for name in $(nova_venvs); do
 done
 
 command -v sudo > /dev/null || apt_get install -y sudo
+command -v ip > /dev/null || apt_get install -y iproute2
 
 # Never installed, only unpacked: a udevd that starts here would change the
 # links of this machine.

@@ -25,6 +25,7 @@ import re
 import fixtures
 import os_vif
 from os_vif import exception as os_vif_exception
+from stevedore import extension
 
 from tests import base
 from tests import documents
@@ -33,16 +34,9 @@ from tests import hosts
 from tests import udevd
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge
-from vif_plug_tapmac.kernel import netlink as nl
 
 _RIVAL_MAC = 'fe:16:3e:28:64:c2'
 _UPLINK_MAC = '52:54:00:12:34:56'
-
-
-def without_chance(line):
-    """Return a line without the MACs and names that are random."""
-    line = re.sub(r'\b02(:[0-9a-f]{2}){5}\b', '02:...', line)
-    return re.sub(r'\btapmac-[0-9a-f]{8}\b', 'tapmac-...', line)
 
 
 def refuse_to_delete(netlink, link):
@@ -50,12 +44,8 @@ def refuse_to_delete(netlink, link):
         link.name, 'deleting it', errno.EBUSY)
 
 
-class LogTest(base.FunctionalTestCase):
+class LogTest(test_claim.ClaimTestCase):
     """Cases: one method for each, and together all that is quoted."""
-
-    def setUp(self):
-        super().setUp()
-        self.addCleanup(setattr, os_vif, '_EXT_MANAGER', None)
 
     def hold(self, vif=None):
         """Hold the TAP of a VIF as a guest does, to the end of the case."""
@@ -64,20 +54,14 @@ class LogTest(base.FunctionalTestCase):
         self.case.callback(guest.close)
         return guest
 
-    def replace(self, owner, name, value):
-        """Replace an attribute to the end of the case."""
-        self.case.enter_context(fixtures.MonkeyPatch(
-            '%s.%s.%s' % (owner.__module__, owner.__qualname__, name), value))
-
     def case_claim(self):
         self.configure(claim_plugins=['ovs'])
         os_vif.initialize(reset=True)
 
     def case_claim_of_a_plugin_that_fails(self):
-        self.configure(claim_plugins=['ovs'])
-        self.replace(test_claim.ovs.OvsPlugin, 'load',
-                     test_claim.FailingOvs.load)
-        os_vif.initialize(reset=True)
+        self.load('tapmac = vif_plug_tapmac.plugin:TapMacPlugin',
+                  'ovs = tests.functional.test_claim:FailingOvs',
+                  claim_plugins=['ovs'])
 
     def case_boot_and_delete(self):
         self.plug()
@@ -115,7 +99,9 @@ class LogTest(base.FunctionalTestCase):
         self.plug(base.numbered_vif(1))
 
     def case_bridge_stays_half_made(self):
-        self.replace(nl.Netlink, 'delete', refuse_to_delete)
+        self.case.enter_context(fixtures.MonkeyPatch(
+            'vif_plug_tapmac.kernel.netlink.Netlink.delete',
+            refuse_to_delete))
         self.case.enter_context(hosts.private_mounts())
         hosts.mount_read_only('/proc/sys')
         self.assertRaises(os_vif_exception.PlugException, self.plug)
@@ -180,6 +166,7 @@ class LogTest(base.FunctionalTestCase):
         self.configure(
             owner='root', claim_plugins=[], create_bridge=True,
             udev_timeout=0)
+        extension.ExtensionManager.ENTRY_POINT_CACHE.pop('os_vif', None)
         # It says what is wrong with a bridge once in a process.
         self.patch(bridge, '_warned', set())
         with fixtures.FakeLogger(
@@ -194,8 +181,8 @@ class LogTest(base.FunctionalTestCase):
 
     def test_lines_are_as_documented(self):
         logged = {
-            without_chance(line) for name in dir(self)
+            documents.without_chance(line) for name in dir(self)
             if name.startswith('case_') for line in self.run_case(name)}
-        lines = {without_chance(line) for line in documents.log_lines()}
+        lines = set(map(documents.without_chance, documents.log_lines()))
         self.assertNotEqual(set(), lines)
         self.assertEqual(set(), lines - logged)

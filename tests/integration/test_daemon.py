@@ -80,7 +80,7 @@ def status(pid):
         line.split(':', 1) for line in lines)}
 
 
-class _UnprivilegedTestCase(base.FunctionalTestCase):
+class UnprivilegedTestCase(base.FunctionalTestCase):
     """A test whose /etc is its own, and that acts as the user nobody."""
 
     def setUp(self):
@@ -138,7 +138,7 @@ class _UnprivilegedTestCase(base.FunctionalTestCase):
                         'LC_ALL': 'C', 'PYTHONWARNINGS': 'ignore'}}
 
 
-class DaemonTest(_UnprivilegedTestCase):
+class DaemonTest(UnprivilegedTestCase):
     """Plugs of many VIFs at once, each of which may start the daemon."""
 
     def setUp(self):
@@ -252,7 +252,7 @@ class DaemonTest(_UnprivilegedTestCase):
         self.check(THREADS)
 
 
-class SudoersTest(_UnprivilegedTestCase):
+class SudoersTest(UnprivilegedTestCase):
     """The documented line for sudoers admits one command and no other."""
 
     HELPER = str(BIN / 'privsep-helper')

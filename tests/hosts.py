@@ -185,9 +185,7 @@ class Host(fixtures.Fixture):
 
     def quiet_ipv6(self, name: str) -> None:
         """Keep a link from getting a link-local address."""
-        with nl.Netlink() as netlink:
-            netlink.change(self.link(name),
-                           {'addr_gen_mode': nl.ADDR_GEN_NONE})
+        self.set(name, **nl._ATTRIBUTES['addr_gen_mode'](nl.ADDR_GEN_NONE))
 
     def add_tap(self, name: str, flags: int = IFF_TAP,
                 owner: int | None = None) -> nl.Link:

@@ -10,16 +10,18 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""nova-compute on a host that has guests already; ends once it has started.
+"""nova-compute on a host that has guests already; says "started" once it has.
 
 To be run by the Python of a Nova, with nova-compute's own arguments, and with
-a JSON list on the standard input: for each guest its VIF, as a mapping with
-id, devname, address, bridge and mtu. Exits as nova-compute does.
+a JSON list on the standard input: for each guest its uuid and name, and its
+VIFs as Nova keeps them; an empty list once the database has them. Exits as
+nova-compute does.
 
 All is Nova's own, from the command line through os-vif to the privsep daemon,
 but for
 
-- the hypervisor: Nova's fake driver, with the libvirt driver's way to plug;
+- the hypervisor, if nova.conf has fake.TapMacDriver: that is Nova's fake
+  driver, with the libvirt driver's way to plug;
 - the conductor: it is across RPC, so we ask the database ourselves;
 - Placement: down, but only after a client of it could be made;
 - the VIF type "tapmac": no Nova knows it.
@@ -31,8 +33,6 @@ RPC is oslo.messaging's fake transport: what is cast reaches nobody.
 from nova.cmd import compute
 
 import json
-import os
-import signal
 import sys
 
 from keystoneauth1 import adapter
@@ -60,7 +60,6 @@ from os_vif.objects import vif as vif_objects
 CONF = nova.conf.CONF
 VIF_TYPE = 'tapmac'
 NODE = '0d000000-0000-4000-8000-000000000000'
-NETWORK = '5d6a7b8c-0000-4000-8000-000000000000'
 
 
 class Driver(fake.FakeDriverWithoutFakeNodes):
@@ -76,7 +75,7 @@ class Driver(fake.FakeDriverWithoutFakeNodes):
         return hardware.InstanceInfo(state=power_state.RUNNING)
 
 
-def fill_database(vifs):
+def fill_database(guests):
     """Have a host in the database that was started before, with guests."""
     migration.db_sync()
     context = nova_context.get_admin_context()
@@ -90,34 +89,25 @@ def fill_database(vifs):
         vcpus_used=0, memory_mb=8192, memory_mb_used=0, local_gb=8,
         local_gb_used=0)
     compute_node.create()
-    for vif in vifs:
-        add_guest(context, compute_node, vif)
+    for guest in guests:
+        add_guest(context, compute_node, **guest)
 
 
-def add_guest(context, compute_node, vif):
-    """Have a running guest in the database, called as its TAP is."""
+def add_guest(context, compute_node, uuid, name, vifs):
+    """Have a running guest in the database."""
     flavor = objects.Flavor(
         id=1, flavorid='1', name='tiny', memory_mb=1, vcpus=1, root_gb=0,
         ephemeral_gb=0, swap=0, rxtx_factor=1.0, vcpu_weight=0,
         disabled=False, is_public=True, extra_specs={})
     instance = objects.Instance(
         context, host=CONF.host, node=CONF.host, compute_id=compute_node.id,
-        project_id='demo', user_id='demo', display_name=vif['devname'],
+        project_id='demo', user_id='demo', uuid=uuid, display_name=name,
         vm_state=vm_states.ACTIVE, power_state=power_state.RUNNING,
         memory_mb=1, vcpus=1, root_gb=0, ephemeral_gb=0, flavor=flavor,
         old_flavor=None, new_flavor=None, system_metadata={}, metadata={})
     instance.create()
-    instance.info_cache.network_info = model.NetworkInfo([to_nova(vif)])
+    instance.info_cache.network_info = model.NetworkInfo.hydrate(vifs)
     instance.info_cache.save()
-
-
-def to_nova(vif):
-    """Return the VIF as Nova caches it when Neutron has bound a port."""
-    network = model.Network(
-        id=NETWORK, bridge=vif['bridge'], label='demo', mtu=vif['mtu'])
-    return model.VIF(
-        id=vif['id'], address=vif['address'], devname=vif['devname'],
-        network=network, type=VIF_TYPE, active=True)
 
 
 def convert(vif, nova_to_osvif_vif=os_vif_util.nova_to_osvif_vif):
@@ -146,15 +136,16 @@ def create(create_service=service.Service.create, **arguments):
 
     Not before: nova.conf can be read only once, and now it has been.
     """
-    fill_database(json.load(sys.stdin))
+    guests = json.load(sys.stdin)
+    if guests:
+        fill_database(guests)
     return create_service(**arguments)
 
 
 def start(server, start_service=service.Service.start):
-    """Start the service; have it stopped as an init system stops it."""
+    """Start the service, and say so."""
     start_service(server)
     print('started', flush=True)
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main():

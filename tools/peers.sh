@@ -1,6 +1,6 @@
 #!/bin/sh
 # Set up what some tests run against: os-vif alone, and, for root only, because
-# their tests need it, Nova, sudo, ip and udev.
+# their tests need it, Nova, sudo, ip, udev, and what guests.sh does.
 set -eu
 cd "$(dirname "$0")/.."
 . tools/venv.sh
@@ -32,3 +32,5 @@ if ! command -v udevadm > /dev/null && [ ! -d "$udev/root" ]; then
     done
     mv "$udev/unpacked" "$udev/root"
 fi
+
+tools/guests.sh

@@ -17,11 +17,8 @@ ends it: all guests of the host would be out of reach for the sake of one.
 """
 
 import contextlib
-import json
-import os
 import pathlib
 import sqlite3
-import subprocess
 import sys
 
 import fixtures
@@ -29,31 +26,7 @@ from testtools import content
 
 from tests import base
 from tests import hosts
-
-#: Against a start that hangs; it takes three seconds.
-_TIMEOUT = 120
-
-_NOVA_CONF = """
-[DEFAULT]
-host = host1
-my_ip = 127.0.0.1
-state_path = {directory}
-compute_driver = fake.TapMacDriver
-transport_url = fake:///
-periodic_enable = false
-manager_shutdown_timeout = 0
-log_file = {directory}/nova-compute.log
-[compute]
-provider_config_location = {directory}
-[database]
-connection = sqlite:///{directory}/nova.sqlite
-[oslo_concurrency]
-lock_path = {directory}
-[vif_plug_tapmac_privileged]
-helper_command = {helper} {config}
-[os_vif_tapmac]
-udev_timeout = 0
-"""
+from tests import nova_service
 
 # A privsep-helper whose daemon raises what ours only logs.
 _UNPROTECTED_HELPER = """
@@ -71,6 +44,14 @@ def error(message, device, *values):
 port.LOG.error = error
 daemon.helper_main()
 """
+
+
+def to_nova(vif):
+    """Return the VIF as Nova keeps it when Neutron has bound a port."""
+    return {'id': vif.id, 'address': vif.address, 'devname': vif.vif_name,
+            'type': 'tapmac', 'active': True, 'network': {
+                'id': '5d6a7b8c-0000-4000-8000-000000000000', 'label': 'demo',
+                'bridge': vif.bridge_name, 'meta': {'mtu': vif.network.mtu}}}
 
 
 class Nova33Test(base.FunctionalTestCase):
@@ -111,32 +92,16 @@ class Nova33Test(base.FunctionalTestCase):
     def start_nova_compute(self, helper=None):
         """Start nova-compute in this network namespace, and end it.
 
-        :returns: exit status, "started" if it came so far, and the log
+        :returns: exit status, whether it came so far as to work, and the log
         """
-        nova_conf = self.directory / 'nova.conf'
-        # Both, or Nova reads /etc/nova as well.
-        config = ['--config-file', str(nova_conf),
-                  '--config-dir', str(self.directory)]
-        nova_conf.write_text(_NOVA_CONF.format(
-            directory=self.directory, config=' '.join(config),
-            helper=helper or self.venv / 'bin' / 'privsep-helper'))
-        done = subprocess.run(
-            [self.venv / 'bin' / 'python', '-m', 'tests.nova_compute',
-             *config],
-            cwd=base.CHECKOUT, timeout=_TIMEOUT, text=True,
-            capture_output=True,
-            env=dict(os.environ, PYTHONWARNINGS='ignore',
-                     OS_NOVA_DISABLE_EVENTLET_PATCHING=''),
-            input=json.dumps([
-                {'id': vif.id, 'devname': vif.vif_name,
-                 'address': vif.address, 'bridge': vif.bridge_name,
-                 'mtu': vif.network.mtu} for vif in self.vifs]))
-
-        log = self.directory / 'nova-compute.log'
-        log = log.read_text() if log.exists() else ''
-        self.addDetail('nova-compute.log', content.text_content(log))
-        self.addDetail('stderr', content.text_content(done.stderr))
-        return done.returncode, done.stdout.strip(), log
+        service = nova_service.NovaCompute(
+            self.directory, self.venv / 'bin' / 'python',
+            [{'uuid': vif.id, 'name': vif.vif_name, 'vifs': [to_nova(vif)]}
+             for vif in self.vifs], helper=helper)
+        status = service.end()
+        self.addDetail('nova-compute.log', content.text_content(service.log))
+        self.addDetail('stderr', content.text_content(service.stderr))
+        return status, service.started, service.log
 
     def guest_states(self):
         """Return what Nova thinks of each guest, by the name of its TAP."""
@@ -157,7 +122,7 @@ class Nova33Test(base.FunctionalTestCase):
     def test_starts_and_logs_the_remedy(self):
         right, wrong = map(self.host.link, (self.right, self.wrong))
         status, started, log = self.start_nova_compute()
-        self.assertEqual((0, 'started'), (status, started))
+        self.assertEqual((0, True), (status, started))
         self.assertIn('Starting compute node (version %s.' % self.NOVA, log)
         errors = [line for line in log.splitlines()
                   if ' ERROR vif_plug_tapmac.' in line]
@@ -180,7 +145,7 @@ class Nova33Test(base.FunctionalTestCase):
         helper.write_text(_UNPROTECTED_HELPER)
         _, started, log = self.start_nova_compute(
             '%s %s' % (self.venv / 'bin' / 'python', helper))
-        self.assertEqual('', started)
+        self.assertFalse(started)
         for words in ('InternalError: Failure running os_vif plugin plug ',
                       '%s is used by a guest, and wrong: ' % self.wrong):
             self.assertIn(words, log)

@@ -105,7 +105,7 @@ class Cloud(functional_base.ServersTestBase):
         # What happens on no host of the test happens on none of ours.
         nowhere = self.useFixture(hosts.Host())
         nowhere.set('lo', state='up')  # Eventlet talks to its own threads.
-        self.hosts = {name: self.useFixture(ComputeHost())
+        self.hosts = {name: self.useFixture(self._make_host(name))
                       for name in self.HOSTS}
         self.connections = {}
         self._configure()
@@ -117,8 +117,11 @@ class Cloud(functional_base.ServersTestBase):
             'nova.virt.libvirt.LibvirtDriver._create_image', _create_image))
         self._load_plugins()
         for port in self.neutron.port_1, self.neutron.port_2:
-            self._bind(port)
+            self.bind(port)
         self.start_compute('host1')
+
+    def _make_host(self, name):
+        return ComputeHost()
 
     def _configure(self):
         # Where pip put it.
@@ -178,7 +181,7 @@ class Cloud(functional_base.ServersTestBase):
         @functools.wraps(method)
         def wrapped(driver, *args, **kwargs):
             before = cfg.CONF.host
-            self.flags(host=driver._host.get_connection().hostname)
+            self.flags(host=driver._host.get_connection().getHostname())
             try:
                 return method(driver, *args, **kwargs)
             finally:
@@ -188,21 +191,22 @@ class Cloud(functional_base.ServersTestBase):
     def _on_host(self, method):
         @functools.wraps(method)
         def wrapped(driver, *args, **kwargs):
-            host = driver.host.get_connection().hostname
+            host = driver.host.get_connection().getHostname()
             self.calls.append((host, method.__name__))
             with self.hosts[host].entered():
                 return method(driver, *args, **kwargs)
         return wrapped
 
-    def _bind(self, port):
+    def bind(self, port, **details):
         """Have Neutron know a port, to be bound by our route."""
         self.neutron._ports[port['id']] = dict(port, **{
             'binding:vif_type': self.VIF_TYPE,
-            'binding:vif_details': self.VIF_DETAILS})
+            'binding:vif_details': dict(self.VIF_DETAILS, **details)})
 
     def start_compute(self, hostname='compute1', *args, **kwargs):
         started = super().start_compute(hostname, *args, **kwargs)
-        self.connections[hostname].driver = self.computes[hostname].driver
+        if hostname in self.connections:  # Those of the stand-in only.
+            self.connections[hostname].driver = self.computes[hostname].driver
         return started
 
     def flavor(self, extra_specs):

@@ -1,0 +1,259 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A cloud of Nova's own code whose guests are real: libvirtd and QEMU.
+
+Nova's libvirt driver is as it is, connections, events and migrations
+included. Between it and libvirt, this changes the XML that Nova made: no
+disks, because there are no images; our kernel; and ``kvm`` and ``vhost``
+become QEMU's own emulation, so that a machine without either can do it.
+"""
+
+import os
+import re
+import select
+import signal
+import subprocess
+import tempfile
+import time
+import tty
+
+import fixtures
+from lxml import etree
+from nova.virt.libvirt import host as libvirt_host
+from testtools import content
+
+from tests.nova import cloud
+from tests.nova import guest_image
+from tests.nova import machine
+
+#: How long a guest may take for anything; it is not the machine's only one.
+_PATIENCE = 60
+
+_UNAME = os.uname()
+
+_events_run = False
+
+
+class Console:
+    """The serial port of a guest, where it does what it is told."""
+
+    def __init__(self, path):
+        self._port = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+        tty.setraw(self._port)
+        self._seen = ''
+        self._number = 0
+
+    def close(self):
+        os.close(self._port)
+
+    def wait_until_up(self):
+        """Ask until the guest has booted, which takes two seconds alone."""
+        deadline = time.monotonic() + _PATIENCE
+        # What is echoed while the terminal still does that is no answer.
+        while not self._answer("echo u''p", '^up$', 1):
+            if time.monotonic() > deadline:
+                raise AssertionError('The guest never boots: ' + self._seen)
+
+    def run(self, command):
+        """Return what a shell command of the guest prints, without ends."""
+        self._number += 1
+        answer = self._answer(
+            'echo start {0}; {1}; echo end {0} $?'.format(
+                self._number, command),
+            r'^start {0}\n(.*)^end {0} (\d+)$'.format(self._number), _PATIENCE)
+        if answer is None or answer[2] != '0':
+            raise AssertionError('In the guest, %s: %s' % (
+                command, self._seen))
+        return answer[1].strip()
+
+    def _answer(self, command, expected, seconds):
+        """Return the match, None if there is none in time."""
+        os.write(self._port, command.encode() + b'\n')
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            if select.select([self._port], [], [], left)[0]:
+                self._seen += os.read(self._port, 65536).decode(
+                    errors='replace').replace('\r', '')
+                match = re.search(expected, self._seen,
+                                  re.MULTILINE | re.DOTALL)
+                if match:
+                    return match
+        return None
+
+
+def run_on(host, *command):
+    """Run a program in a host's network namespace; return what it says."""
+    with host.entered():
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.PIPE,
+                                   stderr=subprocess.STDOUT, text=True)
+    return process.communicate(timeout=_PATIENCE)[0]
+
+
+class Ping:
+    """Pings a guest a hundred times a second, from another host."""
+
+    INTERVAL = 0.01
+
+    def __init__(self, host, address):
+        # A pipe would fill up, and then it would wait.
+        self._said = tempfile.TemporaryFile('w+')
+        with host.entered():
+            self._ping = subprocess.Popen(
+                ['busybox', 'ping', '-i', str(self.INTERVAL), address],
+                stdout=self._said)
+
+    def close(self):
+        self._ping.kill()
+        self._ping.wait()
+        self._said.close()
+
+    def end(self):
+        """Return how many were sent, and how many of them are lost.
+
+        Those of the last second may still be on their way.
+        """
+        time.sleep(2)
+        self._ping.send_signal(signal.SIGINT)
+        self._ping.wait(_PATIENCE)
+        self._said.seek(0)
+        said = self._said.read()
+        sent = int(re.search(r'(\d+) packets transmitted', said).group(1))
+        sent -= round(1 / self.INTERVAL)
+        received = {int(number) for number in re.findall(r'seq=(\d+)', said)}
+        return sent, len(set(range(sent)) - received)
+
+
+class LibvirtFixture(fixtures.Fixture):
+    """Instead of Nova's, which replaces libvirt."""
+
+    def __init__(self, stub_os_vif=True):
+        super().__init__()
+
+    def _setUp(self):
+        self.useFixture(fixtures.MockPatch(
+            'nova.compute.utils.get_machine_ips'))
+        self.useFixture(fixtures.MockPatch(
+            'nova.virt.libvirt.host.Host._log_host_capabilities'))
+        # Where Nova's tests may not look.
+        self.useFixture(fixtures.MockPatch('os.uname', return_value=_UNAME))
+        # It never ends, and a test does.
+        self.useFixture(fixtures.MockPatch(
+            'nova.virt.libvirt.host.Host._conn_event_thread'))
+
+
+def _run_events_once(libvirt):
+    """Return a thread's function: the first to run it serves the process.
+
+    libvirt has one event loop for all connections.
+    """
+    def run(handler):
+        global _events_run
+        if not _events_run:
+            _events_run = True
+            while True:
+                libvirt.virEventRunDefaultImpl()
+    return run
+
+
+class GuestCloud(cloud.Cloud):
+    """A test with Nova and real guests."""
+
+    def setUp(self):
+        missing = guest_image.missing() or machine.missing()
+        if missing and os.environ.get('TAPMAC_NO_SKIP') != '1':
+            self.skipTest(missing)
+        self.libvirt_module = machine.import_libvirt()
+        self.image = self.useFixture(guest_image.GuestImage())
+        self.directory = self.useFixture(fixtures.TempDir()).path
+        self.addOnException(self._add_logs)
+        super().setUp()
+
+    def _add_logs(self, exc_info):
+        for name, host in self.hosts.items():
+            self.addDetail(name, content.text_content(host.libvirtd_log()))
+
+    def _make_host(self, name):
+        return machine.Machine(name, self.directory)
+
+    def _replace_libvirt(self):
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova.tests.fixtures.LibvirtFixture', LibvirtFixture))
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova.virt.libvirt.host.Host.write_instance_config',
+            self._adapted(libvirt_host.Host.write_instance_config)))
+        for module in 'driver', 'guest', 'host', 'migration':
+            self.useFixture(fixtures.MonkeyPatch(
+                'nova.virt.libvirt.%s.libvirt' % module,
+                self.libvirt_module))
+        for handler in vars(libvirt_host).values():
+            if '_native_thread' in getattr(handler, '__dict__', ()):
+                self.useFixture(fixtures.MonkeyPatch(
+                    'nova.virt.libvirt.host.%s._native_thread'
+                    % handler.__name__,
+                    _run_events_once(self.libvirt_module)))
+        # Nova's tests would do without both.
+        self._really = {
+            name: getattr(libvirt_host.Host, name)
+            for name in ('get_connection', '_init_events')}
+
+    def _load_plugins(self):
+        for name, method in self._really.items():
+            self.useFixture(fixtures.MonkeyPatch(
+                'nova.virt.libvirt.host.Host.' + name, method))
+        self.flags(virt_type='qemu', live_migration_uri=machine.Machine.uri(
+            self.directory, '%s'), group='libvirt')
+        super()._load_plugins()
+
+    def _adapted(self, write_instance_config):
+        def write(host, xml):
+            return write_instance_config(host, self.adapt(xml))
+        return write
+
+    def adapt(self, xml):
+        """Return what Nova has for libvirt, as this machine can do it."""
+        domain = etree.fromstring(xml)
+        domain.set('type', 'qemu')
+        devices = domain.find('devices')
+        for disk in devices.findall('disk'):
+            devices.remove(disk)
+        for driver in devices.findall('interface/driver[@name="vhost"]'):
+            driver.set('name', 'qemu')
+        boot = domain.find('os')
+        for name, value in (
+                ('kernel', str(self.image.kernel)),
+                ('initrd', str(self.image.initrd)),
+                ('cmdline', 'console=ttyS0 quiet panic=-1')):
+            for element in boot.findall(name):
+                boot.remove(element)
+            etree.SubElement(boot, name).text = value
+        return etree.tostring(domain, encoding='unicode')
+
+    def _get_connection(self, *args, **kwargs):
+        return None
+
+    def start_compute(self, hostname='compute1', *args, **kwargs):
+        self.flags(connection_uri=machine.Machine.uri(
+            self.directory, hostname), group='libvirt')
+        started = super().start_compute(hostname, *args, **kwargs)
+        host = self.computes[hostname].driver._host
+        del host.get_connection
+        # Before libvirtd ends: Nova would tell its database of that.
+        self.addCleanup(_disconnect, host)
+        return started
+
+
+def _disconnect(host):
+    connection = host.get_connection()
+    connection.unregisterCloseCallback()
+    connection.close()

@@ -1,0 +1,472 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Real guests on each route: seen from inside, and by netlink on the host.
+
+Each test ends with the host as it was before, to the last link, FDB entry and
+file.
+"""
+
+from importlib import metadata
+import os
+import pathlib
+import signal
+import sys
+import unittest
+
+import fixtures
+from nova import context
+from nova import objects
+import os_vif
+from os_vif.objects import vif as vif_objects
+from oslo_config import cfg
+from oslo_utils import uuidutils
+from testtools import content
+
+from tests import base
+from tests.nova import base as nova_base
+from tests.nova import cloud
+from tests.nova import guests
+from tests.nova import machine
+from tests.nova import test_flows
+from tests import nova_service
+from vif_plug_tapmac import opts
+
+_BRIDGE_ADDRESS, _UPLINK_ADDRESS = '10.0.0.2', '10.0.0.3'
+_OTHER_BRIDGE = 'br200'
+
+_NUD_PERMANENT = 0x80
+
+
+class Guests(test_flows.Guests):
+    """What each route must do; each is a class of its own."""
+
+    def setUp(self):
+        super().setUp()
+        self.host = self.hosts['host1']
+        self.nova_directory = self.useFixture(fixtures.TempDir()).path
+        self.uplink = self.useFixture(cloud.ComputeHost())
+        self.consoles = {}
+        self.addCleanup(self.close_consoles)
+
+    def lay_network(self, mtu=1450):
+        """Have br100 with an uplink to another host, and both an address."""
+        self.mtu = mtu
+        network = self.neutron.network_1
+        self.neutron._networks[network['id']] = dict(network, mtu=mtu)
+        self.make_bridge(base.BRIDGE)
+        self.connect('eth1', (self.host, base.BRIDGE),
+                     (self.uplink, _UPLINK_ADDRESS))
+        self.give_address(self.host, base.BRIDGE, _BRIDGE_ADDRESS)
+        self.assert_answers(self.uplink, _BRIDGE_ADDRESS)
+        self.before = self.host.state(), self.files()
+
+    def make_bridge(self, name, host=None):
+        """Have a bridge of ours, as the first guest on it would."""
+        vif = base.make_vif(bridge_name=name, mtu=self.mtu)
+        with (host or self.host).entered():
+            os_vif.plug(vif, base.INSTANCE)
+            os_vif.unplug(vif, base.INSTANCE)
+
+    def connect(self, name, *ends):
+        """Lay a cable between two hosts.
+
+        :param name: of its ends
+        :param ends: for each its host, and the bridge it is a port of, or the
+            address it has
+        """
+        (host, _), (other, _) = ends
+        host.add(name, 'veth', mtu=self.mtu, peer={
+            'ifname': name, 'mtu': self.mtu, 'net_ns_fd': other.namespace})
+        for host, place in ends:
+            host.quiet_ipv6(name)
+            host.set(name, state='up')
+            if place.startswith('br'):
+                host.set(name, master=host.link(place).index)
+            else:
+                self.give_address(host, name, place)
+
+    def give_address(self, host, name, address):
+        host.ip.addr('add', index=host.link(name).index, address=address,
+                     prefixlen=24)
+
+    def files(self):
+        """Return which files there are because of guests."""
+        return self.host.files(), [
+            name for name in os.listdir(cfg.CONF.instances_path)
+            if uuidutils.is_uuid_like(name)]
+
+    def close_consoles(self):
+        while self.consoles:
+            self.consoles.popitem()[1].close()
+
+    # Guests
+
+    def boot_guest(self, port=None, **options):
+        """Boot a guest; return its server, once Nova says it is active."""
+        port = port or self.port
+        server = self._create_server(
+            networks=[{'port': port['id']}], host='host1', **options)
+        return server
+
+    def console(self, server, host='host1', fresh=False):
+        """Return a guest's serial port, once it has booted.
+
+        :param fresh: whether QEMU is another one than before
+        """
+        if fresh and server['id'] in self.consoles:
+            self.consoles.pop(server['id']).close()
+        if server['id'] not in self.consoles:
+            console = guests.Console(self.hosts[host].virsh(
+                'ttyconsole', server['id']))
+            self.consoles[server['id']] = console
+            console.wait_until_up()
+        return self.consoles[server['id']]
+
+    def make_port(self, number, bridge=base.BRIDGE,
+                  mac='fa:16:3e:00:00:%02x'):
+        """Have Neutron know one port more.
+
+        :param number: from 1, or the addresses of hosts clash
+        """
+        port = dict(self.neutron.port_2, mac_address=mac % (number + 10),
+                    id='%08x-0000-4000-8000-000000000000' % number)
+        self.bind(port, bridge_name=bridge)
+        return port
+
+    def address(self, port, network=0):
+        """Return which address the guest has there; see guest_init.sh."""
+        return '10.0.%d.%d' % (network, int(port['mac_address'][-2:], 16))
+
+    def assert_well(self, server, port=None, host='host1', fresh=False,
+                    **expected):
+        """Expect that all is right, from inside and from outside."""
+        port = port or self.port
+        console = self.console(server, host, fresh)
+        self.assertEqual(
+            [port['mac_address'], str(self.mtu)],
+            console.run('cat /sys/class/net/eth0/address '
+                        '/sys/class/net/eth0/mtu').split())
+        tap = self.assert_runs(host, port, mtu=self.mtu, **expected)
+        self.hosts[host].wait_until_forwarding(tap.name)
+        self.assert_answers(self.uplink, self.address(port))
+        if host == 'host1':
+            self.assert_answers(self.host, self.address(port))
+        console.run('ping -c 1 -W 5 ' + _UPLINK_ADDRESS)
+        return tap
+
+    def assert_answers(self, host, address, *options):
+        said = guests.run_on(host, 'busybox', 'ping', '-c', '1', '-W', '10',
+                             *options, address)
+        self.assertIn('1 packets received', said)
+
+    def ping(self, port=None):
+        """Ping a guest from the uplink until the test says end()."""
+        ping = guests.Ping(self.uplink, self.address(port or self.port))
+        self.addCleanup(ping.close)
+        return ping
+
+    def assert_nothing_lost(self, ping):
+        sent, lost = ping.end()
+        self.assertGreater(sent, 100)
+        self.assertEqual(0, lost, 'of %d' % sent)
+
+    def assert_as_before(self):
+        for server in self.api.get_servers():
+            self._delete_server(server)
+        self.assertEqual(self.before, (self.host.state(), self.files()))
+
+
+class Flows(Guests):
+
+    def test_power(self):
+        self.lay_network()
+        server = self.boot_guest()
+        other_port = self.neutron.port_2
+        other = self.boot_guest(other_port)
+        tap = self.assert_well(server)
+        self.assert_well(other, other_port)
+        for one, port in (server, other_port), (other, self.port):
+            self.console(one).run('ping -c 1 -W 5 ' + self.address(port))
+
+        self.host.virsh('destroy', server['id'])
+        self.assert_waits('host1', tap)
+        self.host.virsh('start', server['id'])
+        self.assert_kept(tap, self.assert_well(server, fresh=True))
+
+        tap = self.host.find(self.tap)
+        self._reboot_server(server, hard=True)
+        self.assert_made_anew(tap, self.assert_well(server, fresh=True))
+
+        tap = self.host.find(self.tap)
+        self._reboot_server(server)
+        self.assert_kept(tap, self.assert_well(server, fresh=True))
+
+        tap = self.host.find(self.tap)
+        self.console(server).run('touch /was-here')
+        self._suspend_server(server)
+        self.assert_waits('host1', tap)
+        self._resume_server(server)
+        self.assert_kept(tap, self.assert_well(server, fresh=True))
+        self.console(server).run('ls /was-here')
+
+        self.assert_well(other, other_port)
+        self.assert_as_before()
+
+    def test_restarts(self):
+        self.lay_network()
+        server = self.boot_guest()
+        tap = self.assert_well(server)
+        ping = self.ping()
+        # Once without notice, and once as it should be.
+        self.start_nova_compute(self.nova_guest(server)).end(signal.SIGKILL)
+        service = self.start_nova_compute()
+        service.end()
+        self.assertEqual(2, service.log.count(
+            'Starting compute node (version %s.' % nova_base.NOVA))
+        self.assertEqual(2, service.log.count('Successfully plugged vif'))
+        self.host.kill_libvirtd()
+        self.host.start_libvirtd()
+        self.assertEqual('running', self.host.virsh('domstate', server['id']))
+        self.assert_nothing_lost(ping)
+        self.assertEqual(tap, self.assert_well(server))
+        # Nova finds the new libvirtd.
+        self._reboot_server(server, hard=True)
+        self.assert_well(server, fresh=True)
+        self.assert_as_before()
+
+    def nova_guest(self, server):
+        """Return what another nova-compute is to know of a guest."""
+        with context.target_cell(context.get_admin_context(),
+                                 self.cell_mappings['cell1']) as cell:
+            instance = objects.Instance.get_by_uuid(
+                cell, server['id'], expected_attrs=['info_cache'])
+        return {'uuid': instance.uuid, 'name': instance.display_name,
+                'vifs': instance.info_cache.network_info}
+
+    def start_nova_compute(self, *guests):
+        """Start another nova-compute on host1, in a process of its own.
+
+        :param guests: that it does not know yet
+        """
+        options = ['%s = %s' % (name, ','.join(value) if isinstance(
+            value, list) else value) for name, value in self.OPTIONS.items()]
+        service = nova_service.NovaCompute(
+            self.nova_directory, pathlib.Path(sys.executable), guests,
+            driver='libvirt.LibvirtDriver', popen=self.host.popen,
+            more_conf='\n'.join([*options, '[libvirt]', 'virt_type = qemu']),
+            more_path=machine.binding())
+        self.addDetail('nova-compute.log', content.text_content(service.log))
+        self.addDetail('stderr', content.text_content(service.stderr))
+        self.assertTrue(service.started)
+        return service
+
+    def test_attach_and_two_bridges(self):
+        self.lay_network()
+        self.make_bridge(_OTHER_BRIDGE)
+        self.before = self.host.state(), self.files()
+        ports = [self.make_port(number, _OTHER_BRIDGE) for number in (1, 2)]
+        server = self.boot_guest()
+        other = self.boot_guest(ports[0])
+        tap = self.assert_well(server)
+        console, other_console = map(self.console, (server, other))
+        self.assert_runs(port=ports[0], master=_OTHER_BRIDGE)
+        # Nobody gets from one bridge to the other.
+        for one, port in (console, ports[0]), (other_console, self.port):
+            self.assertIn('100% packet loss', one.run(
+                'ping -c 3 -W 1 %s || true' % self.address(port)))
+
+        ping = self.ping()
+        self._attach_interface(server, ports[1]['id'])
+        self.assert_runs(port=ports[1], master=_OTHER_BRIDGE)
+        self.assertEqual(
+            [ports[1]['mac_address'], str(self.mtu)],
+            console.run('while [ ! -e /sys/class/net/eth1 ]; do :; done; '
+                        'address eth1 1; cat /sys/class/net/eth1/address '
+                        '/sys/class/net/eth1/mtu').split())
+        other_console.run('address eth0 1')
+        console.run('ping -c 1 -W 5 ' + self.address(ports[0], 1))
+        other_console.run('ping -c 1 -W 5 ' + self.address(ports[1], 1))
+        self._detach_interface(server, ports[1]['id'])
+        self.assert_gone('host1', ports[1])
+        self.assertEqual('', console.run('ls /sys/class/net | grep eth1 || :'))
+        self.assert_nothing_lost(ping)
+        self.assertEqual(tap, self.assert_well(server))
+        self.assert_as_before()
+
+    def test_live_migration(self):
+        self.lay_network()
+        other_host = self.hosts['host2']
+        self.make_bridge(base.BRIDGE, other_host)
+        self.connect('eth2', (self.host, base.BRIDGE),
+                     (other_host, base.BRIDGE))
+        self.connect('eth0', *((self.hosts[name], address) for name, address
+                               in machine.Machine.ADDRESSES.items()))
+        before = self.states()
+        self.start_compute('host2')
+        server = self.boot_guest()
+        tap = self.assert_well(server)
+        self.console(server).run('touch /was-here')
+
+        # The target's plug fails.
+        ping = self.ping()
+        other_host.add(self.tap, 'bridge')
+        self.live_migrate_in_vain(server)
+        self.assert_nothing_lost(ping)
+        self.assertEqual(tap, self.assert_well(server))
+        self.assertEqual('', other_host.virsh('list', '--all', '--name'))
+        other_host.delete(self.tap)
+        self.reset_server_state(server)
+
+        ping = self.ping()
+        self._live_migrate(server)
+        self.assert_gone('host1')
+        arrived = self.assert_well(server, host='host2', fresh=True)
+        self.assertEqual(tap.mac, arrived.mac)
+        self.console(server).run('ls /was-here')
+        sent, lost = ping.end()
+        print('Live migration of %s: %d pings, one each %.0f ms; lost: %d' % (
+            type(self).__name__, sent, 1000 * ping.INTERVAL, lost),
+            file=sys.__stderr__)
+        self.assertGreater(sent, 100)
+        self.assertLess(lost, 100)
+
+        self._delete_server(server)
+        self.assert_gone('host2')
+        self.assertEqual(before, self.states())
+
+    def states(self):
+        """Return what is on both hosts, but for what they learned of others.
+
+        They forget that after five minutes.
+        """
+        return [(links, addresses, [entry for entry in entries
+                                    if entry[1] & _NUD_PERMANENT],
+                 host.files())
+                for host in self.hosts.values()
+                for links, addresses, entries in [host.state()]]
+
+    def test_several_queues(self):
+        self.lay_network()
+        self.has_several_queues(True)
+        self.leave_tap(multi_queue=False)
+        server = self.boot_guest(flavor_id=self.flavor(
+            {'hw:vif_multiqueue_enabled': 'true'}))
+        self.assert_well(server, multi_queue=True)
+        self.assertEqual('2', self.console(server).run(
+            'ls -d /sys/class/net/eth0/queues/tx-* | wc -l'))
+        self._delete_server(server)
+
+        self.has_several_queues(False)
+        self.leave_tap(multi_queue=True)
+        server = self.boot_guest()
+        self.assert_well(server, fresh=True)
+        self.assertEqual('1', self.console(server).run(
+            'ls -d /sys/class/net/eth0/queues/tx-* | wc -l'))
+        self.assert_as_before()
+
+    def has_several_queues(self, several):
+        """Have Nova ask for as many as the flavor says, or for one."""
+        # Only for kvm it does; libvirt never hears of that, see guests.py.
+        self.flags(virt_type='kvm' if several else 'qemu', group='libvirt')
+
+    def leave_tap(self, multi_queue):
+        """Have a TAP that another guest left, with other queues."""
+        if self.LIBVIRT_MAKES_TAP:
+            return  # It would refuse any that is there.
+        vif = base.make_vif(
+            id=self.port['id'], vif_name=self.tap, mtu=self.mtu,
+            address=self.port['mac_address'])
+        before = cfg.CONF[opts.GROUP].multiqueue
+        self.flags(multiqueue=multi_queue, group=opts.GROUP)
+        with self.host.entered():
+            os_vif.plug(vif, base.INSTANCE)
+        self.flags(multiqueue=before, group=opts.GROUP)
+        tap = self.host.link(self.tap)
+        self.assertEqual((multi_queue, False), (tap.multi_queue, tap.held))
+
+    def test_big_frames_for_a_mac_that_starts_with_fe(self):
+        self.lay_network(mtu=9000)
+        port = self.make_port(1, mac='fe:16:3e:00:00:%02x')
+        server = self.boot_guest(port)
+        self.assert_well(server, port, mac='fa' + port['mac_address'][2:])
+        for host in self.host, self.uplink:
+            # With headers 8000 octets, in one frame.
+            self.assert_answers(host, self.address(port), '-s', '7972')
+        self.console(server).run('ping -c 1 -W 5 -s 7972 ' + _UPLINK_ADDRESS)
+        self.assert_as_before()
+
+
+class LibvirtTapTest(Flows, guests.GuestCloud, cloud.BridgeCloud):
+    """Binding type bridge; libvirt makes the TAP, and we the bridge."""
+
+    OPTIONS = {'claim_plugins': ['linux_bridge']}
+    LIBVIRT_MAKES_TAP = True
+
+
+class NovaManagedTapTest(Flows, guests.GuestCloud, cloud.BridgeCloud):
+    """Binding type bridge, and Nova has us make the TAP."""
+
+    OPTIONS = {'claim_plugins': ['linux_bridge'], 'nova_managed_tap': True}
+
+
+class OpenVSwitchTest(Flows, guests.GuestCloud, cloud.OpenVSwitchCloud):
+    """Binding type ovs, by our mechanism driver; we make the TAP."""
+
+    OPTIONS = {'claim_plugins': ['ovs']}
+
+
+class TapMacTest(Flows, guests.GuestCloud, cloud.OpenVSwitchCloud):
+    """A caller that names our plugin: Nova, if it were one.
+
+    Its domain is the one of the binding type ovs; nothing is claimed.
+    """
+
+    def _load_plugins(self):
+        super()._load_plugins()
+        for name in 'plug', 'unplug':
+            self.useFixture(fixtures.MonkeyPatch(
+                'os_vif.' + name, _naming_tapmac(getattr(os_vif, name))))
+
+    def nova_guest(self, server):
+        guest = super().nova_guest(server)
+        for vif in guest['vifs']:
+            vif['type'] = 'tapmac'  # See tests/nova_compute.py.
+        return guest
+
+    def has_several_queues(self, several):
+        super().has_several_queues(several)
+        self.flags(multiqueue=several, group=opts.GROUP)
+
+
+def _naming_tapmac(call):
+    def call_with_tapmac(vif, instance):
+        if vif.plugin != 'tapmac':
+            vif = vif_objects.VIFBridge(plugin='tapmac', **{
+                field: getattr(vif, field) for field in (
+                    'id', 'vif_name', 'address', 'bridge_name', 'network')})
+        return call(vif, instance)
+    return call_with_tapmac
+
+
+#: The routes, by Nova and os-vif; more of them differ in nothing that libvirt
+#: or QEMU would see.
+_ROUTES = {(33, 4): (LibvirtTapTest, NovaManagedTapTest, OpenVSwitchTest),
+           (34, 5): (OpenVSwitchTest, TapMacTest)}
+
+
+def load_tests(loader, tests, pattern):
+    """Load the routes that this Nova has: nothing is to be skipped."""
+    os_vif_version = metadata.version('os-vif').split('.')[0]
+    return unittest.TestSuite(
+        loader.loadTestsFromTestCase(case)
+        for case in _ROUTES.get((nova_base.NOVA, int(os_vif_version)), ()))

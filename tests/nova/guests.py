@@ -18,6 +18,7 @@ disks, because there are no images; our kernel; and ``kvm`` and ``vhost``
 become QEMU's own emulation, so that a machine without either can do it.
 """
 
+import logging
 import os
 import re
 import select
@@ -35,6 +36,8 @@ from testtools import content
 from tests.nova import cloud
 from tests.nova import guest_image
 from tests.nova import machine
+
+LOG = logging.getLogger(__name__)
 
 #: How long a guest may take for anything; it is not the machine's only one.
 _PATIENCE = 60
@@ -223,11 +226,15 @@ class GuestCloud(cloud.Cloud):
     def adapt(self, xml):
         """Return what Nova has for libvirt, as this machine can do it."""
         domain = etree.fromstring(xml)
-        domain.set('type', 'qemu')
+        if domain.get('type') != 'qemu':
+            LOG.info('%s becomes qemu: this machine may have no other',
+                     domain.get('type'))
+            domain.set('type', 'qemu')
         devices = domain.find('devices')
         for disk in devices.findall('disk'):
             devices.remove(disk)
         for driver in devices.findall('interface/driver[@name="vhost"]'):
+            LOG.info('vhost becomes qemu')
             driver.set('name', 'qemu')
         boot = domain.find('os')
         for name, value in (

@@ -81,7 +81,8 @@ def make_port(**fields: typing.Any) -> desired.TapPort:
         {'vif_id': VIF_ID, 'name': TAP, 'bridge': BRIDGE,
          'guest_mac': GUEST_MAC, 'mtu': 1500, 'create_tap': True,
          'owner': 0, 'multi_queue': False, 'create_bridge': True,
-         'link_group': 29793, 'bridge_group': 29794}, **fields)
+         'link_group': 29793, 'bridge_group': 29794, 'uplink': None},
+        **fields)
     return desired.TapPort(**values)
 
 

@@ -40,6 +40,11 @@ _RESERVED_NAMES = ('all', 'default')
 _DATAPATH_TYPE = 'tapmac'
 _UUID = re.compile(r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z')
 
+#: How the bridge of a VLAN is named unless the operator says otherwise.
+VLAN_BRIDGES = '{bridge}-{vlan}'
+#: The first is for untagged frames with a priority, the last is reserved.
+#: Source: IEEE 802.1Q, table 9-2
+VLAN_MIN, VLAN_MAX = 1, 4094
 #: Names of other plugins that Nova knows, and tapmac can answer for.
 CLAIMABLE = ('ovs', 'linux_bridge')
 #: Limits of a TAP's MTU in bytes. Source: drivers/net/tun.c, MIN_MTU and
@@ -147,6 +152,8 @@ class TapPort(_Fields):
     :param create_bridge: whether a missing bridge may be made
     :param link_group: group number of our TAPs
     :param bridge_group: group number of our bridges
+    :param uplink: the device that is to connect the bridge with the wire, 1
+        to 15 characters; None if nobody names one
     :raises InvalidVif: the first field that is wrong
     """
     bridge: str
@@ -158,12 +165,17 @@ class TapPort(_Fields):
     create_bridge: bool
     link_group: int
     bridge_group: int
+    uplink: str | None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_device_name('bridge_name', self.bridge)
-        self._require(self.bridge != self.name,
-                      'TAP and bridge have one name, %r' % self.name)
+        if self.uplink is not None:
+            self._check_device_name('uplink', self.uplink)
+        names = [self.name, self.bridge, self.uplink]
+        self._require(len(set(names)) == len(names),
+                      'two of TAP, bridge and uplink have one name: %s, %s, %s'
+                      % (self.name, self.bridge, self.uplink))
         self._check_guest_mac()
         if self.mtu is not None:
             self._check_number('MTU', self.mtu, TAP_MTU_MIN, TAP_MTU_MAX)
@@ -241,6 +253,7 @@ class TapPort(_Fields):
         _require_ours(vif)
         _require_claim(vif, config)
         fields = config_fields(config)
+        bridge = _bridge_name(vif)
         if multi_queue is None:
             multi_queue = _get(_get(vif, 'port_profile'), 'multiqueue')
         if multi_queue is not None:
@@ -248,7 +261,8 @@ class TapPort(_Fields):
         return cls(
             vif_id=_vif_id(vif),
             name=_field(vif, 'vif_name'),
-            bridge=_bridge_name(vif),
+            bridge=bridge,
+            uplink=_uplink(vif, bridge, config),
             guest_mac=str(_field(vif, 'address')).lower(),
             mtu=_get(_get(vif, 'network'), 'mtu'),
             create_tap=(_get(vif, 'plugin') != 'linux_bridge'
@@ -261,29 +275,110 @@ class Limits:
     """What no caller has a say in: the privileged side's own configuration.
 
     :param allowed_bridges: shell patterns of the bridges that TAPs may join
+    :param allowed_uplinks: shell patterns of devices that may join bridges
+    :param uplinks: which ones the configuration gives to which bridge
     :param udev_timeout: how many seconds to wait for udev at most; 0: not
     """
     allowed_bridges: tuple[str, ...]
+    allowed_uplinks: tuple[str, ...]
+    uplinks: 'Uplinks'
     udev_timeout: float
 
     @classmethod
     def from_config(cls, config: cfg.ConfigOpts.GroupAttr) -> 'Limits':
         """Return what the ``[os_vif_tapmac]`` group says."""
         return cls(allowed_bridges=tuple(config.allowed_bridges),
+                   allowed_uplinks=tuple(config.allowed_uplinks),
+                   uplinks=Uplinks.from_config(config),
                    udev_timeout=config.udev_timeout)
 
     def require_bridge(self, port: TapPort) -> None:
-        """Check that the port's bridge is one that TAPs may join.
+        """Check that TAPs may join the port's bridge, and so may its uplink.
 
-        :raises InvalidConfig: it is not
+        :raises InvalidConfig: one may not
         """
-        if not any(fnmatch.fnmatchcase(port.bridge, pattern)
-                   for pattern in self.allowed_bridges):
+        self._require_allowed('allowed_bridges', '%s may not join bridge'
+                              % port.name, port.bridge)
+        own = self.uplinks.of(port.bridge)
+        if port.uplink == own:
+            return
+        if own is not None:
             raise exception.InvalidConfig(
-                option='allowed_bridges',
-                value=','.join(self.allowed_bridges),
-                reason='%s may not join bridge %s, which matches none of '
-                       'these patterns' % (port.name, port.bridge))
+                option='bridge_uplinks', value='%s:%s' % (port.bridge, own),
+                reason='%s is plugged as if the uplink of its bridge were %s. '
+                       'The VIF says so, or nova-compute reads other '
+                       'configuration files than the privileged daemon' % (
+                           port.name, port.uplink))
+        self._require_allowed('allowed_uplinks', 'bridge %s may not have the '
+                              'uplink' % port.bridge, str(port.uplink))
+
+    def _require_allowed(self, option: str, what: str, name: str) -> None:
+        patterns = getattr(self, option)
+        if not any(fnmatch.fnmatchcase(name, pattern)
+                   for pattern in patterns):
+            raise exception.InvalidConfig(
+                option=option, value=','.join(patterns),
+                reason='%s %s, which matches none of these patterns'
+                       % (what, name))
+
+
+@dataclasses.dataclass(frozen=True)
+class Uplinks:
+    """Which device connects which bridge with the wire.
+
+    :param uplinks: by the name of the bridge
+    :param vlan_bridges: how the bridge of a VLAN is named
+    """
+    uplinks: dict[str, str]
+    vlan_bridges: str
+
+    @classmethod
+    def from_config(cls, config: cfg.ConfigOpts.GroupAttr) -> 'Uplinks':
+        """Return what the ``[os_vif_tapmac]`` group says.
+
+        :raises InvalidConfig: a name cannot be one, two bridges have one
+            uplink, or the pattern lacks a part
+        """
+        uplinks = dict(config.bridge_uplinks)
+        for bridge, uplink in uplinks.items():
+            for name in bridge, uplink:
+                if not _DEVICE_NAME.match(name):
+                    raise exception.InvalidConfig(
+                        option='bridge_uplinks',
+                        value='%s:%s' % (bridge, uplink),
+                        reason='%r can not be the name of a device' % name)
+            sharing = sorted(other for other in uplinks
+                             if uplinks[other] == uplink)
+            if len(sharing) > 1:
+                raise exception.InvalidConfig(
+                    option='bridge_uplinks', value=uplink,
+                    reason='a device can be a port of one bridge only, and '
+                           'this is the uplink of %s' % ' and '.join(sharing))
+        pattern = config.vlan_bridges
+        if pattern.count('{bridge}') != 1 or pattern.count('{vlan}') != 1:
+            raise exception.InvalidConfig(
+                option='vlan_bridges', value=pattern,
+                reason='{bridge} and {vlan} must be in it, once each')
+        return cls(uplinks, pattern)
+
+    def of(self, bridge: str) -> str | None:
+        """Return the uplink of a bridge, None if there is none."""
+        if bridge in self.uplinks:
+            return self.uplinks[bridge]
+        for untagged, uplink in self.uplinks.items():
+            vlan = self._vlan(bridge, untagged)
+            if vlan is not None:
+                return '%s.%d' % (uplink, vlan)
+        return None
+
+    def _vlan(self, bridge: str, untagged: str) -> int | None:
+        """Return for which VLAN beside this bridge another one is."""
+        pattern = re.escape(self.vlan_bridges.replace('{bridge}', untagged))
+        match = re.fullmatch(pattern.replace(
+            re.escape('{vlan}'), '([1-9][0-9]{0,3})'), bridge)
+        if match is None or int(match[1]) > VLAN_MAX:
+            return None
+        return int(match[1])
 
 
 def config_fields(
@@ -377,6 +472,22 @@ def _bridge_name(vif: vif_objects.VIFBase) -> typing.Any:
             vif=vif_label(vif),
             reason='neither bridge_name nor network.bridge is set')
     return name
+
+
+def _uplink(vif: vif_objects.VIFBase, bridge: str,
+            config: cfg.ConfigOpts.GroupAttr) -> str | None:
+    """Return the uplink of a VIF's bridge, None if nobody names one.
+
+    :raises InvalidVif: the VIF names another than the configuration
+    """
+    own = Uplinks.from_config(config).of(bridge)
+    named = _get(_get(vif, 'network'), 'bridge_interface')
+    if own is not None and named not in (None, own):
+        raise exception.InvalidVif(
+            vif=vif_label(vif),
+            reason='its network has the bridge_interface %s, and the uplink '
+                   'of %s is %s by bridge_uplinks' % (named, bridge, own))
+    return own or named
 
 
 def _uid(owner: str) -> int:

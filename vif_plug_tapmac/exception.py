@@ -48,6 +48,13 @@ class BridgeNotFound(TapMacError):
                "must create the bridge, or switch create_bridge on.")
 
 
+class UplinkUnusable(TapMacError):
+    """The uplink that a bridge is to have can't be; the host is untouched."""
+    msg_fmt = ("Uplink %(uplink)s of bridge %(bridge)s %(reason)s. The "
+               "operator must act: %(remedy)s. Nothing was changed on the "
+               "host.")
+
+
 class DeviceConflict(TapMacError):
     """A name or a MAC is taken by something that is not ours to change."""
     msg_fmt = ("%(device)s: %(reason)s. The operator must resolve this: "
@@ -72,7 +79,9 @@ class KernelRefused(TapMacError):
         :param step: what was being done, as in "setting the MTU"
         :param code: positive errno
         """
-        name = errno.errorcode.get(code, str(code))
+        # One number has two names, of which the kernel uses this one.
+        name = ('EOPNOTSUPP' if code == errno.EOPNOTSUPP
+                else errno.errorcode.get(code, str(code)))
         return cls(device=device, step=step, code=code,
                    error='%s (%s)' % (name, os.strerror(code)),
                    remedy=_REMEDIES.get(code, _READ_THE_ERRNO))
@@ -109,6 +118,8 @@ _REMEDIES = {
                    'again; find and stop it, then plug again'),
     errno.EXFULL: ('the bridge has all the 1023 ports that Linux allows; move '
                    'guests to another bridge or host'),
+    errno.EOPNOTSUPP: ('this kernel lacks the driver for such a device: load '
+                       'it, as in "modprobe 8021q" for a VLAN'),
     errno.EROFS: ('this path is mounted read-only, as in many containers; '
                   'mount it writable, or make the bridge yourself before the '
                   'first guest comes'),

@@ -65,6 +65,35 @@ TAPMAC_OPTS = [
         help='Make a bridge that a VIF names and that does not exist. Switch '
              'this off if every bridge of this host is made by its network '
              'configuration; a VIF on a missing bridge is then an error.'),
+    cfg.DictOpt(
+        'bridge_uplinks',
+        default={},
+        help='The device that connects each bridge with the wire, as in '
+             'br100:eth1,br200:eth1.200. A bridge that tapmac makes gets it '
+             'as a port, and its MAC; the device must have no IP addresses. '
+             'eth1.200 is made if it is missing: VLAN 200 on eth1. Bridges '
+             'of the host\'s own network configuration need no entry: they '
+             'are used as they are. Without an entry, and without '
+             'bridge_interface in the VIF\'s network, a bridge connects '
+             'guests with each other only. The privileged daemon reads this '
+             'option by itself.'),
+    cfg.StrOpt(
+        'vlan_bridges',
+        default=desired.VLAN_BRIDGES,
+        help='How the bridge of a VLAN is named, with {bridge} for a bridge '
+             'of bridge_uplinks and {vlan} for the number of the VLAN: '
+             'br100-200 has the uplink eth1.200 if br100 has eth1, without '
+             'an entry of its own. It must be the same as in '
+             '[ml2_tapmac] of Neutron, which names these bridges.'),
+    cfg.ListOpt(
+        'allowed_uplinks',
+        default=[],
+        help='The devices, as shell patterns, that a VIF may name as the '
+             'uplink of its bridge by the bridge_interface of its network, '
+             'beside those of bridge_uplinks. Nova does not set it any more; '
+             'allow what another os-vif client needs. The privileged daemon '
+             'reads this option by itself, so that not even a compromised '
+             'nova-compute gets hold of another device of the host.'),
     cfg.IntOpt(
         'link_group',
         default=29793,

@@ -103,7 +103,7 @@ _proper = {
     'mtu': _numbers | st.none(), 'owner': _numbers,
     'create_tap': st.booleans(), 'multi_queue': st.booleans(),
     'create_bridge': st.booleans(), 'link_group': _numbers,
-    'bridge_group': _numbers}
+    'bridge_group': _numbers, 'uplink': _names | st.none()}
 
 
 @st.composite
@@ -230,6 +230,13 @@ class CompromisedCallerTest(base.FunctionalTestCase):
             before = self.host.state()
             self.assertFalse(self.reaches(name='tap9', bridge=bridge))
             self.assertFalse(self.reaches(bridge=bridge))
+            self.assertEqual(before, self.host.state())
+
+    def test_uplink_that_is_not_allowed(self):
+        for uplink in _OTHERS + _ALTNAMES:
+            before = self.host.state()
+            self.assertFalse(self.reaches(name='tap9', bridge='br109',
+                                          uplink=uplink))
             self.assertEqual(before, self.host.state())
 
     def test_held_tap_of_ours_is_not_moved_either(self):

@@ -93,6 +93,28 @@ class LogTest(test_claim.ClaimTestCase):
         self.host.set('eth0', master=index)
         self.plug()
 
+    def add_uplink(self, name='eth1', mac=_UPLINK_MAC):
+        self.host.add(name, 'veth', address=mac, peer=name + '-peer')
+
+    def case_bridge_loses_its_uplink(self):
+        self.configure(bridge_uplinks={base.BRIDGE: 'eth1'})
+        self.add_uplink()
+        self.plug()
+        self.host.delete('eth1')
+        self.plug()
+        self.add_uplink()
+        self.plug()
+
+    def case_bridge_was_made_without_uplink(self):
+        self.plug()
+        self.add_uplink()
+        self.configure(bridge_uplinks={base.BRIDGE: 'eth1'})
+        self.plug()
+
+    def case_network_with_a_larger_mtu(self):
+        self.plug()
+        self.plug(base.make_vif(mtu=9000))
+
     def case_bridge_went_down(self):
         self.plug()
         self.host.set(base.BRIDGE, state='down')
@@ -165,7 +187,7 @@ class LogTest(test_claim.ClaimTestCase):
         """Run a case on a host of its own; return what was logged."""
         self.configure(
             owner='root', claim_plugins=[], create_bridge=True,
-            udev_timeout=0)
+            udev_timeout=0, bridge_uplinks={})
         extension.ExtensionManager.ENTRY_POINT_CACHE.pop('os_vif', None)
         # It says what is wrong with a bridge once in a process.
         self.patch(bridge, '_warned', set())

@@ -40,6 +40,8 @@ BAD = {
     'create_bridge': [None, 0, 1, 'no'],
     'link_group': [None, 0, -1, 2 ** 31, '1', True, GOOD.bridge_group],
     'bridge_group': [None, 0, -1, 2 ** 31, '1', True, GOOD.link_group],
+    'uplink': ['', 7, ['eth1'], b'eth1', 'a' * 16, 'eth 1', 'all', GOOD.name,
+               GOOD.bridge],
 }
 
 
@@ -47,7 +49,7 @@ class FieldsTest(base.TestCase):
     """What the privileged side checks, whatever the caller says."""
 
     def test_round_trip(self):
-        for value in (GOOD, base.make_port(mtu=None),
+        for value in (GOOD, base.make_port(mtu=None, uplink='eth1.200'),
                       desired.TapIdentity(base.VIF_ID, base.TAP)):
             fields = value.to_fields()
             self.assertEqual(value, type(value).from_fields(fields))
@@ -196,3 +198,51 @@ class PrivilegedSideTest(base.TestCase):
         self.assert_allowed(['br10?'], 'br100', 'br101')
         self.assert_allowed(['br10[01]', 'brm*'], 'br100', 'br101', 'brmgmt')
         self.assert_allowed(['br[0-9]*'], 'br100', 'br101', 'br1000')
+
+    def assert_uplink_refused(self, option, uplink, bridge='br100'):
+        limits = desired.Limits.from_config(self.options)
+        port = base.make_port(bridge=bridge, uplink=uplink)
+        error = self.assertRaises(exception.InvalidConfig,
+                                  limits.require_bridge, port)
+        for word in (option, str(uplink), bridge):
+            self.assertIn(word, str(error))
+
+    def test_uplinks_of_the_configuration(self):
+        self.configure(bridge_uplinks={'br100': 'eth1'})
+        limits = desired.Limits.from_config(self.options)
+        for bridge, uplink in (('br100', 'eth1'), ('br100-7', 'eth1.7'),
+                               ('br200', None)):
+            limits.require_bridge(base.make_port(bridge=bridge,
+                                                 uplink=uplink))
+        for bridge, uplink in (('br100', 'eth2'), ('br100', None),
+                               ('br100-7', 'eth1'), ('br100-7', 'eth1.8')):
+            self.assert_uplink_refused('bridge_uplinks', uplink, bridge)
+        self.assert_uplink_refused('allowed_uplinks', 'eth1', 'br200')
+
+    def test_uplinks_that_a_vif_may_name(self):
+        self.configure(allowed_uplinks=['eth*', 'bond0'])
+        limits = desired.Limits.from_config(self.options)
+        for uplink in 'eth1', 'eth1.7', 'bond0':
+            limits.require_bridge(base.make_port(uplink=uplink))
+        for uplink in 'bond1', 'Eth1', 'lo':
+            self.assert_uplink_refused('allowed_uplinks', uplink)
+
+
+class UplinksTest(base.TestCase):
+
+    def test_of(self):
+        uplinks = desired.Uplinks({'br100': 'eth1', 'br100-9': 'eth9'},
+                                  '{bridge}-{vlan}')
+        for bridge, uplink in (
+                ('br100', 'eth1'), ('br100-1', 'eth1.1'),
+                ('br100-4094', 'eth1.4094'), ('br100-9', 'eth9'),
+                ('br100-9-7', 'eth9.7'), ('br100-4095', None),
+                ('br100-0', None), ('br100-007', None), ('br100-', None),
+                ('br100-1 ', None), ('br101', None), ('xbr100-1', None)):
+            self.assertEqual(uplink, uplinks.of(bridge), bridge)
+
+    def test_pattern_is_taken_as_it_is(self):
+        uplinks = desired.Uplinks({'br.1': 'eth1'}, '{bridge}.v{vlan}')
+        for bridge, uplink in (('br.1.v7', 'eth1.7'), ('brx1.v7', None),
+                               ('br.1xv7', None)):
+            self.assertEqual(uplink, uplinks.of(bridge), bridge)

@@ -21,8 +21,8 @@ from vif_plug_tapmac import exception
 CLASSES = [cls for cls in vars(exception).values() if inspect.isclass(cls)
            and issubclass(cls, exception.TapMacError)]
 FACTS = dict.fromkeys(
-    ('vif', 'reason', 'option', 'value', 'device', 'bridge', 'remedy', 'step',
-     'error', 'differences'), 'FACT')
+    ('vif', 'reason', 'option', 'value', 'device', 'bridge', 'uplink',
+     'remedy', 'step', 'error', 'differences'), 'FACT')
 
 
 class ExceptionTest(base.TestCase):
@@ -51,6 +51,7 @@ class ExceptionTest(base.TestCase):
                 errno.EPERM: ('EPERM', 'CAP_NET_ADMIN'),
                 errno.EXFULL: ('EXFULL', '1023'),
                 errno.EROFS: ('EROFS', 'read-only'),
+                errno.EOPNOTSUPP: ('EOPNOTSUPP', 'modprobe 8021q'),
                 errno.EIO: ('EIO', 'dmesg'),
                 4242: ('4242', 'dmesg')}.items():
             error = exception.KernelRefused.from_errno('tap0', 'a step', code)

@@ -32,6 +32,8 @@ class OptsTest(base.TestCase):
         self.assertEqual(
             {'owner': 'root', 'multiqueue': False, 'claim_plugins': [],
              'nova_managed_tap': False, 'create_bridge': True,
+             'bridge_uplinks': {}, 'vlan_bridges': '{bridge}-{vlan}',
+             'allowed_uplinks': [],
              'link_group': 29793, 'bridge_group': 29794,
              'allowed_bridges': ['*'], 'udev_timeout': 5.0},
             {opt.name: self.options[opt.name] for opt in opts.TAPMAC_OPTS})

@@ -12,6 +12,7 @@
 
 """The bridge that a TAP joins: found, or made so that its MAC cannot flap."""
 
+import contextlib
 import errno
 import os
 import secrets
@@ -22,6 +23,7 @@ from oslo_log import log as logging
 from vif_plug_tapmac import desired
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import uplink
 from vif_plug_tapmac import mark
 
 LOG = logging.getLogger(__name__)
@@ -37,15 +39,26 @@ _FINISHED = {'stp': False, 'forward_delay': 0, 'multicast_snooping': False,
 # Callers with different MTUs for one bridge may meet here; one of them wins.
 _ROUNDS = 3
 
-_warned: set[tuple[int, str]] = set()
+#: What was said of which bridge, so that it is said once.
+_warned: set[tuple[int, str, str]] = set()
 
 
 def find(netlink: nl.Netlink, port: desired.TapPort) -> nl.Link | None:
     """Return the bridge of the port, None if it is to be made.
 
+    Its uplink, too, is looked at if it will be needed.
+
     :raises BridgeNotFound: it is missing and may not be made
     :raises DeviceConflict: the name is taken by something else
+    :raises UplinkUnusable: what is to be its uplink is not fit for that
     """
+    link = _find(netlink, port)
+    if link is None or _is_unfinished(link, port):
+        uplink.find(netlink, port, link)
+    return link
+
+
+def _find(netlink: nl.Netlink, port: desired.TapPort) -> nl.Link | None:
     link = netlink.find(port.bridge)
     if link is None and not port.create_bridge:
         raise exception.BridgeNotFound(device=port.name, bridge=port.bridge)
@@ -69,30 +82,75 @@ def ensure(netlink: nl.Netlink, port: desired.TapPort,
 
     :param found: what :func:`find` returned
     :raises KernelRefused: a bridge that this call created is gone again,
-        unless another caller finished it meanwhile
+        unless another caller finished it meanwhile; and so is its uplink
     """
-    created = found is None and netlink.create_bridge(
-        port.bridge, _unique_mac(), port.bridge_group, _unpinned_mtu(port))
-    if found is None:
-        found = _require(netlink, port)
-    if found.group != port.bridge_group:
-        _warn_about(found)
+    if found is not None and not _is_unfinished(found, port):
+        _look_after(netlink, port, found)
         return found
-    if found.alias is not None:
-        if not found.up:
-            LOG.warning('Bridge %s was down; it is up again', found.name)
-            netlink.change(found, {'up': True})
-        return found
-    try:
-        return _finish(netlink, found, port)
-    except BaseException:
+    with contextlib.ExitStack() as undo:
+        wire, made = uplink.make_missing(
+            netlink, port, uplink.find(netlink, port, found))
+        if wire is not None and made:
+            undo.callback(_remove_half_made, netlink, wire)
+        created = found is None and netlink.create_bridge(
+            port.bridge, wire.mac if wire and wire.mac else _unique_mac(),
+            port.bridge_group, _unpinned_mtu(port))
+        if found is None:
+            found = _require(netlink, port)
         if created:
-            _remove_half_made(netlink, found)
-        raise
+            undo.callback(_remove_half_made, netlink, found)
+        if _is_unfinished(found, port):
+            found = _finish(netlink, found, port, wire)
+        undo.pop_all()
+    return found
+
+
+def _is_unfinished(link: nl.Link, port: desired.TapPort) -> bool:
+    return link.group == port.bridge_group and link.alias is None
+
+
+def _look_after(netlink: nl.Netlink, port: desired.TapPort,
+                link: nl.Link) -> None:
+    """Mend or warn of a bridge that was there before."""
+    if link.group != port.bridge_group:
+        _warn_about(link)
+    elif not link.up:
+        LOG.warning('Bridge %s was down; it is up again', link.name)
+        netlink.change(link, {'up': True})
+    _warn_about_mtu(link, port)
+    if port.uplink is not None:
+        _take_uplink_back(netlink, port, link)
+
+
+def _take_uplink_back(netlink: nl.Netlink, port: desired.TapPort,
+                      link: nl.Link) -> None:
+    """Make the uplink a port again, if it was the bridge's before.
+
+    It was if the bridge has its MAC. Any other device might close a loop.
+    """
+    try:
+        wire = uplink.find(netlink, port, link)
+        if wire is not None and wire.master == link.index:
+            return
+        wire, _ = uplink.make_missing(netlink, port, wire)
+        if (wire is not None and wire.mac == link.mac
+                and link.group == port.bridge_group):
+            LOG.warning('Bridge %s had lost its uplink %s, and has it again',
+                        link.name, wire.name)
+            uplink.join(netlink, port, wire, link)
+            return
+        reason = 'it was made without.'
+    except exception.TapMacError as error:
+        reason = str(error)
+    if _first_time(link, 'uplink'):
+        LOG.warning('Bridge %s lacks its uplink %s: %s Remedy: "ip link set '
+                    '%s master %s", if no other port of it leads to the same '
+                    'wire.', link.name, port.uplink, reason, port.uplink,
+                    link.name)
 
 
 def _require(netlink: nl.Netlink, port: desired.TapPort) -> nl.Link:
-    link = find(netlink, port)
+    link = _find(netlink, port)
     if link is None:
         raise exception.KernelRefused.from_errno(
             port.bridge, 'using the bridge', errno.ENODEV)
@@ -122,8 +180,8 @@ def _unpinned_mtu(port: desired.TapPort) -> int | None:
     return None if port.mtu is None else port.mtu + 1
 
 
-def _finish(netlink: nl.Netlink, link: nl.Link,
-            port: desired.TapPort) -> nl.Link:
+def _finish(netlink: nl.Netlink, link: nl.Link, port: desired.TapPort,
+            wire: nl.Link | None) -> nl.Link:
     fields: dict[str, typing.Any] = {'up': True}
     if port.mtu is not None:
         fields['mtu'] = port.mtu
@@ -132,6 +190,8 @@ def _finish(netlink: nl.Netlink, link: nl.Link,
             if family != 'ipv6' or link.disable_ipv6 is not None:
                 _write_sysctl(link, family, sysctl, value)
         netlink.change(link, fields)
+        if wire is not None:
+            uplink.join(netlink, port, wire, link)
         seen = _require(netlink, port)
         if seen.alias is not None:  # Another caller was faster.
             return seen
@@ -142,6 +202,12 @@ def _finish(netlink: nl.Netlink, link: nl.Link,
             netlink.change(link, {'alias': mark.BRIDGE_MARK})
             LOG.info('Bridge %s made, with the fixed MAC %s', link.name,
                      link.mac)
+            if wire is None:
+                LOG.warning('Bridge %s has no uplink: guests on it reach each '
+                            'other and nobody else. If that is not meant: '
+                            'name one in bridge_uplinks, and make it a port '
+                            'with "ip link set <uplink> master %s".',
+                            link.name, link.name)
             return seen
         link = seen
     raise exception.VerifyFailed(device=link.name,
@@ -167,15 +233,33 @@ def _remove_half_made(netlink: nl.Netlink, link: nl.Link) -> None:
         if seen is not None and seen.alias is None:
             netlink.delete(seen)
     except exception.TapMacError as error:
-        LOG.warning('Bridge %s stays half-made; the next plug finishes it: '
-                    '%s', link.name, error)
+        LOG.warning('%s stays half-made; the next plug finishes it: %s',
+                    link.name, error)
+
+
+def _first_time(link: nl.Link, about: str) -> bool:
+    """Return whether this was not said of this bridge before."""
+    key = link.index, link.name, about
+    if key in _warned:
+        return False
+    _warned.add(key)
+    return True
+
+
+def _warn_about_mtu(link: nl.Link, port: desired.TapPort) -> None:
+    if (port.mtu is not None and link.mtu < port.mtu
+            and _first_time(link, 'MTU')):
+        LOG.warning('Bridge %s has MTU %d, and the network of %s has %d: this '
+                    'host and its guests lose larger frames to each other. '
+                    'Remedy: "ip link set %s mtu %d", and the same in the '
+                    'network configuration of this host.', link.name,
+                    link.mtu, port.name, port.mtu, link.name, port.mtu)
 
 
 def _warn_about(link: nl.Link) -> None:
     """Say once what is unsafe about a bridge that somebody else made."""
-    if (link.index, link.name) in _warned:
+    if not _first_time(link, 'made by somebody else'):
         return
-    _warned.add((link.index, link.name))
     if not link.up:
         LOG.warning('Bridge %s is down: no guest on it has a network. '
                     'Remedy: "ip link set %s up", and the same in the '

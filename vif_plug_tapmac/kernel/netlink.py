@@ -29,6 +29,8 @@ from vif_plug_tapmac import exception
 _IFF_UP = 1
 _TUN_TYPE_TAP = 2
 _NUD_PERMANENT = 0x80
+#: Of an address; the larger, the less far it reaches. linux/rtnetlink.h
+_RT_SCOPE_LINK, _RT_SCOPE_HOST = 253, 254
 #: IN6_ADDR_GEN_MODE_NONE, include/uapi/linux/if_link.h
 ADDR_GEN_NONE = 1
 #: A link with a smaller MTU has no IPv6 at all: the kernel takes its IPv6
@@ -173,6 +175,17 @@ class Netlink:
             group=group, br_stp_state=0, br_forward_delay=0,
             br_mcast_snooping=0, **attributes) is not None
 
+    def create_vlan(self, name: str, parent: Link, vlan: int) -> bool:
+        """Make the device of a VLAN, with the MTU of its parent.
+
+        :param vlan: from 1 to 4094
+        :returns: False if the name was taken already
+        """
+        return self._request(
+            name, 'creating the device of VLAN %d on %s' % (vlan, parent.name),
+            self._ip.link, 'add', tolerated=errno.EEXIST, ifname=name,
+            kind='vlan', link=parent.index, vlan_id=vlan) is not None
+
     def change(self, link: Link, fields: dict[str, typing.Any],
                step: str | None = None) -> None:
         """Set fields of a link.
@@ -236,9 +249,17 @@ class Netlink:
 
     def addresses(self, link: Link) -> list[str]:
         """Return the IP addresses of a link, each with its prefix length."""
+        return self._addresses(link, _RT_SCOPE_HOST)
+
+    def global_addresses(self, link: Link) -> list[str]:
+        """Return those that are good for more than the link itself."""
+        return self._addresses(link, _RT_SCOPE_LINK - 1)
+
+    def _addresses(self, link: Link, scope: int) -> list[str]:
         return ['%s/%d' % (message.get_attr('IFA_ADDRESS'),
                            message['prefixlen'])
-                for message in self._ip.get_addr(index=link.index)]
+                for message in self._ip.get_addr(index=link.index)
+                if message['scope'] <= scope]
 
 
 def is_named(link: Link, name: str) -> bool:

@@ -1,0 +1,145 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The device that connects a bridge of ours with the wire."""
+
+import re
+
+from vif_plug_tapmac import desired
+from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import netlink as nl
+
+_VLAN_DEVICE = re.compile(r'(?P<parent>.+)\.(?P<vlan>[1-9][0-9]{0,3})\Z')
+
+# How the host's own network configuration makes such a bridge, its addresses
+# on the bridge.
+_SNIPPETS = (
+    'netplan: "network: {{version: 2, ethernets: {{{uplink}: {{}}}}, bridges: '
+    '{{{bridge}: {{interfaces: [{uplink}], macaddress: \'{mac}\', addresses: '
+    '[{addresses}], parameters: {{stp: false, forward-delay: 0}}}}}}}}"; '
+    'systemd-networkd: a .netdev file "[NetDev] Name={bridge} Kind=bridge '
+    'MACAddress={mac}", and .network files "[Match] Name={uplink} [Network] '
+    'Bridge={bridge}" and "[Match] Name={bridge} [Network] {lines}"')
+
+
+def find(netlink: nl.Netlink, port: desired.TapPort,
+         bridge: nl.Link | None) -> nl.Link | None:
+    """Return the uplink of the port's bridge if it is fit for that.
+
+    :param bridge: None if it is to be made
+    :returns: None if nobody names one, or it is a VLAN that is to be made
+    :raises UplinkUnusable: it is not fit
+    """
+    if port.uplink is None:
+        return None
+    link = netlink.find(port.uplink)
+    if link is None:
+        _parent(netlink, port)
+        return None
+    if link.name == 'lo' or link.kind == 'bridge':
+        raise _unusable(port, 'is %s' % (
+            'the loopback device' if link.name == 'lo' else 'a bridge'),
+            'name a network card, a bond or a VLAN in bridge_uplinks')
+    if link.is_tap and link.group == port.link_group:
+        raise _unusable(port, 'is the TAP of a guest',
+                        'name a network card, a bond or a VLAN in '
+                        'bridge_uplinks')
+    if bridge is not None and link.master == bridge.index:
+        return link
+    if link.master is not None:
+        master = netlink.get(link.master)
+        if master is not None and master.name == port.bridge:
+            return link  # Another caller has made the bridge meanwhile.
+        raise _unusable(
+            port, 'is a port of %s' % (master.name if master else 'another '
+                                       'device'),
+            'take it out of there with "ip link set %s nomaster", and out of '
+            'the network configuration of this host, or name another'
+            % link.name)
+    addresses = netlink.global_addresses(link)
+    if addresses:
+        raise _unusable(
+            port, 'has the addresses %s, which would be cut off'
+            % ', '.join(addresses),
+            'have the network configuration of this host make the bridge, '
+            'with the addresses. ' + _SNIPPETS.format(
+                uplink=link.name, bridge=port.bridge, mac=link.mac,
+                addresses=', '.join(addresses),
+                lines=' '.join('Address=' + each for each in addresses)))
+    return link
+
+
+def make_missing(netlink: nl.Netlink, port: desired.TapPort,
+                 found: nl.Link | None) -> tuple[nl.Link | None, bool]:
+    """Make the uplink if it is a VLAN that is missing.
+
+    :param found: what :func:`find` returned
+    :returns: the uplink, None if there is to be none, and whether this call
+        made it
+    :raises KernelRefused: the kernel knows no VLANs, for example
+    """
+    if found is not None or port.uplink is None:
+        return found, False
+    parent, vlan = _parent(netlink, port)
+    made = netlink.create_vlan(port.uplink, parent, vlan)
+    link = find(netlink, port, netlink.find(port.bridge))
+    if link is None:
+        raise _unusable(port, 'was removed again at once', 'find out by whom')
+    return link, made
+
+
+def join(netlink: nl.Netlink, port: desired.TapPort, link: nl.Link,
+         bridge: nl.Link) -> None:
+    """Make the uplink a port of the bridge, up, and with its network's MTU.
+
+    An MTU that is larger stays.
+
+    :raises KernelRefused: the device cannot have this MTU, for example
+    """
+    if port.mtu is not None and link.mtu < port.mtu:
+        netlink.change(link, {'mtu': port.mtu})
+    if link.master != bridge.index:
+        netlink.change(link, {'master': bridge.index},
+                       step='becoming a port of bridge %s' % bridge.name)
+    if not link.up:
+        netlink.change(link, {'up': True})
+
+
+def _parent(netlink: nl.Netlink,
+            port: desired.TapPort) -> tuple[nl.Link, int]:
+    """Return of which device the uplink is which VLAN.
+
+    :raises UplinkUnusable: of none that is there
+    """
+    match = _VLAN_DEVICE.match(port.uplink or '')
+    if match is None or int(match['vlan']) > desired.VLAN_MAX:
+        raise _unusable(port, 'does not exist',
+                        'bring the device there, or correct bridge_uplinks')
+    parent = netlink.find(match['parent'])
+    if parent is None:
+        raise _unusable(
+            port, 'does not exist, and can not be made, because there is no '
+            '%s either' % match['parent'],
+            'bring that device there, or correct bridge_uplinks')
+    if port.mtu is not None and parent.mtu < port.mtu:
+        raise _unusable(
+            port, 'can not be made with the MTU %d of its network, because %s '
+            'has %d' % (port.mtu, parent.name, parent.mtu),
+            'have the network configuration of this host give %s a larger MTU'
+            % parent.name)
+    return parent, int(match['vlan'])
+
+
+def _unusable(port: desired.TapPort, reason: str,
+              remedy: str) -> exception.UplinkUnusable:
+    return exception.UplinkUnusable(uplink=port.uplink, bridge=port.bridge,
+                                    reason=reason, remedy=remedy)

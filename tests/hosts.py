@@ -29,6 +29,7 @@ import typing
 
 import fixtures
 import pyroute2
+from pyroute2.nftables import main as nftables
 
 from vif_plug_tapmac.kernel import netlink as nl
 
@@ -180,6 +181,16 @@ class Host(fixtures.Fixture):
         self.ip.link('set', index=self.link(name).index, **attributes)
         return self.link(name)
 
+    def forward_by_default(self, verdict: int) -> None:
+        """Have a firewall as iptables-nft makes it.
+
+        :param verdict: 0 drops, 1 accepts
+        """
+        with nftables.NFTables(nfgen_family=socket.AF_INET) as nft:
+            nft.table('add', name='filter')
+            nft.chain('add', table='filter', name='FORWARD', type='filter',
+                      hook='forward', policy=verdict)
+
     def delete(self, name: str) -> None:
         self.ip.link('del', index=self.link(name).index)
 
@@ -231,7 +242,11 @@ class Guest:
 
     def send(self, destination: str, payload: bytes) -> None:
         assert self.mac is not None
-        os.write(self.descriptor, frame(destination, self.mac, payload))
+        self.write(frame(destination, self.mac, payload))
+
+    def write(self, frame: bytes) -> None:
+        """Send a frame that is made already."""
+        os.write(self.descriptor, frame)
 
     def frames(self, seconds: float) -> typing.Iterator[bytes]:
         """Yield each frame that comes out in this time."""

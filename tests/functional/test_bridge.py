@@ -16,6 +16,7 @@ import concurrent.futures
 import itertools
 import multiprocessing
 import os
+import struct
 import unittest.mock
 
 import pyroute2
@@ -252,6 +253,83 @@ class ConcurrencyTest(base.FunctionalTestCase):
         for number in range(8):
             self.assert_finished('tap%08x' % number,
                                  mac='fe:16:3e:00:00:%02x' % number)
+
+
+class WarningTest(BridgeTestCase):
+    """What is said of every bridge, and once."""
+
+    def setUp(self):
+        super().setUp()
+        bridge._warned.clear()
+
+    def plug_some(self, count=4):
+        for number in range(count):
+            self.plug(base.numbered_vif(number))
+
+    def switch_netfilter(self, value):
+        # Of this network namespace. Where there is none, nothing is switched.
+        path = '/proc/sys/net/' + self.SWITCH
+        if not os.path.exists(path):
+            self.cannot_run('needs br_netfilter: modprobe br_netfilter')
+        with open(path, 'w') as switch:
+            switch.write(value)
+
+    SWITCH = 'bridge/bridge-nf-call-iptables'
+    DROPS = 'whose chain filter FORWARD drops it'
+
+    def guests_reach_each_other(self):
+        """Return whether an IPv4 packet gets from one guest to another."""
+        guests = []
+        for number in range(2):
+            vif = base.numbered_vif(number)
+            guests.append(hosts.Guest(vif.vif_name, vif.address))
+            self.addCleanup(guests[-1].close)
+            self.host.wait_until_forwarding(vif.vif_name)
+        sender, receiver = guests
+        packet = bytes.fromhex(
+            '4500001c 00004000 4011 0000 c0000201 c0000202'
+            ' 1234 1234 0008 0000')
+        checksum = 0xffff - sum(struct.unpack('!10H', packet[:20])) % 0xffff
+        packet = packet[:10] + struct.pack('!H', checksum) + packet[12:]
+        frame = hosts.frame(receiver.mac, sender.mac, b'')
+        sender.write(frame[:12] + b'\x08\0' + packet)
+        return any(packet in seen for seen in receiver.frames(1))
+
+    def test_firewall_that_drops(self):
+        self.switch_netfilter('1')
+        self.host.forward_by_default(0)
+        self.plug_some()
+        self.assertEqual(1, self.logs.output.count(self.DROPS))
+        self.assertFalse(self.guests_reach_each_other())
+
+    def test_firewall_that_accepts(self):
+        self.switch_netfilter('1')
+        self.host.forward_by_default(1)
+        self.plug_some()
+        self.assertNotIn('firewall', self.logs.output)
+        self.assertTrue(self.guests_reach_each_other())
+
+    def test_firewall_that_is_not_asked(self):
+        self.switch_netfilter('0')
+        self.host.forward_by_default(0)
+        self.plug_some()
+        self.assertNotIn('firewall', self.logs.output)
+        self.assertTrue(self.guests_reach_each_other())
+
+    def test_bridge_of_somebody_else_and_firewall(self):
+        self.switch_netfilter('1')
+        self.host.forward_by_default(0)
+        self.host.add(base.BRIDGE, 'bridge', address='02:00:00:00:00:05')
+        self.plug_some()
+        self.assertEqual(1, self.logs.output.count(self.DROPS))
+
+    def test_nearly_all_ports(self):
+        self.patch(bridge, '_NEARLY_ALL_PORTS', 3)
+        self.plug_some(2)
+        self.assertNotIn('ports of 1023', self.logs.output)
+        self.plug_some(4)
+        self.assertEqual(1, self.logs.output.count(
+            'Bridge br100 has 3 ports of 1023'))
 
 
 class OthersBridgeTest(base.FunctionalTestCase):

@@ -50,7 +50,9 @@ _CHANGES = re.compile(
 _MAY_WRITE = re.compile(
     r'/dev/net/tun\Z|/proc/sys/net/(ipv4/conf/br1[\w.-]*/arp_(ignore|announce)'
     r'|ipv6/conf/br1[\w.-]*/disable_ipv6)\Z')
-_MAY_READ = re.compile(r'/sys/class/net/br1[\w.-]*/\w+\Z|.*\.pyc?\Z')
+_MAY_READ = re.compile(
+    r'/sys/class/net/br1[\w.-]*/\w+\Z|.*\.pyc?\Z'
+    r'|/proc/sys/net/bridge/bridge-nf-call-iptables\Z')
 
 
 class Watch:

@@ -115,6 +115,15 @@ class LogTest(test_claim.ClaimTestCase):
         self.plug()
         self.plug(base.make_vif(mtu=9000))
 
+    def case_firewall(self):
+        self.host.forward_by_default(0)
+        self.plug()
+
+    def case_bridge_is_nearly_full(self):
+        self.case.enter_context(fixtures.MonkeyPatch(
+            'vif_plug_tapmac.kernel.bridge._NEARLY_ALL_PORTS', 1))
+        self.plug()
+
     def case_bridge_went_down(self):
         self.plug()
         self.host.set(base.BRIDGE, state='down')

@@ -36,6 +36,11 @@ _SYSCTLS = (('ipv4', 'arp_ignore', '1'),
 
 _FINISHED = {'stp': False, 'forward_delay': 0, 'multicast_snooping': False,
              'arp_ignore': 1}
+#: How many ports a bridge can have, and how many are nearly as many.
+#: Source: net/bridge/br_private.h, BR_PORT_BITS
+_PORTS, _NEARLY_ALL_PORTS = 1023, 1000
+_NETFILTER_SWITCH = '/proc/sys/net/bridge/bridge-nf-call-iptables'
+
 # Callers with different MTUs for one bridge may meet here; one of them wins.
 _ROUNDS = 3
 
@@ -86,6 +91,7 @@ def ensure(netlink: nl.Netlink, port: desired.TapPort,
     """
     if found is not None and not _is_unfinished(found, port):
         _look_after(netlink, port, found)
+        _warn_about_netfilter(found)
         return found
     with contextlib.ExitStack() as undo:
         wire, made = uplink.make_missing(
@@ -102,7 +108,21 @@ def ensure(netlink: nl.Netlink, port: desired.TapPort,
         if _is_unfinished(found, port):
             found = _finish(netlink, found, port, wire)
         undo.pop_all()
+    _warn_about_netfilter(found)
     return found
+
+
+def warn_if_nearly_full(link: nl.Link, newest: nl.Link) -> None:
+    """Say once that a bridge will not take many ports more.
+
+    :param newest: the port that was added last; its number tells how many
+        there are at least, without asking for them all
+    """
+    if ((newest.port_number or 0) >= _NEARLY_ALL_PORTS
+            and _first_time(link, 'ports')):
+        LOG.warning('Bridge %s has %d ports of %d at least: move guests to '
+                    'another bridge or host, or the plug after the last port '
+                    'fails.', link.name, newest.port_number, _PORTS)
 
 
 def _is_unfinished(link: nl.Link, port: desired.TapPort) -> bool:
@@ -254,6 +274,24 @@ def _warn_about_mtu(link: nl.Link, port: desired.TapPort) -> None:
                     'Remedy: "ip link set %s mtu %d", and the same in the '
                     'network configuration of this host.', link.name,
                     link.mtu, port.name, port.mtu, link.name, port.mtu)
+
+
+def _warn_about_netfilter(link: nl.Link) -> None:
+    if not _first_time(link, 'netfilter'):
+        return
+    try:
+        with open(_NETFILTER_SWITCH) as switch:
+            if switch.read().strip() == '0':
+                return
+    except OSError:  # br_netfilter is not loaded.
+        return
+    chain = nl.chain_that_drops_forwarded()
+    if chain is not None:
+        LOG.warning('Bridge %s: what guests send to each other by IPv4 passes '
+                    'the firewall of this host, whose chain %s drops it '
+                    'unless a rule accepts it. Remedy: "sysctl '
+                    'net.bridge.bridge-nf-call-iptables=0", and the same in '
+                    '/etc/sysctl.d, or such a rule.', link.name, chain)
 
 
 def _warn_about(link: nl.Link) -> None:

@@ -23,10 +23,12 @@ import types
 import typing
 
 import pyroute2
+from pyroute2.nftables import main as nftables
 
 from vif_plug_tapmac import exception
 
 _IFF_UP = 1
+_NFPROTO_INET, _NF_INET_FORWARD, _NF_DROP = 1, 2, 0
 _TUN_TYPE_TAP = 2
 _NUD_PERMANENT = 0x80
 #: Of an address; the larger, the less far it reaches. linux/rtnetlink.h
@@ -55,6 +57,8 @@ class Link:
     :param queues: processes' queues of a multi-queue TUN or TAP, detached
         ones included; None if it is single-queue
     :param persistent: whether it outlives the process that holds it
+    :param port_number: of a port, which it is on its bridge, from 1; each
+        gets the lowest that is free
     :param stp: of a bridge, whether it runs the spanning tree protocol
     :param forward_delay: of a bridge, in hundredths of a second
     """
@@ -76,6 +80,7 @@ class Link:
     multi_queue: bool = False
     queues: int | None = None
     persistent: bool = False
+    port_number: int | None = None
     stp: bool | None = None
     forward_delay: int | None = None
     multicast_snooping: bool | None = None
@@ -262,6 +267,31 @@ class Netlink:
                 if message['scope'] <= scope]
 
 
+def chain_that_drops_forwarded() -> str | None:
+    """Return a netfilter chain that drops IPv4 unless a rule accepts it.
+
+    Only chains that IPv4 packets pass on their way through the host. Chains of
+    the old ip_tables do not show here, those of iptables-nft do.
+
+    :returns: its table and name; None if there is none, or no nf_tables
+    Source: include/uapi/linux/netfilter.h
+    """
+    try:
+        with nftables.NFTables(nfgen_family=socket.AF_UNSPEC) as nft:
+            chains = list(nft.get_chains())
+    except (pyroute2.NetlinkError, OSError):
+        return None
+    for chain in chains:
+        hook = chain.get_attr('NFTA_CHAIN_HOOK')
+        if (hook is not None
+                and chain['nfgen_family'] in (socket.AF_INET, _NFPROTO_INET)
+                and hook.get_attr('NFTA_HOOK_HOOKNUM') == _NF_INET_FORWARD
+                and chain.get_attr('NFTA_CHAIN_POLICY') == _NF_DROP):
+            return '%s %s' % (chain.get_attr('NFTA_CHAIN_TABLE'),
+                              chain.get_attr('NFTA_CHAIN_NAME'))
+    return None
+
+
 def is_named(link: Link, name: str) -> bool:
     """Return whether this is, by now, the link of this name.
 
@@ -307,6 +337,8 @@ def _to_link(message: typing.Any) -> Link:
                               'IFLA_INET6_ADDR_GEN_MODE'),
         disable_ipv6=inet6_conf['disable_ipv6'] if inet6_conf else None,
         arp_ignore=af_inet['arp_ignore'] if af_inet else None,
+        port_number=_nested(message, 'IFLA_LINKINFO', 'IFLA_INFO_SLAVE_DATA',
+                            'IFLA_BRPORT_NO'),
         **_info_data(kind, _nested(message, 'IFLA_LINKINFO',
                                    'IFLA_INFO_DATA')))
 

@@ -200,6 +200,7 @@ def _make(netlink: nl.Netlink, port: desired.TapPort, limits: desired.Limits,
         _require_bridge_name(port, on_bridge)
         device.persist()
         undo.pop_all()
+    bridge.warn_if_nearly_full(on_bridge, link)
     LOG.info('%s made for guest %s: %s on bridge %s', port.name,
              port.guest_mac, link.mac, port.bridge)
 

@@ -1,0 +1,127 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A host stays silent and closed on the bridges that we make.
+
+Each test has a control: the same on a plain bridge, which nobody configured
+any more than ours.
+"""
+
+import socket
+import struct
+import time
+
+from tests import base
+from tests import hosts
+
+_MANAGEMENT, _GUEST = '192.0.2.10', '192.0.2.99'
+_ARP, _IPV6 = 0x0806, 0x86dd
+_ALL_NODES_MAC = '33:33:00:00:00:01'
+#: For the kernel to take what it heard to heart, in seconds.
+_PATIENCE = 2
+
+
+def _frame(destination, ethertype, payload):
+    return (hosts._octets(destination) + hosts._octets(base.GUEST_MAC)
+            + struct.pack('!H', ethertype) + payload)
+
+
+def _arp_request():
+    """Return who-has for the host's management address."""
+    return _frame(hosts.BROADCAST, _ARP, struct.pack(
+        '!HHBBH6s4s6s4s', 1, 0x0800, 6, 4, 1, hosts._octets(base.GUEST_MAC),
+        socket.inet_aton(_GUEST), b'', socket.inet_aton(_MANAGEMENT)))
+
+
+def _router_advertisement():
+    """Return one with a default route and a prefix to have an address in."""
+    source, all_nodes, prefix = (
+        socket.inet_pton(socket.AF_INET6, address)
+        for address in ('fe80::1', 'ff02::1', '2001:db8::'))
+    advertisement = struct.pack(
+        '!BBHBBHIIBB6sBBBBIII16s', 134, 0, 0, 64, 0, 1800, 0, 0,
+        1, 1, hosts._octets(base.GUEST_MAC),
+        3, 4, 64, 0xc0, 86400, 14400, 0, prefix)
+    pseudo = source + all_nodes + struct.pack('!II', len(advertisement), 58)
+    words = struct.unpack('!%dH' % (len(pseudo + advertisement) // 2),
+                          pseudo + advertisement)
+    checksum = sum(words)
+    while checksum >> 16:
+        checksum = (checksum & 0xffff) + (checksum >> 16)
+    advertisement = (advertisement[:2] + struct.pack('!H', ~checksum & 0xffff)
+                     + advertisement[4:])
+    header = struct.pack('!IHBB', 6 << 28, len(advertisement), 58, 255)
+    return _frame(_ALL_NODES_MAC, _IPV6,
+                  header + source + all_nodes + advertisement)
+
+
+class SilenceTest(base.FunctionalTestCase):
+
+    def setUp(self):
+        super().setUp()
+        # Another link of the host, with the address that it is managed by.
+        self.host.add('eth0', 'veth', peer='wire')
+        for name in 'eth0', 'wire':
+            self.host.set(name, state='up')
+        self.host.ip.addr('add', index=self.host.link('eth0').index,
+                          address=_MANAGEMENT, prefixlen=24)
+
+    def make_plain_bridge(self):
+        self.host.add(base.BRIDGE, 'bridge', address='02:00:00:00:00:05')
+        self.host.set(base.BRIDGE, state='up')
+
+    def hold(self):
+        self.plug()
+        guest = hosts.Guest(base.TAP, base.GUEST_MAC)
+        self.addCleanup(guest.close)
+        self.host.wait_until_forwarding(base.TAP)
+        return guest
+
+    def answers_arp(self):
+        guest = self.hold()
+        guest.write(_arp_request())
+        return any(frame[12:14] == struct.pack('!H', _ARP)
+                   and frame[20:22] == b'\0\2'
+                   and frame[28:32] == socket.inet_aton(_MANAGEMENT)
+                   for frame in guest.frames(_PATIENCE))
+
+    def test_arp_for_the_management_address(self):
+        self.assertFalse(self.answers_arp())
+
+    def test_arp_control(self):
+        self.make_plain_bridge()
+        self.assertTrue(self.answers_arp())
+
+    def takes_route_from_guest(self):
+        self.hold().write(_router_advertisement())
+        bridge = self.host.link(base.BRIDGE).index
+        deadline = time.monotonic() + _PATIENCE
+        while time.monotonic() < deadline:
+            found = [
+                message for message in self.host.ip.get_routes(
+                    family=socket.AF_INET6)
+                if message.get_attr('RTA_OIF') == bridge
+                and message['dst_len'] == 0]
+            addresses = [address for address in
+                         self.host.addresses(base.BRIDGE)
+                         if address.startswith('2001:db8:')]
+            if found or addresses:
+                return True
+            time.sleep(0.05)
+        return False
+
+    def test_router_advertisement(self):
+        self.assertFalse(self.takes_route_from_guest())
+
+    def test_router_advertisement_control(self):
+        self.make_plain_bridge()
+        self.assertTrue(self.takes_route_from_guest())

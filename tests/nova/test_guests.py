@@ -321,6 +321,8 @@ class Flows(Guests):
         ping = self.ping()
         other_host.add(self.tap, 'bridge')
         self.live_migrate_in_vain(server)
+        self.assertIn('%s: a device of another kind (bridge)' % self.tap,
+                      self.stdlog.logger.output)
         self.assert_nothing_lost(ping)
         self.assertEqual(tap, self.assert_well(server))
         self.assertEqual('', other_host.virsh('list', '--all', '--name'))

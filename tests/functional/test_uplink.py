@@ -234,8 +234,8 @@ class VifTest(UplinkTestCase):
 class ExistingBridgeTest(UplinkTestCase):
 
     def test_others_bridge_is_not_rewritten(self):
-        before = self.host.add(base.BRIDGE, 'bridge',
-                               address='02:00:00:00:00:05')
+        # With the MAC that it would have if it were ours.
+        before = self.host.add(base.BRIDGE, 'bridge', address=_UPLINK_MAC)
         uplink = self.host.link(_UPLINK)
         for number in range(2):
             self.plug(base.numbered_vif(number))

@@ -147,38 +147,39 @@ class MadeBridgeTest(BridgeTestCase):
         self.assert_finished('tap00000001', mac='fe:16:3e:00:00:01')
 
 
+def make_and_die(port, step):
+    """Make a bridge in a process that is gone before this step.
+
+    :returns: whether it came that far
+    """
+    steps = itertools.count(1)
+
+    def dying(function):
+        def wrapper(*args, **kwargs):
+            if next(steps) == step:
+                os._exit(9)
+            return function(*args, **kwargs)
+        return wrapper
+
+    child = os.fork()
+    if child == 0:
+        try:
+            nl.Netlink._set = dying(nl.Netlink._set)
+            bridge._write_sysctl = dying(bridge._write_sysctl)
+            with nl.Netlink() as netlink:
+                bridge.ensure(netlink, port, None)
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
 class HalfMadeBridgeTest(BridgeTestCase):
     """The first plug dies on the way; the second finishes its bridge."""
-
-    def die_at(self, step):
-        """Make the bridge in a process that is gone before this step.
-
-        :returns: whether it came that far
-        """
-        steps = itertools.count(1)
-
-        def dying(function):
-            def wrapper(*args, **kwargs):
-                if next(steps) == step:
-                    os._exit(9)
-                return function(*args, **kwargs)
-            return wrapper
-
-        child = os.fork()
-        if child == 0:
-            try:
-                nl.Netlink._set = dying(nl.Netlink._set)
-                bridge._write_sysctl = dying(bridge._write_sysctl)
-                with nl.Netlink() as netlink:
-                    bridge.ensure(netlink, base.make_port(), None)
-            finally:
-                os._exit(0)
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
 
     def test_is_finished_by_the_next_plug(self):
         died = 0
         for step in itertools.count(1):
-            if not self.die_at(step):
+            if not make_and_die(base.make_port(), step):
                 break
             died += 1
             half_made = self.host.link(base.BRIDGE)
@@ -196,7 +197,7 @@ class HalfMadeBridgeTest(BridgeTestCase):
         self.assertEqual(6, died)
 
     def test_is_finished_by_a_plug_that_may_not_create(self):
-        self.assertTrue(self.die_at(1))
+        self.assertTrue(make_and_die(base.make_port(), 1))
         self.configure(create_bridge=False)
         self.plug()
         self.assertEqual(self.FINISHED, self.describe())

@@ -11,7 +11,6 @@
 # under the License.
 
 import concurrent.futures
-import itertools
 import multiprocessing
 import os
 import time
@@ -19,6 +18,7 @@ import time
 import pyroute2
 
 from tests import base
+from tests.functional import test_bridge
 from tests import hosts
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge
@@ -288,31 +288,10 @@ class ExistingBridgeTest(UplinkTestCase):
 
 class HalfMadeTest(UplinkTestCase):
 
-    def die_at(self, step):
-        """Make the bridge in a process that is gone before this step."""
-        steps = itertools.count(1)
-
-        def dying(function):
-            def wrapper(*args, **kwargs):
-                if next(steps) == step:
-                    os._exit(9)
-                return function(*args, **kwargs)
-            return wrapper
-
-        child = os.fork()
-        if child == 0:
-            try:
-                nl.Netlink._set = dying(nl.Netlink._set)
-                with nl.Netlink() as netlink:
-                    bridge.ensure(netlink, base.make_port(
-                        uplink=_UPLINK, mtu=9000), None)
-            finally:
-                os._exit(0)
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-
     def test_next_plug_finishes_it(self):
+        port = base.make_port(uplink=_UPLINK, mtu=9000)
         died = 0
-        while self.die_at(died + 1):
+        while test_bridge.make_and_die(port, died + 1):
             died += 1
             self.assertIsNone(self.host.link(base.BRIDGE).alias)
             self.plug(base.make_vif(mtu=9000))
@@ -323,8 +302,8 @@ class HalfMadeTest(UplinkTestCase):
             for name in base.TAP, base.BRIDGE, _UPLINK:
                 self.host.delete(name)
             self.add_uplink()
-        # MTU, up; of the uplink MTU, master, up; alias.
-        self.assertEqual(6, died)
+        # Three sysctls, MTU, up; of the uplink MTU, master, up; alias.
+        self.assertEqual(9, died)
 
 
 class ConcurrencyTest(UplinkTestCase):

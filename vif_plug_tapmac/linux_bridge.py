@@ -52,6 +52,9 @@ _IGNORED: tuple[tuple[cfg.Opt, str], ...] = (
      'what is still needed'),
 )
 
+#: What of it has none any more.
+IGNORED = tuple(opt.name for opt, _ in _IGNORED)
+
 #: What was said, so that it is said once.
 _warned: set[str] = set()
 

@@ -17,12 +17,16 @@ then is compared with the tables of "Coming from linux_bridge", row by row.
 """
 
 import collections
+import contextlib
 import dataclasses
+import glob
 import itertools
 import json
 import os
 import pathlib
+import re
 import subprocess
+import typing
 
 import fixtures
 import os_vif
@@ -173,6 +177,60 @@ def qualities(host, answer, shape, filtering):
                   if host.link(base.BRIDGE).mac == _LOWEST_MAC else 'fixed')
 
 
+#: What differs by chance, or by the time that went by.
+_CHANCE = re.compile('CACHEINFO|_TIMER/|CARRIER|OPERSTATE')
+_BY_CARRIER = 0x10000 | 0x40  # IFF_LOWER_UP, IFF_RUNNING
+#: Which row of the table a difference belongs to.
+_ROWS = {
+    'br100 (IFLA_ADDRESS|.*(BRIDGE|ROOT)_ID/addr)/': 'MAC',
+    'br100 IFLA_GROUP/': 'Link group',
+    'br100 IFLA_IFALIAS/': 'Alias',
+    'br100 .*(?i:mtu)/': 'MTU of a bridge without uplink',
+    'eth1 .*(?i:mtu)/': 'Uplink with a larger MTU than the network'}
+
+
+def everything(host):
+    """Return all that the kernel says of each link and its addresses."""
+    found = {}
+
+    def add(name, value):
+        if isinstance(value, dict) or hasattr(value, 'keys'):
+            for key in set(value) - {'attrs', 'header', 'event'}:
+                add('%s%s/' % (name, key), value[key])
+            for key, inner in value.get('attrs', ()):
+                add('%s%s/' % (name, key), inner)
+        elif not _CHANCE.search(name):
+            found[name] = value
+
+    for message in host.ip.get_links():
+        name = message.get_attr('IFLA_IFNAME')
+        message['flags'] &= ~_BY_CARRIER
+        add(name + ' ', message)
+        for path in glob.glob('/proc/sys/net/*/conf/%s/*' % name):
+            # Some are for writing only, and some have no value yet.
+            with contextlib.suppress(OSError):
+                add('%s %s/' % (name, path), pathlib.Path(path).read_text())
+        add(name + ' addresses/', host.addresses(name))
+    return found
+
+
+def differences(one, other):
+    return {name for name in {*one, *other}
+            if one.get(name) != other.get(name)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plugged:
+    """A host, and what became of it.
+
+    :param before: its state before the plug
+    """
+    host: hosts.Host
+    plugin: typing.Any
+    answer: Answer
+    before: list[typing.Any]
+
+
 def add_devices(host):
     for name, mac in _DEVICES.items():
         host.add(name, 'ifb', address=mac)
@@ -193,13 +251,15 @@ class ComparisonTestCase(test_claim.ClaimTestCase):
         self.patch(bridge, '_warned', set())
 
     def on_both(self, shape, prepare=lambda host: None, filtering=True):
-        """Plug on a host of each; yield host, plugin and answer."""
+        """Plug on a host of each, and yield what became of it."""
         vif = make_vif(shape, filtering)
         for plugin in self.old, self.new:
             with hosts.Host() as host:
                 add_devices(host)
                 prepare(host)
-                yield host, plugin, plugin.call('plug', host, vif)
+                before = host.state()
+                yield Plugged(host, plugin, plugin.call('plug', host, vif),
+                              before)
 
     def assert_nothing_at_unplug(self, host, plugin, shape):
         before = host.state()
@@ -213,23 +273,29 @@ class ShapesTest(ComparisonTestCase):
 
     def setUp(self):
         super().setUp()
-        self.outcomes = {}
+        self.outcomes, self.differences = {}, set()
         self.qualities = collections.defaultdict(lambda: (set(), set()))
         for shape in itertools.product(*_VALUES.values()):
             self.see(shape)
         self.see(('True', 'False', 'False', 'None', 'eth1'), filtering=False)
 
     def see(self, shape, filtering=True):
-        outcomes = []
-        for host, plugin, answer in self.on_both(shape, filtering=filtering):
-            outcomes.append(outcome(host, answer))
+        outcomes, bridges = [], []
+        for each in self.on_both(shape, filtering=filtering):
+            host = each.host
+            outcomes.append(outcome(host, each.answer))
             # libvirt makes it, for either.
             self.assertIsNone(host.find(base.TAP))
-            self.assert_nothing_at_unplug(host, plugin, shape)
-            if host.find(base.BRIDGE):
-                for name, value in qualities(host, answer, shape, filtering):
-                    self.qualities[name][plugin is self.new].add(value)
+            self.assert_nothing_at_unplug(host, each.plugin, shape)
+            if host.find(base.BRIDGE) is None:
+                self.assertEqual(each.before, host.state())
+                continue
+            bridges.append(everything(host))
+            for name, value in qualities(host, each.answer, shape, filtering):
+                self.qualities[name][each.plugin is self.new].add(value)
         self.outcomes[shape] = outcomes
+        if len(bridges) == 2:
+            self.differences |= differences(*bridges)
 
     def shapes(self, row):
         """Return the shapes that a row of the table is about."""
@@ -247,11 +313,17 @@ class ShapesTest(ComparisonTestCase):
                 self.assertNotIn(shape, said, 'in two rows')
                 said[shape] = row[-2:]
         self.assertEqual(self.outcomes, said)
+        rows = documents.rows(documents.COMING, 'Bridges')
         self.assertEqual(
             sorted([name, *old, *new]
                    for name, (old, new) in self.qualities.items()
-                   if old != new),
-            sorted(documents.rows(documents.COMING, 'Bridges')))
+                   if old != new), sorted(rows))
+        # Nothing else is different, whatever the kernel has to say.
+        for name in self.differences:
+            self.assertIn(
+                [row for pattern, row in _ROWS.items()
+                 if re.fullmatch(pattern, name)],
+                [[row[0]] for row in rows], name)
 
 
 class HostsTest(ComparisonTestCase):
@@ -262,9 +334,13 @@ class HostsTest(ComparisonTestCase):
     def see(self, prepare):
         """Return what comes of it, as the table says it."""
         seen = []
-        for host, _, answer in self.on_both(self.SHAPE, prepare):
-            text = (outcome(host, answer) if answer.error is None
-                    else answer.error[0])
+        for each in self.on_both(self.SHAPE, prepare):
+            host = each.host
+            if each.answer.error is None:
+                text = outcome(host, each.answer)
+            else:
+                text = each.answer.error[0]
+                self.assertEqual(each.before, host.state())
             if host.find(base.BRIDGE) and host.addresses(base.BRIDGE):
                 text += ', and the address on the bridge'
             seen.append(text)
@@ -348,10 +424,11 @@ class OptionsTest(ComparisonTestCase):
                 ('True', [('TypeError, and nothing made', None),
                           ('bridge, uplink eth1.200', 1450)])):
             seen = []
-            for host, _, answer in self.on_both(
+            for each in self.on_both(
                     ('True', vlan, 'False', 'None', 'None')):
-                made = host.find(base.BRIDGE)
-                seen.append((outcome(host, answer), made and made.mtu))
+                made = each.host.find(base.BRIDGE)
+                seen.append((outcome(each.host, each.answer),
+                             made and made.mtu))
             self.assertEqual(expected, seen)
 
     def test_both_in_one_process(self):

@@ -62,7 +62,8 @@ def logging_calls():
 class BlocksTest(base.TestCase):
 
     def test_each_directive_is_found(self):
-        for document in base.README, documents.DEPLOYING:
+        for document in (base.README, documents.DEPLOYING,
+                         documents.COMING):
             self.assertEqual(document.read_text().count('code-block::'),
                              len(documents.blocks(document)))
 

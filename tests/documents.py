@@ -19,8 +19,11 @@ import textwrap
 
 from tests import base
 
+_SOURCE = base.CHECKOUT / 'doc' / 'source'
 #: Deploying with Nova.
-DEPLOYING = base.CHECKOUT / 'doc' / 'source' / 'deploying-with-nova.rst'
+DEPLOYING = _SOURCE / 'deploying-with-nova.rst'
+#: Coming from linux_bridge.
+COMING = _SOURCE / 'coming-from-linux-bridge.rst'
 
 _BLOCK = re.compile(
     r'^\.\. code-block:: (?P<language>\S+)\n'
@@ -65,6 +68,20 @@ def block(document: pathlib.Path, word: str,
     found, = (each.text for each in blocks(document)
               if word in each.text and language in (None, each.language))
     return found
+
+
+def rows(document: pathlib.Path, title: str) -> list[list[str]]:
+    """Return the cells of a list-table, row by row, without its header.
+
+    Without markup for literals, and each as one line.
+    """
+    text, = re.findall(
+        r'^\.\. list-table:: %s\n(?:   :.*\n)*\n((?:   .*\n|\n)+)'
+        % re.escape(title), document.read_text(), re.MULTILINE)
+    return [
+        [re.sub(r'\s+', ' ', cell).strip().replace('``', '')
+         for cell in re.split(r'^     - ', row, flags=re.MULTILINE)]
+        for row in re.split(r'^   \* - ', text, flags=re.MULTILINE)[2:]]
 
 
 def log_lines(section: str | None = None) -> list[str]:

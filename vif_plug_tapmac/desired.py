@@ -28,6 +28,7 @@ from os_vif.objects import vif as vif_objects
 from oslo_config import cfg
 
 from vif_plug_tapmac import exception
+from vif_plug_tapmac import linux_bridge
 from vif_plug_tapmac import mac
 
 # The tun driver accepts far more and treats some of it as templates (t%d), or
@@ -264,7 +265,7 @@ class TapPort(_Fields):
             bridge=bridge,
             uplink=_uplink(vif, bridge, config),
             guest_mac=str(_field(vif, 'address')).lower(),
-            mtu=_get(_get(vif, 'network'), 'mtu'),
+            mtu=_mtu(vif, config),
             create_tap=(_get(vif, 'plugin') != 'linux_bridge'
                         or config.nova_managed_tap),
             **fields)
@@ -300,7 +301,8 @@ class Limits:
         self._require_allowed('allowed_bridges', '%s may not join bridge'
                               % port.name, port.bridge)
         own = self.uplinks.of(port.bridge)
-        if port.uplink == own:
+        if port.uplink == own or self.uplinks.has_vlan(port.bridge,
+                                                       port.uplink):
             return
         if own is not None:
             raise exception.InvalidConfig(
@@ -328,9 +330,12 @@ class Uplinks:
 
     :param uplinks: by the name of the bridge
     :param vlan_bridges: how the bridge of a VLAN is named
+    :param vlan_interfaces: by the name of a bridge whose VIFs say their VLAN:
+        on which device this VLAN is
     """
     uplinks: dict[str, str]
     vlan_bridges: str
+    vlan_interfaces: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def from_config(cls, config: cfg.ConfigOpts.GroupAttr) -> 'Uplinks':
@@ -339,14 +344,15 @@ class Uplinks:
         :raises InvalidConfig: a name cannot be one, two bridges have one
             uplink, or the pattern lacks a part
         """
-        uplinks = dict(config.bridge_uplinks)
-        for bridge, uplink in uplinks.items():
-            for name in bridge, uplink:
-                if not _DEVICE_NAME.match(name):
-                    raise exception.InvalidConfig(
-                        option='bridge_uplinks',
-                        value='%s:%s' % (bridge, uplink),
-                        reason='%r can not be the name of a device' % name)
+        flat, vlan = (linux_bridge.kept_of_one_bridge(config, option)
+                      for option in ('flat_interface', 'vlan_interface'))
+        for option, given in (('bridge_uplinks', config.bridge_uplinks),
+                              ('flat_interface', flat),
+                              ('vlan_interface', vlan)):
+            for bridge, uplink in given.items():
+                cls._require_names(option, bridge, uplink)
+        uplinks = dict(config.bridge_uplinks, **flat)
+        for uplink in uplinks.values():
             sharing = sorted(other for other in uplinks
                              if uplinks[other] == uplink)
             if len(sharing) > 1:
@@ -359,16 +365,36 @@ class Uplinks:
             raise exception.InvalidConfig(
                 option='vlan_bridges', value=pattern,
                 reason='{bridge} and {vlan} must be in it, once each')
-        return cls(uplinks, pattern)
+        return cls(uplinks, pattern, vlan)
 
-    def of(self, bridge: str) -> str | None:
-        """Return the uplink of a bridge, None if there is none."""
+    @staticmethod
+    def _require_names(option: str, bridge: str, uplink: str) -> None:
+        for name in bridge, uplink:
+            if not _DEVICE_NAME.match(name):
+                raise exception.InvalidConfig(
+                    option=option, value='%s:%s' % (bridge, uplink),
+                    reason='%r can not be the name of a device' % name)
+
+    def has_vlan(self, bridge: str, uplink: str | None) -> bool:
+        """Return whether a VIF's VLAN may make this a bridge's uplink."""
+        interface = self.vlan_interfaces.get(bridge)
+        match = re.fullmatch(r'(.+)\.([1-9][0-9]{0,3})', uplink or '')
+        return (match is not None and match[1] == interface
+                and int(match[2]) <= VLAN_MAX)
+
+    def of(self, bridge: str, vlan: int | None = None) -> str | None:
+        """Return the uplink of a bridge, None if there is none.
+
+        :param vlan: that the VIF is to be on, by its network
+        """
+        if vlan is not None and bridge in self.vlan_interfaces:
+            return _vlan_device(self.vlan_interfaces[bridge], vlan)
         if bridge in self.uplinks:
             return self.uplinks[bridge]
         for untagged, uplink in self.uplinks.items():
-            vlan = self._vlan(bridge, untagged)
-            if vlan is not None:
-                return '%s.%d' % (uplink, vlan)
+            number = self._vlan(bridge, untagged)
+            if number is not None:
+                return _vlan_device(uplink, number)
         return None
 
     def _vlan(self, bridge: str, untagged: str) -> int | None:
@@ -480,14 +506,47 @@ def _uplink(vif: vif_objects.VIFBase, bridge: str,
 
     :raises InvalidVif: the VIF names another than the configuration
     """
-    own = Uplinks.from_config(config).of(bridge)
-    named = _get(_get(vif, 'network'), 'bridge_interface')
+    uplinks = Uplinks.from_config(config)
+    network = _get(vif, 'network')
+    named = _get(network, 'bridge_interface')
+    vlan = None
+    if _get(network, 'should_provide_vlan') and (
+            named is not None or bridge in uplinks.vlan_interfaces):
+        vlan = _vlan(vif)
+    own = uplinks.of(bridge, vlan)
+    if named is not None and vlan is not None:
+        named = _vlan_device(named, vlan)
     if own is not None and named not in (None, own):
         raise exception.InvalidVif(
             vif=vif_label(vif),
             reason='its network has the bridge_interface %s, and the uplink '
-                   'of %s is %s by bridge_uplinks' % (named, bridge, own))
+                   'of %s is %s by bridge_uplinks, flat_interface or '
+                   'vlan_interface' % (named, bridge, own))
     return own or named
+
+
+def _vlan(vif: vif_objects.VIFBase) -> int:
+    """Return the VLAN of a VIF that says that it has one."""
+    vlan = _get(_get(vif, 'network'), 'vlan')
+    if vlan is None or not VLAN_MIN <= vlan <= VLAN_MAX:
+        raise exception.InvalidVif(
+            vif=vif_label(vif),
+            reason='its network has should_provide_vlan, and the vlan %s, '
+                   'which is no number from %d to %d'
+                   % (vlan, VLAN_MIN, VLAN_MAX))
+    return int(vlan)
+
+
+def _vlan_device(parent: str, vlan: int) -> str:
+    return '%s.%d' % (parent, vlan)
+
+
+def _mtu(vif: vif_objects.VIFBase,
+         config: cfg.ConfigOpts.GroupAttr) -> int | None:
+    mtu: int | None = _get(_get(vif, 'network'), 'mtu')
+    if mtu is None:
+        mtu = linux_bridge.kept(config, 'network_device_mtu')
+    return mtu
 
 
 def _uid(owner: str) -> int:

@@ -18,9 +18,17 @@ from oslo_config import cfg
 from oslo_config import types
 
 from vif_plug_tapmac import desired
+from vif_plug_tapmac import linux_bridge
 
 #: os-vif derives it from the name of our entry point.
 GROUP = 'os_vif_tapmac'
+
+
+def _once_of_linux_bridge(name: str) -> list[cfg.DeprecatedOpt]:
+    """Return where os-vif's own plugin linux_bridge had an option."""
+    return [cfg.DeprecatedOpt(name, group=linux_bridge.GROUP),
+            cfg.DeprecatedOpt(name, group='DEFAULT')]
+
 
 TAPMAC_OPTS = [
     cfg.StrOpt(
@@ -133,6 +141,35 @@ TAPMAC_OPTS = [
              'file belongs to a udev that does not see the network namespace '
              'of nova-compute, as in some containers. The privileged daemon '
              'reads this option by itself.'),
+    cfg.StrOpt(
+        'flat_interface',
+        default='',
+        deprecated_opts=_once_of_linux_bridge('flat_interface'),
+        help='The uplink of the bridge of a host that has one bridge only: '
+             'whose allowed_bridges is one name, without wildcards. It is '
+             'read from [os_vif_linux_bridge], too, and only with '
+             'linux_bridge in claim_plugins. Where bridge_uplinks has that '
+             'bridge, this is ignored. The privileged daemon reads this '
+             'option by itself.'),
+    cfg.StrOpt(
+        'vlan_interface',
+        default='',
+        deprecated_opts=_once_of_linux_bridge('vlan_interface'),
+        help='As flat_interface, for VIFs whose network has '
+             'should_provide_vlan: with eth1 here, and vlan 200 there, the '
+             'uplink is eth1.200. Nova does not set it any more. The '
+             'privileged daemon reads this option by itself.'),
+    cfg.IntOpt(
+        'network_device_mtu',
+        default=0,
+        min=0,
+        max=desired.TAP_MTU_MAX,
+        deprecated_opts=_once_of_linux_bridge('network_device_mtu'),
+        help='The MTU, in bytes, of bridges and TAPs of a network that has '
+             'none itself, 68 to 65521. It is read from '
+             '[os_vif_linux_bridge], too, and only with linux_bridge in '
+             'claim_plugins. 0 leaves it to the kernel, which gives them '
+             '1500.'),
 ]
 
 

@@ -16,9 +16,11 @@ from os_vif.objects import host_info
 from os_vif.objects import instance_info as instance_objects
 from os_vif.objects import vif as vif_objects
 from os_vif import plugin
+from oslo_config import cfg
 
 from vif_plug_tapmac import claim
 from vif_plug_tapmac import desired
+from vif_plug_tapmac import linux_bridge
 from vif_plug_tapmac import nova_driver
 from vif_plug_tapmac import opts
 from vif_plug_tapmac import privileged
@@ -38,6 +40,7 @@ class TapMacPlugin(plugin.PluginBase):
         """
         tapmac: TapMacPlugin = super().load(plugin_name)
         claim.take_over(tapmac.config.claim_plugins, tapmac)
+        linux_bridge.warn_of_ignored(tapmac.config, cfg.CONF)
         if tapmac.config.nova_managed_tap:
             nova_driver.leave_taps_to_us(tapmac.config)
         return tapmac

@@ -20,6 +20,7 @@ are, but for what is random.
 import contextlib
 import errno
 import logging
+import pathlib
 import re
 
 import fixtures
@@ -34,6 +35,7 @@ from tests import hosts
 from tests import udevd
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge
+from vif_plug_tapmac import linux_bridge
 
 _RIVAL_MAC = 'fe:16:3e:28:64:c2'
 _UPLINK_MAC = '52:54:00:12:34:56'
@@ -62,6 +64,26 @@ class LogTest(test_claim.ClaimTestCase):
         self.load('tapmac = vif_plug_tapmac.plugin:TapMacPlugin',
                   'ovs = tests.functional.test_claim:FailingOvs',
                   claim_plugins=['ovs'])
+
+    def load_options_of_linux_bridge(self, text, **options):
+        path = pathlib.Path(
+            self.useFixture(fixtures.TempDir()).path) / 'nova.conf'
+        path.write_text('[os_vif_linux_bridge]\n' + text)
+        self.config.conf([], default_config_files=[str(path)])
+        self.case.callback(self.config.conf, [], default_config_files=[])
+        self.configure(claim_plugins=['linux_bridge'], **options)
+        os_vif.initialize(reset=True)
+
+    def case_options_of_linux_bridge(self):
+        self.load_options_of_linux_bridge(
+            'use_ipv6 = true\niptables_top_regex = nova\n'
+            'forward_bridge_interface = eth0\n'
+            'forward_bridge_interface = eth1\nflat_interface = eth1\n')
+
+    def case_option_of_linux_bridge_for_another_uplink(self):
+        self.load_options_of_linux_bridge(
+            'flat_interface = eth1\n', allowed_bridges=['br100'],
+            bridge_uplinks={'br100': 'eth2'})
 
     def case_boot_and_delete(self):
         self.plug()
@@ -196,10 +218,11 @@ class LogTest(test_claim.ClaimTestCase):
         """Run a case on a host of its own; return what was logged."""
         self.configure(
             owner='root', claim_plugins=[], create_bridge=True,
-            udev_timeout=0, bridge_uplinks={})
+            udev_timeout=0, bridge_uplinks={}, allowed_bridges=['*'])
         extension.ExtensionManager.ENTRY_POINT_CACHE.pop('os_vif', None)
-        # It says what is wrong with a bridge once in a process.
+        # What is wrong with these is said once in a process.
         self.patch(bridge, '_warned', set())
+        self.patch(linux_bridge, '_warned', set())
         with fixtures.FakeLogger(
                 'vif_plug_tapmac', logging.INFO,
                 '%(levelname)s %(name)s %(message)s') as logs:

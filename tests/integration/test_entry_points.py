@@ -43,7 +43,7 @@ class EntryPointTest(base.TestCase):
         self.assertIn('[os_vif_tapmac]', printed)
         for opt in opts.TAPMAC_OPTS:
             default = opt.default
-            if isinstance(default, list):
+            if isinstance(default, (list, dict)):
                 default = ','.join(default)
             line = '#%s = %s' % (opt.name, str(default).lower())
             self.assertIn('\n%s\n' % line.rstrip(), printed)

@@ -27,6 +27,7 @@ from oslo_config import cfg
 from tests import base
 from tests.nova import base as nova_base
 from vif_plug_tapmac import exception as tapmac_exception
+from vif_plug_tapmac import linux_bridge
 from vif_plug_tapmac import opts
 from vif_plug_tapmac import privsep
 
@@ -38,13 +39,26 @@ OPTIONS: dict[str, typing.Any] = {
     'claim_plugins': ['ovs', 'linux_bridge'],
     'nova_managed_tap': nova_base.NOVA < 34, 'create_bridge': False,
     'link_group': 4711, 'bridge_group': 4712,
-    'allowed_bridges': ['br1??', 'br-storage'], 'udev_timeout': 0.0}
+    'allowed_bridges': ['br1??', 'br-storage'], 'udev_timeout': 0.0,
+    'bridge_uplinks': {'br200': 'eth2'}, 'vlan_bridges': '{bridge}.{vlan}',
+    'allowed_uplinks': ['eth*'], 'flat_interface': 'eth1',
+    'vlan_interface': 'eth1', 'network_device_mtu': 1400}
 #: The same, all with other values.
 CHANGED: dict[str, typing.Any] = {
     'owner': 'root', 'multiqueue': False, 'claim_plugins': ['ovs'],
     'nova_managed_tap': nova_base.NOVA >= 34, 'create_bridge': True,
     'link_group': 4713, 'bridge_group': 4714, 'allowed_bridges': ['*'],
-    'udev_timeout': 1.0}
+    'udev_timeout': 1.0, 'bridge_uplinks': {'br200': 'eth3'},
+    'vlan_bridges': '{bridge}v{vlan}', 'allowed_uplinks': ['bond*'],
+    'flat_interface': 'eth4', 'vlan_interface': 'eth4',
+    'network_device_mtu': 1300}
+
+
+def to_text(value: typing.Any) -> str:
+    """Return the value of an option as nova.conf has it."""
+    if isinstance(value, dict):
+        value = ['%s:%s' % item for item in value.items()]
+    return ','.join(value) if isinstance(value, list) else str(value)
 
 
 class NovaConfTest(nova_base.NovaTestCase):
@@ -71,9 +85,8 @@ class NovaConfTest(nova_base.NovaTestCase):
         self.nova_conf.write_text(
             '[os_vif_tapmac]\n%s\n'
             '[vif_plug_tapmac_privileged]\nhelper_command = %s\n' % (
-                '\n'.join('%s = %s' % (
-                    name, ','.join(value) if isinstance(value, list)
-                    else value) for name, value in options.items()), helper))
+                '\n'.join('%s = %s' % (name, to_text(value))
+                          for name, value in options.items()), helper))
 
     def assert_configured(self):
         config = os_vif._EXT_MANAGER['tapmac'].obj.config
@@ -117,3 +130,41 @@ class NovaConfTest(nova_base.NovaTestCase):
                     'vif_plug_tapmac_privileged'
                     if option == 'helper_command' else opts.GROUP, option),
                 self.logs.output)
+
+
+class LinuxBridgeTest(nova_base.NovaTestCase):
+    """nova.conf of a host that had os-vif's own plugin linux_bridge.
+
+    Up to Nova 33 with os-vif 4, that plugin is there, and registers the group.
+    """
+
+    def setUp(self):
+        super().setUp()
+        if nova_base.NOVA >= 34:
+            self.skipTest('no linux_bridge in this Nova')
+        nova_conf = pathlib.Path(
+            self.useFixture(fixtures.TempDir()).path) / 'nova.conf'
+        nova_conf.write_text(
+            '[os_vif_linux_bridge]\nflat_interface = eth1\n'
+            'iptables_drop_action = REJECT\n'
+            '[os_vif_tapmac]\nclaim_plugins = linux_bridge\n'
+            'allowed_bridges = br100\nudev_timeout = 0\n'
+            '[vif_plug_tapmac_privileged]\nhelper_command = %s%s\n'
+            % (HELPER, nova_conf))
+        cfg.CONF.reset()
+        nova_config.parse_args(
+            ['nova-compute', '--config-file', str(nova_conf)],
+            configure_db=False, init_rpc=False)
+        self.patch(linux_bridge, '_warned', set())
+        os_vif.initialize(reset=True)
+        privsep.vif_plug.set_client_mode(True)
+        self.addCleanup(privsep.vif_plug.stop)
+
+    def test_daemon_uses_it_too(self):
+        self.host.add('eth1', 'ifb')
+        self.plug()
+        self.assertEqual(base.BRIDGE, self.host.master('eth1'))
+        self.assertEqual(1, len(self.host.processes()))
+
+    def test_what_is_ignored_is_said(self):
+        self.assert_logged('iptables_drop_action = REJECT is ignored')

@@ -62,7 +62,8 @@ def logging_calls():
 class BlocksTest(base.TestCase):
 
     def test_each_directive_is_found(self):
-        for document in base.README, documents.DEPLOYING:
+        for document in (base.README, documents.DEPLOYING,
+                         documents.COMING):
             self.assertEqual(document.read_text().count('code-block::'),
                              len(documents.blocks(document)))
 
@@ -118,9 +119,10 @@ class NovaConfTest(base.TestCase):
             self.assertRaises(error, self.load, wrong + '\n')
 
     def test_documents(self):
-        blocks = [block.text for document in (base.README, documents.DEPLOYING)
+        blocks = [block.text for document in (base.README, documents.DEPLOYING,
+                                              documents.COMING)
                   for block in documents.blocks(document)
                   if block.language == 'ini']
-        self.assertEqual(5, len(blocks))
+        self.assertEqual(7, len(blocks))
         for block in blocks:
             self.assertNotEqual({}, self.load(block))

@@ -35,7 +35,9 @@ class OptsTest(base.TestCase):
              'bridge_uplinks': {}, 'vlan_bridges': '{bridge}-{vlan}',
              'allowed_uplinks': [],
              'link_group': 29793, 'bridge_group': 29794,
-             'allowed_bridges': ['*'], 'udev_timeout': 5.0},
+             'allowed_bridges': ['*'], 'udev_timeout': 5.0,
+             'flat_interface': '', 'vlan_interface': '',
+             'network_device_mtu': 0},
             {opt.name: self.options[opt.name] for opt in opts.TAPMAC_OPTS})
 
     def test_ranges(self):

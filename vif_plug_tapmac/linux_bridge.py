@@ -1,0 +1,145 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What is left of the options of os-vif's own plugin linux_bridge.
+
+Those that keep a meaning are options of ours, too, which oslo.config finds in
+the group of the old plugin: see :mod:`vif_plug_tapmac.opts`. All others are
+said to be ignored. Only a host whose claim_plugins has linux_bridge came from
+there; anywhere else the old plugin may still be in use, with these options.
+"""
+
+import typing
+
+from oslo_config import cfg
+from oslo_log import log as logging
+
+LOG = logging.getLogger(__name__)
+
+#: The group of the old plugin.
+GROUP = 'os_vif_linux_bridge'
+#: What of it keeps a meaning.
+KEPT = ('flat_interface', 'vlan_interface', 'network_device_mtu')
+
+_WILDCARDS = '*?['
+
+_FIREWALL = ('tapmac writes no iptables rules. Remedy: remove it, and have '
+             'the firewall of this host do what is still needed')
+#: Options without a meaning, with the defaults of the old plugin, and why.
+_IGNORED: tuple[tuple[cfg.Opt, str], ...] = (
+    (cfg.BoolOpt('use_ipv6', default=False, deprecated_group='DEFAULT'),
+     'it was for ip6tables rules, and tapmac writes none. Remedy: remove it; '
+     'guests have IPv6, whatever it says'),
+    (cfg.StrOpt('iptables_top_regex', default='', deprecated_group='DEFAULT'),
+     _FIREWALL),
+    (cfg.StrOpt('iptables_bottom_regex', default='',
+                deprecated_group='DEFAULT'), _FIREWALL),
+    (cfg.StrOpt('iptables_drop_action', default='DROP',
+                deprecated_group='DEFAULT'), _FIREWALL),
+    (cfg.MultiStrOpt('forward_bridge_interface', default=['all'],
+                     deprecated_group='DEFAULT'),
+     'tapmac neither allows nor forbids to forward between a bridge and other '
+     'interfaces. Remedy: remove it, and have the firewall of this host do '
+     'what is still needed'),
+)
+
+#: What of it has none any more.
+IGNORED = tuple(opt.name for opt, _ in _IGNORED)
+
+#: What was said, so that it is said once.
+_warned: set[str] = set()
+
+
+def one_bridge(config: cfg.ConfigOpts.GroupAttr) -> str | None:
+    """Return the bridge of a host that has one, None if it has others.
+
+    It has one if allowed_bridges is one name, without wildcards.
+
+    :param config: the ``[os_vif_tapmac]`` group, as everywhere here
+    """
+    names = set(config.allowed_bridges)
+    if len(names) != 1 or any(char in name for name in names
+                              for char in _WILDCARDS):
+        return None
+    return str(names.pop())
+
+
+def kept(config: cfg.ConfigOpts.GroupAttr, option: str) -> typing.Any:
+    """Return the value of an option of :data:`KEPT`, None if it has none."""
+    if 'linux_bridge' not in config.claim_plugins:
+        return None
+    return config[option] or None
+
+
+def kept_of_one_bridge(config: cfg.ConfigOpts.GroupAttr,
+                       option: str) -> dict[str, str]:
+    """Return to which bridge the interface of an option belongs, if to any."""
+    bridge, interface = one_bridge(config), kept(config, option)
+    if interface is None or bridge is None or bridge in config.bridge_uplinks:
+        return {}
+    return {bridge: interface}
+
+
+def warn_of_ignored(config: cfg.ConfigOpts.GroupAttr,
+                    conf: cfg.ConfigOpts) -> None:
+    """Say once in a process which options are ignored, and why.
+
+    :param conf: the whole configuration
+    """
+    if 'linux_bridge' not in config.claim_plugins:
+        return
+    for option, value, reason in (*_misplaced(config), *_meaningless(conf)):
+        if option not in _warned:
+            _warned.add(option)
+            LOG.warning('%s = %s is ignored: %s.', option, value, reason)
+
+
+def _misplaced(config: cfg.ConfigOpts.GroupAttr,
+               ) -> typing.Iterator[tuple[str, str, str]]:
+    bridge = one_bridge(config)
+    for option in 'flat_interface', 'vlan_interface':
+        interface = kept(config, option)
+        if interface is None:
+            continue
+        if bridge is None:
+            yield (option, interface,
+                   'it says nothing of the bridge, and allowed_bridges (%s) '
+                   'is not the name of one bridge. Remedy: have the bridge '
+                   'and its uplink in bridge_uplinks, or the name of the one '
+                   'bridge of this host in allowed_bridges'
+                   % ','.join(config.allowed_bridges))
+        elif bridge in config.bridge_uplinks:
+            yield (option, interface,
+                   'bridge_uplinks has the uplink of %s, %s. Remedy: remove '
+                   'one of the two' % (bridge, config.bridge_uplinks[bridge]))
+
+
+def _meaningless(
+        conf: cfg.ConfigOpts) -> typing.Iterator[tuple[str, str, str]]:
+    # Read apart from all else: os-vif registers options of these names in
+    # this group, too, before us or after us, and two that differ in as much
+    # as their help would keep it from starting.
+    own = cfg.ConfigOpts()
+    for opt, _ in _IGNORED:
+        own.register_opt(opt, group=GROUP)
+    # Both are missing where nothing was parsed.
+    own([], default_config_files=getattr(conf, 'config_file', None) or [],
+        default_config_dirs=getattr(conf, 'config_dir', None) or [])
+    for opt, reason in _IGNORED:
+        try:
+            value = own[GROUP][opt.name]
+        except ValueError:
+            value = '(not valid)'
+        if value != opt.default:
+            yield ('[%s] %s' % (GROUP, opt.name),
+                   ','.join(value) if isinstance(value, list) else str(value),
+                   reason)

@@ -13,8 +13,10 @@
 """``tapmac demo``: plug and unplug a guest where it can harm nobody."""
 
 import argparse
+import contextlib
 import ctypes
 import dataclasses
+import logging
 import os
 import pwd
 import typing
@@ -28,6 +30,7 @@ from os_vif.objects import vif as vif_objects
 from oslo_config import cfg
 
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import bridge
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import tun
 from vif_plug_tapmac import opts
@@ -87,7 +90,8 @@ class Demo(lister.Lister):
                      'tap00000000-00', 'fa:16:3e:00:00:01')
         ours = _vif('1a2b3c4d-5e6f-4a1b-8c2d-3e4f5a6b7c8d', _TAP, _GUEST_MAC)
         try:
-            os_vif.plug(first, _INSTANCE)
+            with _no_warnings():
+                os_vif.plug(first, _INSTANCE)
             os_vif.unplug(first, _INSTANCE)
             before = _observe()
             os_vif.plug(ours, _INSTANCE)
@@ -127,6 +131,18 @@ def _start_os_vif() -> None:
     os_vif.initialize()
 
 
+@contextlib.contextmanager
+def _no_warnings() -> typing.Iterator[None]:
+    """Make a bridge without uplink, on purpose."""
+    logger = logging.getLogger(bridge.__name__)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _vif(vif_id: str, name: str, guest_mac: str) -> vif_objects.VIFBridge:
     return vif_objects.VIFBridge(
         id=vif_id, plugin='tapmac', vif_name=name, address=guest_mac,
@@ -139,11 +155,11 @@ def _vif(vif_id: str, name: str, guest_mac: str) -> vif_objects.VIFBridge:
 def _observe() -> dict[str, str]:
     """Return what the kernel says of bridge and TAP, in words."""
     with nl.Netlink() as netlink:
-        bridge = netlink.find(_BRIDGE)
+        br100 = netlink.find(_BRIDGE)
         tap = netlink.find(_TAP)
         return {
-            'br100 MAC': _text(bridge and bridge.mac),
-            'br100 state': _state(bridge),
+            'br100 MAC': _text(br100 and br100.mac),
+            'br100 state': _state(br100),
             'TAP': _text(tap and tap.name),
             'TAP MAC': _text(tap and tap.mac),
             'TAP master': _text(tap and _master(netlink, tap)),

@@ -60,6 +60,10 @@ class StatusTest(base.TestCase):
         self.assert_finds('[os_vif_tapmac]', 'bridge_group',
                           nova_conf='link_group = 7\nbridge_group = 7')
 
+    def test_one_uplink_for_two_bridges(self):
+        self.assert_finds('[os_vif_tapmac]', 'br1 and br2',
+                          nova_conf='bridge_uplinks = br1:eth1,br2:eth1')
+
     def test_option_out_of_range(self):
         self.assert_finds('[os_vif_tapmac]', 'link_group',
                           nova_conf='link_group = 0')

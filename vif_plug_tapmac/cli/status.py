@@ -47,6 +47,7 @@ class Checks(upgradecheck.UpgradeCommands):
     def _check_configuration(self) -> upgradecheck.Result:
         try:
             desired.config_fields(cfg.CONF[opts.GROUP])
+            desired.Uplinks.from_config(cfg.CONF[opts.GROUP])
         except (exception.InvalidConfig, cfg.ConfigFileValueError) as error:
             return _result(False, str(error))
         return _result(True)

@@ -51,19 +51,9 @@ _warned: set[tuple[int, str, str]] = set()
 def find(netlink: nl.Netlink, port: desired.TapPort) -> nl.Link | None:
     """Return the bridge of the port, None if it is to be made.
 
-    Its uplink, too, is looked at if it will be needed.
-
     :raises BridgeNotFound: it is missing and may not be made
     :raises DeviceConflict: the name is taken by something else
-    :raises UplinkUnusable: what is to be its uplink is not fit for that
     """
-    link = _find(netlink, port)
-    if link is None or _is_unfinished(link, port):
-        uplink.find(netlink, port, link)
-    return link
-
-
-def _find(netlink: nl.Netlink, port: desired.TapPort) -> nl.Link | None:
     link = netlink.find(port.bridge)
     if link is None and not port.create_bridge:
         raise exception.BridgeNotFound(device=port.name, bridge=port.bridge)
@@ -86,6 +76,8 @@ def ensure(netlink: nl.Netlink, port: desired.TapPort,
     alias comes last and says that no step is missing.
 
     :param found: what :func:`find` returned
+    :raises UplinkUnusable: what is to be its uplink is not fit for that;
+        nothing was made
     :raises KernelRefused: a bridge that this call created is gone again,
         unless another caller finished it meanwhile; and so is its uplink
     """
@@ -170,7 +162,7 @@ def _take_uplink_back(netlink: nl.Netlink, port: desired.TapPort,
 
 
 def _require(netlink: nl.Netlink, port: desired.TapPort) -> nl.Link:
-    link = _find(netlink, port)
+    link = find(netlink, port)
     if link is None:
         raise exception.KernelRefused.from_errno(
             port.bridge, 'using the bridge', errno.ENODEV)

@@ -242,7 +242,10 @@ def _write_sysctl(link: nl.Link, family: str, sysctl: str, value: str) -> None:
 def _remove_half_made(netlink: nl.Netlink, link: nl.Link) -> None:
     try:
         seen = netlink.get(link.index)
-        if seen is not None and seen.alias is None:
+        # Another caller may have finished the bridge meanwhile, or have made
+        # this uplink a port of it.
+        if (seen is not None and seen.alias is None
+                and seen.master is None):
             netlink.delete(seen)
     except exception.TapMacError as error:
         LOG.warning('%s stays half-made; the next plug finishes it: %s',

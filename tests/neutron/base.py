@@ -196,9 +196,13 @@ class Nova(fixtures.Fixture):
         self.addCleanup(server.shutdown)
 
     def events(self, port_id: str) -> list[str]:
-        """Return what it heard of a port, in order, as "vif-plugged"."""
+        """Return what it heard of a port that it may wait for, in order.
+
+        As in "vif-plugged". That a port "changed" nobody waits for.
+        """
         return [event['name'].removeprefix('network-')
-                for event in self._events if event.get('tag') == port_id]
+                for event in self._events if event.get('tag') == port_id
+                and event['name'].startswith('network-vif-')]
 
 
 class _Connection(http.client.HTTPConnection):
@@ -250,18 +254,20 @@ class Neutron(fixtures.Fixture):
              self.configuration, 'upgrade', 'heads'], check=True,
             capture_output=True, env=dict(os.environ, PYTHONWARNINGS='ignore'))
         self._log = directory / 'log'
-        self.start()
+        self._start()
+        self.addCleanup(lambda: self._uwsgi.cleanUp())
 
-    def start(self) -> None:
+    def _start(self) -> None:
         # As in Neutron's "WSGI Usage with the Neutron API".
-        self.uwsgi = self.useFixture(Process(
+        self._uwsgi = Process(
             _BIN / 'uwsgi', '--http-socket', self._socket,
             '--module', 'neutron.wsgi.api:application', '--master',
             '--lazy-apps', '--enable-threads', '--processes', '2',
             '--thunder-lock', '--die-on-term', '--no-orphans',
             '--buffer-size', '65535', log=self._log,
-            **configured_by(self.configuration)))
-        self.uwsgi.wait_for(self._is_up)
+            **configured_by(self.configuration))
+        self._uwsgi.setUp()
+        self._uwsgi.wait_for(self._is_up)
 
     def _is_up(self) -> bool:
         text = self.log()
@@ -273,8 +279,8 @@ class Neutron(fixtures.Fixture):
         return self._log.read_text()
 
     def restart(self) -> None:
-        self.uwsgi.cleanUp()
-        self.start()
+        self._uwsgi.cleanUp()
+        self._start()
 
     def request(self, method: str, path: str,
                 body: typing.Any = None) -> typing.Any:

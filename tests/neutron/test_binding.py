@@ -96,8 +96,10 @@ class BindingTest(base.NeutronTestCase):
     def test_other_vnic_types(self):
         network = self.vlan_network()
         for kind in OTHER_VNIC_TYPES:
-            self.assert_left_to_others(self.port(
-                network, **{'binding:vnic_type': kind}))
+            # Neutron itself fails on direct-physical without a profile.
+            self.assert_left_to_others(self.port(network, **{
+                'binding:vnic_type': kind,
+                'binding:profile': {'pci_slot': '0000:00:00.1'}}))
 
     def test_after_a_restart(self):
         port = self.port(self.vlan_network(80))
@@ -159,7 +161,7 @@ class EventsTest(base.NeutronTestCase):
             'vif-unplugged', 'vif-plugged')
 
     def test_live_migration(self):
-        port = self.port(self.vlan_network())
+        port = self.port(self.flat_network())
         second = self.bind_second(port)
         self.assertEqual(
             ('INACTIVE', 'ovs', {
@@ -193,13 +195,14 @@ class EventsTest(base.NeutronTestCase):
         port = self.port(self.vlan_network())
         self.assert_events(port, 'vif-plugged')
         self.update(port, name='renamed')
-        self.assert_events(port, 'vif-plugged', 'changed')
+        self.assert_events(port, 'vif-plugged')
 
     def test_many_in_one_request(self):
         network = self.vlan_network()
         made = self.neutron.request('POST', 'ports', {'ports': [
             {'network_id': network['id'], 'project_id': 'demo',
-             'device_owner': 'compute:nova', 'device_id': tests_base.INSTANCE.uuid,
+             'device_owner': 'compute:nova',
+             'device_id': tests_base.INSTANCE.uuid,
              'binding:host_id': 'host1'} for _ in range(20)]})['ports']
         for port in made:
             self.addCleanup(self._delete, 'ports/' + port['id'])

@@ -136,9 +136,9 @@ class RefusalTest(base.NeutronTestCase):
                          qos_policy_id=self.policy)
         # The agent that would make this so is not here.
         self.neutron.database.execute(
-            'UPDATE neutron.ml2_port_bindings SET vif_type = %s, vif_details = %s '
-            'WHERE port_id = %s', 'ovs', json.dumps(
-                {'datapath_type': 'system'}), port['id'])
+            'UPDATE neutron.ml2_port_bindings '
+            'SET vif_type = %s, vif_details = %s WHERE port_id = %s',
+            'ovs', json.dumps({'datapath_type': 'system'}), port['id'])
         before = self.show(port)
         refused = self.assertRaises(
             base.Refused, self.neutron.request, 'POST',

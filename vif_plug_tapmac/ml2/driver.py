@@ -61,10 +61,10 @@ class TapMacMechanismDriver(api.MechanismDriver):
         self._hosts: list[str] = config.hosts
         registry.subscribe(self.refuse_trunk, resources.TRUNK,
                            events.PRECOMMIT_CREATE)
-        LOG.info('tapmac binds ports on hosts %s to the bridges %s. Nothing '
+        LOG.info('tapmac binds ports on hosts %s for %s. Nothing '
                  'enforces security groups, port security and allowed address '
                  'pairs on them (port_filter is false).',
-                 ','.join(self._hosts), self._bridges)
+                 ','.join(self._hosts), ','.join(config.bridge_mappings))
 
     @property
     def connectivity(self) -> str:

@@ -225,7 +225,10 @@ class Refused(Exception):
     """
 
     def __init__(self, status: int, body: str) -> None:
-        error = json.loads(body)['NeutronError']
+        try:
+            error = json.loads(body)['NeutronError']
+        except (KeyError, ValueError):
+            error = {'type': '', 'message': body}
         super().__init__(error['message'])
         self.status = status
         self.type: str = error['type']
@@ -288,8 +291,9 @@ class Neutron(fixtures.Fixture):
         with contextlib.closing(_Connection(self._socket)) as connection:
             connection.request(
                 method, '/v2.0/' + path, body and json.dumps(body),
-                {'Content-Type': 'application/json',
-                 'X-Roles': 'admin,service'})
+                dict({'Accept': 'application/json',
+                      'X-Roles': 'admin,service'},
+                     **({'Content-Type': 'application/json'} if body else {})))
             response = connection.getresponse()
             text = response.read().decode()
             if response.status >= 400:

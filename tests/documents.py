@@ -21,6 +21,8 @@ from tests import base
 
 #: Deploying with Nova.
 DEPLOYING = base.CHECKOUT / 'doc' / 'source' / 'deploying-with-nova.rst'
+#: A provider network without an agent.
+PROVIDER = DEPLOYING.with_name('provider-network.rst')
 
 _BLOCK = re.compile(
     r'^\.\. code-block:: (?P<language>\S+)\n'
@@ -68,13 +70,14 @@ def block(document: pathlib.Path, word: str,
 
 
 def log_lines(section: str | None = None) -> list[str]:
-    """Return the lines of the log that "Deploying with Nova" quotes.
+    """Return the lines of the log that the documents quote.
 
     Each as one line: level, logger and message.
 
-    :param section: of the document; None: all
+    :param section: of a document; None: all
     """
-    return [line for each in blocks(DEPLOYING)
+    return [line for document in (DEPLOYING, PROVIDER)
+            for each in blocks(document)
             if ':class: log\n' in each.options
             and section in (None, each.section)
             for line in re.sub(r'\n +', ' ', each.text).splitlines()]

@@ -26,6 +26,10 @@ OTHER_VNIC_TYPES = (
     'accelerator-direct-physical', 'remote-managed')
 
 
+#: A DHCP agent's id.
+AGENT = 'a1b2c3d4-0000-4000-8000-000000000000'
+
+
 class BindingTest(base.NeutronTestCase):
 
     def assert_bound(self, port, bridge):
@@ -71,6 +75,40 @@ class BindingTest(base.NeutronTestCase):
                     cidr='192.0.2.0/24', enable_dhcp=False)
         made = self.port(network, fixed_ips=[{'ip_address': '192.0.2.9'}])
         self.assert_bound(made, 'br100-79')
+
+    def test_dhcp_without_an_agent(self):
+        port = self.dhcp_port()
+        self.assert_bound(port, 'br100-81')
+        self.assert_no_dhcp(port)
+
+    def test_dhcp_with_an_agent(self):
+        """Nobody waits for it; it is ours to set the port ACTIVE."""
+        database = self.neutron.database
+        database.execute(
+            'INSERT INTO neutron.agents (id, agent_type, `binary`, topic, '
+            'host, created_at, started_at, heartbeat_timestamp, '
+            'configurations) VALUES (%s, "DHCP agent", "neutron-dhcp-agent", '
+            '"dhcp_agent", "network1", UTC_TIMESTAMP(), UTC_TIMESTAMP(), '
+            'UTC_TIMESTAMP(), "{}")', AGENT)
+        self.addCleanup(database.execute,
+                        'DELETE FROM neutron.agents WHERE id = %s', AGENT)
+        port = self.dhcp_port()
+        self.assert_bound(port, 'br100-81')
+        agents = self.neutron.request(
+            'GET', 'networks/%s/dhcp-agents' % port['network_id'])['agents']
+        self.assertEqual([AGENT], [agent['id'] for agent in agents])
+
+    def dhcp_port(self):
+        network = self.vlan_network(81)
+        self.create('subnet', network_id=network['id'], ip_version=4,
+                    cidr='192.0.2.0/24', enable_dhcp=True)
+        made = self.port(network, fixed_ips=[{'ip_address': '192.0.2.9'}])
+        return self.show(made)
+
+    def assert_no_dhcp(self, port):
+        self.assertEqual([], self.neutron.request(
+            'GET', 'ports?device_owner=network:dhcp&network_id='
+            + port['network_id'])['ports'])
 
     def test_segment_that_is_ours_among_others(self):
         network = self.create('network', name='demo', segments=[

@@ -18,9 +18,11 @@ Each of these leaves the port as it was before.
 
 import json
 import os
+import re
 import subprocess
 import sys
 
+from tests import documents
 from tests.neutron import base
 
 
@@ -167,15 +169,38 @@ class StartTest(base.NeutronTestCase):
                  'br-provider-one for physnet1 has 15 characters')):
             self.assert_ends(configuration.replace(right, wrong), reason)
 
+    def test_what_the_documentation_shows(self):
+        configuration = self.neutron.configuration.read_text()
+        before = configuration.split('[ml2]\n', 1)[0]
+        shown = documents.block(documents.PROVIDER, '[ml2]', 'ini')
+        # Trunks are not for a server without another driver.
+        done = self.start(before.replace('trunk,qos', 'qos') + shown)
+        self.assertEqual(0, done.returncode, done.stdout)
+        line = next(line for line in documents.log_lines()
+                    if 'tapmac binds ports on' in line)
+        level, logger, message = line.split(' ', 2)
+        self.assertRegex(done.stdout, r'%s %s .*\] %s' % (
+            level, logger, re.escape(message)))
+
+    def test_no_trunks_without_another_driver(self):
+        configuration = self.neutron.configuration.read_text()
+        done = self.start(configuration.replace(',openvswitch', ''))
+        self.assertNotEqual(0, done.returncode)
+        self.assertIn('Cannot load trunk plugin', done.stdout)
+
     def assert_ends(self, configuration, reason):
+        done = self.start(configuration)
+        self.assertNotEqual(0, done.returncode)
+        self.assertIn('[ml2_tapmac] bridge_mappings', done.stdout)
+        self.assertIn(reason, done.stdout)
+
+    def start(self, configuration):
+        """Do what each of uWSGI's processes does to start."""
         changed = self.neutron.configuration.with_suffix('.wrong')
         changed.write_text(configuration)
-        done = subprocess.run(
+        return subprocess.run(
             [sys.executable, '-c', 'import neutron.wsgi.api'],
             env=dict(os.environ, **base.configured_by(changed)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             timeout=60)
-        self.assertNotEqual(0, done.returncode)
-        self.assertIn('[ml2_tapmac] bridge_mappings', done.stdout)
-        self.assertIn(reason, done.stdout)

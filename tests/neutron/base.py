@@ -379,7 +379,11 @@ class NeutronTestCase(base.TestCase):
                                     {'port': fields})['port']
 
     def assert_events(self, port: typing.Any, *names: str) -> None:
-        """Expect these events of a port, in this order, and no more."""
+        """Expect these events of a port, in this order, and no more.
+
+        To be asked for after each step: uWSGI's processes collect events each
+        for itself, and may send what came later first.
+        """
         deadline = time.monotonic() + 20
         heard = self.neutron.nova.events
         while (len(heard(port['id'])) < len(names)

@@ -191,15 +191,17 @@ class EventsTest(base.NeutronTestCase):
     def test_resize_and_revert(self):
         """Nova moves the port to the other host, and back."""
         port = self.port(self.vlan_network())
+        heard = ['vif-plugged']
         for host in 'host2', 'host1':
+            self.assert_events(port, *heard)
             self.update(port, **{'binding:host_id': host})
             self.assert_active_on(host, port)
-        self.assert_events(
-            port, 'vif-plugged', 'vif-unplugged', 'vif-plugged',
-            'vif-unplugged', 'vif-plugged')
+            heard += ['vif-unplugged', 'vif-plugged']
+        self.assert_events(port, *heard)
 
     def test_live_migration(self):
         port = self.port(self.flat_network())
+        self.assert_events(port, 'vif-plugged')
         second = self.bind_second(port)
         self.assertEqual(
             ('INACTIVE', 'ovs', {
@@ -221,6 +223,27 @@ class EventsTest(base.NeutronTestCase):
             self.unbind(port, 'host2')
         self.assert_active_on('host1', port)
         self.assert_events(port, 'vif-plugged')
+
+    def test_source_activated_again(self):
+        """Neutron has unbound it, and binds it with the next update."""
+        port = self.port(self.vlan_network())
+        self.bind_second(port)
+        self.assert_events(port, 'vif-plugged')
+        self.activate(port, 'host2')
+        self.assert_events(port, 'vif-plugged', 'vif-unplugged',
+                           'vif-plugged')
+        self.activate(port, 'host1')
+        found = self.show(port)
+        self.assertEqual(('host1', 'unbound', 'DOWN'), (
+            found['binding:host_id'], found['binding:vif_type'],
+            found['status']))
+        self.assert_events(port, 'vif-plugged', 'vif-unplugged',
+                           'vif-plugged', 'vif-unplugged')
+        self.update(port, **{'binding:host_id': 'host1'})
+        self.assert_active_on('host1', port)
+        self.assert_events(
+            port, 'vif-plugged', 'vif-unplugged', 'vif-plugged',
+            'vif-unplugged', 'vif-plugged')
 
     def test_second_binding_elsewhere_fails(self):
         port = self.port(self.vlan_network())

@@ -24,6 +24,8 @@ _SOURCE = base.CHECKOUT / 'doc' / 'source'
 DEPLOYING = _SOURCE / 'deploying-with-nova.rst'
 #: Coming from linux_bridge.
 COMING = _SOURCE / 'coming-from-linux-bridge.rst'
+#: A provider network without an agent.
+PROVIDER = _SOURCE / 'provider-network.rst'
 
 _BLOCK = re.compile(
     r'^\.\. code-block:: (?P<language>\S+)\n'
@@ -85,13 +87,14 @@ def rows(document: pathlib.Path, title: str) -> list[list[str]]:
 
 
 def log_lines(section: str | None = None) -> list[str]:
-    """Return the lines of the log that "Deploying with Nova" quotes.
+    """Return the lines of the log that the documents quote.
 
     Each as one line: level, logger and message.
 
-    :param section: of the document; None: all
+    :param section: of a document; None: all
     """
-    return [line for each in blocks(DEPLOYING)
+    return [line for document in (DEPLOYING, PROVIDER)
+            for each in blocks(document)
             if ':class: log\n' in each.options
             and section in (None, each.section)
             for line in re.sub(r'\n +', ' ', each.text).splitlines()]

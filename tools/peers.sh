@@ -1,6 +1,7 @@
 #!/bin/sh
 # Set up what some tests run against: os-vif alone, and, for root only, because
-# their tests need it, Nova, sudo, ip, udev, and what guests.sh does.
+# their tests need it, Nova, Neutron, sudo, ip, udev, and what guests.sh and
+# neutron.sh do.
 set -eu
 cd "$(dirname "$0")/.."
 . tools/venv.sh
@@ -15,6 +16,10 @@ fi
 
 for name in $(nova_venvs); do
     make_nova_venv "$name"
+done
+
+for name in $(neutron_venvs); do
+    make_neutron_venv "$name"
 done
 
 command -v sudo > /dev/null || apt_get install -y sudo
@@ -34,3 +39,4 @@ if ! command -v udevadm > /dev/null && [ ! -d "$udev/root" ]; then
 fi
 
 tools/guests.sh
+tools/neutron.sh

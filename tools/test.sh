@@ -1,10 +1,12 @@
 #!/bin/sh
 # Run the whole test suite: style, types, and all tests twice, with the newest
 # and with the oldest libraries that we admit; but those in tests/nova inside
-# each Nova. Sets up what it needs in .venv/. As root everything runs; as
+# each Nova, and those in tests/neutron inside each Neutron. Sets up what it
+# needs in .venv/. As root everything runs; as
 # another user the tests that need privilege are skipped. TAPMAC_NO_SKIP=1
 # makes each skip a failure. Arguments go to "stestr run", as in "tools/test.sh
-# tests.unit"; only where they name tests.nova do they go into the Novas.
+# tests.unit"; only where they name tests.nova do they go into the Novas, and
+# only where they name tests.neutron into the Neutrons.
 set -eu
 cd "$(dirname "$0")/.."
 . tools/venv.sh
@@ -35,9 +37,10 @@ TOTALS
 }
 
 case $* in
-    '') plain=1 nova=1 ;;
-    *tests.nova*) plain=0 nova=1 ;;
-    *) plain=1 nova=0 ;;
+    '') plain=1 nova=1 neutron=1 ;;
+    *tests.nova*) plain=0 nova=1 neutron=0 ;;
+    *tests.neutron*) plain=0 nova=0 neutron=1 ;;
+    *) plain=1 nova=0 neutron=0 ;;
 esac
 
 tools/peers.sh
@@ -56,6 +59,13 @@ if [ $nova = 1 ] && [ "$(id -u)" = 0 ]; then
         make_nova_venv "$name"
         echo "Inside $name" >&2
         run_tests ./tests/nova "$@"
+    done
+fi
+if [ $neutron = 1 ] && [ "$(id -u)" = 0 ]; then
+    for name in $(neutron_venvs); do
+        make_neutron_venv "$name"
+        echo "Inside $name" >&2
+        run_tests ./tests/neutron "$@"
     done
 fi
 

@@ -54,7 +54,8 @@ print("python3-venv" if sys.executable == "/usr/bin/python3"
       else "python%d.%d-venv" % sys.version_info[:2])')"
     stamp=$({ "$python" -VV; echo "$@"
         cat setup.cfg pyproject.toml ./*requirements.txt \
-            lower-constraints.txt tests/nova/requirements/*.txt; } | cksum)
+            lower-constraints.txt tests/nova/requirements/*.txt \
+            tests/neutron/requirements/*.txt; } | cksum)
     [ "$(cat "$venv/stamp" 2> /dev/null)" = "$stamp" ] && return
     echo "Setting up $venv" >&2
     "$python" -m venv --clear "$venv"
@@ -71,6 +72,19 @@ nova_venvs() {
             echo "nova-${file%.txt}"
         fi
     done
+}
+
+# neutron_venvs: the names of those for tests/neutron, as in tox.ini.
+neutron_venvs() {
+    for file in tests/neutron/requirements/[0-9]*.txt; do
+        file=${file##*/}
+        echo "neutron-${file%.txt}"
+    done
+}
+
+# make_neutron_venv NAME
+make_neutron_venv() {
+    make_venv "$1" -r "tests/neutron/requirements/${1#neutron-}.txt"
 }
 
 # make_nova_venv NAME

@@ -38,7 +38,7 @@ _DEVICE_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.-]{0,14}\Z')
 _RESERVED_NAMES = ('all', 'default')
 #: The port profile of an Open vSwitch VIF says so where Neutron's tapmac
 #: driver bound it: Nova has no other words for a TAP that os-vif makes.
-_DATAPATH_TYPE = 'tapmac'
+DATAPATH_TYPE = 'tapmac'
 _UUID = re.compile(r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z')
 
 #: How the bridge of a VLAN is named unless the operator says otherwise.
@@ -55,15 +55,23 @@ TAP_MTU_MIN, TAP_MTU_MAX = 68, 65521
 UID_MAX = 2 ** 32 - 2
 #: Link groups are signed in the kernel; 0 is where every link starts.
 LINK_GROUP_MIN, LINK_GROUP_MAX = 1, 2 ** 31 - 1
+#: To how many characters Nova cuts the names of TAPs and bridges. Source:
+#: nova/network/model.py, NIC_NAME_LEN (33.0.2)
+NOVA_NAME_LENGTH = 14
 
 
 def nova_tap_name(vif_id: str) -> str:
     """Return the name that Nova gives to the TAP of a port.
 
-    Source: nova/network/model.py, NIC_NAME_LEN; nova/network/neutron.py,
-    _build_vif_model (33.0.2)
+    Source: nova/network/neutron.py, _build_vif_model (33.0.2)
     """
-    return ('tap' + vif_id)[:14]
+    return ('tap' + vif_id)[:NOVA_NAME_LENGTH]
+
+
+def is_device_name(name: typing.Any) -> bool:
+    """Return whether TAPs and bridges may have this name here."""
+    return (isinstance(name, str) and name not in _RESERVED_NAMES
+            and _DEVICE_NAME.match(name) is not None)
 
 
 _FieldsT = typing.TypeVar('_FieldsT', bound='_Fields')
@@ -91,8 +99,7 @@ class _Fields:
 
     def _check_device_name(self, field: str, name: str) -> None:
         self._require(
-            isinstance(name, str) and name not in _RESERVED_NAMES
-            and _DEVICE_NAME.match(name) is not None,
+            is_device_name(name),
             '%s %r is no name for a network device here: 1 to 15 letters, '
             'digits, "_", "." and "-", starting with a letter or a digit, '
             'and not "all" or "default"' % (field, name))
@@ -434,7 +441,7 @@ def is_bound_by_tapmac(vif: vif_objects.VIFBase) -> bool:
     profile = _get(vif, 'port_profile')
     return (isinstance(vif, vif_objects.VIFOpenVSwitch)
             and _get(profile, 'create_tap') is True
-            and _get(profile, 'datapath_type') == _DATAPATH_TYPE)
+            and _get(profile, 'datapath_type') == DATAPATH_TYPE)
 
 
 def _require_ours(vif: vif_objects.VIFBase) -> None:
@@ -444,7 +451,7 @@ def _require_ours(vif: vif_objects.VIFBase) -> None:
             vif=vif_label(vif),
             reason='tapmac plugs VIFBridge, and VIFOpenVSwitch whose port '
                    'profile has create_tap and datapath_type %s, and this is '
-                   'a %s' % (_DATAPATH_TYPE, type(vif).__name__))
+                   'a %s' % (DATAPATH_TYPE, type(vif).__name__))
 
 
 def _require_claim(vif: vif_objects.VIFBase,

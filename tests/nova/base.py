@@ -14,15 +14,19 @@
 """What the tests inside a Nova stand on."""
 
 import typing
+from unittest import mock
 
 from lxml import etree
+from nova import context
 from nova.network import model
+from nova.network import neutron
 from nova import objects
 from nova import version
 from nova.virt.libvirt import vif as libvirt_vif
 import os_vif
 
 from tests import base
+from tests import bound_port
 
 #: Which Nova this is, as in 33.
 NOVA = int(version.version_string().split('.')[0])
@@ -45,9 +49,20 @@ def make_bridge_vif(**details: typing.Any) -> model.VIF:
 def make_ovs_vif(**details: typing.Any) -> model.VIF:
     """Return a port that our mechanism driver has bound as one of ovs."""
     return make_vif(model.VIF_TYPE_OVS, **dict(
-        {'bridge_name': base.BRIDGE, 'datapath_type': 'tapmac',
-         'ovs_create_tap': True, 'port_filter': False,
-         'connectivity': 'l2'}, **details))
+        bound_port.BINDING['binding:vif_details'], **details))
+
+
+def make_neutron_vif() -> model.VIF:
+    """Return the port of Neutron's answer as Nova's own code reads it."""
+    client = mock.Mock(spec=['list_extensions', 'show_network'])
+    client.list_extensions.return_value = {'extensions': []}
+    client.show_network.return_value = {'network': bound_port.NETWORK}
+    with mock.patch.object(neutron, 'get_client', return_value=client):
+        vif = neutron.API()._build_vif_model(
+            context.get_admin_context(), client, bound_port.PORT,
+            [bound_port.NETWORK], [])
+    assert isinstance(vif, model.VIF)
+    return vif
 
 
 def make_hybrid_vif() -> model.VIF:

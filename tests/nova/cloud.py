@@ -38,6 +38,7 @@ from nova.virt.libvirt import vif as libvirt_vif
 import os_vif
 from oslo_config import cfg
 
+from tests import bound_port
 from tests import hosts
 from tests.nova import base as nova_base
 from tests.nova import libvirt_contract
@@ -274,9 +275,7 @@ class OpenVSwitchCloud(Cloud):
     """With ports that our mechanism driver bound."""
 
     VIF_TYPE = 'ovs'
-    VIF_DETAILS = {'bridge_name': 'br100', 'datapath_type': 'tapmac',
-                   'ovs_create_tap': True, 'port_filter': False,
-                   'connectivity': 'l2'}
+    VIF_DETAILS = bound_port.BINDING['binding:vif_details']
     NOVAS = (33, 34)
 
 

@@ -315,7 +315,7 @@ class OvsTest(_OurTapTest):
     OPTIONS = {'claim_plugins': ['ovs']}
 
     def make_vif(self):
-        return nova_base.make_ovs_vif()
+        return nova_base.make_neutron_vif()
 
     def test_nova_wants_queues_that_its_xml_lacks(self):
         # Nova's mistake: what it tells os-vif knows neither the hypervisor

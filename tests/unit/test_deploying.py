@@ -14,6 +14,7 @@
 """What is in "Deploying with Nova": what can be checked without a host."""
 
 import ast
+import fnmatch
 import pathlib
 import re
 
@@ -23,6 +24,8 @@ from oslo_privsep import priv_context
 
 from tests import base
 from tests import documents
+from vif_plug_tapmac.ml2 import mappings
+from vif_plug_tapmac.ml2 import opts as ml2_opts
 from vif_plug_tapmac import opts
 
 _PACKAGE = base.CHECKOUT / 'vif_plug_tapmac'
@@ -63,7 +66,7 @@ class BlocksTest(base.TestCase):
 
     def test_each_directive_is_found(self):
         for document in (base.README, documents.DEPLOYING,
-                         documents.COMING):
+                         documents.COMING, documents.PROVIDER):
             self.assertEqual(document.read_text().count('code-block::'),
                              len(documents.blocks(document)))
 
@@ -126,3 +129,57 @@ class NovaConfTest(base.TestCase):
         self.assertEqual(7, len(blocks))
         for block in blocks:
             self.assertNotEqual({}, self.load(block))
+
+
+class ProviderNetworkTest(base.TestCase):
+    """What "A provider network without an agent" shows of our sections.
+
+    tests/neutron starts a neutron-server with the whole of ml2_conf.ini.
+    """
+
+    GROUPS = {opts.GROUP: opts.TAPMAC_OPTS,
+              ml2_opts.GROUP: ml2_opts.ML2_TAPMAC_OPTS}
+
+    def load(self, text):
+        """Return the configuration, and which options are written in it."""
+        path = pathlib.Path(
+            self.useFixture(fixtures.TempDir()).path) / 'file.conf'
+        path.write_text(text)
+        conf = cfg.ConfigOpts()
+        for group, options in self.GROUPS.items():
+            conf.register_opts(options, group=group)
+        conf(['--config-file', str(path)], default_config_files=[])
+        written = {}
+        cfg.ConfigParser(str(path), written).parse()
+        return conf, [(group, option) for group in written
+                      if group in self.GROUPS for option in written[group]]
+
+    def test_blocks(self):
+        found = [self.load(block.text)
+                 for block in documents.blocks(documents.PROVIDER)
+                 if block.language == 'ini']
+        self.assertEqual(
+            [[(ml2_opts.GROUP, 'bridge_mappings')],
+             [(opts.GROUP, 'claim_plugins'), (opts.GROUP, 'create_bridge'),
+              (opts.GROUP, 'allowed_bridges')]],
+            [written for _, written in found])
+        neutron, nova = (conf for conf, _ in found)
+        for conf, written in found:
+            for group, option in written:
+                self.assertIsNotNone(conf[group][option])
+        # One cloud: what Neutron names, the hosts allow.
+        bridges = mappings.Bridges.from_config(neutron[ml2_opts.GROUP])
+        for _, _, bridge in bridges._all():
+            self.assertTrue(any(
+                fnmatch.fnmatchcase(bridge, pattern) for pattern
+                in nova[opts.GROUP].allowed_bridges), bridge)
+
+    def test_options_with_their_defaults(self):
+        text = documents.PROVIDER.read_text()
+        for opt in ml2_opts.ML2_TAPMAC_OPTS:
+            default = opt.default
+            if isinstance(default, list):
+                default = ','.join(default)
+            self.assertRegex(text, '(?m)^``%s`` +%s ' % (
+                opt.name, re.escape('``%s``' % default if default
+                                    else '(none)')))

@@ -13,6 +13,8 @@
 """Who may know what: the structure that the design promises."""
 
 import ast
+import subprocess
+import sys
 
 from tests import base
 
@@ -59,6 +61,21 @@ class LayersTest(base.TestCase):
 
     def test_nobody_uses_what_os_vif_keeps_to_itself(self):
         self.assertEqual(set(), self.modules_that_import('os_vif.internal'))
+
+    def test_only_the_mechanism_driver_knows_neutron(self):
+        self.assertLess(set(), self.modules_that_import('neutron_lib'))
+        self.assertEqual(set(), self.modules_that_import('neutron'))
+        for module in (self.modules_that_import('neutron_lib')
+                       | self.modules_that_import('vif_plug_tapmac.ml2')):
+            self.assertTrue(module.startswith('ml2/'), module)
+
+    def test_plugin_needs_no_neutron(self):
+        # What is not imported by name may still be, by what is.
+        code = ('import sys; sys.modules["neutron_lib"] = None; '
+                'import vif_plug_tapmac.plugin, vif_plug_tapmac.opts; '
+                'sys.exit("vif_plug_tapmac.ml2" in sys.modules)')
+        self.assertEqual(0, subprocess.run([sys.executable, '-c', code],
+                                           cwd=base.CHECKOUT).returncode)
 
     def test_no_subprocesses(self):
         self.assertEqual(set(), self.modules_that_import('subprocess'))

@@ -37,3 +37,6 @@ class DocumentsTest(base.TestCase):
 
     def test_deploying(self):
         self.assert_valid(documents.DEPLOYING)
+
+    def test_provider_network(self):
+        self.assert_valid(documents.PROVIDER)

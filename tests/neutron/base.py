@@ -1,0 +1,402 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""neutron-server as it runs in production, with our driver, and its company.
+
+Real are uWSGI with two processes, Neutron and MariaDB. They speak through
+Unix sockets in a directory of the test. Not real are Keystone (there is none),
+the message queue (nobody is there who would answer), and Nova, of which only
+the part is here that takes events.
+"""
+
+import atexit
+import contextlib
+import http.client
+import http.server
+import itertools
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import typing
+
+import fixtures
+import pymysql
+
+from tests import base
+from tests import hosts
+
+#: Where tools/neutron.sh unpacks it.
+_MARIADB = base.CHECKOUT / '.venv' / 'mariadb' / 'root' / 'usr'
+_BIN = pathlib.Path(sys.prefix) / 'bin'
+#: How long anything may take to start, in seconds.
+_PATIENCE = 120
+_PAUSE = 0.05
+
+NEUTRON_CONF = """
+[DEFAULT]
+auth_strategy = noauth
+core_plugin = ml2
+service_plugins = trunk,qos
+transport_url = fake://
+state_path = %(directory)s
+api_paste_config = %(prefix)s/etc/neutron/api-paste.ini
+# So many seconds may an event for Nova be late; Neutron's default is 2.
+send_events_interval = 1
+[database]
+connection = mysql+pymysql://root@localhost/neutron?unix_socket=%(database)s
+[oslo_concurrency]
+lock_path = %(directory)s
+[nova]
+auth_type = none
+endpoint = http://127.0.0.1:%(nova)d
+[ml2]
+type_drivers = flat,vlan,vxlan
+project_network_types =
+# The second one binds nothing here, having no agent; without it there are no
+# trunks.
+mechanism_drivers = tapmac,openvswitch
+extension_drivers = qos,port_security
+[ml2_type_flat]
+flat_networks = *
+[ml2_type_vlan]
+network_vlan_ranges = physnet1,physnet2,physnet3
+[ml2_type_vxlan]
+vni_ranges = 1:1000
+[ml2_tapmac]
+hosts = host?
+bridge_mappings = physnet1:br100,physnet2:br200
+%(more)s
+"""
+
+
+def configured_by(path: pathlib.Path) -> dict[str, str]:
+    """Return the environment in which neutron-server reads this file."""
+    return {'OS_NEUTRON_CONFIG_DIR': str(path.parent),
+            'OS_NEUTRON_CONFIG_FILES': path.name}
+
+
+class Process(fixtures.Fixture):
+    """A process that ends with the test; nobody else's is ever touched."""
+
+    def __init__(self, *command: str | pathlib.Path, log: pathlib.Path,
+                 **environment: str) -> None:
+        self._command = command
+        self._environment = environment
+        self.log = log
+
+    def _setUp(self) -> None:
+        with self.log.open('w') as log:
+            self.process = subprocess.Popen(
+                list(map(str, self._command)), stdin=subprocess.DEVNULL,
+                stdout=log, stderr=log, preexec_fn=hosts.die_with_parent,
+                env=dict(os.environ, PYTHONWARNINGS='ignore',
+                         **self._environment))
+        self.addCleanup(self._end)
+
+    def _end(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def wait_for(self, condition: typing.Callable[[], bool]) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while not condition():
+            if (self.process.poll() is not None
+                    or time.monotonic() > deadline):
+                raise AssertionError('%s does not start:\n%s' % (
+                    self._command[0], self.log.read_text()[-20000:]))
+            time.sleep(_PAUSE)
+
+
+class Database(fixtures.Fixture):
+    """A MariaDB with an empty database ``neutron``."""
+
+    @staticmethod
+    def missing() -> str | None:
+        if not (_MARIADB / 'sbin' / 'mariadbd').exists():
+            return 'needs MariaDB: tools/neutron.sh unpacks it, on Debian'
+        return None
+
+    def _setUp(self) -> None:
+        directory = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        self.socket = directory / 'socket'
+        (directory / 'data').mkdir()
+        share = _MARIADB / 'share' / 'mysql'
+        mariadb = self.useFixture(Process(
+            _MARIADB / 'sbin' / 'mariadbd', '--no-defaults',
+            *(['--user=root'] if os.geteuid() == 0 else []),
+            '--datadir=%s' % (directory / 'data'),
+            '--socket=%s' % self.socket,
+            '--pid-file=%s' % (directory / 'pid'),
+            '--skip-networking', '--skip-grant-tables',
+            '--lc-messages-dir=%s' % share,
+            '--character-sets-dir=%s' % (share / 'charsets'),
+            # Nothing here needs to outlive a power failure.
+            '--innodb-flush-log-at-trx-commit=0', '--innodb-fast-shutdown=2',
+            log=directory / 'log'))
+        mariadb.wait_for(self.socket.exists)
+        self.execute('CREATE DATABASE neutron CHARACTER SET utf8mb4')
+
+    def execute(self, statement: str, *values: typing.Any) -> None:
+        with contextlib.closing(pymysql.connect(
+                user='root', unix_socket=str(self.socket),
+                autocommit=True)) as connection:
+            connection.cursor().execute(statement, values)
+
+
+class Nova(fixtures.Fixture):
+    """What listens to Neutron's events for servers, and keeps them."""
+
+    def _setUp(self) -> None:
+        self._events: list[dict[str, str]] = []
+        kept = self._events
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(
+                    int(self.headers['Content-Length'])))
+                kept.extend(body['events'])
+                answer = json.dumps({'events': [
+                    dict(event, code=200) for event in body['events']]})
+                self.send_response(200)
+                self.send_header('Content-Type', 'application/json')
+                self.send_header('Content-Length', str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer.encode())
+
+            def log_message(self, *arguments: typing.Any) -> None:
+                pass
+
+        server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+        self.port: int = server.server_address[1]
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        self.addCleanup(thread.join)
+        self.addCleanup(server.server_close)
+        self.addCleanup(server.shutdown)
+
+    def events(self, port_id: str) -> list[str]:
+        """Return what it heard of a port that it may wait for, in order.
+
+        As in "vif-plugged". That a port "changed" nobody waits for.
+        """
+        return [event['name'].removeprefix('network-')
+                for event in self._events if event.get('tag') == port_id
+                and event['name'].startswith('network-vif-')]
+
+
+class _Connection(http.client.HTTPConnection):
+
+    def __init__(self, path: pathlib.Path) -> None:
+        super().__init__('localhost', timeout=_PATIENCE)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class Refused(Exception):
+    """What a request ended with that was not granted.
+
+    :ivar status: of HTTP
+    :ivar type: of Neutron's error
+    """
+
+    def __init__(self, status: int, body: str) -> None:
+        try:
+            error = json.loads(body)['NeutronError']
+        except (KeyError, ValueError):
+            error = {'type': '', 'message': body}
+        super().__init__(error['message'])
+        self.status = status
+        self.type: str = error['type']
+
+
+class Neutron(fixtures.Fixture):
+    """neutron-server with a database and a Nova of its own.
+
+    :param more: lines for the section [ml2_tapmac]
+    """
+
+    def __init__(self, more: str = '') -> None:
+        self._more = more
+
+    def _setUp(self) -> None:
+        self.nova = self.useFixture(Nova())
+        self.database = self.useFixture(Database())
+        directory = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        self._socket = directory / 'api'
+        self.configuration = directory / 'neutron.conf'
+        self.configuration.write_text(NEUTRON_CONF % {
+            'directory': directory, 'prefix': sys.prefix, 'more': self._more,
+            'nova': self.nova.port, 'database': self.database.socket})
+        subprocess.run(
+            [_BIN / 'neutron-db-manage', '--config-file',
+             self.configuration, 'upgrade', 'heads'], check=True,
+            capture_output=True, env=dict(os.environ, PYTHONWARNINGS='ignore'))
+        self._log = directory / 'log'
+        self._start()
+        self.addCleanup(lambda: self._uwsgi.cleanUp())
+
+    def _start(self) -> None:
+        # As in Neutron's "WSGI Usage with the Neutron API".
+        self._uwsgi = Process(
+            _BIN / 'uwsgi', '--http-socket', self._socket,
+            '--module', 'neutron.wsgi.api:application', '--master',
+            '--lazy-apps', '--enable-threads', '--processes', '2',
+            '--thunder-lock', '--die-on-term', '--no-orphans',
+            '--buffer-size', '65535', log=self._log,
+            **configured_by(self.configuration))
+        self._uwsgi.setUp()
+        self._uwsgi.wait_for(self._is_up)
+
+    def _is_up(self) -> bool:
+        text = self.log()
+        if 'CRITICAL' in text:
+            raise AssertionError(text[-20000:])
+        return text.count('WSGI app 0 ') == 2
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def restart(self) -> None:
+        self._uwsgi.cleanUp()
+        self._start()
+
+    def request(self, method: str, path: str,
+                body: typing.Any = None) -> typing.Any:
+        """Return the answer to a request of an administrator and of Nova."""
+        with contextlib.closing(_Connection(self._socket)) as connection:
+            connection.request(
+                method, '/v2.0/' + path, body and json.dumps(body),
+                dict({'Accept': 'application/json',
+                      'X-Roles': 'admin,service'},
+                     **({'Content-Type': 'application/json'} if body else {})))
+            response = connection.getresponse()
+            text = response.read().decode()
+            if response.status >= 400:
+                raise Refused(response.status, text)
+            return json.loads(text) if text else None
+
+
+_shared: list[Neutron | Exception] = []
+
+
+def shared() -> Neutron:
+    """Return the neutron-server of this process, started for the first."""
+    if not _shared:
+        neutron = Neutron()
+        try:
+            neutron.setUp()
+        except Exception as error:
+            # The next test would wait as long for the same.
+            _shared.append(error)
+        else:
+            _shared.append(neutron)
+            atexit.register(neutron.cleanUp)
+    found, = _shared
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+class NeutronTestCase(base.TestCase):
+    """A test with a neutron-server that others use before and after it."""
+
+    _vlans = itertools.count(100)
+
+    def setUp(self) -> None:
+        super().setUp()
+        missing = Database.missing()
+        if missing:
+            self.cannot_run(missing)
+        self.neutron = shared()
+
+    def create(self, kind: str, **fields: typing.Any) -> typing.Any:
+        """Create a resource that goes away with the test."""
+        path = 'qos/policies' if kind == 'policy' else kind + 's'
+        made = self.neutron.request('POST', path, {
+            kind: dict(fields, project_id='demo')})[kind]
+        self.addCleanup(self._delete, '%s/%s' % (path, made['id']))
+        return made
+
+    def _delete(self, path: str) -> None:
+        try:
+            self.neutron.request('DELETE', path)
+        except Refused as refused:
+            if refused.status != 404:
+                raise
+
+    def flat_network(self, physnet: str = 'physnet1',
+                     **fields: typing.Any) -> typing.Any:
+        return self.create('network', **{
+            'name': 'demo', 'provider:network_type': 'flat',
+            'provider:physical_network': physnet}, **fields)
+
+    def vlan_network(self, vlan: int | None = None,
+                     physnet: str = 'physnet1',
+                     **fields: typing.Any) -> typing.Any:
+        return self.create('network', **{
+            'name': 'demo', 'provider:network_type': 'vlan',
+            'provider:physical_network': physnet,
+            'provider:segmentation_id': vlan or next(self._vlans)}, **fields)
+
+    def port(self, network: typing.Any, host: str | None = 'host1',
+             **fields: typing.Any) -> typing.Any:
+        """Create the port of a guest, bound to a host or to none."""
+        return self.create('port', **dict(
+            {'network_id': network['id'], 'device_id': base.INSTANCE.uuid,
+             'device_owner': 'compute:nova', 'fixed_ips': []},
+            **({'binding:host_id': host} if host else {}), **fields))
+
+    def show(self, port: typing.Any) -> typing.Any:
+        return self.neutron.request('GET', 'ports/' + port['id'])['port']
+
+    def update(self, port: typing.Any, **fields: typing.Any) -> typing.Any:
+        return self.neutron.request('PUT', 'ports/' + port['id'],
+                                    {'port': fields})['port']
+
+    def assert_events(self, port: typing.Any, *names: str) -> None:
+        """Expect these events of a port, in this order, and no more.
+
+        To be asked for after each step: uWSGI's processes collect events each
+        for itself, and may send what came later first.
+        """
+        deadline = time.monotonic() + 20
+        heard = self.neutron.nova.events
+        while (len(heard(port['id'])) < len(names)
+               and time.monotonic() < deadline):
+            time.sleep(_PAUSE)
+        time.sleep(1.5)  # send_events_interval, and some.
+        self.assertEqual(list(names), heard(port['id']))
+
+    def assert_refused(self, *words: str, status: int = 400,
+                       request: typing.Callable[[], typing.Any]) -> None:
+        """Expect a request to be refused, with these words."""
+        refused = self.assertRaises(Refused, request)
+        self.assertEqual((status, 'NotEnforced'),
+                         (refused.status, refused.type), str(refused))
+        for word in words:
+            self.assertIn(word, str(refused))

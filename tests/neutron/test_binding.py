@@ -1,0 +1,288 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""Which ports are bound, how, and what Nova hears of them."""
+
+from concurrent import futures
+
+from tests import base as tests_base
+from tests import bound_port
+from tests.neutron import base
+
+#: What nobody but another driver could bind.
+OTHER_VNIC_TYPES = (
+    'direct', 'macvtap', 'baremetal', 'direct-physical', 'virtio-forwarder',
+    'smart-nic', 'vdpa', 'accelerator-direct',
+    'accelerator-direct-physical', 'remote-managed')
+
+
+#: A DHCP agent's id.
+AGENT = 'a1b2c3d4-0000-4000-8000-000000000000'
+
+
+class BindingTest(base.NeutronTestCase):
+
+    def assert_bound(self, port, bridge):
+        self.assertEqual(
+            ('ovs', bridge, 'ACTIVE'),
+            (port['binding:vif_type'],
+             port['binding:vif_details'].get('bridge_name'), port['status']))
+
+    def assert_left_to_others(self, port):
+        self.assertEqual(('binding_failed', 'DOWN'),
+                         (port['binding:vif_type'], port['status']))
+
+    def test_port_is_what_tests_of_nova_are_given(self):
+        port = self.port(self.flat_network())
+        self.assertEqual(bound_port.BINDING, {
+            name: port[name] for name in bound_port.BINDING})
+        self.assertLess(set(bound_port.PORT), set(port))
+        self.assertEqual(port, dict(
+            self.show(port), revision_number=port['revision_number'],
+            updated_at=port['updated_at']))
+
+    def test_network_is_what_tests_of_nova_are_given(self):
+        network = self.flat_network(mtu=1450)
+        self.assertEqual(
+            dict(bound_port.NETWORK, id=network['id']),
+            {name: network[name] for name in bound_port.NETWORK})
+
+    def test_flat_networks(self):
+        for physnet, bridge in (('physnet1', 'br100'), ('physnet2', 'br200')):
+            port = self.port(self.flat_network(physnet))
+            self.assert_bound(port, bridge)
+
+    def test_vlans(self):
+        for physnet, vlan, bridge in (
+                ('physnet1', 1, 'br100-1'), ('physnet1', 4094, 'br100-4094'),
+                ('physnet2', 4094, 'br200-4094')):
+            self.assert_bound(self.port(self.vlan_network(vlan, physnet)),
+                              bridge)
+
+    def test_port_with_an_address(self):
+        network = self.vlan_network(79)
+        self.create('subnet', network_id=network['id'], ip_version=4,
+                    cidr='192.0.2.0/24', enable_dhcp=False)
+        made = self.port(network, fixed_ips=[{'ip_address': '192.0.2.9'}])
+        self.assert_bound(made, 'br100-79')
+
+    def test_dhcp_without_an_agent(self):
+        port = self.dhcp_port()
+        self.assert_bound(port, 'br100-81')
+        self.assert_no_dhcp(port)
+
+    def test_dhcp_with_an_agent(self):
+        """Nobody waits for it; it is ours to set the port ACTIVE."""
+        database = self.neutron.database
+        database.execute(
+            'INSERT INTO neutron.agents (id, agent_type, `binary`, topic, '
+            'host, created_at, started_at, heartbeat_timestamp, '
+            'configurations) VALUES (%s, "DHCP agent", "neutron-dhcp-agent", '
+            '"dhcp_agent", "network1", UTC_TIMESTAMP(), UTC_TIMESTAMP(), '
+            'UTC_TIMESTAMP(), "{}")', AGENT)
+        self.addCleanup(database.execute,
+                        'DELETE FROM neutron.agents WHERE id = %s', AGENT)
+        port = self.dhcp_port()
+        self.assert_bound(port, 'br100-81')
+        agents = self.neutron.request(
+            'GET', 'networks/%s/dhcp-agents' % port['network_id'])['agents']
+        self.assertEqual([AGENT], [agent['id'] for agent in agents])
+
+    def dhcp_port(self):
+        network = self.vlan_network(81)
+        self.create('subnet', network_id=network['id'], ip_version=4,
+                    cidr='192.0.2.0/24', enable_dhcp=True)
+        made = self.port(network, fixed_ips=[{'ip_address': '192.0.2.9'}])
+        return self.show(made)
+
+    def assert_no_dhcp(self, port):
+        self.assertEqual([], self.neutron.request(
+            'GET', 'ports?device_owner=network:dhcp&network_id='
+            + port['network_id'])['ports'])
+
+    def test_segment_that_is_ours_among_others(self):
+        network = self.create('network', name='demo', segments=[
+            {'provider:network_type': 'vxlan',
+             'provider:segmentation_id': 5},
+            {'provider:network_type': 'vlan',
+             'provider:physical_network': 'physnet2',
+             'provider:segmentation_id': 77}])
+        self.assert_bound(self.port(network), 'br200-77')
+
+    def test_what_is_not_ours(self):
+        before = len(self.neutron.log())
+        unknown = self.vlan_network(physnet='physnet3')
+        tunnel = self.create('network', name='demo', **{
+            'provider:network_type': 'vxlan', 'provider:segmentation_id': 6})
+        ours = self.vlan_network()
+        for port in (self.port(unknown), self.port(tunnel),
+                     self.port(ours, host='elsewhere'),
+                     self.port(ours, device_owner='trunk:subport')):
+            self.assert_left_to_others(port)
+        self.assertNotIn('vif_plug_tapmac', self.neutron.log()[before:])
+
+    def test_other_vnic_types(self):
+        network = self.vlan_network()
+        for kind in OTHER_VNIC_TYPES:
+            # Neutron itself fails on direct-physical without a profile.
+            self.assert_left_to_others(self.port(network, **{
+                'binding:vnic_type': kind,
+                'binding:profile': {'pci_slot': '0000:00:00.1'}}))
+
+    def test_after_a_restart(self):
+        port = self.port(self.vlan_network(80))
+        self.neutron.restart()
+        self.assert_bound(self.show(port), 'br100-80')
+        self.assert_bound(self.update(port, name='renamed'), 'br100-80')
+
+    def test_said_at_start(self):
+        self.assertIn(
+            'vif_plug_tapmac.ml2.driver', self.neutron.log())
+        self.assertIn(
+            'tapmac binds ports on hosts host? for physnet1:br100,'
+            'physnet2:br200. Nothing enforces security groups, port security '
+            'and allowed address pairs on them (port_filter is false).',
+            self.neutron.log())
+
+
+class EventsTest(base.NeutronTestCase):
+    """What nova-compute waits for comes, and comes once."""
+
+    def activate(self, port, host):
+        return self.neutron.request('PUT', 'ports/%s/bindings/%s/activate'
+                                    % (port['id'], host))
+
+    def bind_second(self, port, host='host2'):
+        """Do what Nova does before a live migration."""
+        return self.neutron.request(
+            'POST', 'ports/%s/bindings' % port['id'],
+            {'binding': {'host': host}})['binding']
+
+    def unbind(self, port, host):
+        self.neutron.request('DELETE',
+                             'ports/%s/bindings/%s' % (port['id'], host))
+
+    def assert_active_on(self, host, port):
+        found = self.show(port)
+        self.assertEqual((host, 'ovs', 'ACTIVE'), (
+            found['binding:host_id'], found['binding:vif_type'],
+            found['status']))
+
+    def test_boot(self):
+        """Nova creates the port with its host, and waits for the event."""
+        self.assert_events(self.port(self.vlan_network()), 'vif-plugged')
+
+    def test_boot_with_a_port_that_was_there(self):
+        port = self.port(self.vlan_network(), host=None)
+        bound = self.update(port, **{'binding:host_id': 'host1'})
+        self.assertEqual('ACTIVE', bound['status'])
+        self.assert_events(port, 'vif-plugged')
+
+    def test_resize_and_revert(self):
+        """Nova moves the port to the other host, and back."""
+        port = self.port(self.vlan_network())
+        heard = ['vif-plugged']
+        for host in 'host2', 'host1':
+            self.assert_events(port, *heard)
+            self.update(port, **{'binding:host_id': host})
+            self.assert_active_on(host, port)
+            heard += ['vif-unplugged', 'vif-plugged']
+        self.assert_events(port, *heard)
+
+    def test_live_migration(self):
+        port = self.port(self.flat_network())
+        self.assert_events(port, 'vif-plugged')
+        second = self.bind_second(port)
+        self.assertEqual(
+            ('INACTIVE', 'ovs', {
+                name: value for name, value in
+                bound_port.BINDING['binding:vif_details'].items()
+                if name != 'bound_drivers'}),
+            (second['status'], second['vif_type'], second['vif_details']))
+        self.activate(port, 'host2')
+        self.assert_active_on('host2', port)
+        self.unbind(port, 'host1')
+        self.assert_active_on('host2', port)
+        self.assert_events(port, 'vif-plugged', 'vif-unplugged',
+                           'vif-plugged')
+
+    def test_rollback_of_a_live_migration(self):
+        port = self.port(self.vlan_network())
+        for _ in range(2):
+            self.bind_second(port)
+            self.unbind(port, 'host2')
+        self.assert_active_on('host1', port)
+        self.assert_events(port, 'vif-plugged')
+
+    def test_source_activated_again(self):
+        """Neutron has unbound it, and binds it with the next update."""
+        port = self.port(self.vlan_network())
+        self.bind_second(port)
+        self.assert_events(port, 'vif-plugged')
+        self.activate(port, 'host2')
+        self.assert_events(port, 'vif-plugged', 'vif-unplugged',
+                           'vif-plugged')
+        self.activate(port, 'host1')
+        found = self.show(port)
+        self.assertEqual(('host1', 'unbound', 'DOWN'), (
+            found['binding:host_id'], found['binding:vif_type'],
+            found['status']))
+        self.assert_events(port, 'vif-plugged', 'vif-unplugged',
+                           'vif-plugged', 'vif-unplugged')
+        self.update(port, **{'binding:host_id': 'host1'})
+        self.assert_active_on('host1', port)
+        self.assert_events(
+            port, 'vif-plugged', 'vif-unplugged', 'vif-plugged',
+            'vif-unplugged', 'vif-plugged')
+
+    def test_second_binding_elsewhere_fails(self):
+        port = self.port(self.vlan_network())
+        refused = self.assertRaises(base.Refused, self.bind_second, port,
+                                    'elsewhere')
+        self.assertEqual('PortBindingError', refused.type)
+        self.assert_active_on('host1', port)
+
+    def test_update_is_no_event_of_plugging(self):
+        port = self.port(self.vlan_network())
+        self.assert_events(port, 'vif-plugged')
+        self.update(port, name='renamed')
+        self.assert_events(port, 'vif-plugged')
+
+    def test_many_in_one_request(self):
+        network = self.vlan_network()
+        made = self.neutron.request('POST', 'ports', {'ports': [
+            {'network_id': network['id'], 'project_id': 'demo',
+             'device_owner': 'compute:nova',
+             'device_id': tests_base.INSTANCE.uuid,
+             'binding:host_id': 'host1'} for _ in range(20)]})['ports']
+        for port in made:
+            self.addCleanup(self._delete, 'ports/' + port['id'])
+        self.assert_each_is_plugged_once(made)
+
+    def test_many_at_once(self):
+        network = self.vlan_network()
+        ports = [self.port(network, host=None) for _ in range(30)]
+        with futures.ThreadPoolExecutor(10) as threads:
+            bound = list(threads.map(
+                lambda port: self.update(port, **{
+                    'binding:host_id': 'host1'}), ports))
+        self.assert_each_is_plugged_once(bound)
+
+    def assert_each_is_plugged_once(self, ports):
+        for port in ports:
+            self.assertEqual(('ovs', 'ACTIVE'), (
+                port['binding:vif_type'], port['status']))
+        self.assert_events(ports[-1], 'vif-plugged')
+        for port in ports:
+            self.assertEqual(['vif-plugged'],
+                             self.neutron.nova.events(port['id']))

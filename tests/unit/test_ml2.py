@@ -1,0 +1,192 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""The mechanism driver's names of bridges, options, and what it refuses.
+
+tests/neutron has what a neutron-server makes of it.
+"""
+
+import types
+from unittest import mock
+
+from neutron_lib.callbacks import events
+from neutron_lib.callbacks import exceptions as callback_exceptions
+from neutron_lib.callbacks import registry
+from neutron_lib.callbacks import resources
+from neutron_lib import fixture
+from neutron_lib.plugins import directory
+from oslo_config import cfg
+from stevedore import extension
+
+from tests import base
+from tests import bound_port
+from vif_plug_tapmac import desired
+from vif_plug_tapmac.ml2 import driver
+from vif_plug_tapmac.ml2 import exception
+from vif_plug_tapmac.ml2 import mappings
+from vif_plug_tapmac.ml2 import opts
+
+
+class Ml2TestCase(base.TestCase):
+
+    def setUp(self):
+        super().setUp()
+        opts.group(cfg.CONF)
+
+    @property
+    def options(self):
+        return cfg.CONF[opts.GROUP]
+
+    def configure(self, **options):
+        self.config.config(group=opts.GROUP, **options)
+
+
+class OptsTest(Ml2TestCase):
+
+    def test_every_option_is_explained(self):
+        for opt in opts.ML2_TAPMAC_OPTS:
+            self.assertGreater(len(opt.help), 80, opt.name)
+            self.assertIsNotNone(opt.default, opt.name)
+
+    def test_entry_points(self):
+        for namespace, name, found in (
+                ('oslo.config.opts', 'vif_plug_tapmac.ml2', opts.list_opts),
+                ('neutron.ml2.mechanism_drivers', 'tapmac',
+                 driver.TapMacMechanismDriver)):
+            manager = extension.ExtensionManager(namespace)
+            self.assertIs(found, manager[name].plugin)
+
+
+class BridgesTest(Ml2TestCase):
+
+    def bridges(self, *physnets, **options):
+        self.configure(bridge_mappings=list(physnets), **options)
+        return mappings.Bridges.from_config(self.options)
+
+    def assert_invalid(self, option, reason, *physnets, **options):
+        raised = self.assertRaises(exception.InvalidConfig, self.bridges,
+                                   *physnets, **options)
+        self.assertIn('[ml2_tapmac] %s = ' % option, str(raised))
+        self.assertIn(reason, str(raised))
+
+    def segment(self, kind, physnet='one', vlan=None):
+        return {'network_type': kind, 'physical_network': physnet,
+                'segmentation_id': vlan}
+
+    def test_bridge_of_a_segment(self):
+        bridges = self.bridges('one:br1', 'two:br2')
+        for segment, bridge in (
+                (self.segment('flat'), 'br1'),
+                (self.segment('flat', 'two'), 'br2'),
+                (self.segment('vlan', vlan=1), 'br1-1'),
+                (self.segment('vlan', 'two', vlan=4094), 'br2-4094'),
+                (self.segment('flat', 'three'), None),
+                (self.segment('vlan', 'three', vlan=1), None),
+                (self.segment('vxlan', None, vlan=1), None),
+                (self.segment('local', None), None)):
+            self.assertEqual(bridge, bridges.bridge(segment))
+
+    def test_other_template(self):
+        bridges = self.bridges('one:br1', vlan_bridge='v{vlan}.{bridge}')
+        self.assertEqual('v7.br1',
+                         bridges.bridge(self.segment('vlan', vlan=7)))
+
+    def test_no_template_leaves_vlans_to_others(self):
+        bridges = self.bridges('one:br-provider-1', vlan_bridge='')
+        self.assertIsNone(bridges.bridge(self.segment('vlan', vlan=7)))
+
+    def test_every_name_is_one_for_nova_and_for_the_plugin(self):
+        bridges = self.bridges('one:br1234567', 'two:br-a')
+        for _, _, bridge in bridges._all():
+            self.assertLessEqual(len(bridge), desired.NOVA_NAME_LENGTH)
+            base.make_port(bridge=bridge)
+
+    def test_wrong_mappings(self):
+        for reason, *physnets in (
+                ('no physical network',),
+                ("Invalid mapping: 'one'", 'one'),
+                ('Missing value', 'one:'),
+                ('Key one', 'one:br1', 'one:br2'),
+                ('Value br1', 'one:br1', 'two:br1'),
+                ('no name for a bridge', 'one:br/1'),
+                ('no name for a bridge', 'one:all'),
+                ('no name for a bridge', 'one:-br'),
+                ('br-provider-one for one has 15 characters, and Nova keeps '
+                 '14', 'one:br-provider-one')):
+            self.assert_invalid('bridge_mappings', reason, *physnets)
+
+    def test_wrong_templates(self):
+        for template, reason, *physnets in (
+                ('{bridge}-{vlan}', 'br12345678-1000 for VLAN 1000 of one has '
+                 '15 characters', 'one:br12345678'),
+                ('{bridge}-{vlan}', 'two and VLAN 2 of one would both have '
+                 'the bridge br1-2', 'two:br1-2', 'one:br1'),
+                ('{bridge}{vlan}', 'would both have', 'one:br1', 'two:br11'),
+                ('v{vlan}', 'VLAN 1 of one and VLAN 1 of two', 'one:br1',
+                 'two:br2'),
+                ('{bridge}', 'one and VLAN 1 of one', 'one:br1'),
+                ('v', 'VLAN 1 of one and VLAN 2 of one', 'one:br1'),
+                ('{bridge} {vlan}', 'no name for a bridge', 'one:br1'),
+                ('{physnet}-{vlan}', 'all that it may have', 'one:br1'),
+                ('{}-{vlan}', 'all that it may have', 'one:br1'),
+                ('{bridge[x]}', 'all that it may have', 'one:br1'),
+                ('{bridge.x}', 'all that it may have', 'one:br1'),
+                ('{bridge', 'all that it may have', 'one:br1')):
+            self.assert_invalid('vlan_bridge', reason, *physnets,
+                                vlan_bridge=template)
+
+
+class DriverTest(Ml2TestCase):
+    """What a neutron-server alone, with its own drivers, cannot show."""
+
+    def setUp(self):
+        super().setUp()
+        self.useFixture(fixture.CallbackRegistryFixture())
+        self.useFixture(fixture.PluginDirectoryFixture())
+        self.configure(bridge_mappings=['physnet1:br100'])
+        self.driver = driver.TapMacMechanismDriver()
+        self.driver.initialize()
+
+    def test_a_driver_with_no_mappings_does_not_start(self):
+        self.configure(bridge_mappings=[])
+        self.assertRaises(exception.InvalidConfig,
+                          driver.TapMacMechanismDriver().initialize)
+
+    def create_trunk(self, port):
+        """Do what Neutron's trunk plugin does when its drivers would do."""
+        directory.add_plugin('CORE', mock.Mock(
+            spec=['get_port'], get_port=lambda context, port_id: port))
+        registry.publish(
+            resources.TRUNK, events.PRECOMMIT_CREATE, self,
+            events.DBEventPayload(
+                None, resource_id='demo', desired_state=types.SimpleNamespace(
+                    id='demo', port_id=bound_port.PORT['id'])))
+
+    def test_trunk_of_a_port_of_ours(self):
+        raised = self.assertRaises(callback_exceptions.CallbackFailure,
+                                   self.create_trunk, bound_port.PORT)
+        refusal, = raised.inner_exceptions
+        self.assertIsInstance(refusal, exception.NotEnforced)
+        self.assertIn('cannot have trunk demo', str(refusal))
+
+    def test_trunk_of_a_port_of_another_driver(self):
+        self.create_trunk(dict(bound_port.PORT, **{'binding:vif_details': {
+            'datapath_type': 'system'}}))
+        self.create_trunk(dict(bound_port.PORT, **{
+            'binding:vif_type': 'unbound', 'binding:vif_details': {}}))
+
+    def test_ports_of_neutron_itself_have_no_policy_of_the_network(self):
+        for owner, found in (('compute:nova', 1), ('network:dhcp', 0)):
+            self.assertEqual(found, len(driver._unenforced(
+                dict(bound_port.PORT, device_owner=owner),
+                {'qos_policy_id': 'demo'})))

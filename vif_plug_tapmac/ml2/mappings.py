@@ -1,0 +1,120 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Which bridge a network has on every host. Pure.
+
+The names are checked by the rules of the os-vif plugin, and for Nova's limit,
+all of them before the first port: what exists is valid.
+"""
+
+import dataclasses
+import typing
+
+from neutron_lib import constants
+from neutron_lib.plugins.ml2 import api
+from neutron_lib.utils import helpers
+from oslo_config import cfg
+
+from vif_plug_tapmac import desired
+from vif_plug_tapmac.ml2 import exception
+
+
+@dataclasses.dataclass(frozen=True)
+class Bridges:
+    """The bridges that ``[ml2_tapmac]`` says.
+
+    :param physnets: bridge of each physical network
+    :param vlan_bridge: template for the names of VLANs' bridges; empty: none
+    :raises InvalidConfig: a name cannot be a bridge of Nova, or two networks
+        would share a bridge
+    """
+    physnets: typing.Mapping[str, str]
+    vlan_bridge: str
+
+    def __post_init__(self) -> None:
+        networks: dict[str, str] = {}
+        for option, network, bridge in self._all():
+            self._check_name(option, network, bridge)
+            other = networks.setdefault(bridge, network)
+            if other != network:
+                raise self._invalid(
+                    option, '%s and %s would both have the bridge %s'
+                    % (other, network, bridge))
+
+    def _all(self) -> typing.Iterator[tuple[str, str, str]]:
+        """Yield each bridge with its network and the option that names it."""
+        for physnet, bridge in self.physnets.items():
+            yield 'bridge_mappings', physnet, bridge
+        for physnet in self.physnets if self.vlan_bridge else ():
+            for vlan in range(constants.MIN_VLAN_TAG,
+                              constants.MAX_VLAN_TAG + 1):
+                yield ('vlan_bridge', 'VLAN %d of %s' % (vlan, physnet),
+                       self._vlan_name(physnet, vlan))
+
+    def _vlan_name(self, physnet: str, vlan: int) -> str:
+        try:
+            return self.vlan_bridge.format(
+                bridge=self.physnets[physnet], vlan=vlan)
+        except (AttributeError, IndexError, KeyError, TypeError,
+                ValueError):
+            raise self._invalid('vlan_bridge', '{bridge} and {vlan} are all '
+                                'that it may have in braces')
+
+    def _check_name(self, option: str, network: str, bridge: str) -> None:
+        if not desired.is_device_name(bridge):
+            raise self._invalid(
+                option, '%r for %s is no name for a bridge: letters, digits, '
+                '"_", "." and "-", starting with a letter or a digit, and not '
+                '"all" or "default"' % (bridge, network))
+        if len(bridge) > desired.NOVA_NAME_LENGTH:
+            raise self._invalid(
+                option, '%s for %s has %d characters, and Nova keeps %d'
+                % (bridge, network, len(bridge), desired.NOVA_NAME_LENGTH))
+
+    def _invalid(self, option: str, reason: str) -> exception.InvalidConfig:
+        value = {'vlan_bridge': self.vlan_bridge,
+                 'bridge_mappings': ','.join(
+                     map(':'.join, self.physnets.items()))}[option]
+        return exception.InvalidConfig(option=option, value=value,
+                                       reason=reason)
+
+    @classmethod
+    def from_config(cls, config: cfg.ConfigOpts.GroupAttr) -> 'Bridges':
+        """Return the bridges of a configuration.
+
+        :param config: the ``[ml2_tapmac]`` group
+        :raises InvalidConfig: as above, or the mappings are none
+        """
+        try:
+            physnets = helpers.parse_mappings(config.bridge_mappings)
+        except ValueError as error:
+            raise exception.InvalidConfig(
+                option='bridge_mappings',
+                value=','.join(config.bridge_mappings),
+                reason=str(error).rstrip('.'))
+        if not physnets:
+            raise exception.InvalidConfig(
+                option='bridge_mappings', value='',
+                reason='it has no physical network, as in physnet1:br100')
+        return cls(physnets, config.vlan_bridge)
+
+    def bridge(self, segment: typing.Mapping[str, typing.Any]) -> str | None:
+        """Return the bridge of a network's segment, None if it has none."""
+        physnet = segment[api.PHYSICAL_NETWORK]
+        if physnet not in self.physnets:
+            return None
+        if segment[api.NETWORK_TYPE] == constants.TYPE_FLAT:
+            return self.physnets[physnet]
+        if segment[api.NETWORK_TYPE] == constants.TYPE_VLAN:
+            if self.vlan_bridge:
+                return self._vlan_name(physnet, segment[api.SEGMENTATION_ID])
+        return None

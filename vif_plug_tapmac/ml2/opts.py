@@ -1,0 +1,61 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The options of [ml2_tapmac], which neutron-server reads."""
+
+import copy
+
+from oslo_config import cfg
+
+GROUP = 'ml2_tapmac'
+
+ML2_TAPMAC_OPTS = [
+    cfg.ListOpt(
+        'bridge_mappings',
+        default=[],
+        help='The bridge of each physical network, as physnet1:br100, with '
+             'commas between them. Guests on a flat network join this bridge; '
+             'it has the same name on all compute hosts. At least one is '
+             'needed. Ports on other physical networks are left to other '
+             'mechanism drivers. Names have at most 14 characters, because '
+             'Nova cuts what is longer.'),
+    cfg.StrOpt(
+        'vlan_bridge',
+        default='{bridge}-{vlan}',
+        help='The bridge of a VLAN on a physical network: {bridge} stands for '
+             'its bridge in bridge_mappings, {vlan} for the VLAN id. Nova '
+             'does not tell hosts of VLAN ids, so each VLAN has a bridge of '
+             'its own on each host, whose uplink tags its frames. No name may '
+             'have more than 14 characters, VLANs up to 4094 included, and no '
+             'two networks may share a bridge. Empty leaves VLANs to other '
+             'mechanism drivers.'),
+    cfg.ListOpt(
+        'hosts',
+        default=['*'],
+        help='The compute hosts with tapmac, as shell patterns of the names '
+             'by which Neutron knows them: * for anything, ? for one '
+             'character, [abc] for one of these. Ports on other hosts are '
+             'left to other mechanism drivers. The default is right if no '
+             'compute host has another driver.'),
+]
+
+
+def group(conf: cfg.ConfigOpts) -> cfg.ConfigOpts.GroupAttr:
+    """Return our group of a configuration that may not know it yet."""
+    conf.register_opts(ML2_TAPMAC_OPTS, group=GROUP)
+    options: cfg.ConfigOpts.GroupAttr = conf[GROUP]
+    return options
+
+
+def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
+    """Return our options for oslo-config-generator."""
+    return [(GROUP, copy.deepcopy(ML2_TAPMAC_OPTS))]

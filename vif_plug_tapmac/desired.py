@@ -42,7 +42,7 @@ DATAPATH_TYPE = 'tapmac'
 _UUID = re.compile(r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z')
 
 #: How the bridge of a VLAN is named unless the operator says otherwise.
-VLAN_BRIDGES = '{bridge}-{vlan}'
+VLAN_BRIDGE = '{bridge}-{vlan}'
 #: The first is for untagged frames with a priority, the last is reserved.
 #: Source: IEEE 802.1Q, table 9-2
 VLAN_MIN, VLAN_MAX = 1, 4094
@@ -336,12 +336,12 @@ class Uplinks:
     """Which device connects which bridge with the wire.
 
     :param uplinks: by the name of the bridge
-    :param vlan_bridges: how the bridge of a VLAN is named
+    :param vlan_bridge: how the bridge of a VLAN is named
     :param vlan_interfaces: by the name of a bridge whose VIFs say their VLAN:
         on which device this VLAN is
     """
     uplinks: dict[str, str]
-    vlan_bridges: str
+    vlan_bridge: str
     vlan_interfaces: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
@@ -367,10 +367,10 @@ class Uplinks:
                     option='bridge_uplinks', value=uplink,
                     reason='a device can be a port of one bridge only, and '
                            'this is the uplink of %s' % ' and '.join(sharing))
-        pattern = config.vlan_bridges
+        pattern = config.vlan_bridge
         if pattern.count('{bridge}') != 1 or pattern.count('{vlan}') != 1:
             raise exception.InvalidConfig(
-                option='vlan_bridges', value=pattern,
+                option='vlan_bridge', value=pattern,
                 reason='{bridge} and {vlan} must be in it, once each')
         return cls(uplinks, pattern, vlan)
 
@@ -406,7 +406,7 @@ class Uplinks:
 
     def _vlan(self, bridge: str, untagged: str) -> int | None:
         """Return for which VLAN beside this bridge another one is."""
-        pattern = re.escape(self.vlan_bridges.replace('{bridge}', untagged))
+        pattern = re.escape(self.vlan_bridge.replace('{bridge}', untagged))
         match = re.fullmatch(pattern.replace(
             re.escape('{vlan}'), '([1-9][0-9]{0,3})'), bridge)
         if match is None or int(match[1]) > VLAN_MAX:

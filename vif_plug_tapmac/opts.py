@@ -86,8 +86,8 @@ TAPMAC_OPTS = [
              'guests with each other only. The privileged daemon reads this '
              'option by itself.'),
     cfg.StrOpt(
-        'vlan_bridges',
-        default=desired.VLAN_BRIDGES,
+        'vlan_bridge',
+        default=desired.VLAN_BRIDGE,
         help='How the bridge of a VLAN is named, with {bridge} for a bridge '
              'of bridge_uplinks and {vlan} for the number of the VLAN: '
              'br100-200 has the uplink eth1.200 if br100 has eth1, without '

@@ -12,10 +12,7 @@
 
 import concurrent.futures
 import multiprocessing
-import os
 import time
-
-import pyroute2
 
 from tests import base
 from tests.functional import test_bridge
@@ -26,18 +23,6 @@ from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac import mark
 
 _UPLINK, _UPLINK_MAC = 'eth7', '5a:00:00:00:00:07'
-
-
-def _kernel_knows_vlans():
-    with pyroute2.NetNS('tapmac-%d' % os.getpid()) as ip:
-        try:
-            ip.link('add', ifname='v', kind='vlan', vlan_id=1,
-                    link=ip.link_lookup(ifname='lo')[0])
-        except pyroute2.NetlinkError:
-            return False
-        finally:
-            ip.remove()
-        return True
 
 
 class UplinkTestCase(base.FunctionalTestCase):
@@ -192,8 +177,8 @@ class ConfigurationTest(UplinkTestCase):
 
     def test_wrong_pattern(self):
         for pattern in 'br', '{bridge}', '{vlan}', '{bridge}{bridge}{vlan}':
-            self.configure(vlan_bridges=pattern)
-            self.assert_plug_fails(exception.InvalidConfig, 'vlan_bridges')
+            self.configure(vlan_bridge=pattern)
+            self.assert_plug_fails(exception.InvalidConfig, 'vlan_bridge')
 
 
 class VifTest(UplinkTestCase):
@@ -368,7 +353,7 @@ class VlanNameTest(UplinkTestCase):
         self.assertIsNone(self.host.link(_UPLINK).master)
 
     def test_by_another_pattern(self):
-        self.configure(vlan_bridges='v{vlan}.{bridge}')
+        self.configure(vlan_bridge='v{vlan}.{bridge}')
         self.add_uplink('eth7.4094', '5a:00:00:00:00:20')
         self.plug(base.make_vif(bridge_name='v4094.br100'))
         self.assertEqual('v4094.br100', self.host.master('eth7.4094'))
@@ -402,7 +387,7 @@ class VlanNameTest(UplinkTestCase):
                              vif=base.make_vif(mtu=9000))
 
     def test_kernel_without_vlans(self):
-        if _kernel_knows_vlans():
+        if hosts.kernel_knows_vlans():
             self.skipTest('this kernel has 802.1Q')
         self.configure(bridge_uplinks={base.BRIDGE: 'eth7.200'})
         self.assert_plug_fails(exception.KernelRefused, 'eth7.200',
@@ -414,7 +399,7 @@ class VlanTest(UplinkTestCase):
 
     def setUp(self):
         super().setUp()
-        if not _kernel_knows_vlans():
+        if not hosts.kernel_knows_vlans():
             self.skipTest('not run on this kernel: it has no 802.1Q')
         self.configure(bridge_uplinks={base.BRIDGE: 'eth7.200'})
 

@@ -40,7 +40,7 @@ OPTIONS: dict[str, typing.Any] = {
     'nova_managed_tap': nova_base.NOVA < 34, 'create_bridge': False,
     'link_group': 4711, 'bridge_group': 4712,
     'allowed_bridges': ['br1??', 'br-storage'], 'udev_timeout': 0.0,
-    'bridge_uplinks': {'br200': 'eth2'}, 'vlan_bridges': '{bridge}.{vlan}',
+    'bridge_uplinks': {'br200': 'eth2'}, 'vlan_bridge': '{bridge}.{vlan}',
     'allowed_uplinks': ['eth*'], 'flat_interface': 'eth1',
     'vlan_interface': 'eth1', 'network_device_mtu': 1400}
 #: The same, all with other values.
@@ -49,7 +49,7 @@ CHANGED: dict[str, typing.Any] = {
     'nova_managed_tap': nova_base.NOVA >= 34, 'create_bridge': True,
     'link_group': 4713, 'bridge_group': 4714, 'allowed_bridges': ['*'],
     'udev_timeout': 1.0, 'bridge_uplinks': {'br200': 'eth3'},
-    'vlan_bridges': '{bridge}v{vlan}', 'allowed_uplinks': ['bond*'],
+    'vlan_bridge': '{bridge}v{vlan}', 'allowed_uplinks': ['bond*'],
     'flat_interface': 'eth4', 'vlan_interface': 'eth4',
     'network_device_mtu': 1300}
 

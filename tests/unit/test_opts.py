@@ -32,7 +32,7 @@ class OptsTest(base.TestCase):
         self.assertEqual(
             {'owner': 'root', 'multiqueue': False, 'claim_plugins': [],
              'nova_managed_tap': False, 'create_bridge': True,
-             'bridge_uplinks': {}, 'vlan_bridges': '{bridge}-{vlan}',
+             'bridge_uplinks': {}, 'vlan_bridge': '{bridge}-{vlan}',
              'allowed_uplinks': [],
              'link_group': 29793, 'bridge_group': 29794,
              'allowed_bridges': ['*'], 'udev_timeout': 5.0,

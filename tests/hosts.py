@@ -95,6 +95,19 @@ def missing_privilege() -> str | None:
     return None
 
 
+def kernel_knows_vlans() -> bool:
+    """Return whether there is 802.1Q: many test machines have none."""
+    with pyroute2.NetNS('tapmac-%d' % os.getpid()) as ip:
+        try:
+            ip.link('add', ifname='v', kind='vlan', vlan_id=1,
+                    link=ip.link_lookup(ifname='lo')[0])
+        except pyroute2.NetlinkError:
+            return False
+        finally:
+            ip.remove()
+        return True
+
+
 class Host(fixtures.Fixture):
     """A network namespace that the test's thread is in."""
 

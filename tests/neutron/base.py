@@ -238,20 +238,29 @@ class Neutron(fixtures.Fixture):
     """neutron-server with a database and a Nova of its own.
 
     :param more: lines for the section [ml2_tapmac]
+    :param port: of TCP, to listen on at 127.0.0.1; None for a Unix socket
+    :param nova_port: of TCP, where a Nova listens at 127.0.0.1; None for one
+        of its own
     """
 
-    def __init__(self, more: str = '') -> None:
+    def __init__(self, more: str = '', port: int | None = None,
+                 nova_port: int | None = None) -> None:
         self._more = more
+        self._port = port
+        self._nova_port = nova_port
 
     def _setUp(self) -> None:
-        self.nova = self.useFixture(Nova())
+        nova_port = self._nova_port
+        if nova_port is None:
+            self.nova = self.useFixture(Nova())
+            nova_port = self.nova.port
         self.database = self.useFixture(Database())
         directory = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
         self._socket = directory / 'api'
         self.configuration = directory / 'neutron.conf'
         self.configuration.write_text(NEUTRON_CONF % {
             'directory': directory, 'prefix': sys.prefix, 'more': self._more,
-            'nova': self.nova.port, 'database': self.database.socket})
+            'nova': nova_port, 'database': self.database.socket})
         subprocess.run(
             [_BIN / 'neutron-db-manage', '--config-file',
              self.configuration, 'upgrade', 'heads'], check=True,
@@ -263,7 +272,10 @@ class Neutron(fixtures.Fixture):
     def _start(self) -> None:
         # As in Neutron's "WSGI Usage with the Neutron API".
         self._uwsgi = Process(
-            _BIN / 'uwsgi', '--http-socket', self._socket,
+            _BIN / 'uwsgi', '--http-socket',
+            self._socket if self._port is None
+            else '127.0.0.1:%d' % self._port,
+            '--add-header', 'Connection: close',
             '--module', 'neutron.wsgi.api:application', '--master',
             '--lazy-apps', '--enable-threads', '--processes', '2',
             '--thunder-lock', '--die-on-term', '--no-orphans',

@@ -1,0 +1,227 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""From neutron-server's REST API to a guest that pings, and all the way back.
+
+Neutron, Nova's own code, libvirtd, QEMU and the kernel are real; see
+:mod:`tests.neutron.base` and :mod:`tests.nova.guests` for what is not.
+"""
+
+import http.server
+import json
+import os
+import subprocess
+import threading
+import unittest
+
+import fixtures
+from keystoneauth1 import noauth
+from keystoneauth1 import session
+from neutronclient.v2_0 import client
+from nova.network import neutron
+
+from tests import base
+from tests import hosts
+from tests.nova import base as nova_base
+from tests.nova import cloud
+from tests.nova import guests
+from tests.nova import test_guests
+from vif_plug_tapmac import desired
+from vif_plug_tapmac import opts
+
+_PYTHON = base.CHECKOUT / '.venv' / 'neutron-29' / 'bin' / 'python'
+#: In a network namespace of the test.
+_NEUTRON_PORT, _NOVA_PORT = 9696, 8774
+
+
+class _Administrator(noauth.NoAuth):
+    """Whoever asks may do everything."""
+
+    def get_headers(self, session, **kwargs):
+        return {'X-Roles': 'admin,service'}
+
+
+class NeutronServer(fixtures.Fixture):
+    """neutron-server, and a way for its events to Nova's API.
+
+    :param api: Nova's, as an administrator
+    :ivar events: that Neutron has sent
+    """
+
+    def __init__(self, api):
+        super().__init__()
+        self._api = api
+        self.events = []
+
+    def _setUp(self):
+        self._listen()
+        self._process = subprocess.Popen(
+            [str(_PYTHON), '-m', 'tests.neutron.server', str(_NEUTRON_PORT),
+             str(_NOVA_PORT)], cwd=base.CHECKOUT, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.addCleanup(self._end)
+        if self._process.stdout.readline() != 'started\n':
+            raise AssertionError('neutron-server does not start')
+        self.client = client.Client(
+            session=session.Session(), auth=_Administrator(),
+            endpoint_override='http://127.0.0.1:%d' % _NEUTRON_PORT)
+
+    def _listen(self):
+        relay = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+
+            def do_POST(self):
+                events = json.loads(self.rfile.read(
+                    int(self.headers['Content-Length'])))
+                relay.events += events['events']
+                answer = json.dumps(relay.tell_nova(events)).encode()
+                self.send_response(200)
+                self.send_header('Content-Type', 'application/json')
+                self.send_header('Content-Length', str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *args):
+                pass
+
+        server = http.server.ThreadingHTTPServer(
+            ('127.0.0.1', _NOVA_PORT), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.addCleanup(server.server_close)
+        self.addCleanup(server.shutdown)
+
+    def tell_nova(self, events):
+        return self._api.api_post('/os-server-external-events', events,
+                                  check_response_status=(200, 207, 404)).body
+
+    def _end(self):
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+class NeutronTest(test_guests.Guests, guests.GuestCloud,
+                  cloud.OpenVSwitchCloud):
+
+    OPTIONS = {'claim_plugins': ['ovs']}
+
+    def setUp(self):
+        if (not _PYTHON.exists()
+                and os.environ.get('TAPMAC_NO_SKIP') != '1'):
+            self.skipTest('needs %s: run tools/peers.sh' % _PYTHON)
+        super().setUp()
+        self.server_of_neutron = self.useFixture(NeutronServer(
+            self.admin_api))
+        self.client = self.server_of_neutron.client
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova.network.neutron.get_client',
+            lambda context, admin=False: neutron.ClientWrapper(
+                self.client, admin=True)))
+
+    def create(self, kind, **fields):
+        """Create a resource over REST."""
+        create = getattr(self.client, 'create_' + kind)
+        return create({kind: dict(
+            fields, project_id=self.neutron.tenant_id)})[kind]
+
+    def create_port(self, **provider):
+        """Create a port of a new network, which is what the test is about."""
+        self.network = self.create('network', name='demo', mtu=self.mtu, **{
+            'provider:' + name: value for name, value in provider.items()})
+        self.create('subnet', network_id=self.network['id'], ip_version=4,
+                    cidr='10.0.0.0/24', enable_dhcp=False)
+        self.port = self.create(
+            'port', network_id=self.network['id'],
+            mac_address='fa:16:3e:00:00:64', fixed_ips=[
+                {'ip_address': '10.0.0.100'}])
+        self.tap = desired.nova_tap_name(self.port['id'])
+
+    def delete_port(self):
+        self.client.delete_port(self.port['id'])
+        self.client.delete_network(self.network['id'])
+
+    def told(self):
+        """Return what Neutron has told Nova of the port, in order."""
+        return [event['name'].removeprefix('network-vif-')
+                for event in self.server_of_neutron.events
+                if event.get('tag') == self.port['id']
+                and event['name'].startswith('network-vif-')]
+
+    def show_port(self):
+        return self.client.show_port(self.port['id'])['port']
+
+    def test_from_rest_to_ping_and_back(self):
+        self.lay_network()
+        self.join_hosts()
+        before = self.states()
+        self.create_port(network_type='flat', physical_network='physnet1')
+        server = self.boot_guest()
+        tap = self.assert_well(server)
+        port = self.show_port()
+        self.assertEqual(('ACTIVE', 'ovs', 'host1', base.BRIDGE), (
+            port['status'], port['binding:vif_type'], port['binding:host_id'],
+            port['binding:vif_details']['bridge_name']))
+
+        self._reboot_server(server, hard=True)
+        self.assert_well(server, fresh=True)
+
+        # The target's plug fails, and the binding there goes again.
+        self.lose_nothing(self.fail_to_plug_at_target, server)
+        self.assertEqual(['host1'], [
+            binding['host'] for binding in
+            self.client.list_port_bindings(port['id'])['bindings']])
+        self.assertEqual('ACTIVE', self.show_port()['status'])
+
+        self._live_migrate(server)
+        self.assert_gone('host1')
+        arrived = self.assert_well(server, host='host2', fresh=True)
+        self.assertEqual(tap.mac, arrived.mac)
+        port = self.show_port()
+        self.assertEqual(('ACTIVE', 'host2'),
+                         (port['status'], port['binding:host_id']))
+
+        self._delete_server(server)
+        self.assertEqual(['plugged', 'unplugged', 'plugged'], self.told()[:3])
+        self.delete_port()
+        self.assertEqual(before, self.states())
+
+        self.boot_on_a_vlan()
+        self.assertEqual(before, self.states())
+
+    def boot_on_a_vlan(self):
+        """Boot a guest on a VLAN, as far as this kernel goes."""
+        self.flags(bridge_uplinks={base.BRIDGE: 'eth1'}, group=opts.GROUP)
+        self.create_port(network_type='vlan', physical_network='physnet1',
+                         segmentation_id=200)
+        has_vlans = hosts.kernel_knows_vlans()
+        server = self.boot_guest(
+            expected_state='ACTIVE' if has_vlans else 'ERROR')
+        self.assertIn("bridge_name='br100-200'", self.stdlog.logger.output)
+        if has_vlans:
+            self.assert_runs(port=self.port, master='br100-200')
+            self.assertEqual('br100-200', self.host.master('eth1.200'))
+        else:
+            self.assertIn('eth1.200: creating the device of VLAN 200 on eth1 '
+                          'failed with EOPNOTSUPP', self.stdlog.logger.output)
+        self._delete_server(server)
+        self.delete_port()
+        if has_vlans:
+            for name in 'br100-200', 'eth1.200':
+                self.host.delete(name)
+
+
+def load_tests(loader, tests, pattern):
+    """Load them where Nova is the newest; nothing is to be skipped."""
+    if nova_base.NOVA < 34:
+        return unittest.TestSuite()
+    return loader.loadTestsFromTestCase(NeutronTest)

@@ -107,6 +107,8 @@ class Ping:
     """Pings a guest a hundred times a second, from another host."""
 
     INTERVAL = 0.01
+    #: How many of the last ones may still be on their way.
+    LATE = 300
 
     def __init__(self, host, address):
         # A pipe would fill up, and then it would wait.
@@ -122,19 +124,16 @@ class Ping:
         self._said.close()
 
     def end(self):
-        """Return how many were sent, and how many of them are lost.
-
-        Those of the last second may still be on their way.
-        """
-        time.sleep(2)
+        """Return how many were sent, and which of them were lost."""
+        time.sleep(1.5 * self.LATE * self.INTERVAL)
         self._ping.send_signal(signal.SIGINT)
         self._ping.wait(_PATIENCE)
         self._said.seek(0)
         said = self._said.read()
         sent = int(re.search(r'(\d+) packets transmitted', said).group(1))
-        sent -= round(1 / self.INTERVAL)
+        sent -= self.LATE
         received = {int(number) for number in re.findall(r'seq=(\d+)', said)}
-        return sent, len(set(range(sent)) - received)
+        return sent, sorted(set(range(sent)) - received)
 
 
 class LibvirtFixture(fixtures.Fixture):

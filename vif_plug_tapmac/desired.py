@@ -43,7 +43,7 @@ _UUID = re.compile(r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z')
 
 #: How the bridge of a VLAN is named unless the operator says otherwise.
 VLAN_BRIDGE = '{bridge}-{vlan}'
-#: The first is for untagged frames with a priority, the last is reserved.
+#: 0 is for frames without a VLAN, 4095 is reserved.
 #: Source: IEEE 802.1Q, table 9-2
 VLAN_MIN, VLAN_MAX = 1, 4094
 #: Names of other plugins that Nova knows, and tapmac can answer for.
@@ -66,6 +66,17 @@ def nova_tap_name(vif_id: str) -> str:
     Source: nova/network/neutron.py, _build_vif_model (33.0.2)
     """
     return ('tap' + vif_id)[:NOVA_NAME_LENGTH]
+
+
+def parse_vlan_device(name: str) -> tuple[str, int] | None:
+    """Return of which device another is which VLAN, by its name: eth1.200.
+
+    :returns: None if the name says nothing of the kind
+    """
+    match = re.fullmatch(r'(.+)\.([1-9][0-9]{0,3})', name)
+    if match is None or int(match[2]) > VLAN_MAX:
+        return None
+    return match[1], int(match[2])
 
 
 def is_device_name(name: typing.Any) -> bool:
@@ -384,10 +395,9 @@ class Uplinks:
 
     def has_vlan(self, bridge: str, uplink: str | None) -> bool:
         """Return whether a VIF's VLAN may make this a bridge's uplink."""
-        interface = self.vlan_interfaces.get(bridge)
-        match = re.fullmatch(r'(.+)\.([1-9][0-9]{0,3})', uplink or '')
-        return (match is not None and match[1] == interface
-                and int(match[2]) <= VLAN_MAX)
+        found = parse_vlan_device(uplink or '')
+        return (found is not None
+                and found[0] == self.vlan_interfaces.get(bridge))
 
     def of(self, bridge: str, vlan: int | None = None) -> str | None:
         """Return the uplink of a bridge, None if there is none.

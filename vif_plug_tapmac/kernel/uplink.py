@@ -12,13 +12,9 @@
 
 """The device that connects a bridge of ours with the wire."""
 
-import re
-
 from vif_plug_tapmac import desired
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import netlink as nl
-
-_VLAN_DEVICE = re.compile(r'(?P<parent>.+)\.(?P<vlan>[1-9][0-9]{0,3})\Z')
 
 # How the host's own network configuration makes such a bridge, its addresses
 # on the bridge.
@@ -120,15 +116,16 @@ def _parent(netlink: nl.Netlink,
 
     :raises UplinkUnusable: of none that is there
     """
-    match = _VLAN_DEVICE.match(port.uplink or '')
-    if match is None or int(match['vlan']) > desired.VLAN_MAX:
+    found = desired.parse_vlan_device(port.uplink or '')
+    if found is None:
         raise _unusable(port, 'does not exist',
                         'bring the device there, or correct bridge_uplinks')
-    parent = netlink.find(match['parent'])
+    name, vlan = found
+    parent = netlink.find(name)
     if parent is None:
         raise _unusable(
             port, 'does not exist, and can not be made, because there is no '
-            '%s either' % match['parent'],
+            '%s either' % name,
             'bring that device there, or correct bridge_uplinks')
     if port.mtu is not None and parent.mtu < port.mtu:
         raise _unusable(
@@ -136,7 +133,7 @@ def _parent(netlink: nl.Netlink,
             'has %d' % (port.mtu, parent.name, parent.mtu),
             'have the network configuration of this host give %s a larger MTU'
             % parent.name)
-    return parent, int(match['vlan'])
+    return parent, vlan
 
 
 def _unusable(port: desired.TapPort, reason: str,

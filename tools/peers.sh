@@ -14,12 +14,8 @@ fi
 
 [ "$(id -u)" = 0 ] || exit 0
 
-for name in $(nova_venvs); do
-    make_nova_venv "$name"
-done
-
-for name in $(neutron_venvs); do
-    make_neutron_venv "$name"
+for name in $(peer_venvs nova) $(peer_venvs neutron); do
+    make_peer_venv "$name"
 done
 
 command -v sudo > /dev/null || apt_get install -y sudo

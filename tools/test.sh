@@ -2,11 +2,11 @@
 # Run the whole test suite: style, types, and all tests twice, with the newest
 # and with the oldest libraries that we admit; but those in tests/nova inside
 # each Nova, and those in tests/neutron inside each Neutron. Sets up what it
-# needs in .venv/. As root everything runs; as
-# another user the tests that need privilege are skipped. TAPMAC_NO_SKIP=1
-# makes each skip a failure. Arguments go to "stestr run", as in "tools/test.sh
-# tests.unit"; only where they name tests.nova do they go into the Novas, and
-# only where they name tests.neutron into the Neutrons.
+# needs in .venv/. As root everything runs; as another user the tests that need
+# privilege are skipped. TAPMAC_NO_SKIP=1 makes each skip a failure. Arguments
+# go to "stestr run", as in "tools/test.sh tests.unit"; only where they name
+# tests.nova do they go into the Novas, and only where they name tests.neutron
+# into the Neutrons.
 set -eu
 cd "$(dirname "$0")/.."
 . tools/venv.sh
@@ -37,10 +37,10 @@ TOTALS
 }
 
 case $* in
-    '') plain=1 nova=1 neutron=1 ;;
-    *tests.nova*) plain=0 nova=1 neutron=0 ;;
-    *tests.neutron*) plain=0 nova=0 neutron=1 ;;
-    *) plain=1 nova=0 neutron=0 ;;
+    '') plain=1 peers='nova neutron' ;;
+    *tests.nova*) plain=0 peers=nova ;;
+    *tests.neutron*) plain=0 peers=neutron ;;
+    *) plain=1 peers= ;;
 esac
 
 tools/peers.sh
@@ -54,20 +54,14 @@ if [ $plain = 1 ]; then
     make_venv test-lowest -c lower-constraints.txt -r test-requirements.txt
     run_tests ./tests "$@"
 fi
-if [ $nova = 1 ] && [ "$(id -u)" = 0 ]; then
-    for name in $(nova_venvs); do
-        make_nova_venv "$name"
+for kind in $peers; do
+    [ "$(id -u)" = 0 ] || break
+    for name in $(peer_venvs "$kind"); do
+        make_peer_venv "$name"
         echo "Inside $name" >&2
-        run_tests ./tests/nova "$@"
+        run_tests "./tests/$kind" "$@"
     done
-fi
-if [ $neutron = 1 ] && [ "$(id -u)" = 0 ]; then
-    for name in $(neutron_venvs); do
-        make_neutron_venv "$name"
-        echo "Inside $name" >&2
-        run_tests ./tests/neutron "$@"
-    done
-fi
+done
 
 echo "$passed_sum passed, $failed_sum failed, $skipped_sum skipped"
 [ "$passed_sum" -gt 0 ] && [ "$failed_sum" = 0 ] && exit $failed

@@ -63,31 +63,19 @@ print("python3-venv" if sys.executable == "/usr/bin/python3"
     echo "$stamp" > "$venv/stamp"
 }
 
-# nova_venvs: the names of those that this Python can have, as in tox.ini.
-nova_venvs() {
+# peer_venvs KIND: the names of those that this Python can have, as in tox.ini,
+# for tests inside each "nova" or "neutron".
+peer_venvs() {
     find_python
-    for file in tests/nova/requirements/[0-9]*.txt; do
+    for file in "tests/$1/requirements"/[0-9]*.txt; do
         if is_python_311 || ! grep -q '^# Python 3.11 or newer$' "$file"; then
             file=${file##*/}
-            echo "nova-${file%.txt}"
+            echo "$1-${file%.txt}"
         fi
     done
 }
 
-# neutron_venvs: the names of those for tests/neutron, as in tox.ini.
-neutron_venvs() {
-    for file in tests/neutron/requirements/[0-9]*.txt; do
-        file=${file##*/}
-        echo "neutron-${file%.txt}"
-    done
-}
-
-# make_neutron_venv NAME
-make_neutron_venv() {
-    make_venv "$1" -r "tests/neutron/requirements/${1#neutron-}.txt"
-}
-
-# make_nova_venv NAME
-make_nova_venv() {
-    make_venv "$1" -r "tests/nova/requirements/${1#nova-}.txt"
+# make_peer_venv NAME
+make_peer_venv() {
+    make_venv "$1" -r "tests/${1%%-*}/requirements/${1#*-}.txt"
 }

@@ -85,7 +85,7 @@ class MadeBridgeTest(BridgeTestCase):
         with hosts.private_mounts():
             hosts.mount('sysfs', '/sys', 'sysfs')
             self.plug()
-            self.assertTrue(bridge._is_pinned(self.host.link(base.BRIDGE)))
+            self.assertTrue(bridge.is_pinned(self.host.link(base.BRIDGE)))
 
     def test_mac_is_local_and_unique_to_host_and_bridge(self):
         self.plug()
@@ -325,7 +325,7 @@ class WarningTest(BridgeTestCase):
         self.assertEqual(1, self.logs.output.count(self.DROPS))
 
     def test_nearly_all_ports(self):
-        self.patch(bridge, '_NEARLY_ALL_PORTS', 3)
+        self.patch(bridge, 'NEARLY_ALL_PORTS', 3)
         self.plug_some(2)
         self.assertNotIn('ports of 1023', self.logs.output)
         self.plug_some(4)

@@ -143,7 +143,7 @@ class LogTest(test_claim.ClaimTestCase):
 
     def case_bridge_is_nearly_full(self):
         self.case.enter_context(fixtures.MonkeyPatch(
-            'vif_plug_tapmac.kernel.bridge._NEARLY_ALL_PORTS', 1))
+            'vif_plug_tapmac.kernel.bridge.NEARLY_ALL_PORTS', 1))
         self.plug()
 
     def case_bridge_went_down(self):

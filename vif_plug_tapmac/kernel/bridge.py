@@ -38,7 +38,7 @@ _FINISHED = {'stp': False, 'forward_delay': 0, 'multicast_snooping': False,
              'arp_ignore': 1}
 #: How many ports a bridge can have, and how many are nearly as many.
 #: Source: net/bridge/br_private.h, BR_PORT_BITS
-_PORTS, _NEARLY_ALL_PORTS = 1023, 1000
+PORTS, NEARLY_ALL_PORTS = 1023, 1000
 _NETFILTER_SWITCH = '/proc/sys/net/bridge/bridge-nf-call-iptables'
 
 # Callers with different MTUs for one bridge may meet here; one of them wins.
@@ -110,11 +110,11 @@ def warn_if_nearly_full(link: nl.Link, newest: nl.Link) -> None:
     :param newest: the port that was added last; its number tells how many
         there are at least, without asking for them all
     """
-    if ((newest.port_number or 0) >= _NEARLY_ALL_PORTS
+    if ((newest.port_number or 0) >= NEARLY_ALL_PORTS
             and _first_time(link, 'ports')):
         LOG.warning('Bridge %s has %d ports of %d at least: move guests to '
                     'another bridge or host, or the plug after the last port '
-                    'fails.', link.name, newest.port_number, _PORTS)
+                    'fails.', link.name, newest.port_number, PORTS)
 
 
 def _is_unfinished(link: nl.Link, port: desired.TapPort) -> bool:
@@ -271,14 +271,17 @@ def _warn_about_mtu(link: nl.Link, port: desired.TapPort) -> None:
                     link.mtu, port.name, port.mtu, link.name, port.mtu)
 
 
-def _warn_about_netfilter(link: nl.Link) -> None:
-    if not _first_time(link, 'netfilter'):
-        return
+def passes_netfilter() -> bool:
+    """Return whether bridged IPv4 passes the firewall of this host."""
     try:
         with open(_NETFILTER_SWITCH) as switch:
-            if switch.read().strip() == '0':
-                return
+            return switch.read().strip() != '0'
     except OSError:  # br_netfilter is not loaded.
+        return False
+
+
+def _warn_about_netfilter(link: nl.Link) -> None:
+    if not _first_time(link, 'netfilter') or not passes_netfilter():
         return
     chain = nl.chain_that_drops_forwarded()
     if chain is not None:
@@ -303,7 +306,7 @@ def _warn_about(link: nl.Link) -> None:
                     'waits %.0f s for its network. Remedy: "ip link set %s '
                     'type bridge stp_state 0".', link.name,
                     2 * link.forward_delay / 100, link.name)
-    if _is_pinned(link) is False:
+    if is_pinned(link) is False:
         LOG.warning('Bridge %s has no fixed MAC: it changes as guests come '
                     'and go, and cuts off for many seconds whoever talks to '
                     'this host through it. Remedy: "ip link set %s address '
@@ -311,7 +314,7 @@ def _warn_about(link: nl.Link) -> None:
                     'host.', link.name, link.name, link.mac)
 
 
-def _is_pinned(link: nl.Link) -> bool | None:
+def is_pinned(link: nl.Link) -> bool | None:
     """Return whether the bridge's MAC was set by hand; None: can't tell.
 
     netlink does not say. sysfs does, for the network namespace it was mounted

@@ -16,13 +16,18 @@ The only module that knows pyroute2, and the only one that translates what
 netlink refuses.
 """
 
+import contextlib
 import dataclasses
 import errno
+import select
 import socket
 import types
 import typing
 
 import pyroute2
+from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
+from pyroute2.netlink import rtnl
+from pyroute2.netlink.rtnl import marshal
 from pyroute2.nftables import main as nftables
 
 from vif_plug_tapmac import exception
@@ -33,6 +38,10 @@ _TUN_TYPE_TAP = 2
 _NUD_PERMANENT = 0x80
 #: Of an address; the larger, the less far it reaches. linux/rtnetlink.h
 _RT_SCOPE_LINK, _RT_SCOPE_HOST = 253, 254
+#: How often a list is asked for that others change meanwhile.
+_DUMPS = 10
+#: In bytes: of what happens while nobody reads, and of one message at most.
+_EVENT_BUFFER, _EVENT_SIZE = 4 << 20, 1 << 16
 #: IN6_ADDR_GEN_MODE_NONE, include/uapi/linux/if_link.h
 ADDR_GEN_NONE = 1
 #: A link with a smaller MTU has no IPv6 at all: the kernel takes its IPv6
@@ -53,12 +62,23 @@ class Link:
         there is no IPv6 (in this kernel, or below its least MTU)
     :param disable_ipv6: the sysctl of that name; None likewise
     :param arp_ignore: the sysctl of that name, for this device
+    :param takes_ra: whether a router advertisement that comes in there gets
+        this host an IPv6 address and a default route; None without IPv6
     :param owner: uid that may attach to the TUN or TAP, None: everyone
     :param queues: processes' queues of a multi-queue TUN or TAP, detached
         ones included; None if it is single-queue
     :param persistent: whether it outlives the process that holds it
     :param port_number: of a port, which it is on its bridge, from 1; each
         gets the lowest that is free
+    :param isolated: of a port, whether it does not reach other such ports
+    :param flood_unicast: of a port, whether it gets frames for MACs that the
+        bridge does not know
+    :param flood_multicast: of a port, whether it gets multicast of groups
+        that nobody is known to have joined
+    :param hairpin: of a port, whether a frame may leave where it came in
+    :param learning: of a port, whether its frames tell the bridge who is there
+    :param locked: of a port, whether only frames from MACs in the FDB come in;
+        None where the kernel has no such option (before 5.18)
     :param stp: of a bridge, whether it runs the spanning tree protocol
     :param forward_delay: of a bridge, in hundredths of a second
     """
@@ -75,12 +95,19 @@ class Link:
     addr_gen_mode: int | None
     disable_ipv6: int | None
     arp_ignore: int | None
+    takes_ra: bool | None = None
     is_tap: bool = False
     owner: int | None = None
     multi_queue: bool = False
     queues: int | None = None
     persistent: bool = False
     port_number: int | None = None
+    isolated: bool | None = None
+    flood_unicast: bool | None = None
+    flood_multicast: bool | None = None
+    hairpin: bool | None = None
+    learning: bool | None = None
+    locked: bool | None = None
     stp: bool | None = None
     forward_delay: int | None = None
     multicast_snooping: bool | None = None
@@ -163,6 +190,32 @@ class Netlink:
             tolerated=errno.ENODEV, **which)
         return None if answer is None else _to_link(answer[0])
 
+    def links(self) -> list[Link]:
+        """Return all links there are.
+
+        For those who look at a whole host. A plug never does: this takes
+        about a millisecond for each link.
+        """
+        return [_to_link(message) for message in self._dump(
+            self._ip.get_links)]
+
+    def all_addresses(self) -> dict[int, list[str]]:
+        """Return the IP addresses of all links, by their index."""
+        found: dict[int, list[str]] = {}
+        for message in self._dump(self._ip.get_addr):
+            found.setdefault(message['index'], []).append('%s/%d' % (
+                message.get_attr('IFA_ADDRESS'), message['prefixlen']))
+        return found
+
+    def _dump(self, function: typing.Callable[[], typing.Any]) -> list[
+            typing.Any]:
+        """Return a whole answer, also where links come and go meanwhile."""
+        for _ in range(_DUMPS):
+            with contextlib.suppress(NetlinkDumpInterrupted):
+                return list(function())
+        raise exception.KernelRefused.from_errno(
+            'the host', 'listing what is there', errno.EINTR)
+
     def create_bridge(self, name: str, mac: str, group: int,
                       mtu: int | None) -> bool:
         """Make a bridge that is silent and has its MAC for good.
@@ -224,6 +277,23 @@ class Netlink:
         self._request(link.name, 'deleting it', self._ip.link, 'del',
                       tolerated=errno.ENODEV, index=link.index)
 
+    def delete_group(self, group: int) -> None:
+        """Delete all links of a link group, in one message.
+
+        Whoever is in it, and whoever joins it meanwhile.
+        """
+        self._request('link group %d' % group, 'deleting it', self._ip.link,
+                      'del', index=0, group=group)
+
+    def remove_addresses(self, link: Link) -> None:
+        """Take all IP addresses from a link."""
+        for message in self._ip.get_addr(index=link.index):
+            self._request(
+                link.name, 'removing its address', self._ip.addr, 'del',
+                tolerated=errno.EADDRNOTAVAIL, index=link.index,
+                address=message.get_attr('IFA_ADDRESS'),
+                prefixlen=message['prefixlen'])
+
     def fdb_entry(self, bridge: Link, mac: str) -> FdbEntry | None:
         """Return where the bridge sends frames for a MAC; None: everywhere.
 
@@ -265,6 +335,59 @@ class Netlink:
                            message['prefixlen'])
                 for message in self._ip.get_addr(index=link.index)
                 if message['scope'] <= scope]
+
+
+@dataclasses.dataclass(frozen=True)
+class LinkEvent:
+    """A link as it is now, or as it was when it was deleted."""
+    link: Link
+    deleted: bool
+
+
+class Overrun(Exception):
+    """Events were lost, for the kernel had more than it could keep."""
+
+
+class LinkEvents:
+    """What happens to links, as the kernel tells everybody who listens."""
+
+    def __init__(self) -> None:
+        self._marshal = marshal.MarshalRtnl()
+        self._socket = socket.socket(
+            socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF,
+                                _EVENT_BUFFER)
+        self._socket.bind((0, rtnl.RTMGRP_LINK))
+
+    def __enter__(self) -> 'LinkEvents':
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None,
+                 exc: BaseException | None,
+                 traceback: types.TracebackType | None) -> None:
+        self._socket.close()
+
+    def wait(self, seconds: float) -> list[LinkEvent]:
+        """Return what comes next, nothing if nothing comes in time.
+
+        :raises Overrun: list the links anew
+        """
+        if not select.select([self._socket], [], [], seconds)[0]:
+            return []
+        try:
+            data = self._socket.recv(_EVENT_SIZE)
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            raise Overrun()
+        # What bridges say of their ports has a family of its own, and tells
+        # only a part.
+        return [LinkEvent(_to_link(message),
+                          message['header']['type'] == rtnl.RTM_DELLINK)
+                for message in self._marshal.parse(data)
+                if message['header']['type'] in (rtnl.RTM_NEWLINK,
+                                                 rtnl.RTM_DELLINK)
+                and message['family'] == socket.AF_UNSPEC]
 
 
 def chain_that_drops_forwarded() -> str | None:
@@ -317,6 +440,17 @@ _ATTRIBUTES = {
 }
 
 
+#: Source: include/uapi/linux/if_link.h
+_PORT_OPTIONS = {
+    'isolated': 'IFLA_BRPORT_ISOLATED',
+    'flood_unicast': 'IFLA_BRPORT_UNICAST_FLOOD',
+    'flood_multicast': 'IFLA_BRPORT_MCAST_FLOOD',
+    'hairpin': 'IFLA_BRPORT_MODE',
+    'learning': 'IFLA_BRPORT_LEARNING',
+    'locked': 'IFLA_BRPORT_LOCKED',
+}
+
+
 def _to_link(message: typing.Any) -> Link:
     af_inet = _nested(message, 'IFLA_AF_SPEC', 'AF_INET')
     inet6_conf = _nested(message, 'IFLA_AF_SPEC', 'AF_INET6',
@@ -337,10 +471,29 @@ def _to_link(message: typing.Any) -> Link:
                               'IFLA_INET6_ADDR_GEN_MODE'),
         disable_ipv6=inet6_conf['disable_ipv6'] if inet6_conf else None,
         arp_ignore=af_inet['arp_ignore'] if af_inet else None,
-        port_number=_nested(message, 'IFLA_LINKINFO', 'IFLA_INFO_SLAVE_DATA',
-                            'IFLA_BRPORT_NO'),
+        takes_ra=_takes_ra(inet6_conf) if inet6_conf else None,
+        **_port_data(_nested(message, 'IFLA_LINKINFO',
+                             'IFLA_INFO_SLAVE_DATA')),
         **_info_data(kind, _nested(message, 'IFLA_LINKINFO',
                                    'IFLA_INFO_DATA')))
+
+
+def _takes_ra(inet6_conf: dict[str, int]) -> bool:
+    # Source: Documentation/networking/ip-sysctl.rst, accept_ra
+    return not inet6_conf['disable_ipv6'] and (
+        inet6_conf['accept_ra'] == 2
+        or bool(inet6_conf['accept_ra']) and not inet6_conf['forwarding'])
+
+
+def _port_data(data: typing.Any) -> dict[str, typing.Any]:
+    """Return the fields that only ports of bridges have."""
+    number = None if data is None else data.get_attr('IFLA_BRPORT_NO')
+    if number is None:  # The port of a bond, for example.
+        return {}
+    options = {field: data.get_attr(name)
+               for field, name in _PORT_OPTIONS.items()}
+    return dict({field: None if value is None else bool(value)
+                 for field, value in options.items()}, port_number=number)
 
 
 def _info_data(kind: str | None, data: typing.Any) -> dict[str, typing.Any]:

@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The two doors: all that an unprivileged process can ask root to do."""
+"""The doors: all that an unprivileged process can ask root to do."""
 
 import typing
 
@@ -43,3 +43,16 @@ def remove_port(fields: dict[str, typing.Any]) -> None:
     :param fields: of a :class:`vif_plug_tapmac.desired.TapIdentity`
     """
     kernel_port.remove(desired.TapIdentity.from_fields(fields))
+
+
+@privsep.vif_plug.entrypoint
+def remove_ports(ports: typing.Iterable[dict[str, typing.Any]],
+                 also_held: bool) -> list[str]:
+    """Remove many; see :func:`vif_plug_tapmac.kernel.port.remove_many`.
+
+    :param ports: fields of :class:`vif_plug_tapmac.desired.TapIdentity`
+    :returns: the names of those that were removed
+    """
+    return kernel_port.remove_many(
+        [desired.TapIdentity.from_fields(fields) for fields in ports],
+        also_held)

@@ -148,9 +148,7 @@ def remove(identity: desired.TapIdentity) -> None:
         if found is None:
             LOG.debug('%s is absent already', identity.name)
             return
-        found_mark = mark.TapMark.parse(found.alias)
-        if (not found.is_tap or found_mark is None
-                or found_mark.vif_id != identity.vif_id):
+        if not _is_marked(found, identity.vif_id):
             LOG.warning('%s stays: it does not carry the mark of tapmac for '
                         'VIF %s (its alias is %s). If nothing uses it: "ip '
                         'link delete %s".', identity.name, identity.vif_id,
@@ -162,6 +160,53 @@ def remove(identity: desired.TapIdentity) -> None:
                         identity.name)
         netlink.delete(found)
         LOG.info('%s removed', identity.name)
+
+
+def remove_many(identities: typing.Collection[desired.TapIdentity],
+                also_held: bool) -> list[str]:
+    """Delete many TAPs that carry our mark, each for its VIF, at once.
+
+    They are put in a link group of their own, and go with it: the kernel takes
+    about half a millisecond for each instead of fifteen. Whoever plugs one of
+    these VIFs meanwhile takes its TAP out of that group again, and who makes a
+    new one never puts it there.
+
+    :param also_held: whether those go, too, that a process holds
+    :returns: the names of those that went; all others stay as they are
+    :raises KernelRefused: some of them may be gone
+    """
+    wanted = {identity.name: identity.vif_id for identity in identities}
+    with nl.Netlink() as netlink:
+        links = netlink.links()
+        going = {link.index: link for link in links
+                 if link.name in wanted and (also_held or not link.held)
+                 and _is_marked(link, wanted[link.name])}
+        group = _unused_group(links)
+        for link in going.values():
+            netlink.change(link, {'group': group})
+        members = [link for link in netlink.links() if link.group == group]
+        going = {link.index: link for link in members
+                 if link.index in going and (also_held or not link.held)
+                 and _is_marked(link, wanted.get(link.name))}
+        if len(going) == len(members):
+            netlink.delete_group(group)
+        else:  # Somebody else has something in it, or took a TAP just now.
+            for link in going.values():
+                netlink.delete(link)
+    names = [link.name for link in going.values()]
+    LOG.info('%d TAPs removed: %s', len(names), ', '.join(names))
+    return names
+
+
+def _is_marked(link: nl.Link, vif_id: str | None) -> bool:
+    found = mark.TapMark.parse(link.alias)
+    return link.is_tap and found is not None and found.vif_id == vif_id
+
+
+def _unused_group(links: list[nl.Link]) -> int:
+    used = {link.group for link in links}
+    return next(group for group in iter(lambda: secrets.randbits(31), None)
+                if group not in used and group >= desired.LINK_GROUP_MIN)
 
 
 def _make(netlink: nl.Netlink, port: desired.TapPort, limits: desired.Limits,
@@ -354,6 +399,9 @@ def _converge(netlink: nl.Netlink, port: desired.TapPort, on_bridge: nl.Link,
             LOG.debug('%s: setting %s', port.name, differing)
             netlink.change(link, differing, step='setting %s on bridge %s' % (
                 ', '.join(differing), port.bridge))
+            if 'addr_gen_mode' in differing and link.up:
+                # It has its addresses already.
+                netlink.remove_addresses(link)
             link = _require_tap(netlink.get(link.index), port)
     except exception.KernelRefused:
         # If the bridge is gone, that is why.

@@ -18,7 +18,6 @@ import ctypes
 import dataclasses
 import logging
 import os
-import pwd
 import typing
 
 from cliff import lister
@@ -29,6 +28,7 @@ from os_vif.objects import network
 from os_vif.objects import vif as vif_objects
 from oslo_config import cfg
 
+from vif_plug_tapmac.cli import look
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge
 from vif_plug_tapmac.kernel import netlink as nl
@@ -164,7 +164,7 @@ def _observe() -> dict[str, str]:
             'TAP MAC': _text(tap and tap.mac),
             'TAP master': _text(tap and _master(netlink, tap)),
             'TAP state': _state(tap),
-            'TAP owner': _text(tap and _user(tap.owner)),
+            'TAP owner': _text(tap and look.user(tap.owner)),
             'TAP MTU': _text(tap and tap.mtu),
             'TAP IP addresses': _text(
                 tap and (', '.join(netlink.addresses(tap)) or 'none')),
@@ -184,15 +184,6 @@ def _state(link: nl.Link | None) -> str:
 def _master(netlink: nl.Netlink, tap: nl.Link) -> str:
     master = None if tap.master is None else netlink.get(tap.master)
     return 'none' if master is None else master.name
-
-
-def _user(uid: int | None) -> str:
-    if uid is None:
-        return 'everyone'
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
 
 
 def _compare(before: dict[str, str], during: dict[str, str],

@@ -10,8 +10,10 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The command ``tapmac``; each subcommand has a module of its own beside."""
+"""The command ``tapmac``; each group of subcommands has a module beside."""
 
+import argparse
+import os
 import sys
 
 from cliff import app
@@ -33,7 +35,21 @@ class TapMacApp(app.App):
                 'vif_plug_tapmac.cli'),
             deferred_help=True)
 
+    def build_option_parser(
+        self, description: str | None, version: str | None,
+        argparse_kwargs: dict[str, str] | None = None,
+    ) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().build_option_parser(
+            description, version, argparse_kwargs)
+        parser.add_argument(
+            '--config-file', action='append', metavar='FILE', default=[],
+            help='a configuration file of nova-compute; may be given several '
+                 'times. Default: those that nova-compute finds by itself, '
+                 'if they can be read.')
+        return parser
+
 
 def main() -> int:
     """Run the command line; return its exit status."""
+    os.environ.setdefault('CLIFF_FIT_WIDTH', '1')
     return TapMacApp().run(sys.argv[1:])

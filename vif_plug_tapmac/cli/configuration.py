@@ -1,0 +1,50 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""nova-compute's configuration, for commands that it concerns."""
+
+import argparse
+import os
+
+from oslo_config import cfg
+from oslo_log import log as logging
+
+from vif_plug_tapmac import opts
+
+LOG = logging.getLogger(__name__)
+_PROJECT = 'nova'
+
+
+def read(app_args: argparse.Namespace | None) -> cfg.ConfigOpts.GroupAttr:
+    """Return the group [os_vif_tapmac] of the files that shall be read.
+
+    Where this user may not read what nova-compute reads, that is said, and
+    the defaults are taken.
+
+    :param app_args: with ``config_file``, a list of paths; empty for those
+        that nova-compute finds by itself
+    """
+    given = app_args.config_file if app_args else []
+    cfg.CONF([], project=_PROJECT,
+             default_config_files=given or _readable(
+                 cfg.find_config_files(project=_PROJECT)),
+             default_config_dirs=[] if given else _readable(
+                 cfg.find_config_dirs(project=_PROJECT)))
+    return opts.group(cfg.CONF)
+
+
+def _readable(paths: list[str]) -> list[str]:
+    for path in paths:
+        if not os.access(path, os.R_OK):
+            LOG.warning('%s can not be read by this user: what it says is '
+                        'not known here', path)
+    return [path for path in paths if os.access(path, os.R_OK)]

@@ -1,0 +1,199 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""``tapmac plug`` and ``tapmac unplug``: a VIF by hand."""
+
+import argparse
+import typing
+import uuid
+
+from cliff import command
+from cliff import show
+import os_vif
+from os_vif import exception as os_vif_exception
+from os_vif.objects import instance_info
+from os_vif.objects import network
+from os_vif.objects import vif as vif_objects
+from oslo_config import cfg
+
+from vif_plug_tapmac.cli import configuration
+from vif_plug_tapmac.cli import look
+from vif_plug_tapmac.cli import mac as mac_command
+from vif_plug_tapmac import desired
+from vif_plug_tapmac import exception
+from vif_plug_tapmac.host import inventory
+from vif_plug_tapmac import mac
+from vif_plug_tapmac import opts
+from vif_plug_tapmac import privsep
+
+_CAP_NET_ADMIN = 12
+_NAMESPACE = uuid.UUID('0e3c4c1e-5d2f-4b7a-9a63-7461706d6163')
+_INSTANCE = instance_info.InstanceInfo(
+    uuid='00000000-0000-4000-8000-000000000000', name='by-hand')
+
+
+def act_as_root() -> None:
+    """Have what runs as root run in this process, without a daemon.
+
+    :raises TapMacError: this process may not
+    """
+    with open('/proc/self/status') as status:
+        capabilities = next(int(line.split()[1], 16) for line in status
+                            if line.startswith('CapEff'))
+    if not capabilities >> _CAP_NET_ADMIN & 1:
+        raise exception.TapMacError(
+            'This changes links and needs CAP_NET_ADMIN: run it as root, or '
+            'with --dry-run.')
+    privsep.vif_plug.set_client_mode(False)
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--bridge', metavar='BRIDGE', required=True,
+                        help='the bridge of the TAP, as in br100')
+    parser.add_argument('--mac', metavar='MAC', required=True,
+                        type=mac_command.mac_argument,
+                        help='the MAC of the guest')
+    parser.add_argument('--dry-run', action='store_true',
+                        help='only say what would be done')
+
+
+class Plug(show.ShowOne):
+    """Plug a VIF by hand, as Nova would, and show its TAP.
+
+    The TAP is made, or mended, through os-vif and with the configuration of
+    nova-compute, and the bridge made if it is missing and may be. Doing so
+    again is safe, also under a running guest. Needs CAP_NET_ADMIN.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        _add_arguments(parser)
+        parser.add_argument(
+            '--vif-id', metavar='UUID', type=uuid.UUID,
+            help='the id of the VIF; default: one that is the same each time '
+                 'for this bridge and MAC')
+        parser.add_argument(
+            '--name', metavar='NAME',
+            help='the name of the TAP; default: as Nova makes it of the id')
+        parser.add_argument(
+            '--mtu', metavar='BYTES', type=int,
+            help='the MTU of the network; default: that of the bridge if it '
+                 'is there, else that of the kernel')
+        return parser
+
+    def take_action(
+        self, parsed_args: argparse.Namespace,
+    ) -> tuple[tuple[str, ...], tuple[typing.Any, ...]]:
+        config = configuration.read(self.app_args)
+        seen = inventory.read(config)
+        vif = _vif(parsed_args, seen)
+        if parsed_args.dry_run:
+            return _dry_run(vif, config, seen)
+        act_as_root()
+        try:
+            _start_os_vif()
+            os_vif.plug(vif, _INSTANCE)
+        except os_vif_exception.PlugException as error:
+            raise error.kwargs['err']
+        seen = inventory.read(config)
+        return look.COLUMNS, look.describe(
+            seen, look.require_one(seen, str(getattr(vif, 'id'))))
+
+
+class Unplug(command.Command):
+    """Unplug a VIF by hand: remove the TAP that a guest's MAC has on a bridge.
+
+    That there is none is said, and is success. A TAP that a guest holds stays
+    unless forced. The bridge stays in any case. Needs CAP_NET_ADMIN.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        _add_arguments(parser)
+        parser.add_argument(
+            '--force', action='store_true',
+            help='remove it although a guest holds it, whose NIC is dead then')
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        seen = inventory.read(configuration.read(self.app_args))
+        taps = [tap for tap in seen.find(parsed_args.mac)
+                if tap.bridge and tap.bridge.name == parsed_args.bridge
+                and tap.guest_mac == parsed_args.mac]
+        if not taps:
+            self._say('Nothing to do: no TAP of tapmac is there for guest %s '
+                      'on %s.' % (parsed_args.mac, parsed_args.bridge))
+        for tap in taps:
+            if tap.link.held and not parsed_args.force:
+                raise exception.TapMacError(
+                    '%s is used by a guest; shut that down first, or use '
+                    '--force.' % tap.link.name)
+            if parsed_args.dry_run:
+                self._say('%s would be removed.' % tap.link.name)
+                continue
+            act_as_root()
+            assert tap.mark is not None
+            try:
+                _start_os_vif()
+                os_vif.unplug(vif_objects.VIFBridge(
+                    id=tap.mark.vif_id, plugin='tapmac',
+                    vif_name=tap.link.name), _INSTANCE)
+            except os_vif_exception.UnplugException as error:
+                raise error.kwargs['err']
+            self._say('%s is removed.' % tap.link.name)
+
+    def _say(self, text: str) -> None:
+        self.app.stdout.write(text + '\n')
+
+
+def _start_os_vif() -> None:
+    # Wrapping Nova is for nova-compute.
+    cfg.CONF.set_override('nova_managed_tap', False, group=opts.GROUP)
+    os_vif.initialize()
+
+
+def _vif(parsed_args: argparse.Namespace,
+         seen: inventory.Inventory) -> vif_objects.VIFBridge:
+    bridge = parsed_args.bridge
+    vif_id = str(parsed_args.vif_id
+                 or uuid.uuid5(_NAMESPACE, bridge + parsed_args.mac))
+    mtu = parsed_args.mtu or next(
+        (link.mtu for link in seen.links.values() if link.name == bridge),
+        None)
+    os_vif.objects.register_all()
+    net = network.Network(id=str(_NAMESPACE), bridge=bridge,
+                          **({} if mtu is None else {'mtu': mtu}))
+    return vif_objects.VIFBridge(
+        id=vif_id, plugin='tapmac', address=parsed_args.mac,
+        vif_name=parsed_args.name or desired.nova_tap_name(vif_id),
+        bridge_name=bridge, network=net)
+
+
+def _dry_run(
+    vif: vif_objects.VIFBridge, config: cfg.ConfigOpts.GroupAttr,
+    seen: inventory.Inventory,
+) -> tuple[tuple[str, ...], tuple[typing.Any, ...]]:
+    """Return what a plug would ask for, and what of it is there."""
+    port = desired.TapPort.from_vif(vif, config)
+    desired.Limits.from_config(config).require_bridge(port)
+    names = {link.name: link for link in seen.links.values()}
+    if port.bridge not in names and not port.create_bridge:
+        raise exception.BridgeNotFound(device=port.name, bridge=port.bridge)
+    found = names.get(port.name)
+    return (('TAP', 'Bridge', 'Guest MAC', 'TAP MAC', 'VIF', 'MTU', 'Owner',
+             'Would'),
+            (port.name, port.bridge, port.guest_mac,
+             mac.tap_mac(port.guest_mac), port.vif_id, port.mtu,
+             look.user(port.owner), ', and '.join(
+                 ([] if port.bridge in names else ['make the bridge'])
+                 + ['make the TAP' if found is None else
+                    'mend the TAP that is there where it differs'])))

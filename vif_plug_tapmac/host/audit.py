@@ -1,0 +1,472 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What is wrong with bridges, TAPs and the host: findings with stable codes.
+
+Each code has a section in "Audit codes" of the documentation.
+"""
+
+import collections
+import dataclasses
+import enum
+import importlib.metadata
+import os
+import time
+import typing
+
+from oslo_config import cfg
+
+from vif_plug_tapmac import desired
+from vif_plug_tapmac import exception
+from vif_plug_tapmac.host import inventory
+from vif_plug_tapmac.host import link_files
+from vif_plug_tapmac.host import selinux
+from vif_plug_tapmac.kernel import bridge as kernel_bridge
+from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import tun
+from vif_plug_tapmac.kernel import udev
+from vif_plug_tapmac import mac
+
+_SYSCTLS = '/proc/sys/net/ipv4/conf'
+
+
+class Severity(enum.IntEnum):
+    """How bad it is; the number is the exit status of an audit."""
+    WARNING = 10
+    ERROR = 20
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+
+#: What each code means. A code is never used for something else again.
+CODES: dict[str, tuple[Severity, str]] = {
+    'TM101': (Severity.WARNING, 'The MAC of a bridge is not fixed'),
+    'TM102': (Severity.WARNING, 'A bridge is half-made'),
+    'TM103': (Severity.ERROR, 'A bridge is down'),
+    'TM104': (Severity.WARNING, 'A bridge runs STP with a delay'),
+    'TM105': (Severity.WARNING, 'A bridge is nearly full'),
+    'TM106': (Severity.WARNING, 'A bridge lacks its uplink'),
+    'TM107': (Severity.WARNING, 'Guests can give the host IPv6 routes'),
+    'TM108': (Severity.WARNING, 'The MTU of a bridge is too small'),
+    'TM109': (Severity.WARNING, 'A bridge of tapmac was changed'),
+    'TM201': (Severity.WARNING, 'The MAC of a TAP is not that of its guest'),
+    'TM202': (Severity.ERROR, 'A TAP has the MAC of its own guest'),
+    'TM203': (Severity.ERROR, 'A TAP has the MAC of another guest'),
+    'TM204': (Severity.ERROR, 'A TAP is open to every user'),
+    'TM205': (Severity.ERROR, 'Somebody else holds the TAP of a guest'),
+    'TM206': (Severity.ERROR, 'A TAP is on no bridge'),
+    'TM207': (Severity.ERROR, 'A TAP is down'),
+    'TM208': (Severity.WARNING, 'The MTU of a TAP is too small'),
+    'TM209': (Severity.WARNING, 'A TAP has IPv6 or IPv4 of the host'),
+    'TM210': (Severity.WARNING, 'A TAP is left over'),
+    'TM211': (Severity.WARNING, 'Mark and link group do not match'),
+    'TM212': (Severity.ERROR, 'A TAP has the wrong queue mode'),
+    'TM213': (Severity.WARNING, 'A TAP has another owner than configured'),
+    'TM301': (Severity.WARNING, 'The firewall stands between guests'),
+    'TM302': (Severity.WARNING, 'A udev that is not seen rewrites MACs'),
+    'TM303': (Severity.ERROR, 'Two os-vif plugins have one name'),
+    'TM304': (Severity.WARNING, 'SELinux lacks the rule for TAPs'),
+    'TM305': (Severity.ERROR, 'The TUN device is missing'),
+    'TM306': (Severity.WARNING, 'No bridge can be made here'),
+    'TM307': (Severity.ERROR, 'The configuration can not be used'),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    :param code: of :data:`CODES`
+    :param device: what it concerns: a link's name, a path, a plugin
+    :param evidence: what was seen
+    :param remedy: what the operator can do
+    """
+    code: str
+    device: str
+    evidence: str
+    remedy: str
+
+    @property
+    def severity(self) -> Severity:
+        return CODES[self.code][0]
+
+    @property
+    def meaning(self) -> str:
+        return CODES[self.code][1]
+
+    @property
+    def mendable(self) -> bool:
+        """Whether "tapmac repair" mends it, and disturbs no guest by it."""
+        return self.remedy == _REPAIR
+
+
+_Findings = typing.Iterator[Finding]
+_REPAIR = 'tapmac repair'
+#: How old a TAP is, in seconds, before it can be left over: its domain may
+#: still be on the way, from Nova or from the host that it migrates from.
+GRACE = 600.0
+_REBOOT = ('hard reboot the instance, or detach and attach the interface')
+
+
+def audit(seen: inventory.Inventory,
+          config: cfg.ConfigOpts.GroupAttr) -> list[Finding]:
+    """Return what is wrong, bridges first, then TAPs, then the host.
+
+    :param config: the ``[os_vif_tapmac]`` group
+    """
+    return [*audit_links(seen), *audit_host(config)]
+
+
+def audit_links(seen: inventory.Inventory) -> list[Finding]:
+    """Return what is wrong with bridges and TAPs."""
+    found: list[Finding] = []
+    for bridge in seen.bridges:
+        if seen.is_ours(bridge) and bridge.alias is None:
+            found.append(Finding(
+                'TM102', bridge.name, 'it is in link group %d and has no '
+                'alias' % bridge.group, _REPAIR))
+            continue
+        for check in _BRIDGE_CHECKS:
+            found.extend(check(seen, bridge))
+    guests = _guests_by_bridge(seen)
+    for tap in seen.taps:
+        if not tap.is_being_made:
+            for check_tap in _TAP_CHECKS:
+                found.extend(check_tap(seen, tap))
+            found.extend(_clash(tap, guests))
+    found.extend(_strangers_in_group(seen))
+    return found
+
+
+def audit_host(config: cfg.ConfigOpts.GroupAttr) -> list[Finding]:
+    """Return what is wrong with the host beside its links."""
+    return [finding for check in _HOST_CHECKS for finding in check(config)]
+
+
+def _fixed_mac(seen: inventory.Inventory, bridge: nl.Link) -> _Findings:
+    if kernel_bridge.is_pinned(bridge) is not False:
+        return
+    macs = {port.name: str(port.mac) for port in seen.ports(bridge)}
+    holder = next((name for name in macs if macs[name] == bridge.mac), None)
+    if holder is None:
+        evidence = 'it becomes that of the first port that joins'
+    else:
+        others = [macs[name] for name in macs if name != holder]
+        evidence = 'it is that of %s; when that leaves, it becomes %s' % (
+            holder, min(others, default='00:00:00:00:00:00'))
+    yield Finding(
+        'TM101', bridge.name, '%s: %s' % (bridge.mac, evidence),
+        '"ip link set %s address %s", and the same in the network '
+        'configuration of this host' % (bridge.name, bridge.mac))
+
+
+def _down(seen: inventory.Inventory, bridge: nl.Link) -> _Findings:
+    if not bridge.up:
+        yield Finding(
+            'TM103', bridge.name, 'no guest on it has a network',
+            _REPAIR if seen.is_ours(bridge) else
+            '"ip link set %s up", and the same in the network configuration '
+            'of this host' % bridge.name)
+
+
+def _stp(seen: inventory.Inventory, bridge: nl.Link) -> _Findings:
+    if bridge.stp and bridge.forward_delay:
+        yield Finding(
+            'TM104', bridge.name,
+            'each guest waits %.0f s for its network'
+            % (2 * bridge.forward_delay / 100),
+            '"ip link set %s type bridge stp_state 0"' % bridge.name)
+
+
+def _nearly_full(seen: inventory.Inventory, bridge: nl.Link) -> _Findings:
+    count = len(seen.ports(bridge))
+    if count >= kernel_bridge.NEARLY_ALL_PORTS:
+        yield Finding(
+            'TM105', bridge.name,
+            '%d ports of %d' % (count, kernel_bridge.PORTS),
+            'move guests to another bridge or host')
+
+
+def _uplink(seen: inventory.Inventory, bridge: nl.Link) -> _Findings:
+    uplink = seen.uplinks and seen.uplinks.of(bridge.name)
+    if uplink and uplink not in (port.name for port in seen.ports(bridge)):
+        yield Finding(
+            'TM106', bridge.name, 'bridge_uplinks has %s, which is no port of '
+            'it' % uplink,
+            '"ip link set %s master %s", if no other port of it leads to the '
+            'same wire' % (uplink, bridge.name))
+
+
+def _router_advertisements(seen: inventory.Inventory,
+                           bridge: nl.Link) -> _Findings:
+    if bridge.takes_ra:
+        sysctl = 'net/ipv6/conf/%s' % bridge.name  # A name may have dots.
+        yield Finding(
+            'TM107', bridge.name, 'IPv6 is on, and router advertisements are '
+            'accepted from its ports',
+            '"sysctl %s/disable_ipv6=1", or "sysctl %s/accept_ra=0" where the '
+            'host needs IPv6 on it, and the same in /etc/sysctl.d'
+            % (sysctl, sysctl))
+
+
+def _bridge_mtu(seen: inventory.Inventory, bridge: nl.Link) -> _Findings:
+    larger = [port for port in seen.ports(bridge)
+              if port.is_tap and port.mtu > bridge.mtu]
+    if larger:
+        yield Finding(
+            'TM108', bridge.name, 'it is %d, and that of %s is %d'
+            % (bridge.mtu, larger[0].name, larger[0].mtu),
+            '"ip link set %s mtu %d", and the same in the network '
+            'configuration of this host'
+            % (bridge.name, max(port.mtu for port in larger)))
+
+
+def _changed(seen: inventory.Inventory, bridge: nl.Link) -> _Findings:
+    made = {'arp_ignore': 1, 'multicast_snooping': False}
+    if seen.is_ours(bridge) and bridge.differences(made):
+        yield Finding(
+            'TM109', bridge.name, bridge.explain(made),
+            '"sysctl net/ipv4/conf/%s/arp_ignore=1", "ip link set %s type '
+            'bridge mcast_snooping 0", unless this host wants it so'
+            % (bridge.name, bridge.name))
+
+
+def _tap_mac(seen: inventory.Inventory, tap: inventory.Tap) -> _Findings:
+    guest_mac = tap.guest_mac
+    if guest_mac is None:
+        return
+    right = [mac.tap_mac(guest_mac), *mac.alternate_tap_macs(guest_mac)]
+    remedy = (_REPAIR if tap.mark is not None
+              else '"ip link set %s address %s"' % (tap.link.name, right[0]))
+    if tap.link.mac == guest_mac:
+        yield Finding(
+            'TM202', tap.link.name, 'both have %s: no unicast frame reaches '
+            'the guest through a bridge' % guest_mac, remedy)
+    elif tap.link.mac not in right:
+        yield Finding(
+            'TM201', tap.link.name, 'it is %s, and should be %s for guest %s'
+            % (tap.link.mac, right[0], guest_mac), remedy)
+
+
+def _guests_by_bridge(
+        seen: inventory.Inventory) -> dict[tuple[int, str], str]:
+    """Return which TAP is the guest's of a MAC on a bridge."""
+    return {(tap.bridge.index, tap.guest_mac): tap.link.name
+            for tap in seen.taps if tap.bridge and tap.guest_mac}
+
+
+def _clash(tap: inventory.Tap,
+           guests: dict[tuple[int, str], str]) -> _Findings:
+    if tap.bridge is None or tap.link.mac == tap.guest_mac:
+        return
+    other = guests.get((tap.bridge.index, str(tap.link.mac)))
+    if other is not None:
+        yield Finding(
+            'TM203', tap.link.name, 'it has %s, which is the MAC of the guest '
+            'of %s on %s: nobody reaches that guest'
+            % (tap.link.mac, other, tap.bridge.name), _REPAIR)
+
+
+def _open_to_all(seen: inventory.Inventory, tap: inventory.Tap) -> _Findings:
+    # Of one queue, whoever holds it keeps all others out.
+    if tap.link.owner is None and (tap.link.multi_queue or not tap.link.held):
+        yield Finding(
+            'TM204', tap.link.name, 'it has no owner, so that every user of '
+            'this host can attach to the guest\'s network',
+            _REPAIR if tap.mark is not None and not tap.link.held
+            else _REBOOT if tap.mark is not None
+            else 'have it made by tapmac; if nothing uses it, "ip link delete '
+            '%s"' % tap.link.name)
+
+
+def _strange_holder(seen: inventory.Inventory,
+                    tap: inventory.Tap) -> _Findings:
+    if tap.nic is None:
+        return
+    holders = tap.link.queues or (1 if tap.link.held else 0)
+    queues = tap.nic.queues if tap.nic.active else 0
+    if holders > queues:
+        yield Finding(
+            'TM205', tap.link.name, '%d queues are attached, and domain %s '
+            'has %d' % (holders, tap.nic.domain, queues),
+            'find out by whom: "grep -l %s /proc/[0-9]*/fdinfo/*" as root '
+            'names the processes' % tap.link.name)
+
+
+def _off_bridge(seen: inventory.Inventory, tap: inventory.Tap) -> _Findings:
+    if tap.bridge is None:
+        yield Finding(
+            'TM206', tap.link.name, 'its guest has no network',
+            'restart nova-compute, or "%s --bridge <bridge> %s"'
+            % (_REPAIR, tap.link.name))
+
+
+def _tap_down(seen: inventory.Inventory, tap: inventory.Tap) -> _Findings:
+    if not tap.link.up:
+        yield Finding(
+            'TM207', tap.link.name, 'its guest has no network',
+            _REPAIR if tap.mark is not None
+            else '"ip link set %s up"' % tap.link.name)
+
+
+def _tap_mtu(seen: inventory.Inventory, tap: inventory.Tap) -> _Findings:
+    if tap.bridge is not None and tap.link.mtu < tap.bridge.mtu:
+        yield Finding(
+            'TM208', tap.link.name, 'it is %d, and that of %s is %d: larger '
+            'frames to the guest are lost'
+            % (tap.link.mtu, tap.bridge.name, tap.bridge.mtu),
+            'have the same MTU for the network in Neutron and for the bridge')
+
+
+def _addresses(seen: inventory.Inventory, tap: inventory.Tap) -> _Findings:
+    wrong = ['has %s' % ', '.join(tap.addresses)] if tap.addresses else []
+    if (tap.mark is not None
+            and tap.link.addr_gen_mode not in (None, nl.ADDR_GEN_NONE)):
+        wrong.append('gets a link-local address when it comes up')
+    if wrong:
+        yield Finding(
+            'TM209', tap.link.name, 'it ' + ' and '.join(wrong),
+            _REPAIR if tap.mark is not None
+            and tap.link.addr_gen_mode != nl.ADDR_GEN_NONE
+            else '"ip address flush dev %s"' % tap.link.name)
+
+
+def is_orphan(seen: inventory.Inventory, tap: inventory.Tap,
+              grace: float = GRACE) -> bool:
+    """Return whether this TAP of ours belongs to no domain of libvirt.
+
+    False also where libvirt does not answer.
+
+    :param grace: how old it is then at least, in seconds
+    """
+    return (seen.nics is not None and tap.mark is not None
+            and tap.nic is None and time.time() - tap.mark.made >= grace)
+
+
+def _left_over(seen: inventory.Inventory, tap: inventory.Tap) -> _Findings:
+    if is_orphan(seen, tap):
+        yield Finding(
+            'TM210', tap.link.name, 'no domain of libvirt has it%s' % (
+                ', but a process holds it' if tap.link.held else ''),
+            'tapmac purge' + (' --force' if tap.link.held else ''))
+
+
+def _group(seen: inventory.Inventory, tap: inventory.Tap) -> _Findings:
+    if tap.mark is not None and tap.link.group != seen.link_group:
+        yield Finding(
+            'TM211', tap.link.name, 'it carries our mark, and is in link '
+            'group %d instead of %d' % (tap.link.group, seen.link_group),
+            _REPAIR)
+
+
+def _strangers_in_group(seen: inventory.Inventory) -> _Findings:
+    marked = {tap.link.index for tap in seen.taps if tap.mark is not None}
+    for link in seen.links.values():
+        if link.group == seen.link_group and link.index not in marked:
+            yield Finding(
+                'TM211', link.name, 'it is in link group %d without our mark'
+                % link.group, '"ip link set %s group default"' % link.name)
+
+
+def _queue_mode(seen: inventory.Inventory, tap: inventory.Tap) -> _Findings:
+    if (tap.nic is not None and not tap.link.held
+            and (tap.nic.queues > 1) != tap.link.multi_queue):
+        yield Finding(
+            'TM212', tap.link.name, 'domain %s has %d queues, and the TAP is '
+            '%s: it can not start' % (
+                tap.nic.domain, tap.nic.queues,
+                'multi-queue' if tap.link.multi_queue else 'single-queue'),
+            _REPAIR)
+
+
+def _owner(seen: inventory.Inventory, tap: inventory.Tap) -> _Findings:
+    if (tap.mark is not None and tap.link.owner is not None
+            and seen.owner not in (None, tap.link.owner)):
+        yield Finding(
+            'TM213', tap.link.name, 'it is uid %d, and [os_vif_tapmac] owner '
+            'is uid %d' % (tap.link.owner, seen.owner or 0),
+            _REBOOT if tap.link.held else _REPAIR)
+
+
+def _firewall(config: cfg.ConfigOpts.GroupAttr) -> _Findings:
+    if kernel_bridge.passes_netfilter():
+        yield Finding(
+            'TM301', 'bridge-nf-call-iptables', 'it is 1: what guests send to '
+            'each other by IPv4 passes the FORWARD chain of this host',
+            '"sysctl net.bridge.bridge-nf-call-iptables=0", and the same in '
+            '/etc/sysctl.d, unless the firewall is meant for guests')
+
+
+def _hidden_udev(config: cfg.ConfigOpts.GroupAttr) -> _Findings:
+    path = link_files.file_that_rewrites()
+    if path is not None and not (udev.is_running() and config.udev_timeout):
+        yield Finding(
+            'TM302', path, 'it has MACAddressPolicy=persistent for TAPs, and '
+            '%s' % ('udev_timeout is 0' if udev.is_running() else 'there is '
+                    'no /run/udev to see by when udev is done'),
+            'show /run/udev of the host to nova-compute, and wait for it '
+            '(udev_timeout); or have a .link file with MACAddressPolicy=none '
+            'for TAPs that comes first')
+
+
+def _rivals(config: cfg.ConfigOpts.GroupAttr) -> _Findings:
+    plugins = collections.defaultdict(set)
+    for entry_point in importlib.metadata.entry_points(group='os_vif'):
+        plugins[entry_point.name].add(entry_point.value)
+    for name, found in plugins.items():
+        if len(found) > 1 and name in ('tapmac', *desired.CLAIMABLE):
+            yield Finding(
+                'TM303', name, 'os-vif finds %s'
+                % ' and '.join(sorted(found)),
+                'remove all but one of these packages')
+
+
+def _selinux(config: cfg.ConfigOpts.GroupAttr) -> _Findings:
+    refused = selinux.refusal()
+    if refused is not None:
+        yield Finding(
+            'TM304', 'SELinux', refused,
+            'load the module of "Deploying with Nova", SELinux')
+
+
+def _tun_device(config: cfg.ConfigOpts.GroupAttr) -> _Findings:
+    if not os.path.exists(tun.TUN_DEVICE):
+        yield Finding('TM305', tun.TUN_DEVICE, 'it is missing',
+                      'modprobe tun; in a container, pass the device in')
+
+
+def _sysctls(config: cfg.ConfigOpts.GroupAttr) -> _Findings:
+    if (config.create_bridge and os.path.isdir(_SYSCTLS)
+            and os.statvfs(_SYSCTLS).f_flag & os.ST_RDONLY):
+        yield Finding(
+            'TM306', _SYSCTLS, 'it is mounted read-only, and create_bridge '
+            'is on', 'mount it writable, or have the host make the bridges '
+            'and switch create_bridge off')
+
+
+def _configuration(config: cfg.ConfigOpts.GroupAttr) -> _Findings:
+    try:
+        desired.config_fields(config)
+        desired.Uplinks.from_config(config)
+    except exception.InvalidConfig as error:
+        yield Finding('TM307', '[os_vif_tapmac]', str(error),
+                      'correct nova.conf')
+
+
+_BRIDGE_CHECKS = (_fixed_mac, _down, _stp, _nearly_full, _uplink,
+                  _router_advertisements, _bridge_mtu, _changed)
+_TAP_CHECKS = (_tap_mac, _open_to_all, _strange_holder, _off_bridge,
+               _tap_down, _tap_mtu, _addresses, _left_over, _group,
+               _queue_mode, _owner)
+_HOST_CHECKS = (_firewall, _hidden_udev, _rivals, _selinux, _tun_device,
+                _sysctls, _configuration)

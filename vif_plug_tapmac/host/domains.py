@@ -1,0 +1,88 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The domains of libvirt, as far as TAPs are concerned.
+
+libvirt is asked read-only, which every user may. Its Python binding need not
+be installed.
+"""
+
+import dataclasses
+import os
+import typing
+from xml.etree import ElementTree
+
+_URI = 'qemu:///system'
+
+
+class Unknown(Exception):
+    """libvirt does not answer, or its binding is not installed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Nic:
+    """A NIC of a domain.
+
+    :param domain: the domain's name
+    :param active: whether the domain runs, or is paused
+    :param guest_mac: in lower case
+    :param queues: how many it has
+    """
+    domain: str
+    active: bool
+    guest_mac: str
+    queues: int
+
+
+def nics() -> dict[str, Nic]:
+    """Return the NICs of all domains, by the name of their TAP.
+
+    Those that are defined and those that run; libvirt is found as its own
+    commands find it, by LIBVIRT_DEFAULT_URI, else on this host.
+
+    :raises Unknown: the text says why
+    """
+    try:
+        import libvirt
+    except ImportError:
+        raise Unknown('its Python binding (libvirt-python) is not installed '
+                      'here')
+    # It would print each error besides.
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    try:
+        connection = libvirt.openReadOnly(
+            os.environ.get('LIBVIRT_DEFAULT_URI') or _URI)
+        try:
+            # Those that run come last, and have the last word.
+            return {
+                name: nic
+                for domain in sorted(connection.listAllDomains(),
+                                     key=lambda each: each.isActive())
+                for name, nic in _nics(domain.XMLDesc(0),
+                                       bool(domain.isActive()))}
+        finally:
+            connection.close()
+    except libvirt.libvirtError as error:
+        raise Unknown(str(error))
+
+
+def _nics(xml: str, active: bool) -> typing.Iterator[tuple[str, Nic]]:
+    domain = ElementTree.fromstring(xml)
+    for interface in domain.iterfind('devices/interface'):
+        target, address, driver = (interface.find(name)
+                                   for name in ('target', 'mac', 'driver'))
+        if target is not None and address is not None:
+            yield target.get('dev', ''), Nic(
+                domain=domain.findtext('name', ''), active=active,
+                guest_mac=address.get('address', '').lower(),
+                queues=int('1' if driver is None
+                           else driver.get('queues', '1')))

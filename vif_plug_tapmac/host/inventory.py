@@ -1,0 +1,180 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""All that matters to guests' TAPs on this host, seen at one time.
+
+Reading it takes one dump of links, whatever the number of ports.
+"""
+
+import dataclasses
+import functools
+
+from oslo_config import cfg
+from oslo_log import log as logging
+
+from vif_plug_tapmac import desired
+from vif_plug_tapmac import exception
+from vif_plug_tapmac.host import domains
+from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac import mark
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tap:
+    """A TAP of a guest: ours, or another one on a bridge that concerns us.
+
+    :param mark: None if it is not ours
+    :param bridge: what it is a port of, None: of nothing
+    :param addresses: the host's own ones on it
+    :param seen: where this was seen
+    """
+    link: nl.Link
+    mark: mark.TapMark | None
+    bridge: nl.Link | None
+    addresses: tuple[str, ...]
+    seen: 'Inventory' = dataclasses.field(repr=False, compare=False)
+
+    @property
+    def nic(self) -> domains.Nic | None:
+        """Of the domain that uses it; None: of none that is known."""
+        return (self.seen.nics or {}).get(self.link.name)
+
+    @property
+    def guest_mac(self) -> str | None:
+        """The MAC of the guest's NIC, None if nobody says."""
+        if self.mark is not None:
+            return self.mark.guest_mac
+        return self.nic.guest_mac if self.nic else None
+
+    @property
+    def is_being_made(self) -> bool:
+        """Whether a plug is at work on it just now."""
+        return (not self.link.persistent and self.link.held
+                and (self.mark is not None
+                     or self.link.name.startswith('tapmac-')))
+
+
+@dataclasses.dataclass(frozen=True)
+class Inventory:
+    """What was seen.
+
+    :param links: all of them, by index
+    :param addresses: of links, by index
+    :param link_group: of TAPs, by the configuration
+    :param bridge_group: of bridges, by the configuration
+    :param owner: uid of TAPs by the configuration, None if that can't be used
+    :param uplinks: by the configuration, None if that can't be used
+    """
+    links: dict[int, nl.Link]
+    addresses: dict[int, list[str]]
+    link_group: int
+    bridge_group: int
+    owner: int | None
+    uplinks: desired.Uplinks | None
+
+    @functools.cached_property
+    def nics(self) -> dict[str, domains.Nic] | None:
+        """The NICs of libvirt's domains, by the name of their TAP.
+
+        None if libvirt does not answer, which is said once as a warning.
+        """
+        try:
+            return domains.nics()
+        except domains.Unknown as error:
+            _warn('libvirt does not answer, so nothing is known of domains: '
+                  '%s' % error)
+            return None
+
+    @functools.cached_property
+    def taps(self) -> list[Tap]:
+        """Our TAPs, and all others on bridges that have any; by name."""
+        ours = {link.index for link in self.links.values() if link.is_tap
+                and mark.TapMark.parse(link.alias) is not None}
+        on_bridges = {bridge.index for bridge in self.bridges}
+        return [self._tap(link) for link in sorted(self.links.values(),
+                                                   key=lambda each: each.name)
+                if link.index in ours
+                or link.is_tap and link.master in on_bridges]
+
+    def _tap(self, link: nl.Link) -> Tap:
+        return Tap(link=link, mark=mark.TapMark.parse(link.alias),
+                   bridge=self.links.get(link.master or 0),
+                   addresses=tuple(self.addresses.get(link.index, ())),
+                   seen=self)
+
+    @functools.cached_property
+    def bridges(self) -> list[nl.Link]:
+        """Those that concern us, by name.
+
+        tapmac made them, they have TAPs of ours, or the configuration has an
+        uplink for them.
+        """
+        with_ours = {link.master for link in self.links.values()
+                     if mark.TapMark.parse(link.alias) is not None}
+        with_uplink = () if self.uplinks is None else self.uplinks.uplinks
+        return sorted(
+            (link for link in self.links.values() if link.kind == 'bridge'
+             and (link.group == self.bridge_group or link.index in with_ours
+                  or link.name in with_uplink)), key=lambda each: each.name)
+
+    @functools.cached_property
+    def _ports(self) -> dict[int, list[nl.Link]]:
+        found: dict[int, list[nl.Link]] = {}
+        for link in self.links.values():
+            if link.master is not None:
+                found.setdefault(link.master, []).append(link)
+        return found
+
+    def ports(self, bridge: nl.Link) -> list[nl.Link]:
+        """Return the ports of a bridge."""
+        return self._ports.get(bridge.index, [])
+
+    def with_links(self, links: dict[int, nl.Link]) -> 'Inventory':
+        """Return the same but for the links, asking nobody."""
+        return dataclasses.replace(self, links=links)
+
+    def is_ours(self, bridge: nl.Link) -> bool:
+        """Return whether tapmac made this bridge."""
+        return bridge.group == self.bridge_group
+
+    def find(self, what: str) -> list[Tap]:
+        """Return our TAPs of this name, VIF id, guest's or own MAC."""
+        return [tap for tap in self.taps if tap.mark is not None
+                and what.lower() in (tap.link.name.lower(), tap.mark.vif_id,
+                                     tap.mark.guest_mac, tap.link.mac)]
+
+
+def read(config: cfg.ConfigOpts.GroupAttr) -> Inventory:
+    """Look at this host.
+
+    :param config: the ``[os_vif_tapmac]`` group
+    """
+    with nl.Netlink() as netlink:
+        links = {link.index: link for link in netlink.links()}
+        addresses = netlink.all_addresses()
+    owner, uplinks = None, None
+    try:
+        owner = desired.config_fields(config)['owner']
+        uplinks = desired.Uplinks.from_config(config)
+    except exception.InvalidConfig as error:
+        LOG.debug('The configuration can not be used: %s', error)
+    return Inventory(links=links, addresses=addresses,
+                     link_group=config.link_group,
+                     bridge_group=config.bridge_group, owner=owner,
+                     uplinks=uplinks)
+
+
+@functools.cache
+def _warn(text: str) -> None:
+    LOG.warning('%s', text)

@@ -1,0 +1,83 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Whether SELinux lets libvirt open the TAPs that tapmac makes.
+
+Opening a TAP needs ``relabelfrom`` on the label of whoever made it: see
+"Deploying with Nova", SELinux.
+"""
+
+import glob
+import os
+
+_SELINUX = '/sys/fs/selinux'
+_CLASS = os.path.join(_SELINUX, 'class', 'tun_socket')
+#: How the programs are named whose domains count.
+_MAKERS, _OPENERS = ('privsep-helper',), ('virtqemud', 'libvirtd')
+
+
+def refusal() -> str | None:
+    """Return in words what SELinux will refuse, None if nothing is known.
+
+    Nothing is known where SELinux does not enforce anything, or where the
+    daemons of tapmac and libvirt do not run.
+    """
+    if _read(os.path.join(_SELINUX, 'enforce')) != '1':
+        return None
+    maker, opener = _domain_of(_MAKERS), _domain_of(_OPENERS)
+    if maker is None or opener is None:
+        return None
+    for target, permission in (maker, 'relabelfrom'), (opener, 'relabelto'):
+        if not _allowed(opener, target, permission):
+            return '%s may not %s a tun_socket of %s' % (opener, permission,
+                                                         target)
+    return None
+
+
+def _read(path: str) -> str | None:
+    try:
+        with open(path) as opened:
+            return opened.read().strip('\n\0')
+    except OSError:
+        return None
+
+
+def _domain_of(programs: tuple[str, ...]) -> str | None:
+    """Return the label of the first process that runs one of them."""
+    for process in glob.glob('/proc/[0-9]*'):
+        if _read(process + '/comm') in [each[:15] for each in programs]:
+            label = _read(process + '/attr/current')
+            if label:
+                return label
+    return None
+
+
+def _allowed(source: str, target: str, permission: str) -> bool:
+    """Ask the kernel's policy; True also where it can't be asked.
+
+    Source: Linux security/selinux/selinuxfs.c, sel_write_access
+    """
+    number = _read(os.path.join(_CLASS, 'index'))
+    bit = _read(os.path.join(_CLASS, 'perms', permission))
+    if number is None or bit is None:
+        return True
+    try:
+        descriptor = os.open(os.path.join(_SELINUX, 'access'), os.O_RDWR)
+        try:
+            os.write(descriptor, ('%s %s %s' % (source, target,
+                                                number)).encode())
+            answer = os.read(descriptor, 4096).split()
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return True
+    return bool(int(answer[0], 16) >> (int(bit) - 1) & 1)

@@ -33,6 +33,7 @@ from lxml import etree
 from nova.virt.libvirt import host as libvirt_host
 from testtools import content
 
+from tests import libvirt_domains
 from tests.nova import cloud
 from tests.nova import guest_image
 from tests.nova import machine
@@ -175,7 +176,7 @@ class GuestCloud(cloud.Cloud):
         missing = guest_image.missing() or machine.missing()
         if missing and os.environ.get('TAPMAC_NO_SKIP') != '1':
             self.skipTest(missing)
-        self.libvirt_module = machine.import_libvirt()
+        self.libvirt_module = libvirt_domains.import_libvirt()
         self.image = self.useFixture(guest_image.GuestImage())
         self.directory = self.useFixture(fixtures.TempDir()).path
         self.addOnException(self._add_logs)

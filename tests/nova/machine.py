@@ -18,19 +18,15 @@ installs is the machine's. It ends, with all its guests, when the test does, in
 whatever way that happens.
 """
 
-import importlib
 import pathlib
 import shutil
 import socket
 import subprocess
-import sys
 import time
 
-from tests import base
+from tests import libvirt_domains
 from tests.nova import cloud
 
-#: Where tools/peers.sh puts libvirt's Python binding, which needs a compiler.
-_BINDING = base.CHECKOUT / '.venv' / 'libvirt'
 _PATIENCE = 60
 
 _QEMU_CONF = '''\
@@ -70,28 +66,7 @@ def missing():
     for program in 'libvirtd', 'virsh', 'qemu-system-x86_64':
         if shutil.which(program) is None:
             return 'needs %s: run tools/peers.sh' % program
-    if not _bindings():
-        return 'needs libvirt-python in %s: run tools/peers.sh' % _BINDING
-    return None
-
-
-def _bindings():
-    return list(_BINDING.glob('lib/python%d.%d/site-packages/libvirt.py'
-                              % sys.version_info[:2]))
-
-
-def binding():
-    """Return the directory that "import libvirt" must look into."""
-    return str(_bindings()[0].parent)
-
-
-def import_libvirt():
-    """Return the module "libvirt"."""
-    sys.path.append(binding())
-    try:
-        return importlib.import_module('libvirt')
-    finally:
-        sys.path.pop()
+    return libvirt_domains.missing()
 
 
 class Machine(cloud.ComputeHost):

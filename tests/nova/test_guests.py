@@ -33,6 +33,7 @@ from oslo_utils import uuidutils
 from testtools import content
 
 from tests import base
+from tests import libvirt_domains
 from tests.nova import base as nova_base
 from tests.nova import cloud
 from tests.nova import guests
@@ -312,7 +313,7 @@ class Flows(Guests):
             self.nova_directory, pathlib.Path(sys.executable), guests,
             driver='libvirt.LibvirtDriver', popen=self.host.popen,
             more_conf='\n'.join([*options, '[libvirt]', 'virt_type = qemu']),
-            more_path=machine.binding())
+            more_path=libvirt_domains.binding())
         self.addDetail('nova-compute.log', content.text_content(service.log))
         self.addDetail('stderr', content.text_content(service.stderr))
         self.assertTrue(service.started)

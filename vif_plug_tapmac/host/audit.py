@@ -61,7 +61,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     'TM109': (Severity.WARNING, 'A bridge of tapmac was changed'),
     'TM201': (Severity.WARNING, 'The MAC of a TAP is not that of its guest'),
     'TM202': (Severity.ERROR, 'A TAP has the MAC of its own guest'),
-    'TM203': (Severity.ERROR, 'A TAP has the MAC of another guest'),
+    'TM203': (Severity.ERROR, 'The MAC of a guest is that of another TAP'),
     'TM204': (Severity.ERROR, 'A TAP is open to every user'),
     'TM205': (Severity.ERROR, 'Somebody else holds the TAP of a guest'),
     'TM206': (Severity.ERROR, 'A TAP is on no bridge'),
@@ -138,12 +138,12 @@ def audit_links(seen: inventory.Inventory) -> list[Finding]:
             continue
         for check in _BRIDGE_CHECKS:
             found.extend(check(seen, bridge))
-    guests = _guests_by_bridge(seen)
+    holders = _holders_by_bridge(seen)
     for tap in seen.taps:
         if not tap.is_being_made:
             for check_tap in _TAP_CHECKS:
                 found.extend(check_tap(seen, tap))
-            found.extend(_clash(tap, guests))
+            found.extend(_clash(tap, holders))
     found.extend(_strangers_in_group(seen))
     return found
 
@@ -258,23 +258,26 @@ def _tap_mac(seen: inventory.Inventory, tap: inventory.Tap) -> _Findings:
             % (tap.link.mac, right[0], guest_mac), remedy)
 
 
-def _guests_by_bridge(
+def _holders_by_bridge(
         seen: inventory.Inventory) -> dict[tuple[int, str], str]:
-    """Return which TAP is the guest's of a MAC on a bridge."""
-    return {(tap.bridge.index, tap.guest_mac): tap.link.name
-            for tap in seen.taps if tap.bridge and tap.guest_mac}
+    """Return which port of a bridge has a MAC itself."""
+    return {(link.master, str(link.mac)): link.name
+            for link in seen.links.values() if link.master is not None}
 
 
 def _clash(tap: inventory.Tap,
-           guests: dict[tuple[int, str], str]) -> _Findings:
+           holders: dict[tuple[int, str], str]) -> _Findings:
     if tap.bridge is None or tap.link.mac == tap.guest_mac:
         return
-    other = guests.get((tap.bridge.index, str(tap.link.mac)))
-    if other is not None:
+    holder = holders.get((tap.bridge.index, str(tap.guest_mac)))
+    if holder is not None:
         yield Finding(
-            'TM203', tap.link.name, 'it has %s, which is the MAC of the guest '
-            'of %s on %s: nobody reaches that guest'
-            % (tap.link.mac, other, tap.bridge.name), _REPAIR)
+            'TM203', tap.link.name, 'its guest has %s, and so has %s, another '
+            'port of %s: nobody reaches this guest'
+            % (tap.guest_mac, holder, tap.bridge.name),
+            # Plugged again, it has the other TAP give way.
+            _REPAIR if tap.mark is not None else
+            'give one of them another MAC')
 
 
 def _open_to_all(seen: inventory.Inventory, tap: inventory.Tap) -> _Findings:

@@ -1,0 +1,567 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Each audit code: the fault is made, and exactly this code is found.
+
+Test strategy: a host that was plugged by tapmac is clean; each test does one
+thing to it and expects one code, and the device that it concerns. Faults that
+"tapmac repair" promises to mend are mended here, too, also under a guest.
+"""
+
+import contextlib
+import os
+import pathlib
+import pty
+import re
+import subprocess
+import sys
+import threading
+import tty
+
+import fixtures
+
+from tests import base
+from tests import hosts
+from tests import libvirt_domains
+from vif_plug_tapmac.cli import repair
+from vif_plug_tapmac.host import audit
+from vif_plug_tapmac.host import inventory
+from vif_plug_tapmac.kernel import bridge
+from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac import mark
+
+OTHER = base.numbered_vif(1)
+_LONG_AGO = 1000000000
+
+
+class AuditTestCase(base.FunctionalTestCase):
+
+    def setUp(self):
+        super().setUp()
+        missing = libvirt_domains.missing()
+        if missing:
+            self.cannot_run(missing)
+        mounts = hosts.private_mounts()
+        mounts.__enter__()
+        self.addCleanup(mounts.__exit__, None, None, None)
+        # Of this network namespace.
+        hosts.mount('sysfs', '/sys', 'sysfs')
+        self.set_sysctl('bridge/bridge-nf-call-iptables', '0')
+        self.domains = self.useFixture(libvirt_domains.Domains())
+        self.domains.define((base.TAP, base.GUEST_MAC, True, 1))
+        inventory._warn.cache_clear()
+
+    def set_sysctl(self, path, value):
+        path = pathlib.Path('/proc/sys/net', path)
+        if path.exists():
+            path.write_text(value)
+
+    def findings(self):
+        return audit.audit(inventory.read(self.options), self.options)
+
+    def assert_finds(self, code, device, *words):
+        """Expect one finding, of this code."""
+        found = self.findings()
+        self.assertEqual([(code, device)],
+                         [(each.code, each.device) for each in found], found)
+        for word in words:
+            self.assertIn(word, found[0].evidence + found[0].remedy)
+        return found[0]
+
+    def assert_clean(self):
+        self.assertEqual([], self.findings())
+
+    def repair(self, bridge=None):
+        """Do what "tapmac repair" does."""
+        seen = inventory.read(self.options)
+        repair._mend(seen, self.options, [
+            finding for finding in audit.audit_links(seen)
+            if finding.mendable or bridge], bridge, open(os.devnull, 'w'))
+
+    def assert_mends(self, code, device, *words):
+        """Expect a finding, and none after a repair."""
+        self.assertTrue(self.assert_finds(code, device, *words).mendable)
+        self.repair()
+        self.assert_clean()
+
+    def hold(self, tap=base.TAP, mac=base.GUEST_MAC, flags=hosts.IFF_TAP):
+        guest = hosts.Guest(tap, mac, flags=flags)
+        self.addCleanup(guest.close)
+        return guest
+
+    def plug_clean(self, **fields):
+        self.plug(base.make_vif(**fields))
+        self.assert_clean()
+
+
+class CodesTest(AuditTestCase):
+
+    def test_clean_host(self):
+        self.assert_clean()
+        self.plug_clean()
+        self.hold()
+        self.assert_clean()
+
+    def test_clean_host_that_never_saw_tapmac(self):
+        self.host.add('virbr0', 'bridge')
+        self.host.add_tap('vnet0')
+        self.host.set('vnet0', master=self.host.link('virbr0').index)
+        self.assert_clean()
+
+    def foreign_bridge(self, **attributes):
+        """Have a bridge of the host's own, with nothing wrong about it."""
+        index = self.host.add(base.BRIDGE, 'bridge',
+                              address='02:00:00:00:00:01',
+                              **attributes).index
+        self.set_sysctl('ipv6/conf/%s/disable_ipv6' % base.BRIDGE, '1')
+        self.host.set(base.BRIDGE, state='up')
+        self.plug()
+        return index
+
+    def test_tm101(self):
+        index = self.host.add(base.BRIDGE, 'bridge').index
+        self.set_sysctl('ipv6/conf/%s/disable_ipv6' % base.BRIDGE, '1')
+        self.host.set(base.BRIDGE, state='up')
+        self.host.add('eth0', 'veth', peer='wire',
+                      address='52:54:00:12:34:56')
+        self.host.set('eth0', master=index)
+        self.plug()
+        self.assert_finds('TM101', base.BRIDGE, 'that of eth0',
+                          'it becomes ' + base.TAP_MAC,
+                          'ip link set br100 address 52:54:00:12:34:56')
+
+    def test_tm102(self):
+        self.plug_clean()
+        self.host.set(base.BRIDGE, ifalias='')
+        self.assert_mends('TM102', base.BRIDGE)
+        self.assertEqual(mark.BRIDGE_MARK,
+                         self.host.link(base.BRIDGE).alias)
+
+    def test_tm103(self):
+        self.plug_clean()
+        self.host.set(base.BRIDGE, state='down')
+        self.assert_mends('TM103', base.BRIDGE)
+
+    def test_tm103_of_somebody_else(self):
+        self.foreign_bridge()
+        self.host.set(base.BRIDGE, state='down')
+        found = self.assert_finds('TM103', base.BRIDGE, 'ip link set br100 up')
+        self.assertFalse(found.mendable)
+
+    def test_tm104(self):
+        self.foreign_bridge(br_stp_state=1)
+        self.assert_finds('TM104', base.BRIDGE, '30 s', 'stp_state 0')
+
+    def test_tm105(self):
+        self.plug_clean()
+        self.patch(bridge, 'NEARLY_ALL_PORTS', 1)
+        self.assert_finds('TM105', base.BRIDGE, '1 ports of 1023')
+
+    def test_tm106(self):
+        self.plug_clean()
+        self.configure(bridge_uplinks={base.BRIDGE: 'eth1'})
+        self.assert_finds('TM106', base.BRIDGE,
+                          'ip link set eth1 master br100')
+        self.host.add('eth1', 'veth', peer='wire')
+        self.host.set('eth1', master=self.host.link(base.BRIDGE).index)
+        self.assert_clean()
+
+    def test_tm107(self):
+        self.foreign_bridge()
+        self.assert_clean()
+        self.set_sysctl('ipv6/conf/%s/disable_ipv6' % base.BRIDGE, '0')
+        self.assert_finds('TM107', base.BRIDGE, 'accept_ra=0')
+        self.set_sysctl('ipv6/conf/%s/accept_ra' % base.BRIDGE, '0')
+        self.assert_clean()
+
+    def test_tm108(self):
+        self.plug_clean()
+        self.host.set(base.BRIDGE, mtu=1400)
+        self.assert_finds('TM108', base.BRIDGE, 'it is 1400',
+                          'ip link set br100 mtu 1500')
+
+    def test_tm109(self):
+        self.plug_clean()
+        self.set_sysctl('ipv4/conf/%s/arp_ignore' % base.BRIDGE, '0')
+        self.assert_finds('TM109', base.BRIDGE,
+                          'arp_ignore is 0 and should be 1')
+
+    def test_tm201(self):
+        self.plug_clean()
+        self.hold()
+        self.host.set(base.TAP, address='02:00:00:00:00:07')
+        self.assert_mends('TM201', base.TAP, 'should be ' + base.TAP_MAC)
+        self.assertEqual(base.TAP_MAC, self.host.link(base.TAP).mac)
+
+    def test_tm201_alternate_is_right(self):
+        self.plug_clean()
+        self.host.set(base.TAP, address='f6' + base.TAP_MAC[2:])
+        self.assert_clean()
+
+    def test_tm202(self):
+        self.plug_clean()
+        self.hold()
+        self.host.set(base.TAP, address=base.GUEST_MAC)
+        self.assert_mends('TM202', base.TAP)
+        self.assertEqual(base.TAP_MAC, self.host.link(base.TAP).mac)
+
+    def test_tm202_of_what_libvirt_made(self):
+        self.foreign_bridge()
+        self.unplug()
+        self.domains.define((base.TAP, base.GUEST_MAC, True, 1))
+        self.plug(OTHER)
+        self.domains.define((base.TAP, base.GUEST_MAC, True, 1),
+                            (OTHER.vif_name, OTHER.address, True, 1))
+        tap = self.hold()
+        tap.persist()
+        self.host.set(base.TAP, address=base.GUEST_MAC, state='up',
+                      master=self.host.link(base.BRIDGE).index)
+        self.host.quiet_ipv6(base.TAP)
+        found = [each for each in self.findings() if each.code != 'TM209']
+        self.assertEqual([('TM202', False)],
+                         [(each.code, each.mendable) for each in found])
+
+    def test_tm203(self):
+        self.plug_clean()
+        rival = base.numbered_vif(1, address=base.TAP_MAC)
+        self.plug(rival)
+        self.domains.define((base.TAP, base.GUEST_MAC, True, 1),
+                            (rival.vif_name, rival.address, True, 1))
+        self.assert_clean()
+        self.host.set(base.TAP, address=base.TAP_MAC)
+        self.assert_mends('TM203', rival.vif_name, base.TAP)
+        self.assertNotEqual(base.TAP_MAC, self.host.link(base.TAP).mac)
+
+    def make_open(self, flags=hosts.IFF_TAP):
+        """Have a TAP without owner with all that makes it look like ours.
+
+        A kernel takes no owner away.
+        """
+        self.plug()
+        ours = self.host.link(base.TAP)
+        self.host.delete(base.TAP)
+        self.host.add_tap(base.TAP, flags=flags)
+        self.host.quiet_ipv6(base.TAP)
+        self.host.set(base.TAP, address=ours.mac, master=ours.master,
+                      group=ours.group, ifalias=ours.alias, state='up')
+
+    def test_tm204(self):
+        self.make_open()
+        self.assert_mends('TM204', base.TAP, 'every user')
+        self.assertEqual(0, self.host.link(base.TAP).owner)
+
+    def test_tm204_held_with_several_queues(self):
+        self.domains.define((base.TAP, base.GUEST_MAC, True, 2))
+        multi = hosts.IFF_TAP | hosts.IFF_MULTI_QUEUE
+        self.make_open(multi)
+        self.hold(flags=multi)
+        found = self.assert_finds('TM204', base.TAP, 'hard reboot')
+        self.assertFalse(found.mendable)
+
+    def test_tm204_held_with_one_queue_is_safe(self):
+        self.make_open()
+        self.hold()
+        self.assert_clean()
+
+    def test_tm205(self):
+        self.configure(multiqueue=True)
+        self.plug()
+        self.domains.define((base.TAP, base.GUEST_MAC, True, 2))
+        flags = hosts.IFF_TAP | hosts.IFF_MULTI_QUEUE
+        self.hold(flags=flags)
+        self.hold(flags=flags)
+        self.assert_clean()
+        self.hold(flags=flags)
+        found = self.assert_finds('TM205', base.TAP, '3 queues', 'has 2',
+                                  'grep -l')
+        # What it says is true: we are the one.
+        command = re.search('"(grep .*?)"', found.remedy)[1]
+        said = subprocess.run(['sh', '-c', command], capture_output=True,
+                              text=True).stdout
+        self.assertIn('/proc/%d/fdinfo/' % os.getpid(), said)
+
+    def test_tm205_while_the_domain_is_off(self):
+        self.plug_clean()
+        self.domains.define((base.TAP, base.GUEST_MAC, False, 1))
+        self.assert_clean()
+        self.hold()
+        self.assert_finds('TM205', base.TAP, 'has 0')
+
+    def test_tm206(self):
+        self.plug_clean()
+        self.hold()
+        self.host.set(base.TAP, master=0)
+        found = self.assert_finds('TM206', base.TAP, 'no network')
+        self.assertFalse(found.mendable)
+        self.repair(bridge=base.BRIDGE)
+        self.assert_clean()
+
+    def test_tm207(self):
+        self.plug_clean()
+        self.hold()
+        self.host.set(base.TAP, state='down')
+        self.assert_mends('TM207', base.TAP)
+
+    def test_tm208(self):
+        self.plug_clean()
+        self.host.set(base.TAP, mtu=1400)
+        self.assert_finds('TM208', base.TAP, 'it is 1400')
+
+    def test_tm209(self):
+        self.plug_clean()
+        self.hold()
+        self.host.set(base.TAP, **nl._ATTRIBUTES['addr_gen_mode'](0))
+        self.assert_mends('TM209', base.TAP, 'link-local')
+
+    def test_tm209_with_an_address(self):
+        self.plug_clean()
+        index = self.host.link(base.TAP).index
+        self.host.ip.addr('add', index=index, address='192.0.2.1',
+                          prefixlen=24)
+        self.assert_finds('TM209', base.TAP, '192.0.2.1/24', 'flush')
+        self.host.set(base.TAP, state='down')
+        self.host.set(base.TAP, **nl._ATTRIBUTES['addr_gen_mode'](0))
+        self.host.set(base.TAP, state='up')
+        self.repair()
+        self.assertEqual([], self.host.addresses(base.TAP))
+        self.assert_clean()
+
+    def make_old(self):
+        self.host.set(base.TAP, ifalias=str(mark.TapMark(
+            base.VIF_ID, base.GUEST_MAC, _LONG_AGO)))
+
+    def test_tm210(self):
+        self.plug_clean()
+        self.make_old()
+        self.assert_clean()
+        self.domains.define()
+        self.assert_finds('TM210', base.TAP, 'tapmac purge')
+        self.hold()
+        self.assert_finds('TM210', base.TAP, 'a process holds it', '--force')
+
+    def test_tm210_not_yet(self):
+        self.domains.define()
+        self.plug_clean()
+
+    def test_tm210_unknown_without_libvirt(self):
+        self.plug_clean()
+        self.make_old()
+        self.domains.end()
+        self.assert_clean()
+        self.assert_logged('libvirt does not answer')
+
+    def test_tm211(self):
+        self.plug_clean()
+        self.hold()
+        self.host.set(base.TAP, group=7)
+        self.assert_mends('TM211', base.TAP, 'link group 7')
+
+    def test_tm211_of_a_stranger(self):
+        self.host.add_tap('tap0')
+        self.host.set('tap0', group=29793)
+        found = self.assert_finds('TM211', 'tap0', 'without our mark')
+        self.assertFalse(found.mendable)
+
+    def test_tm212(self):
+        self.plug_clean()
+        self.domains.define((base.TAP, base.GUEST_MAC, False, 2))
+        self.assert_mends('TM212', base.TAP, 'has 2 queues')
+        self.assertTrue(self.host.link(base.TAP).multi_queue)
+
+    def test_tm213(self):
+        self.plug_clean()
+        self.configure(owner='nobody')
+        self.assert_mends('TM213', base.TAP, 'is uid 0')
+
+    def test_tm213_held(self):
+        self.plug_clean()
+        self.hold()
+        self.configure(owner='nobody')
+        self.assertFalse(self.assert_finds('TM213', base.TAP).mendable)
+
+    def test_tm301(self):
+        if not os.path.exists('/proc/sys/net/bridge'):
+            self.cannot_run('needs br_netfilter')
+        self.set_sysctl('bridge/bridge-nf-call-iptables', '1')
+        self.assert_finds('TM301', 'bridge-nf-call-iptables', 'FORWARD')
+
+    def have_link_files(self, **files):
+        """Have these in /etc/systemd/network, and none elsewhere."""
+        for directory in '/etc', '/run', '/usr/lib':
+            directory = pathlib.Path(directory, 'systemd/network')
+            if not directory.exists():
+                hosts.mount('tmpfs', str(directory.parent), 'tmpfs')
+                directory.mkdir()
+            hosts.mount('tmpfs', str(directory), 'tmpfs')
+        for name, text in files.items():
+            path = pathlib.Path('/etc/systemd/network', name + '.link')
+            path.write_text(text)
+
+    def test_tm302(self):
+        if os.path.exists('/run/udev/control'):
+            hosts.mount('tmpfs', '/run/udev', 'tmpfs')
+        default = ('[Match]\nOriginalName=*\n[Link]\n'
+                   'NamePolicy=keep kernel\nMACAddressPolicy=persistent\n')
+        self.have_link_files(**{'99-default': default})
+        self.assert_finds('TM302', '/etc/systemd/network/99-default.link',
+                          'no /run/udev')
+        for first, code in (
+                ('[Match]\nOriginalName=eth*\n[Link]\n', 'TM302'),
+                ('[Match]\nDriver=tun\n[Link]\nMACAddressPolicy=none\n', None),
+                ('[Match]\nOriginalName=vnet* tap*\n[Link]\n', None),
+                ('[Match]\nPath=pci-*\n[Link]\n', 'TM302')):
+            self.have_link_files(**{'99-default': default, '10-tap': first})
+            self.assertEqual([code] if code else [],
+                             [each.code for each in self.findings()], first)
+
+    def test_tm302_with_a_udev_that_is_not_waited_for(self):
+        pathlib.Path('/run/udev').mkdir(exist_ok=True)
+        hosts.mount('tmpfs', '/run/udev', 'tmpfs')
+        pathlib.Path('/run/udev/control').touch()
+        self.have_link_files(**{'99-default':
+                                '[Match]\nOriginalName=*\n[Link]\n'
+                                'MACAddressPolicy=persistent\n'})
+        self.assert_finds('TM302', '/etc/systemd/network/99-default.link',
+                          'udev_timeout is 0')
+        self.configure(udev_timeout=5)
+        self.assert_clean()
+
+    def test_tm303(self):
+        directory = self.useFixture(fixtures.TempDir()).path
+        rival = pathlib.Path(directory, 'rival-1.0.dist-info')
+        rival.mkdir()
+        (rival / 'METADATA').write_text('Name: rival\nVersion: 1.0\n')
+        (rival / 'entry_points.txt').write_text(
+            '[os_vif]\novs = rival:Plugin\n')
+        self.useFixture(fixtures.PythonPathEntry(directory))
+        self.assert_finds('TM303', 'ovs', 'rival:Plugin')
+
+    def test_tm304(self):
+        selinux = self.useFixture(SELinux(allowed=0x0))
+        self.assert_clean()  # Neither libvirt nor our daemon runs.
+        selinux.run('privsep-helper', 'system_u:system_r:nova_t:s0')
+        selinux.run('virtqemud', 'system_u:system_r:virtqemud_t:s0')
+        self.assert_finds('TM304', 'SELinux', 'virtqemud_t', 'relabelfrom',
+                          'nova_t')
+        selinux.allowed = 0x30  # Bits 5 and 6.
+        self.assert_clean()
+        selinux.allowed = 0x10
+        self.assert_finds('TM304', 'SELinux', 'relabelto')
+
+    def test_tm305(self):
+        hosts.mount('tmpfs', '/dev/net', 'tmpfs')
+        self.assert_finds('TM305', '/dev/net/tun', 'modprobe tun')
+
+    def test_tm306(self):
+        hosts.mount_read_only('/proc/sys')
+        self.assert_finds('TM306', '/proc/sys/net/ipv4/conf', 'read-only')
+        self.configure(create_bridge=False)
+        self.assert_clean()
+
+    def test_tm307(self):
+        self.plug_clean()
+        self.configure(owner='no-such-user')
+        self.assert_finds('TM307', '[os_vif_tapmac]', 'no-such-user')
+
+    def test_each_code_has_a_test(self):
+        self.assertEqual(
+            sorted(audit.CODES),
+            sorted({name[5:10].upper() for name in dir(self)
+                    if re.match(r'test_tm\d{3}', name)}))
+
+
+class SELinux(fixtures.Fixture):
+    """A kernel that enforces a policy, by its files.
+
+    There is none here: what is written and read is as the kernel's
+    security/selinux/selinuxfs.c has it.
+
+    :ivar allowed: what it allows of the class tun_socket, as bits
+    """
+
+    def __init__(self, allowed):
+        super().__init__()
+        self.allowed = allowed
+
+    def _setUp(self):
+        self._processes = pathlib.Path(
+            self.useFixture(fixtures.TempDir()).path)
+        hosts.mount('tmpfs', '/sys/fs', 'tmpfs')
+        root = pathlib.Path('/sys/fs/selinux')
+        (root / 'class/tun_socket/perms').mkdir(parents=True)
+        (root / 'enforce').write_text('1')
+        (root / 'class/tun_socket/index').write_text('77')
+        (root / 'class/tun_socket/perms/relabelfrom').write_text('5')
+        (root / 'class/tun_socket/perms/relabelto').write_text('6')
+        kernel, user = pty.openpty()
+        tty.setraw(user)
+        (root / 'access').symlink_to(os.ttyname(user))
+        self.addCleanup(os.close, user)
+        thread = threading.Thread(target=self._answer, args=(kernel,),
+                                  daemon=True)
+        thread.start()
+        self.addCleanup(thread.join)
+        self.addCleanup(os.write, user, b'end')
+
+    def _answer(self, kernel):
+        while True:
+            asked = os.read(kernel, 4096).decode().split()
+            if asked == ['end']:
+                return os.close(kernel)
+            assert len(asked) == 3 and asked[2] == '77', asked
+            os.write(kernel, b'%x ffffffff 0 ffffffff 1 0' % self.allowed)
+
+    def run(self, name, label):
+        """Have a process of this name with this label."""
+        process = subprocess.Popen(
+            [sys.executable, '-c', 'import sys, time; '
+             'open("/proc/self/comm", "w").write(sys.argv[1]); '
+             'print(flush=True); time.sleep(600)', name],
+            stdout=subprocess.PIPE)
+        self.addCleanup(process.__exit__, None, None, None)
+        self.addCleanup(process.kill)
+        process.stdout.readline()
+        path = self._processes / name
+        path.write_text(label + '\0')
+        hosts.mount(str(path), '/proc/%d/attr/current' % process.pid, None,
+                    hosts.MS_BIND)
+
+
+class ScaleTest(AuditTestCase):
+    """How long 1000 ports take is for the benchmark to say."""
+
+    def test_one_dump_of_links(self):
+        self.plug_clean()
+        before = self.asked()
+        self.assertEqual(1, before.count('links'))
+        for number in range(20):
+            self.plug(base.numbered_vif(number + 2))
+        self.assertEqual(before, self.asked())
+
+    def asked(self):
+        """Return what is asked of the kernel to read the host, in order."""
+        asked = []
+        with contextlib.ExitStack() as patches:
+            for name in 'links', 'all_addresses', '_request':
+                patches.enter_context(fixtures.MonkeyPatch(
+                    'vif_plug_tapmac.kernel.netlink.Netlink.' + name,
+                    self.counting(name, asked)))
+            self.findings()
+        return asked
+
+    def counting(self, name, asked):
+        real = getattr(nl.Netlink, name)
+
+        def count(*args, **kwargs):
+            asked.append(name)
+            return real(*args, **kwargs)
+        return count

@@ -1,0 +1,98 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""libvirt's Python binding, and domains without a libvirtd.
+
+libvirt's own test driver has the domains: the library is the real one.
+"""
+
+import importlib
+import pathlib
+import sys
+
+import fixtures
+
+from tests import base
+
+#: Where tools/peers.sh puts the binding, which needs a compiler.
+_BINDING = base.CHECKOUT / '.venv' / 'libvirt'
+
+_DOMAIN = '''\
+<domain type='test' xmlns:test='http://libvirt.org/schemas/domain/test/1.0'>
+  <name>%s</name>
+  <memory>1</memory>
+  <os><type>hvm</type></os>
+  <devices>
+    <interface type='ethernet'>
+      <mac address='%s'/>
+      <target dev='%s' managed='no'/>
+      <model type='virtio'/>
+      <driver queues='%d'/>
+    </interface>
+  </devices>
+  <test:runstate>%d</test:runstate>
+</domain>
+'''
+_RUNNING, _SHUT_OFF = 1, 5
+
+
+def _bindings():
+    return list(_BINDING.glob('lib/python%d.%d/site-packages/libvirt.py'
+                              % sys.version_info[:2]))
+
+
+def missing():
+    """Return what keeps us from having it, None if nothing does."""
+    if not _bindings():
+        return 'needs libvirt-python in %s: run tools/peers.sh' % _BINDING
+    return None
+
+
+def binding():
+    """Return the directory that "import libvirt" must look into."""
+    return str(_bindings()[0].parent)
+
+
+def import_libvirt():
+    """Return the module "libvirt"."""
+    sys.path.append(binding())
+    try:
+        return importlib.import_module('libvirt')
+    finally:
+        sys.path.pop()
+
+
+class Domains(fixtures.Fixture):
+    """What libvirt answers in this process, and in those it starts."""
+
+    def _setUp(self):
+        self._file = pathlib.Path(
+            self.useFixture(fixtures.TempDir()).path) / 'node.xml'
+        self.define()
+        self.useFixture(fixtures.EnvironmentVariable(
+            'LIBVIRT_DEFAULT_URI', 'test://%s' % self._file))
+        self.useFixture(fixtures.PythonPathEntry(binding()))
+        self.useFixture(fixtures.EnvironmentVariable('PYTHONPATH', binding()))
+
+    def define(self, *nics):
+        """Have a domain for each NIC, and no others.
+
+        :param nics: name of the TAP, guest's MAC, whether it runs, queues
+        """
+        self._file.write_text('<node>%s</node>' % ''.join(
+            _DOMAIN % ('guest-of-' + tap, mac, tap, queues,
+                       _RUNNING if active else _SHUT_OFF)
+            for tap, mac, active, queues in nics))
+
+    def end(self):
+        """Have libvirt answer no more."""
+        self._file.unlink()

@@ -95,12 +95,22 @@ def warn_of_ignored(config: cfg.ConfigOpts.GroupAttr,
 
     :param conf: the whole configuration
     """
-    if 'linux_bridge' not in config.claim_plugins:
-        return
-    for option, value, reason in (*_misplaced(config), *_meaningless(conf)):
+    for option, value, reason in ignored(config, conf):
         if option not in _warned:
             _warned.add(option)
             LOG.warning('%s = %s is ignored: %s.', option, value, reason)
+
+
+def ignored(
+    config: cfg.ConfigOpts.GroupAttr, conf: cfg.ConfigOpts,
+) -> list[tuple[str, str, str]]:
+    """Return which options are ignored: name, value, and why.
+
+    :param conf: the whole configuration
+    """
+    if 'linux_bridge' not in config.claim_plugins:
+        return []
+    return [*_misplaced(config), *_meaningless(conf)]
 
 
 def _misplaced(config: cfg.ConfigOpts.GroupAttr,

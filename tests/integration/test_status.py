@@ -13,25 +13,29 @@
 """``tapmac-status upgrade check`` as an operator runs it."""
 
 import json
-import os
 import pathlib
 
 import fixtures
 
 from tests import base
 from tests import hosts
+from tests.integration import test_daemon
 
 
-class StatusTest(base.TestCase):
+class StatusTest(base.FunctionalTestCase):
 
     def setUp(self):
         super().setUp()
+        self.helper_command = '%s --config-file %%s' % (
+            test_daemon.BIN / 'privsep-helper')
         self.directory = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
 
     def check(self, nova_conf='', **environment):
         """Return the exit status and what was said of each check."""
         conf = self.directory / 'nova.conf'
-        conf.write_text('[os_vif_tapmac]\n' + nova_conf)
+        conf.write_text(
+            '[os_vif_tapmac]\n%s\n[vif_plug_tapmac_privileged]\n'
+            'helper_command = %s\n' % (nova_conf, self.helper_command % conf))
         done = base.run_command('status', '--config-file', str(conf),
                                 'upgrade', 'check', '--json', **environment)
         self.assertEqual('', done.stderr)
@@ -48,8 +52,6 @@ class StatusTest(base.TestCase):
             self.assertIn(word, found[check])
 
     def test_good(self):
-        if not os.path.exists('/dev/net/tun'):
-            self.cannot_run('needs /dev/net/tun')
         self.assertEqual((0, {}), self.check())
 
     def test_unknown_owner(self):
@@ -75,6 +77,14 @@ class StatusTest(base.TestCase):
         self.assert_finds('os-vif plugin', 'rival:Plugin',
                           'vif_plug_tapmac.plugin:TapMacPlugin',
                           PYTHONPATH=str(self.directory))
+
+    def test_two_plugins_of_another_name(self):
+        for number in 1, 2:
+            rival = self.add_distribution('rival%d' % number, '1.0')
+            (rival / 'entry_points.txt').write_text(
+                '[os_vif]\novs = rival%d:Plugin\n' % number)
+        self.assert_finds('Other os-vif plugins', 'TM303', 'rival1:Plugin',
+                          status=1, PYTHONPATH=str(self.directory))
 
     def add_distribution(self, name, version):
         """Have a package, but nothing in it, in PYTHONPATH."""
@@ -111,10 +121,53 @@ class StatusTest(base.TestCase):
             '33.0.2', 'claim_plugins = linux_bridge\nnova_managed_tap = true',
             'nova_managed_tap', 'switch this option off', status=2)
 
+    def test_daemon_that_does_not_start(self):
+        self.helper_command = 'no-such-program %s'
+        self.assert_finds('Privileged daemon', 'no-such-program',
+                          'helper_command')
+
+    def test_daemon_that_fails(self):
+        self.helper_command = 'false %s'
+        self.assert_finds('Privileged daemon', 'exited non-zero')
+
+    def test_daemon_that_asks_for_a_password(self):
+        self.helper_command = (
+            'sh -c "exec < /dev/tty && read password" %s')
+        self.assert_finds('Privileged daemon', 'exited non-zero')
+
+    def test_no_process_is_left(self):
+        before = set(self.host.processes())
+        self.check()
+        self.assertEqual(before, set(self.host.processes()))
+
+    def test_versions_that_were_not_tested(self):
+        for name, version in (('os-vif', '6.0.0'), ('pyroute2', '0.10.1'),
+                              ('nova', '35.0.0')):
+            self.add_distribution(name.replace('-', '_'), version)
+        self.assert_finds('Versions', 'os-vif 6.0.0', 'pyroute2 0.10.1',
+                          'Nova 35.0.0', status=1,
+                          PYTHONPATH=str(self.directory),
+                          nova_conf='claim_plugins = ovs')
+
+    def test_old_options(self):
+        conf = ('claim_plugins = linux_bridge\nflat_interface = eth1\n'
+                '[os_vif_linux_bridge]\nuse_ipv6 = true\n')
+        self.assert_finds('[os_vif_linux_bridge]', 'use_ipv6 = True',
+                          'flat_interface = eth1', status=1, nova_conf=conf)
+
+    def test_udev(self):
+        with hosts.private_mounts():
+            pathlib.Path('/etc/systemd/network').mkdir(parents=True,
+                                                       exist_ok=True)
+            hosts.mount('tmpfs', '/etc/systemd/network', 'tmpfs')
+            pathlib.Path('/etc/systemd/network/00-all.link').write_text(
+                '[Match]\nOriginalName=*\n'
+                '[Link]\nMACAddressPolicy=persistent\n')
+            if pathlib.Path('/run/udev').exists():
+                hosts.mount('tmpfs', '/run/udev', 'tmpfs')
+            self.assert_finds('udev', 'TM302', '00-all.link', status=1)
+
     def test_no_tun_device(self):
-        missing = hosts.missing_privilege()
-        if missing:
-            self.cannot_run(missing)
         with hosts.private_mounts():
             hosts.mount('tmpfs', '/dev/net', 'tmpfs')
             self.assert_finds('TUN device', '/dev/net/tun', 'modprobe tun')

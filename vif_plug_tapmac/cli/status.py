@@ -19,13 +19,19 @@ started with a new release.
 import contextlib
 import importlib.metadata
 import os
+import re
+import typing
 
 from oslo_config import cfg
 from oslo_upgradecheck import upgradecheck
 
+from vif_plug_tapmac.cli import daemon
 from vif_plug_tapmac import desired
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.host import audit
+from vif_plug_tapmac.host import domains
 from vif_plug_tapmac.kernel import tun
+from vif_plug_tapmac import linux_bridge
 from vif_plug_tapmac import nova_driver
 from vif_plug_tapmac import opts
 
@@ -78,12 +84,61 @@ class Checks(upgradecheck.UpgradeCommands):
             return _result(False, str(error))
         return _result(True)
 
+    def _check_versions(self) -> upgradecheck.Result:
+        """What was never tested may work, and may not."""
+        odd = [
+            '%s %s (tested: %s)' % (name, '.'.join(map(str, version)), tested)
+            for name, version, least, most, tested in (
+                ('Nova', _version('nova'), (31,), (34,), '31 to 34'),
+                ('os-vif', _version('os-vif'), (3, 1), (5, 3), '3.1 to 5.3'),
+                ('pyroute2', _version('pyroute2'), (0, 7, 12), (0, 9),
+                 '0.7.12 to 0.9'),
+                ('libvirt', _libvirt_version(), (9,), (11,),
+                 '9; 10 and 11 were read'))
+            if version is not None
+            and (version < least or version[:len(most)] > most)]
+        nova, os_vif = _version('nova'), _version('os-vif')
+        if nova and os_vif and (nova[0] >= 34) > (os_vif[0] >= 5):
+            odd.append('Nova %d with os-vif %d (it needs 5)'
+                       % (nova[0], os_vif[0]))
+        return _warning('These are not known to work with tapmac: %s. The '
+                        'table of "Deploying with Nova" has those that are.'
+                        % ', '.join(odd) if odd else '')
+
+    def _check_old_options(self) -> upgradecheck.Result:
+        return _warning(' '.join(
+            '%s = %s is ignored: %s.' % each for each in linux_bridge.ignored(
+                cfg.CONF[opts.GROUP], cfg.CONF)))
+
+    def _check_helper(self) -> upgradecheck.Result:
+        """The daemon is started in earnest: nothing less is certain."""
+        failure = daemon.failure()
+        return _result(
+            failure is None,
+            'The privileged daemon can not be started by this user: %s. See '
+            '"Root for one context" in "Deploying with Nova" for '
+            'helper_command of [vif_plug_tapmac_privileged]. Run this check '
+            'as the user of nova-compute.' % failure)
+
+    def _check_udev(self) -> upgradecheck.Result:
+        return _warning(_words(audit.hidden_udev(cfg.CONF[opts.GROUP])))
+
+    def _check_rivals(self) -> upgradecheck.Result:
+        return _warning(_words(
+            finding for finding in audit.rivals(cfg.CONF[opts.GROUP])
+            if finding.device != 'tapmac'))  # As above.
+
     def _check_tun_device(self) -> upgradecheck.Result:
         return _result(os.path.exists(tun.TUN_DEVICE), tun.TUN_MISSING)
 
     _upgrade_checks = (('os-vif plugin', _check_plugin),
+                       ('Other os-vif plugins', _check_rivals),
+                       ('Versions', _check_versions),
                        ('[%s]' % opts.GROUP, _check_configuration),
+                       ('[%s]' % linux_bridge.GROUP, _check_old_options),
                        ('Routes from Nova', _check_routes),
+                       ('Privileged daemon', _check_helper),
+                       ('udev', _check_udev),
                        ('TUN device', _check_tun_device))
 
 
@@ -94,14 +149,38 @@ def _result(good: bool, details: str | None = None) -> upgradecheck.Result:
 
 
 def _warning(details: str) -> upgradecheck.Result:
+    """Return a warning, or success if there is nothing to say."""
+    if not details:
+        return _result(True)
     return upgradecheck.Result(upgradecheck.Code.WARNING, details)
+
+
+def _words(findings: typing.Iterable[audit.Finding]) -> str:
+    return ' '.join('%s: %s: %s. Remedy: %s.' % (
+        finding.code, finding.device, finding.evidence, finding.remedy)
+        for finding in findings)
 
 
 def _nova_release() -> int | None:
     """Return the major version of the Nova installed here, None: none."""
+    found = _version('nova')
+    return None if found is None else found[0]
+
+
+def _version(distribution: str) -> tuple[int, ...] | None:
+    """Return the release of a package installed here, None: not installed."""
     try:
-        return int(importlib.metadata.version('nova').split('.')[0])
+        found = importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
+        return None
+    release = re.match(r'\d+(\.\d+)*', found)
+    return tuple(map(int, release[0].split('.'))) if release else None
+
+
+def _libvirt_version() -> tuple[int, ...] | None:
+    try:
+        return domains.version()
+    except domains.Unknown:
         return None
 
 

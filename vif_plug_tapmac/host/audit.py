@@ -410,7 +410,8 @@ def _firewall(config: cfg.ConfigOpts.GroupAttr) -> _Findings:
             '/etc/sysctl.d, unless the firewall is meant for guests')
 
 
-def _hidden_udev(config: cfg.ConfigOpts.GroupAttr) -> _Findings:
+def hidden_udev(config: cfg.ConfigOpts.GroupAttr) -> _Findings:
+    """Look for a udev that can rewrite MACs after a plug (TM302)."""
     path = link_files.file_that_rewrites()
     if path is not None and not (udev.is_running() and config.udev_timeout):
         yield Finding(
@@ -422,7 +423,8 @@ def _hidden_udev(config: cfg.ConfigOpts.GroupAttr) -> _Findings:
             'for TAPs that comes first')
 
 
-def _rivals(config: cfg.ConfigOpts.GroupAttr) -> _Findings:
+def rivals(config: cfg.ConfigOpts.GroupAttr) -> _Findings:
+    """Look for plugins of one name, of which one wins by chance (TM303)."""
     plugins = collections.defaultdict(set)
     for entry_point in importlib.metadata.entry_points(group='os_vif'):
         plugins[entry_point.name].add(entry_point.value)
@@ -461,7 +463,7 @@ def _configuration(config: cfg.ConfigOpts.GroupAttr) -> _Findings:
     try:
         desired.config_fields(config)
         desired.Uplinks.from_config(config)
-    except exception.InvalidConfig as error:
+    except (exception.InvalidConfig, cfg.ConfigFileValueError) as error:
         yield Finding('TM307', '[os_vif_tapmac]', str(error),
                       'correct nova.conf')
 
@@ -471,5 +473,5 @@ _BRIDGE_CHECKS = (_fixed_mac, _down, _stp, _nearly_full, _uplink,
 _TAP_CHECKS = (_tap_mac, _open_to_all, _strange_holder, _off_bridge,
                _tap_down, _tap_mtu, _addresses, _left_over, _group,
                _queue_mode, _owner)
-_HOST_CHECKS = (_firewall, _hidden_udev, _rivals, _selinux, _tun_device,
+_HOST_CHECKS = (_firewall, hidden_udev, rivals, _selinux, _tun_device,
                 _sysctls, _configuration)

@@ -16,6 +16,7 @@ libvirt is asked read-only, which every user may. Its Python binding need not
 be installed.
 """
 
+import contextlib
 import dataclasses
 import os
 import typing
@@ -46,10 +47,35 @@ class Nic:
 def nics() -> dict[str, Nic]:
     """Return the NICs of all domains, by the name of their TAP.
 
-    Those that are defined and those that run; libvirt is found as its own
-    commands find it, by LIBVIRT_DEFAULT_URI, else on this host.
+    Those that are defined and those that run.
 
     :raises Unknown: the text says why
+    """
+    with _connection() as connection:
+        # Those that run come last, and have the last word.
+        return {
+            name: nic
+            for domain in sorted(connection.listAllDomains(),
+                                 key=lambda each: each.isActive())
+            for name, nic in _nics(domain.XMLDesc(0),
+                                   bool(domain.isActive()))}
+
+
+def version() -> tuple[int, int, int]:
+    """Return the version of the libvirt that runs here.
+
+    :raises Unknown: the text says why
+    """
+    with _connection() as connection:
+        number = connection.getLibVersion()
+    return number // 1000000, number // 1000 % 1000, number % 1000
+
+
+@contextlib.contextmanager
+def _connection() -> typing.Iterator[typing.Any]:
+    """Ask libvirt where its own commands do: by LIBVIRT_DEFAULT_URI, or here.
+
+    :raises Unknown: also from inside, for what libvirt does not answer
     """
     try:
         import libvirt
@@ -62,13 +88,7 @@ def nics() -> dict[str, Nic]:
         connection = libvirt.openReadOnly(
             os.environ.get('LIBVIRT_DEFAULT_URI') or _URI)
         try:
-            # Those that run come last, and have the last word.
-            return {
-                name: nic
-                for domain in sorted(connection.listAllDomains(),
-                                     key=lambda each: each.isActive())
-                for name, nic in _nics(domain.XMLDesc(0),
-                                       bool(domain.isActive()))}
+            yield connection
         finally:
             connection.close()
     except libvirt.libvirtError as error:

@@ -193,9 +193,9 @@ def remove_many(identities: typing.Collection[desired.TapIdentity],
         else:  # Somebody else has something in it, or took a TAP just now.
             for link in going.values():
                 netlink.delete(link)
-    names = [link.name for link in going.values()]
-    LOG.info('%d TAPs removed: %s', len(names), ', '.join(names))
-    return names
+    for link in going.values():
+        LOG.info('%s removed', link.name)
+    return [link.name for link in going.values()]
 
 
 def _is_marked(link: nl.Link, vif_id: str | None) -> bool:

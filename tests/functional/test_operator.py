@@ -1,0 +1,576 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""``tapmac`` as an operator runs it: a process for each command.
+
+What an audit finds is in test_audit.
+"""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+
+from tests import base
+from tests.functional import test_audit
+from vif_plug_tapmac import desired
+from vif_plug_tapmac.host import audit
+from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import port as kernel_port
+from vif_plug_tapmac import mark
+
+_NOBODY = ('setpriv', '--reuid', '65534', '--regid', '65534',
+           '--clear-groups')
+_NO_CAPABILITY = ('setpriv', '--inh-caps=-net_admin',
+                  '--bounding-set=-net_admin')
+
+
+class OperatorTestCase(test_audit.AuditTestCase):
+
+    def run_tapmac(self, *arguments, prefix=(), returncode=0):
+        """Run a command; return what it prints on standard output."""
+        done = base.run_command('main', *arguments, prefix=prefix,
+                                PYTHONPATH=os.environ['PYTHONPATH']
+                                + ':' + str(base.CHECKOUT))
+        self.assertEqual(returncode, done.returncode,
+                         done.stdout + done.stderr)
+        self.said = done.stderr
+        return done.stdout
+
+    def rows(self, *arguments, **kwargs):
+        return json.loads(self.run_tapmac(*arguments, '-f', 'json', **kwargs))
+
+
+class MacTest(OperatorTestCase):
+
+    def test_rule(self):
+        row, = self.rows('mac', 'FA:16:3E:28:64:C2')
+        self.assertEqual((base.GUEST_MAC, base.TAP_MAC),
+                         (row['Guest MAC'], row['TAP MAC']))
+        self.assertTrue(row['Instead, if taken'].startswith('f6:16:3e'))
+
+    def test_values_for_scripts(self):
+        self.assertEqual('fa:16:3e:28:64:c2\n', self.run_tapmac(
+            'mac', 'fe:16:3e:28:64:c2', '-f', 'value', '-c', 'TAP MAC'))
+
+    def test_no_mac(self):
+        self.run_tapmac('mac', '01:00:5e:00:00:01', returncode=2)
+        self.assertIn('is a multicast MAC', self.said)
+
+    def test_reverse(self):
+        self.plug()
+        row, = self.rows('mac', '--reverse', base.TAP_MAC)
+        self.assertEqual(
+            {'TAP MAC': base.TAP_MAC, 'Guest MAC': base.GUEST_MAC,
+             'TAP': base.TAP, 'VIF': base.VIF_ID}, row)
+
+    def test_reverse_elsewhere(self):
+        self.run_tapmac('mac', '--reverse', base.TAP_MAC, returncode=1)
+        self.assertIn('base_mac it is ' + base.GUEST_MAC, self.said)
+
+
+class ListTest(OperatorTestCase):
+
+    def test_facts(self):
+        before = int(time.time())
+        self.plug()
+        self.hold()
+        self.host.ip.brport('set', index=self.host.link(base.TAP).index,
+                            isolated=1)
+        row, = self.rows('list')
+        made = row.pop('Made')
+        self.assertEqual(
+            {'TAP': base.TAP, 'Bridge': base.BRIDGE, 'MTU': 1500,
+             'Guest MAC': base.GUEST_MAC, 'TAP MAC': base.TAP_MAC,
+             'VIF': base.VIF_ID, 'Owner': 'root', 'Carrier': 'on',
+             'Port options': 'isolated', 'Domain': 'guest-of-' + base.TAP},
+            row)
+        self.assertRegex(made, r'\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00')
+        self.assertLessEqual(before, mark.TapMark.parse(
+            self.host.link(base.TAP).alias).made)
+
+    def test_bridge(self):
+        self.plug()
+        self.plug(base.numbered_vif(1, bridge_name='br200'))
+        self.host.add_tap('tap0')
+        self.assertEqual(2, len(self.rows('list')))
+        self.assertEqual(['tap00000001'], [
+            row['TAP'] for row in self.rows('list', '--bridge', 'br200')])
+        self.assertEqual([], self.rows('list', '--bridge', 'br300'))
+
+    def test_nobody_may_look(self):
+        self.plug()
+        for command in 'list', 'audit':
+            self.rows(command, prefix=_NOBODY)
+        self.rows('show', base.TAP, prefix=_NOBODY)
+
+    def test_formats(self):
+        self.plug()
+        for format in 'table', 'json', 'yaml', 'csv', 'value':
+            self.assertIn(base.VIF_ID, self.run_tapmac('list', '-f', format))
+
+    def test_libvirt_does_not_answer(self):
+        self.plug()
+        self.domains.end()
+        row, = self.rows('list')
+        self.assertEqual('unknown', row['Domain'])
+        self.assertIn('libvirt does not answer', self.said)
+
+
+class ShowTest(OperatorTestCase):
+
+    def test_by_any_name(self):
+        self.plug()
+        for which in (base.TAP, base.VIF_ID, base.GUEST_MAC, base.TAP_MAC,
+                      base.GUEST_MAC.upper()):
+            shown = self.rows('show', which)
+            self.assertEqual((base.TAP, 'nothing', 1), (
+                shown['TAP'], shown['Wrong'], shown['Queues']))
+
+    def test_what_is_wrong(self):
+        self.plug()
+        self.plug(base.numbered_vif(1))
+        self.host.set(base.TAP, mtu=1400)
+        self.host.set('tap00000001', state='down')
+        shown = self.rows('show', base.TAP, returncode=10)
+        self.assertIn('TM208', shown['Wrong'])
+        self.assertNotIn('TM207', shown['Wrong'])
+
+    def test_none(self):
+        self.run_tapmac('show', 'tap0', returncode=1)
+        self.assertIn('No TAP of tapmac has this name', self.said)
+
+    def test_several(self):
+        self.plug()
+        self.plug(base.numbered_vif(1, address=base.GUEST_MAC,
+                                    bridge_name='br200'))
+        self.run_tapmac('show', base.GUEST_MAC, returncode=1)
+        self.assertIn('tap00000001', self.said)
+
+
+class AuditTest(OperatorTestCase):
+
+    def test_exit_status(self):
+        self.plug()
+        self.assertEqual([], self.rows('audit'))
+        self.host.set(base.TAP, mtu=1400)
+        row, = self.rows('audit', returncode=10)
+        self.assertEqual(
+            ('TM208', 'warning', base.TAP, audit.CODES['TM208'][1]),
+            (row['Code'], row['Severity'], row['Device'], row['Meaning']))
+        self.host.set(base.TAP, state='down')
+        self.rows('audit', returncode=20)
+
+    def test_configuration(self):
+        path = self.create_tempfiles('[os_vif_tapmac]\nlink_group = 7\n')
+        self.plug()
+        row, = self.rows('--config-file', path, 'audit', returncode=10)
+        self.assertEqual('TM211', row['Code'])
+
+    def create_tempfiles(self, text):
+        path = os.path.join(self.useFixture(
+            test_audit.fixtures.TempDir()).path, 'nova.conf')
+        with open(path, 'w') as opened:
+            opened.write(text)
+        return path
+
+    def test_missing_configuration(self):
+        self.run_tapmac('--config-file', '/nowhere.conf', 'audit',
+                        returncode=1)
+        self.assertIn('/nowhere.conf', self.said)
+
+
+class RepairTest(OperatorTestCase):
+
+    def break_two(self):
+        """Have one held TAP that can be mended, and one that can not."""
+        self.plug()
+        self.hold()
+        self.plug(base.numbered_vif(1))
+        self.host.set(base.TAP, address='02:00:00:00:00:07')
+        self.host.set('tap00000001', mtu=1400)
+
+    def test_dry_run(self):
+        self.break_two()
+        before = self.host.state()
+        rows = self.rows('repair', '--dry-run', returncode=10,
+                         prefix=_NO_CAPABILITY)
+        self.assertEqual(
+            {'TM201': 'would be mended', 'TM208': 'Remedy: have the same MTU '
+             'for the network in Neutron and for the bridge'},
+            {row['Code']: row['Result'] for row in rows})
+        self.assertEqual(before, self.host.state())
+
+    def test_repair(self):
+        self.break_two()
+        index = self.host.link(base.TAP).index
+        rows = self.rows('repair', returncode=10)
+        self.assertEqual(['mended'], [row['Result'] for row in rows
+                                      if row['Code'] == 'TM201'])
+        self.assertEqual((base.TAP_MAC, index, True), (
+            self.host.link(base.TAP).mac, self.host.link(base.TAP).index,
+            self.host.link(base.TAP).held))
+        self.assertEqual(['TM208'], [row['Code'] for row in self.rows(
+            'repair', returncode=10)])
+
+    def test_only_some(self):
+        self.break_two()
+        self.assertEqual([], self.rows('repair', base.BRIDGE))
+        self.assertEqual('02:00:00:00:00:07', self.host.link(base.TAP).mac)
+        self.run_tapmac('repair', 'eth7', returncode=1)
+        self.assertIn('eth7 is no TAP', self.said)
+
+    def test_lost_bridge(self):
+        self.plug()
+        self.host.set(base.TAP, master=0)
+        row, = self.rows('repair', returncode=20)
+        self.assertIn('--bridge', row['Result'])
+        row, = self.rows('repair', '--bridge', base.BRIDGE)
+        self.assertEqual('mended', row['Result'])
+        self.assertEqual(base.BRIDGE, self.host.master(base.TAP))
+
+    def test_what_fails_does_not_end_it(self):
+        self.break_two()
+        self.host.set('tap00000001', mtu=1500)
+        self.plug(base.numbered_vif(2, bridge_name='br200'))
+        self.host.set('tap00000002', state='down')
+        path = AuditTest.create_tempfiles(
+            self, '[os_vif_tapmac]\nallowed_bridges = br100\n')
+        rows = self.rows('--config-file', path, 'repair', returncode=20)
+        self.assertEqual(
+            {'TM201': 'mended', 'TM207': 'could not be mended'},
+            {row['Code']: row['Result'] for row in rows})
+        self.assertIn('allowed_bridges', self.said)
+
+    def test_without_privilege(self):
+        self.break_two()
+        self.run_tapmac('repair', prefix=_NO_CAPABILITY, returncode=1)
+        self.assertEqual(
+            'This changes links and needs CAP_NET_ADMIN: run it as root, or '
+            'with --dry-run.\n', self.said)
+
+
+class PurgeTest(OperatorTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.domains.define()
+
+    def plug_old(self, *numbers):
+        for number in numbers:
+            vif = base.numbered_vif(number)
+            self.plug(vif)
+            self.host.set(vif.vif_name, ifalias=str(mark.TapMark(
+                vif.id, vif.address, 1000000000)))
+
+    def results(self, *arguments, **kwargs):
+        return {row['TAP']: row['Result'] for row in self.rows(
+            'purge', *arguments, **kwargs)}
+
+    def test_only_what_is_left_over(self):
+        self.plug()  # Just now.
+        self.plug_old(1, 2, 3)
+        self.hold('tap00000002', None)
+        self.domains.define(('tap00000003', 'fa:16:3e:00:00:03', False, 1))
+        self.host.add_tap('tap0')
+        before = self.host.state()
+        self.assertEqual(
+            {'tap00000001': 'would be removed',
+             'tap00000002': 'stays: a process holds it'},
+            self.results('--dry-run', prefix=_NO_CAPABILITY))
+        self.assertEqual(before, self.host.state())
+        self.assertEqual(
+            {'tap00000001': 'removed',
+             'tap00000002': 'stays: a process holds it'}, self.results())
+        self.assertEqual(
+            [False, True, True, True, True],
+            [self.host.find(name) is not None for name in (
+                'tap00000001', 'tap00000002', 'tap00000003', base.TAP,
+                'tap0')])
+        self.assertEqual({'tap00000002': 'removed'}, self.results('--force'))
+
+    def test_younger_ones_if_asked(self):
+        self.plug()
+        self.assertEqual({}, self.results())
+        self.assertEqual({base.TAP: 'removed'},
+                         self.results('--older-than', '0'))
+
+    def test_libvirt_does_not_answer(self):
+        self.plug_old(1)
+        self.domains.end()
+        self.run_tapmac('purge', '--force', returncode=1)
+        self.assertIn('Nothing is removed', self.said)
+        self.assertIsNotNone(self.host.find('tap00000001'))
+
+    def test_without_privilege(self):
+        self.plug_old(1)
+        self.run_tapmac('purge', prefix=_NO_CAPABILITY, returncode=1)
+        self.assertIn('needs CAP_NET_ADMIN', self.said)
+
+
+class RemoveManyTest(test_audit.AuditTestCase):
+    """What the privileged side makes of it."""
+
+    def setUp(self):
+        super().setUp()
+        self.vifs = [base.numbered_vif(number) for number in range(1, 6)]
+        for vif in self.vifs:
+            self.plug(vif)
+        self.deleted = []
+
+    def identities(self):
+        return [desired.TapIdentity(vif.id, vif.vif_name)
+                for vif in self.vifs]
+
+    def before_deletion(self, function):
+        """Have something happen between grouping and the second look."""
+        real = nl.Netlink.links
+        calls = []
+
+        def links(netlink):
+            calls.append(1)
+            if len(calls) == 2:
+                function()
+            return real(netlink)
+        self.patch(nl.Netlink, 'links', links)
+
+    def remove(self, also_held=False):
+        return kernel_port.remove_many(self.identities(), also_held)
+
+    def left(self):
+        return [vif.vif_name for vif in self.vifs
+                if self.host.find(vif.vif_name) is not None]
+
+    def test_in_one_message(self):
+        self.patch(nl.Netlink, 'delete', None)
+        self.remove()
+        self.assertEqual([], self.left())
+
+    def test_only_with_our_mark_for_this_vif(self):
+        self.host.set('tap00000001', ifalias='mine')
+        self.host.set('tap00000002', ifalias=str(mark.TapMark(
+            base.VIF_ID, base.GUEST_MAC, 1)))
+        self.assertEqual(3, len(self.remove()))
+        self.assertEqual(['tap00000001', 'tap00000002'], self.left())
+
+    def test_plugged_meanwhile(self):
+        self.before_deletion(lambda: self.plug(self.vifs[2]))
+        self.assertEqual(4, len(self.remove()))
+        self.assertEqual(['tap00000003'], self.left())
+        self.assertEqual(29793, self.host.link('tap00000003').group)
+
+    def test_held_meanwhile(self):
+        self.before_deletion(lambda: self.hold('tap00000003', None))
+        self.assertEqual(4, len(self.remove()))
+        self.assertEqual(['tap00000003'], self.left())
+
+    def test_stranger_joins_the_group(self):
+        stranger = self.host.add_tap('tap0')
+
+        def join():
+            group = self.host.link('tap00000001').group
+            self.host.ip.link('set', index=stranger.index, group=group)
+        self.before_deletion(join)
+        self.assertEqual(5, len(self.remove()))
+        self.assertEqual([], self.left())
+        self.assertIsNotNone(self.host.find('tap0'))
+
+    def test_group_of_all_others_is_left_alone(self):
+        self.plug()
+        self.remove()
+        self.assertIsNotNone(self.host.find(base.TAP))
+
+
+class PlugTest(OperatorTestCase):
+
+    ARGUMENTS = '--bridge', base.BRIDGE, '--mac', base.GUEST_MAC
+
+    def test_plug_and_unplug(self):
+        self.domains.define()
+        self.rows('plug', *self.ARGUMENTS, '--dry-run',
+                  prefix=_NO_CAPABILITY)
+        self.assertIsNone(self.host.find(base.BRIDGE))
+        shown = self.rows('plug', *self.ARGUMENTS)
+        self.assertEqual(base.TAP_MAC, shown['TAP MAC'])
+        self.assert_finished(shown['TAP'])
+        self.assert_clean()
+        # Again: the same VIF.
+        index = self.host.link(shown['TAP']).index
+        self.assertEqual(shown, self.rows('plug', *self.ARGUMENTS))
+        self.assertEqual(index, self.host.link(shown['TAP']).index)
+        self.assertEqual(
+            shown['TAP'] + ' would be removed.\n', self.run_tapmac(
+                'unplug', *self.ARGUMENTS, '--dry-run'))
+        self.assertIn('is removed', self.run_tapmac(
+            'unplug', *self.ARGUMENTS))
+        self.assertIsNone(self.host.find(shown['TAP']))
+        self.assertIn('Nothing to do', self.run_tapmac(
+            'unplug', *self.ARGUMENTS))
+
+    def test_named(self):
+        shown = self.rows(
+            'plug', *self.ARGUMENTS, '--vif-id', base.VIF_ID, '--mtu',
+            '1400', '--name', 'tap-by-hand')
+        self.assertEqual(('tap-by-hand', base.VIF_ID, 1400),
+                         (shown['TAP'], shown['VIF'], shown['MTU']))
+
+    def test_mtu_of_the_bridge(self):
+        self.plug(base.numbered_vif(1, mtu=9000))
+        self.assertEqual(9000, self.rows('plug', *self.ARGUMENTS)['MTU'])
+
+    def test_dry_run_says_what_a_plug_would_say(self):
+        path = AuditTest.create_tempfiles(
+            self, '[os_vif_tapmac]\ncreate_bridge = false\n')
+        for dry_run in (), ('--dry-run',):
+            self.run_tapmac('--config-file', path, 'plug', *self.ARGUMENTS,
+                            *dry_run, returncode=1)
+            self.assertIn('create_bridge is off', self.said)
+
+    def test_held(self):
+        self.plug()
+        self.hold()
+        self.run_tapmac('unplug', *self.ARGUMENTS, returncode=1)
+        self.assertIn('--force', self.said)
+        self.run_tapmac('unplug', *self.ARGUMENTS, '--force')
+        self.assertIsNone(self.host.find(base.TAP))
+
+    def test_without_privilege(self):
+        self.run_tapmac('plug', *self.ARGUMENTS, prefix=_NO_CAPABILITY,
+                        returncode=1)
+        self.assertIn('needs CAP_NET_ADMIN', self.said)
+
+
+class WatchTest(OperatorTestCase):
+
+    def start(self, *arguments):
+        self.watch = subprocess.Popen(
+            [sys.executable, '-c', 'import sys; '
+             'from vif_plug_tapmac.cli import main; sys.exit(main.main())',
+             'watch', '--interval', '1', *arguments], cwd=base.CHECKOUT,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            # It may be ignored in those that start us.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+        self.addCleanup(self.watch.__exit__, None, None, None)
+        self.addCleanup(self.watch.kill)
+        self.text = b''
+
+    def wait_for(self, *words):
+        """Return the first line that has all these words."""
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            *lines, rest = self.text.split(b'\n')
+            for number, line in enumerate(lines):
+                if all(word in line.decode() for word in words):
+                    self.text = b'\n'.join(lines[number + 1:] + [rest])
+                    return line.decode()
+            if select.select([self.watch.stdout], [], [], 0.1)[0]:
+                self.text += os.read(self.watch.stdout.fileno(), 65536)
+        raise AssertionError('%s not in %s' % (words, self.text.decode()))
+
+    def test_life_of_a_port(self):
+        self.start()
+        self.wait_for('watching', '0 TAPs')
+        self.plug()
+        self.wait_for(' plug ', base.TAP, base.TAP_MAC, 'on br100')
+        guest = self.hold()
+        self.wait_for(' held ', base.TAP)
+        self.host.set(base.TAP, address='02:00:00:00:00:07')
+        self.wait_for(' MAC ', base.TAP, '02:00:00:00:00:07, was '
+                      + base.TAP_MAC)
+        self.wait_for(' TM201 ', base.TAP, 'warning')
+        self.plug()
+        self.wait_for(' TM201 ', base.TAP, 'gone')
+        self.host.set(base.TAP, master=0)
+        self.wait_for(' leave ', base.TAP, 'was on br100')
+        self.wait_for(' TM206 ', base.TAP, 'error')
+        self.plug()
+        self.wait_for(' join ', base.TAP, 'now on br100')
+        guest.close()
+        self.wait_for(' released ', base.TAP)
+        self.unplug()
+        self.wait_for(' unplug ', base.TAP)
+        self.watch.send_signal(signal.SIGINT)
+        self.assertEqual(0, self.watch.wait(30))
+
+    def test_what_netlink_does_not_tell(self):
+        self.plug()
+        self.start()
+        self.wait_for('watching', '1 TAPs')
+        self.domains.define((base.TAP, base.GUEST_MAC, True, 2))
+        self.wait_for(' TM212 ', base.TAP)
+
+    def test_flap(self):
+        index = self.host.add(base.BRIDGE, 'bridge').index
+        self.host.set(base.BRIDGE, state='up')
+        self.plug()
+        self.start()
+        self.wait_for(' TM101 ', base.BRIDGE)
+        self.host.add('eth0', 'veth', peer='wire',
+                      address='52:54:00:12:34:56')
+        self.host.set('eth0', master=index)
+        self.wait_for(' MAC ', base.BRIDGE, '52:54:00:12:34:56')
+
+    def test_json(self):
+        self.start('-f', 'json')
+        self.wait_for('watching')
+        self.plug()
+        line = json.loads(self.wait_for('"plug"'))
+        self.assertEqual(base.TAP, line['device'])
+
+    def test_storm(self):
+        """More events than it can keep: nothing is lost for good."""
+        self.start()
+        self.wait_for('watching')
+        self.watch.send_signal(signal.SIGSTOP)
+        self.plug()
+        bridge = self.host.link(base.BRIDGE).index
+        names = ['tap%d' % number for number in range(40)]
+        for name in names:
+            self.host.add_tap(name)
+            self.host.set(name, master=bridge)
+        for _ in range(40):
+            for name in names:
+                self.host.ip.link(
+                    'set', index=self.host.ip.link_lookup(ifname=name)[0],
+                    ifalias='x' * 200)
+        self.host.set(base.TAP, address='02:00:00:00:00:07')
+        self.watch.send_signal(signal.SIGCONT)
+        self.wait_for(' TM201 ', base.TAP)
+
+
+class ApplicationTest(OperatorTestCase):
+
+    COMMANDS = ('audit', 'demo', 'list', 'mac', 'plug', 'purge', 'repair',
+                'show', 'unplug', 'watch')
+
+    def test_help(self):
+        listed = self.run_tapmac('--help')
+        for command in self.COMMANDS:
+            self.assertIn('\n  %s ' % command, listed)
+            self.assertIn('usage: ', self.run_tapmac(command, '--help'))
+
+    def test_completion(self):
+        script = self.run_tapmac('complete')
+        done = subprocess.run(['bash', '-n'], input=script, text=True)
+        self.assertEqual(0, done.returncode)
+        for command in self.COMMANDS:
+            self.assertIn(command, script)
+
+    def test_plugin_does_not_look_at_hosts(self):
+        code = ('import sys; import vif_plug_tapmac.plugin; '
+                'sys.exit(any(name.startswith("vif_plug_tapmac.host") '
+                'for name in sys.modules))')
+        self.assertEqual(0, subprocess.run(
+            [sys.executable, '-c', code], cwd=base.CHECKOUT).returncode)

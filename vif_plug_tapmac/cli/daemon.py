@@ -1,0 +1,80 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Whether the privileged daemon can be started as nova-compute starts it."""
+
+import contextlib
+import io
+import logging
+import os
+import select
+import shlex
+import signal
+import typing
+
+from oslo_privsep import priv_context
+
+from vif_plug_tapmac import privsep
+
+#: In seconds; it takes half of one.
+_PATIENCE = 30.0
+#: Of what a daemon that fails has said.
+_WORDS = 60
+
+
+def failure() -> str | None:
+    """Start the daemon and end it; return what went wrong, None if nothing.
+
+    In a process of its own, which has no terminal: sudo is to fail rather than
+    to ask for a password. oslo.privsep may hang where the daemon fails; it is
+    given half a minute.
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setsid()
+            os.write(writer, _start().encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader, 'rb', buffering=0) as said:
+        try:
+            if not select.select([said], [], [], _PATIENCE)[0]:
+                return 'it neither started nor failed within %g s' % _PATIENCE
+            # Nothing: the process was killed.
+            answer = said.read(65536).decode() or 'it ended without a word'
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    return None if answer == _STARTED else answer
+
+
+_STARTED = 'started'
+
+
+def _start() -> str:
+    with contextlib.suppress(ImportError):  # As nova-compute does it.
+        from nova import utils
+        priv_context.init(root_helper=shlex.split(utils.get_root_helper()))
+    # What the daemon says before it is one; of interest if it fails.
+    said = io.StringIO()
+    logging.basicConfig(stream=said, format='%(message)s', force=True)
+    context: typing.Any = privsep.vif_plug
+    try:
+        context.start(priv_context.Method.ROOTWRAP)
+    except Exception as error:  # Whatever it is, it keeps plugs from working.
+        return '%s: %s (%s)' % (type(error).__name__, error, ' '.join(
+            said.getvalue().split()[-_WORDS:]))
+    context.stop()
+    return _STARTED

@@ -160,8 +160,9 @@ class Host(fixtures.Fixture):
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline:
             message = self.ip.link('get', index=self.link(name).index)[0]
-            if nl._nested(message, 'IFLA_LINKINFO', 'IFLA_INFO_SLAVE_DATA',
-                          'IFLA_BRPORT_STATE') == _BR_STATE_FORWARDING:
+            if message.get_nested(
+                    'IFLA_LINKINFO', 'IFLA_INFO_SLAVE_DATA',
+                    'IFLA_BRPORT_STATE') == _BR_STATE_FORWARDING:
                 return
             time.sleep(0.01)
         raise AssertionError('%s never forwards' % name)

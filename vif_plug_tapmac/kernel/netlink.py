@@ -50,6 +50,9 @@ ADDR_GEN_NONE = 1
 IPV6_MTU_MIN = 1280
 
 
+_T = typing.TypeVar('_T')
+
+
 @dataclasses.dataclass(frozen=True)
 class Link:
     """A network device as the kernel describes it.
@@ -196,23 +199,26 @@ class Netlink:
         For those who look at a whole host. A plug never does: this takes
         about a millisecond for each link.
         """
-        return [_to_link(message) for message in self._dump(
-            self._ip.get_links)]
+        return self._dump(self._ip.get_links, _to_link)
 
     def all_addresses(self) -> dict[int, list[str]]:
         """Return the IP addresses of all links, by their index."""
         found: dict[int, list[str]] = {}
-        for message in self._dump(self._ip.get_addr):
-            found.setdefault(message['index'], []).append('%s/%d' % (
-                message.get_attr('IFA_ADDRESS'), message['prefixlen']))
+        for index, address in self._dump(
+                self._ip.get_addr,
+                lambda message: (message['index'], _to_address(message))):
+            found.setdefault(index, []).append(address)
         return found
 
-    def _dump(self, function: typing.Callable[[], typing.Any]) -> list[
-            typing.Any]:
-        """Return a whole answer, also where links come and go meanwhile."""
+    def _dump(self, function: typing.Callable[[], typing.Any],
+              convert: typing.Callable[[typing.Any], _T]) -> list[_T]:
+        """Return a whole answer, also where links come and go meanwhile.
+
+        Converted one by one: messages are large, and many.
+        """
         for _ in range(_DUMPS):
             with contextlib.suppress(NetlinkDumpInterrupted):
-                return list(function())
+                return [convert(message) for message in function()]
         raise exception.KernelRefused.from_errno(
             'the host', 'listing what is there', errno.EINTR)
 
@@ -331,8 +337,7 @@ class Netlink:
         return self._addresses(link, _RT_SCOPE_LINK - 1)
 
     def _addresses(self, link: Link, scope: int) -> list[str]:
-        return ['%s/%d' % (message.get_attr('IFA_ADDRESS'),
-                           message['prefixlen'])
+        return [_to_address(message)
                 for message in self._ip.get_addr(index=link.index)
                 if message['scope'] <= scope]
 
@@ -451,31 +456,58 @@ _PORT_OPTIONS = {
 }
 
 
+def _to_address(message: typing.Any) -> str:
+    return '%s/%d' % (message.get_attr('IFA_ADDRESS'), message['prefixlen'])
+
+
+class _Attributes:
+    """The attributes of a message, by name.
+
+    Each is decoded when it is asked for. pyroute2's own look-up goes through
+    all of them each time.
+    """
+
+    def __init__(self, message: typing.Any) -> None:
+        self._slots = ({} if message is None else
+                       {slot[0]: slot for slot in message['attrs']})
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._slots
+
+    def get(self, name: str) -> typing.Any:
+        """Return a value, None if there is none."""
+        slot = self._slots.get(name)
+        return None if slot is None else slot[1]
+
+    def nested(self, name: str) -> '_Attributes':
+        """Return the attributes inside of one; none if it is missing."""
+        return _Attributes(self.get(name))
+
+
 def _to_link(message: typing.Any) -> Link:
-    af_inet = _nested(message, 'IFLA_AF_SPEC', 'AF_INET')
-    inet6_conf = _nested(message, 'IFLA_AF_SPEC', 'AF_INET6',
-                         'IFLA_INET6_CONF')
-    kind = _nested(message, 'IFLA_LINKINFO', 'IFLA_INFO_KIND')
+    attributes = _Attributes(message)
+    link_info = attributes.nested('IFLA_LINKINFO')
+    af_spec = attributes.nested('IFLA_AF_SPEC')
+    af_inet = af_spec.get('AF_INET')
+    af_inet6 = af_spec.nested('AF_INET6')
+    inet6_conf = af_inet6.get('IFLA_INET6_CONF')
     return Link(
         index=message['index'],
-        name=message.get_attr('IFLA_IFNAME'),
-        kind=kind,
-        mac=message.get_attr('IFLA_ADDRESS'),
-        mtu=message.get_attr('IFLA_MTU'),
+        name=attributes.get('IFLA_IFNAME'),
+        kind=link_info.get('IFLA_INFO_KIND'),
+        mac=attributes.get('IFLA_ADDRESS'),
+        mtu=attributes.get('IFLA_MTU'),
         up=bool(message['flags'] & _IFF_UP),
-        carrier=bool(message.get_attr('IFLA_CARRIER')),
-        master=message.get_attr('IFLA_MASTER'),
-        group=message.get_attr('IFLA_GROUP') or 0,
-        alias=message.get_attr('IFLA_IFALIAS'),
-        addr_gen_mode=_nested(message, 'IFLA_AF_SPEC', 'AF_INET6',
-                              'IFLA_INET6_ADDR_GEN_MODE'),
+        carrier=bool(attributes.get('IFLA_CARRIER')),
+        master=attributes.get('IFLA_MASTER'),
+        group=attributes.get('IFLA_GROUP') or 0,
+        alias=attributes.get('IFLA_IFALIAS'),
+        addr_gen_mode=af_inet6.get('IFLA_INET6_ADDR_GEN_MODE'),
         disable_ipv6=inet6_conf['disable_ipv6'] if inet6_conf else None,
         arp_ignore=af_inet['arp_ignore'] if af_inet else None,
         takes_ra=_takes_ra(inet6_conf) if inet6_conf else None,
-        **_port_data(_nested(message, 'IFLA_LINKINFO',
-                             'IFLA_INFO_SLAVE_DATA')),
-        **_info_data(kind, _nested(message, 'IFLA_LINKINFO',
-                                   'IFLA_INFO_DATA')))
+        **_port_data(link_info),
+        **_info_data(link_info))
 
 
 def _takes_ra(inet6_conf: dict[str, int]) -> bool:
@@ -485,43 +517,37 @@ def _takes_ra(inet6_conf: dict[str, int]) -> bool:
         or bool(inet6_conf['accept_ra']) and not inet6_conf['forwarding'])
 
 
-def _port_data(data: typing.Any) -> dict[str, typing.Any]:
+def _port_data(link_info: _Attributes) -> dict[str, typing.Any]:
     """Return the fields that only ports of bridges have."""
-    number = None if data is None else data.get_attr('IFLA_BRPORT_NO')
-    if number is None:  # The port of a bond, for example.
+    if link_info.get('IFLA_INFO_SLAVE_KIND') != 'bridge':
         return {}
-    options = {field: data.get_attr(name)
-               for field, name in _PORT_OPTIONS.items()}
+    data = link_info.nested('IFLA_INFO_SLAVE_DATA')
+    options = {field: data.get(name) for field, name in _PORT_OPTIONS.items()}
     return dict({field: None if value is None else bool(value)
-                 for field, value in options.items()}, port_number=number)
+                 for field, value in options.items()},
+                port_number=data.get('IFLA_BRPORT_NO'))
 
 
-def _info_data(kind: str | None, data: typing.Any) -> dict[str, typing.Any]:
+def _info_data(link_info: _Attributes) -> dict[str, typing.Any]:
     """Return the fields that only links of this kind have."""
-    if kind == 'tun' and data is not None:
-        multi_queue = bool(data.get_attr('IFLA_TUN_MULTI_QUEUE'))
+    kind = link_info.get('IFLA_INFO_KIND')
+    if kind == 'tun' and 'IFLA_INFO_DATA' in link_info:
+        data = link_info.nested('IFLA_INFO_DATA')
+        multi_queue = bool(data.get('IFLA_TUN_MULTI_QUEUE'))
         return {
-            'is_tap': data.get_attr('IFLA_TUN_TYPE') == _TUN_TYPE_TAP,
-            'owner': data.get_attr('IFLA_TUN_OWNER'),
-            'persistent': bool(data.get_attr('IFLA_TUN_PERSIST')),
+            'is_tap': data.get('IFLA_TUN_TYPE') == _TUN_TYPE_TAP,
+            'owner': data.get('IFLA_TUN_OWNER'),
+            'persistent': bool(data.get('IFLA_TUN_PERSIST')),
             'multi_queue': multi_queue,
-            'queues': data.get_attr('IFLA_TUN_NUM_QUEUES')
-            + data.get_attr('IFLA_TUN_NUM_DISABLED_QUEUES')
+            'queues': data.get('IFLA_TUN_NUM_QUEUES')
+            + data.get('IFLA_TUN_NUM_DISABLED_QUEUES')
             if multi_queue else None,
         }
-    if kind == 'bridge' and data is not None:
+    if kind == 'bridge' and 'IFLA_INFO_DATA' in link_info:
+        data = link_info.nested('IFLA_INFO_DATA')
         return {
-            'stp': bool(data.get_attr('IFLA_BR_STP_STATE')),
-            'forward_delay': data.get_attr('IFLA_BR_FORWARD_DELAY'),
-            'multicast_snooping':
-                bool(data.get_attr('IFLA_BR_MCAST_SNOOPING')),
+            'stp': bool(data.get('IFLA_BR_STP_STATE')),
+            'forward_delay': data.get('IFLA_BR_FORWARD_DELAY'),
+            'multicast_snooping': bool(data.get('IFLA_BR_MCAST_SNOOPING')),
         }
     return {}
-
-
-def _nested(message: typing.Any, *path: str) -> typing.Any:
-    for name in path:
-        if message is None:
-            return None
-        message = message.get_attr(name)
-    return message

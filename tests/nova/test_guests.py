@@ -17,9 +17,11 @@ file.
 """
 
 from importlib import metadata
+import json
 import os
 import pathlib
 import signal
+import subprocess
 import sys
 import unittest
 
@@ -453,6 +455,51 @@ class OpenVSwitchTest(Flows, guests.GuestCloud, cloud.OpenVSwitchCloud):
     """Binding type ovs, by our mechanism driver; we make the TAP."""
 
     OPTIONS = {'claim_plugins': ['ovs']}
+
+    def tapmac(self, *arguments, status=(0,)):
+        """Run our command on host1, and return what it prints, as objects."""
+        process = self.host.popen(
+            [sys.executable, '-W', 'ignore', '-c', 'import sys; '
+             'from vif_plug_tapmac.cli import main; sys.exit(main.main())',
+             *arguments, '-f', 'json'], stderr=subprocess.PIPE,
+            cwd=base.CHECKOUT, env=dict(
+                os.environ, PYTHONPATH=libvirt_domains.binding()))
+        with process:
+            said, self.complaints = process.communicate()
+        self.assertIn(process.returncode, status, self.complaints)
+        return json.loads(said) if said else None
+
+    def wrong(self):
+        """Return which codes an audit has for TAP and bridge."""
+        return {row['Code'] for row in self.tapmac('audit', status=(0, 10, 20))
+                if row['Device'] in (self.tap, base.BRIDGE)}
+
+    def test_what_an_operator_sees_and_removes(self):
+        self.lay_network()
+        server = self.boot_guest()
+        self.assert_well(server)
+        domain = self.host.virsh('list', '--name')
+        self.assertEqual(
+            [(self.tap, domain, 'on')],
+            [(row['TAP'], row['Domain'], row['Carrier'])
+             for row in self.tapmac('list')])
+        self.assertEqual(set(), self.wrong())
+        self.assertEqual([], self.tapmac('purge', '--older-than', '0'))
+
+        # Somebody removes the guest without Nova.
+        self.host.virsh('destroy', domain)
+        self.assertEqual([], self.tapmac('purge', '--older-than', '0'))
+        self.host.virsh('undefine', domain)
+        self.host.kill_libvirtd()
+        self.tapmac('purge', '--older-than', '0', status=(1,))
+        self.assertIn('Nothing is removed', self.complaints)
+        self.host.start_libvirtd()
+        self.assertEqual(
+            [(self.tap, 'removed')],
+            [(row['TAP'], row['Result'])
+             for row in self.tapmac('purge', '--older-than', '0')])
+        self.assertIsNone(self.host.find(self.tap))
+        self._delete_server(server)
 
 
 class TapMacTest(Flows, guests.GuestCloud, cloud.OpenVSwitchCloud):

@@ -26,6 +26,7 @@ DEPLOYING = _SOURCE / 'deploying-with-nova.rst'
 COMING = _SOURCE / 'coming-from-linux-bridge.rst'
 #: A provider network without an agent.
 PROVIDER = _SOURCE / 'provider-network.rst'
+AUDIT_CODES = _SOURCE / 'audit-codes.rst'
 
 _BLOCK = re.compile(
     r'^\.\. code-block:: (?P<language>\S+)\n'

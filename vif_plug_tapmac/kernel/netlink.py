@@ -24,6 +24,7 @@ import socket
 import types
 import typing
 
+from oslo_log import log as logging
 import pyroute2
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
 from pyroute2.netlink import rtnl
@@ -31,6 +32,8 @@ from pyroute2.netlink.rtnl import marshal
 from pyroute2.nftables import main as nftables
 
 from vif_plug_tapmac import exception
+
+LOG = logging.getLogger(__name__)
 
 _IFF_UP = 1
 _NFPROTO_INET, _NF_INET_FORWARD, _NF_DROP = 1, 2, 0
@@ -407,7 +410,10 @@ def chain_that_drops_forwarded() -> str | None:
     try:
         with nftables.NFTables(nfgen_family=socket.AF_UNSPEC) as nft:
             chains = list(nft.get_chains())
-    except (pyroute2.NetlinkError, OSError):
+    except Exception as error:
+        # It is for a warning: whatever pyroute2 makes of a ruleset that it
+        # does not know, no plug is to fail for it.
+        LOG.debug('The chains of netfilter are not known: %r', error)
         return None
     for chain in chains:
         hook = chain.get_attr('NFTA_CHAIN_HOOK')

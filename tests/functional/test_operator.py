@@ -25,6 +25,7 @@ import time
 
 from tests import base
 from tests.functional import test_audit
+from tests import hosts
 from vif_plug_tapmac import desired
 from vif_plug_tapmac.host import audit
 from vif_plug_tapmac.kernel import netlink as nl
@@ -177,6 +178,20 @@ class AuditTest(OperatorTestCase):
         path = self.create_tempfiles('[os_vif_tapmac]\nlink_group = 7\n')
         self.plug()
         row, = self.rows('--config-file', path, 'audit', returncode=10)
+        self.assertEqual('TM211', row['Code'])
+
+    def test_configuration_that_is_not_for_everybody(self):
+        hosts.mount_copy('/etc', without=('nova',))
+        os.makedirs('/etc/nova')
+        with open('/etc/nova/nova.conf', 'w') as opened:
+            opened.write('[os_vif_tapmac]\nlink_group = 7\n')
+        for path in '/etc/nova/nova.conf', '/etc/nova':
+            os.chmod(path, 0o700)
+            self.rows('audit', prefix=_NOBODY)
+            self.assertEqual(path + ' can not be read by this user: what it '
+                             'says is not known here\n', self.said)
+        self.plug()
+        row, = self.rows('audit', returncode=10)
         self.assertEqual('TM211', row['Code'])
 
     def create_tempfiles(self, text):

@@ -22,6 +22,8 @@ from vif_plug_tapmac import opts
 
 LOG = logging.getLogger(__name__)
 _PROJECT = 'nova'
+#: Where packages have it; its files may be for nova-compute only.
+_DIRECTORY = '/etc/nova'
 
 
 def read(app_args: argparse.Namespace | None) -> cfg.ConfigOpts.GroupAttr:
@@ -34,6 +36,8 @@ def read(app_args: argparse.Namespace | None) -> cfg.ConfigOpts.GroupAttr:
         that nova-compute finds by itself
     """
     given = app_args.config_file if app_args else []
+    if not given:
+        _readable([_DIRECTORY] if os.path.isdir(_DIRECTORY) else [])
     cfg.CONF([], project=_PROJECT,
              default_config_files=given or _readable(
                  cfg.find_config_files(project=_PROJECT)),
@@ -44,7 +48,11 @@ def read(app_args: argparse.Namespace | None) -> cfg.ConfigOpts.GroupAttr:
 
 def _readable(paths: list[str]) -> list[str]:
     for path in paths:
-        if not os.access(path, os.R_OK):
+        if not _is_readable(path):
             LOG.warning('%s can not be read by this user: what it says is '
                         'not known here', path)
-    return [path for path in paths if os.access(path, os.R_OK)]
+    return [path for path in paths if _is_readable(path)]
+
+
+def _is_readable(path: str) -> bool:
+    return os.access(path, os.R_OK | (os.X_OK if os.path.isdir(path) else 0))

@@ -135,6 +135,10 @@ class StatusTest(base.FunctionalTestCase):
             'sh -c "exec < /dev/tty && read password" %s')
         self.assert_finds('Privileged daemon', 'exited non-zero')
 
+    def test_log_that_can_not_be_opened(self):
+        self.assert_finds('Privileged daemon', 'log can not be opened',
+                          nova_conf='[DEFAULT]\nlog_file = /proc/no/log')
+
     def test_no_process_is_left(self):
         before = set(self.host.processes())
         self.check()

@@ -21,6 +21,7 @@ import shlex
 import signal
 import typing
 
+from oslo_config import cfg
 from oslo_privsep import priv_context
 
 from vif_plug_tapmac import privsep
@@ -64,6 +65,14 @@ _STARTED = 'started'
 
 
 def _start() -> str:
+    # nova-compute opens its log before it starts the daemon. Made by that, as
+    # root, it would be closed to nova-compute.
+    if cfg.CONF.log_file:
+        path = os.path.join(cfg.CONF.log_dir or '', cfg.CONF.log_file)
+        try:
+            open(path, 'a').close()
+        except OSError as error:
+            return 'the log can not be opened: %s' % error
     with contextlib.suppress(ImportError):  # As nova-compute does it.
         from nova import utils
         priv_context.init(root_helper=shlex.split(utils.get_root_helper()))

@@ -23,6 +23,7 @@ import re
 import typing
 
 from oslo_config import cfg
+from oslo_log import log
 from oslo_upgradecheck import upgradecheck
 
 from vif_plug_tapmac.cli import daemon
@@ -194,5 +195,6 @@ def main() -> int:
         # Nova's command line options can be registered before parsing only.
         import nova.conf  # noqa: F401
     opts.group(cfg.CONF)
+    log.register_options(cfg.CONF)
     return upgradecheck.main(cfg.CONF, project='nova',
                              upgrade_command=Checks())

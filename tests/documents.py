@@ -24,6 +24,10 @@ _SOURCE = base.CHECKOUT / 'doc' / 'source'
 DEPLOYING = _SOURCE / 'deploying-with-nova.rst'
 #: Coming from linux_bridge.
 COMING = _SOURCE / 'coming-from-linux-bridge.rst'
+#: Getting started.
+GETTING_STARTED = _SOURCE / 'getting-started.rst'
+#: Troubleshooting.
+TROUBLESHOOTING = _SOURCE / 'troubleshooting.rst'
 #: A provider network without an agent.
 PROVIDER = _SOURCE / 'provider-network.rst'
 AUDIT_CODES = _SOURCE / 'audit-codes.rst'

@@ -14,6 +14,7 @@
 import contextlib
 import os
 import pathlib
+import shutil
 import subprocess
 import time
 import typing
@@ -63,11 +64,15 @@ def run_directory() -> typing.Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def running() -> typing.Iterator['subprocess.Popen[bytes]']:
+def running(
+    *link_files: pathlib.Path,
+) -> typing.Iterator['subprocess.Popen[bytes]']:
     """Be where udevd runs for this thread's network namespace.
 
     It and its workers are a process group of their own. It gets a /dev of its
     own, because it hears of the machine's disks, too.
+
+    :param link_files: what it has beside 99-default.link
     """
     program = _program()
     assert program is not None
@@ -82,6 +87,8 @@ def running() -> typing.Iterator['subprocess.Popen[bytes]']:
         (run / 'rules.d' / '80-net-setup-link.rules').write_text(_RULES)
         os.makedirs('/run/systemd/network')
         pathlib.Path('/run/systemd/network/99-default.link').write_text(_LINK)
+        for path in link_files:
+            shutil.copy(path, '/run/systemd/network')
         process = subprocess.Popen(
             # udevadm is udevd where it is called so.
             ['systemd-udevd'], executable=program,

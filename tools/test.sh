@@ -1,12 +1,12 @@
 #!/bin/sh
-# Run the whole test suite: style, types, and all tests twice, with the newest
-# and with the oldest libraries that we admit; but those in tests/nova inside
-# each Nova, and those in tests/neutron inside each Neutron. Sets up what it
-# needs in .venv/. As root everything runs; as another user the tests that need
-# privilege are skipped. TAPMAC_NO_SKIP=1 makes each skip a failure. Arguments
-# go to "stestr run", as in "tools/test.sh tests.unit"; only where they name
-# tests.nova do they go into the Novas, and only where they name tests.neutron
-# into the Neutrons.
+# Run the whole test suite: style, types, documentation, and all tests twice,
+# with the newest and with the oldest libraries that we admit; but those in
+# tests/nova inside each Nova, and those in tests/neutron inside each Neutron.
+# Sets up what it needs in .venv/. As root everything runs; as another user the
+# tests that need privilege are skipped. TAPMAC_NO_SKIP=1 makes each skip a
+# failure. Arguments go to "stestr run", as in "tools/test.sh tests.unit"; then
+# the documentation is left out, and only where they name tests.nova do they go
+# into the Novas, and only where they name tests.neutron into the Neutrons.
 set -eu
 cd "$(dirname "$0")/.."
 . tools/venv.sh
@@ -46,9 +46,11 @@ esac
 tools/peers.sh
 make_venv test -r test-requirements.txt
 "$venv/bin/flake8"
+SHELLCHECK=$venv/bin/shellcheck tools/shellcheck.sh
 if is_python_311; then
     "$venv/bin/mypy"
 fi
+[ $# -gt 0 ] || tools/docs.sh
 if [ $plain = 1 ]; then
     run_tests ./tests "$@"
     make_venv test-lowest -c lower-constraints.txt -r test-requirements.txt

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # For the scripts beside: private virtual environments with this checkout in
 # them. To be sourced from the top of the checkout.
 
@@ -54,7 +55,7 @@ print("python3-venv" if sys.executable == "/usr/bin/python3"
       else "python%d.%d-venv" % sys.version_info[:2])')"
     stamp=$({ "$python" -VV; echo "$@"
         cat setup.cfg pyproject.toml ./*requirements.txt \
-            lower-constraints.txt tests/nova/requirements/*.txt \
+            doc/requirements.txt lower-constraints.txt tests/nova/requirements/*.txt \
             tests/neutron/requirements/*.txt; } | cksum)
     [ "$(cat "$venv/stamp" 2> /dev/null)" = "$stamp" ] && return
     echo "Setting up $venv" >&2

@@ -1,8 +1,52 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
 """Sphinx configuration of the documentation."""
 
+import pathlib
+import sys
+
+_SOURCE = pathlib.Path(__file__).parent
+sys.path.append(str(_SOURCE))
+
+import mac_picture  # noqa: E402
+
 project = 'vif-plug-tapmac'
-extensions = ['openstackdocstheme']
+author = 'the authors of vif-plug-tapmac'
+copyright = author
+extensions = [
+    'openstackdocstheme',
+    'cliff.sphinxext',
+    'oslo_config.sphinxconfiggen',
+    'oslo_config.sphinxext',
+]
+# Commands of its own need not say where they come from.
+autoprogram_cliff_app_dist_name = 'vif-plug-tapmac'
 root_doc = 'index'
 html_theme = 'openstackdocs'
 openstackdocs_auto_name = False
 openstackdocs_pdf_link = False
+
+# Made when the documentation is, and not kept; so is the picture.
+config_generator_config_file = [
+    ('../../etc/oslo-config-generator/nova.conf', '_static/nova'),
+    ('../../etc/oslo-config-generator/ml2_conf.ini', '_static/ml2_conf'),
+]
+
+man_pages = [
+    ('cli/' + name, name, summary, author, 8) for name, summary in (
+        ('tapmac', 'TAPs with a stable MAC for guests on Linux bridges'),
+        ('tapmac-status', 'check a compute host before an upgrade'))]
+
+
+def setup(app):
+    mac_picture.draw(_SOURCE / 'mac-story.svg')

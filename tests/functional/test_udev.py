@@ -32,6 +32,8 @@ from tests import udevd
 _PLUGS = 200
 _MOST_CONTROLS = 5000
 _UDEVS_MAC = '02:00:00:00:00:77'
+# How a device came to its MAC, as sysfs says it (addr_assign_type).
+_AT_RANDOM, _BY_SOMEBODY = '1', '3'
 
 
 class UdevdTest(base.FunctionalTestCase):
@@ -133,6 +135,18 @@ class UdevdTest(base.FunctionalTestCase):
     def test_control(self):
         with udevd.running():
             self.lose_a_mac()
+
+    def test_link_file(self):
+        link_file = base.CHECKOUT / 'etc/systemd/network/70-tapmac.link'
+        with udevd.running(link_file):
+            for name, assigned in ((base.TAP, _AT_RANDOM),
+                                   ('tapmac-372726ff', _AT_RANDOM),
+                                   ('tap0', _BY_SOMEBODY)):
+                self.host.add_tap(name)
+                self.mac_after_udev(name)
+                self.assertEqual(assigned, pathlib.Path(
+                    '/sys/class/net', name, 'addr_assign_type'
+                ).read_text().strip(), name)
 
 
 def spin():

@@ -13,8 +13,9 @@
 """What "Deploying with Nova" says, done on a machine that is left as it was.
 
 Its commands are run in their order, with the mounts, the user nova, the Python
-and the network namespace of the test, and nova-compute between them: an os-vif
-client that runs as nova.
+and the network namespace of the test. Between them come nova-compute, which is
+an os-vif client that runs as nova, and a guest: QEMU as "Getting started" has
+it.
 """
 
 import os
@@ -23,6 +24,7 @@ import pwd
 import re
 import select
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -34,6 +36,7 @@ from testtools import content
 
 from tests import base
 from tests import documents
+from tests import guest_image
 from tests import hosts
 from tests.integration import test_daemon
 
@@ -72,10 +75,12 @@ SAID = {
     'tapmac demo': [base.TAP_MAC, base.BRIDGE],
     'visudo': ['/etc/sudoers.d/nova-tapmac: parsed OK'],
     'sudo -l': ['privsep-helper ^--config-file'],
+    'install -m': [],
     'upgrade check': ['Success'],
     'grep': ['plugin ovs'],
     'ip -d link': [base.TAP, base.TAP_MAC, 'master ' + base.BRIDGE,
                    'tapmac:1:' + base.VIF_ID],
+    'ping': ['3 received'],
 }
 
 
@@ -85,8 +90,11 @@ class DeployingTest(test_daemon.UnprivilegedTestCase):
         home = os.open('/proc/thread-self/ns/net', os.O_RDONLY)
         self.addCleanup(os.close, home)
         super().setUp()
-        if not shutil.which('ip'):
-            self.cannot_run('needs iproute2: run tools/peers.sh')
+        for program in 'ip', 'ping', 'qemu-system-x86_64':
+            if not shutil.which(program):
+                self.cannot_run('needs %s: run tools/peers.sh' % program)
+        if guest_image.missing():
+            self.cannot_run(guest_image.missing())
         if not (base.CHECKOUT / '.git').exists():
             self.cannot_run('needs a git checkout')
         self.home = home
@@ -99,6 +107,7 @@ class DeployingTest(test_daemon.UnprivilegedTestCase):
             % self.bin))
         os.chown('/etc/sudoers', 0, 0)
         hosts.mount('tmpfs', '/var/log', 'tmpfs')
+        os.makedirs('/etc/systemd/network')
         _LOG.parent.mkdir()
         os.chown(_LOG.parent, self.user.pw_uid, self.user.pw_gid)
 
@@ -181,7 +190,25 @@ class DeployingTest(test_daemon.UnprivilegedTestCase):
         self.assertEqual('done\n', self.nova_compute.stdout.readline(),
                          _LOG.exists() and _LOG.read_text())
 
+    def start_guest(self):
+        """Boot a guest on the TAP, and let this host be its neighbour."""
+        image = self.useFixture(guest_image.GuestImage())
+        command = documents.block(documents.GETTING_STARTED, 'ifname=',
+                                  'shell')
+        for old, new in (('ip netns exec try ', ''), ('"$tap"', base.TAP),
+                         ('.venv/guest', str(image.kernel.parent))):
+            command = command.replace(old, new)
+        subprocess.run(['sh', '-eu', '-c', command], check=True,
+                       stdin=subprocess.DEVNULL)
+        self.host.ip.addr('add', index=self.host.link(base.BRIDGE).index,
+                          address='10.0.0.1', prefixlen=24)
+        self.guest = int((image.kernel.parent / 'pid').read_text())
+
     def end_guest(self):
+        os.kill(self.guest, signal.SIGTERM)
+        deadline = time.monotonic() + test_daemon.PATIENCE
+        while self.host.link(base.TAP).held and time.monotonic() < deadline:
+            time.sleep(0.01)
         self.nova_compute.communicate('\n', test_daemon.PATIENCE)
         self.assertEqual(0, self.nova_compute.returncode)
 
@@ -193,8 +220,13 @@ class DeployingTest(test_daemon.UnprivilegedTestCase):
                 continue
             if block.section == 'nova-compute starts':
                 self.start_nova_compute()
+            if block.text.startswith('ping'):
+                self.start_guest()
             done.append(self.run_block(block))
         self.assertEqual(list(SAID), done)
+        self.assertEqual(
+            pathlib.Path('/etc/systemd/network/70-tapmac.link').read_text(),
+            (base.CHECKOUT / 'etc/systemd/network/70-tapmac.link').read_text())
         self.assertEqual(base.BRIDGE, self.host.master(base.TAP))
         self.end_guest()
         self.assertIsNone(self.host.find(base.TAP))

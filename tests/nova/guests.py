@@ -33,9 +33,9 @@ from lxml import etree
 from nova.virt.libvirt import host as libvirt_host
 from testtools import content
 
+from tests import guest_image
 from tests import libvirt_domains
 from tests.nova import cloud
-from tests.nova import guest_image
 from tests.nova import machine
 
 LOG = logging.getLogger(__name__)

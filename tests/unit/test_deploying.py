@@ -15,8 +15,11 @@
 
 import ast
 import fnmatch
+import importlib.metadata
+import os
 import pathlib
 import re
+import subprocess
 
 import fixtures
 from oslo_config import cfg
@@ -24,6 +27,7 @@ from oslo_privsep import priv_context
 
 from tests import base
 from tests import documents
+from vif_plug_tapmac.cli import status
 from vif_plug_tapmac.ml2 import mappings
 from vif_plug_tapmac.ml2 import opts as ml2_opts
 from vif_plug_tapmac import opts
@@ -35,12 +39,27 @@ _LEVELS = {'exception': 'ERROR'}
 #: becomes of them.
 TEXTS = {
     'NOPASSWD': 'installed by tests/integration',
-    '[[post-config': 'no DevStack here',
-    'upper-constraints': 'no DevStack here',
+    'MACAddressPolicy': 'installed by tests/integration',
+    'enable_plugin': 'no DevStack here',
     'ausearch': 'no SELinux here',
     'module tapmac': 'no SELinux here',
     'semodule -i': 'no SELinux here',
 }
+#: What of DevStack the plugin uses, and what DevStack makes of its settings.
+_DEVSTACK = '''
+define_plugin() { :; }
+disable_service() { :; }
+is_service_enabled() { :; }
+setup_develop() { test "$*" = '/opt/stack/vif-plug-tapmac ml2'; }
+iniset() { printf '[%s]\\n%s = %s\\n' "$2" "$3" "$4" >> "$1"; }
+. ./settings
+for phase in pre-install install post-config extra; do
+    . ./plugin.sh stack $phase
+done
+. ./plugin.sh unstack
+iniset "$NOVA_CONF" ml2 mechanism_drivers "$Q_ML2_PLUGIN_MECHANISM_DRIVERS"
+iniset "$NOVA_CONF" ml2 type_drivers "${Q_ML2_PLUGIN_TYPE_DRIVERS-}"
+'''
 #: The groups of nova.conf that are ours, and their options.
 GROUPS = {opts.GROUP: opts.TAPMAC_OPTS,
           'vif_plug_tapmac_privileged': priv_context.OPTS}
@@ -71,7 +90,9 @@ class BlocksTest(base.TestCase):
 
     def test_each_directive_is_found(self):
         for document in (base.README, documents.DEPLOYING,
-                         documents.COMING, documents.PROVIDER):
+                         documents.COMING, documents.PROVIDER,
+                         documents.GETTING_STARTED,
+                         documents.TROUBLESHOOTING):
             self.assertEqual(document.read_text().count('code-block::'),
                              len(documents.blocks(document)))
 
@@ -97,6 +118,93 @@ class LogTest(base.TestCase):
             self.assertTrue(
                 any(re.fullmatch(pattern, line) for line in lines),
                 '%s: no line of the document is "%s"' % (name, message))
+
+
+class RequirementsTest(base.TestCase):
+    """What the document says that os-vif does not need itself."""
+
+    def names(self, requirements):
+        return {re.match(r'[\w.-]+', line).group().lower()
+                for line in requirements if not line.startswith('#')}
+
+    def test_rows(self):
+        ours = self.names(
+            (base.CHECKOUT / 'requirements.txt').read_text().splitlines())
+        of_os_vif = self.names(importlib.metadata.requires('os-vif'))
+        extra = {'neutron-lib'}
+        self.assertEqual(
+            ours - of_os_vif - {'os-vif'} | extra,
+            {name for name, _ in documents.rows(documents.DEPLOYING,
+                                                'Requirements')})
+
+
+class EtcTest(base.TestCase):
+    """The files in etc/ are what the documents show."""
+
+    def read(self, path):
+        """Return a file of etc/ without its comments."""
+        text = (base.CHECKOUT / 'etc' / path).read_text()
+        return re.sub(r'(?m)\A(#.*\n)+\n', '', text)
+
+    def test_files(self):
+        for path, word in (('sudoers.d/nova-tapmac', 'NOPASSWD'),
+                           ('systemd/network/70-tapmac.link',
+                            'MACAddressPolicy')):
+            self.assertEqual(
+                documents.block(documents.DEPLOYING, word, 'text'),
+                self.read(path))
+
+    def test_nova_conf(self):
+        self.assertEqual('%s\n%s' % (
+            documents.block(base.README, 'allowed_bridges = br1', 'ini'),
+            documents.block(documents.DEPLOYING, 'helper_command', 'ini')),
+            self.read('nova/tapmac.conf'))
+
+
+class StatusTest(base.TestCase):
+
+    def test_each_check_is_documented(self):
+        text = (documents.DEPLOYING.parent / 'cli/tapmac-status.rst'
+                ).read_text()
+        section = text.split('Checks\n======')[1].split('Exit status')[0]
+        self.assertEqual(
+            [name for name, _ in status.Checks._upgrade_checks],
+            re.findall(r'(?m)^(\S.*)\n    \S', section))
+
+
+class DevStackTest(base.TestCase):
+    """The plugin for DevStack, with functions of it that write one file."""
+
+    def configure(self, **environment):
+        """Return what the plugin configures, by section and option."""
+        path = self.useFixture(fixtures.TempDir()).join('conf')
+        subprocess.run(
+            ['bash', '-eu', '-c', _DEVSTACK], cwd=base.CHECKOUT / 'devstack',
+            env=dict(os.environ, DEST='/opt/stack', NOVA_CONF=path,
+                     Q_PLUGIN_CONF_FILE=path[1:], **environment), check=True)
+        written = {}
+        cfg.ConfigParser(path, written).parse()
+        return written
+
+    def test_sections_and_options(self):
+        self.assertEqual(
+            {'os_vif_tapmac': {'claim_plugins': ['ovs']},
+             'ml2_tapmac': {'bridge_mappings': ['public:br100']},
+             'ml2': {'project_network_types': [''],
+                     'mechanism_drivers': ['tapmac'],
+                     'type_drivers': ['flat,vlan']}}, self.configure())
+
+    def test_beside_another_driver(self):
+        self.assertEqual(
+            {'os_vif_tapmac': {'claim_plugins': ['ovs'],
+                               'bridge_uplinks': ['br100:eth1']},
+             'ml2_tapmac': {'bridge_mappings': ['physnet1:br100']},
+             'ml2': {'mechanism_drivers': ['ovn,tapmac'],
+                     'type_drivers': ['']}},
+            self.configure(Q_AGENT='ovn',
+                           Q_ML2_PLUGIN_MECHANISM_DRIVERS='ovn,tapmac',
+                           TAPMAC_BRIDGE_UPLINKS='br100:eth1',
+                           TAPMAC_BRIDGE_MAPPINGS='physnet1:br100'))
 
 
 class NovaConfTest(base.TestCase):

@@ -1,0 +1,48 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""What a guest boots: a distribution's kernel, and busybox in its memory."""
+
+import os
+import pathlib
+import subprocess
+
+import fixtures
+
+from tests import base
+
+#: Where tools/guest_image.sh puts what it is made of.
+UNPACKED = base.CHECKOUT / '.venv' / 'guest' / 'root'
+
+
+def missing():
+    """Return what keeps us from making one, None if nothing does."""
+    if not list(UNPACKED.rglob('bin/busybox')):
+        return 'needs a kernel and busybox for guests: run tools/peers.sh'
+    return None
+
+
+class GuestImage(fixtures.Fixture):
+    """A kernel and its initial file system.
+
+    :ivar kernel: path
+    :ivar initrd: path
+    """
+
+    def _setUp(self):
+        directory = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        os.chmod(directory, 0o755)
+        subprocess.run([base.CHECKOUT / 'tools/guest_image.sh', directory],
+                       stdin=subprocess.DEVNULL, check=True)
+        self.kernel = directory / 'kernel'
+        self.initrd = directory / 'initrd'

@@ -1,0 +1,11 @@
+#!/bin/sh
+# Make the documentation, HTML and man pages, in doc/build/; a warning is an
+# error. Sets up what it needs in .venv/.
+set -eu
+cd "$(dirname "$0")/.."
+. tools/venv.sh
+make_venv docs -r doc/requirements.txt
+for builder in html man; do
+    "$venv/bin/sphinx-build" -q -W --keep-going -d doc/build/doctrees \
+        -b $builder doc/source doc/build/$builder
+done

@@ -1,0 +1,6 @@
+#!/bin/sh
+# Check the style of all shell scripts. Arguments go to shellcheck.
+set -eu
+cd "$(dirname "$0")/.."
+exec "${SHELLCHECK:-shellcheck}" -x "$@" .ci/run devstack/settings \
+    devstack/plugin.sh tools/*.sh

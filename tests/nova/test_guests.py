@@ -114,11 +114,12 @@ class Guests(test_flows.Guests):
 
     # Guests
 
-    def boot_guest(self, port=None, **options):
+    def boot_guest(self, port=None, flavor_id='1', **options):
         """Boot a guest; return its server, once Nova says it is active."""
         port = port or self.port
         server = self._create_server(
-            networks=[{'port': port['id']}], host='host1', **options)
+            networks=[{'port': port['id']}], host='host1',
+            flavor_id=flavor_id, **options)
         return server
 
     def console(self, server, host='host1', fresh=False):

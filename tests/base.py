@@ -81,7 +81,11 @@ def make_port(**fields: typing.Any) -> desired.TapPort:
         {'vif_id': VIF_ID, 'name': TAP, 'bridge': BRIDGE,
          'guest_mac': GUEST_MAC, 'mtu': 1500, 'create_tap': True,
          'owner': 0, 'multi_queue': False, 'create_bridge': True,
-         'link_group': 29793, 'bridge_group': 29794, 'uplink': None},
+         'link_group': 29793, 'bridge_group': 29794, 'uplink': None,
+         'anti_spoofing': 'mac', 'arriving_guests': 'lock',
+         'port_isolated': False,
+         'port_flood_unicast': True, 'port_flood_multicast': True,
+         'port_hairpin': False},
         **fields)
     return desired.TapPort(**values)
 

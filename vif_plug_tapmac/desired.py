@@ -48,6 +48,10 @@ VLAN_BRIDGE = '{bridge}-{vlan}'
 VLAN_MIN, VLAN_MAX = 1, 4094
 #: Names of other plugins that Nova knows, and tapmac can answer for.
 CLAIMABLE = ('ovs', 'linux_bridge')
+#: What a guest can be kept to: nothing, or its MAC.
+ANTI_SPOOFING = ('none', 'mac')
+#: How a TAP is kept to a guest that is still on another host.
+ARRIVING_GUESTS = ('lock', 'filter')
 #: Limits of a TAP's MTU in bytes. Source: drivers/net/tun.c, MIN_MTU and
 #: MAX_MTU less the Ethernet header.
 TAP_MTU_MIN, TAP_MTU_MAX = 68, 65521
@@ -173,6 +177,15 @@ class TapPort(_Fields):
     :param bridge_group: group number of our bridges
     :param uplink: the device that is to connect the bridge with the wire, 1
         to 15 characters; None if nobody names one
+    :param anti_spoofing: one of ANTI_SPOOFING: what the guest is kept to
+    :param arriving_guests: one of ARRIVING_GUESTS: how the guest is kept to
+        that while it is still on another host
+    :param port_isolated: whether the guest does not reach other such guests
+    :param port_flood_unicast: whether the guest gets frames for MACs that the
+        bridge does not know
+    :param port_flood_multicast: whether it gets multicast of groups that
+        nobody is known to have joined
+    :param port_hairpin: whether its frames may come back to it
     :raises InvalidVif: the first field that is wrong
     """
     bridge: str
@@ -185,6 +198,12 @@ class TapPort(_Fields):
     link_group: int
     bridge_group: int
     uplink: str | None
+    anti_spoofing: str
+    arriving_guests: str
+    port_isolated: bool
+    port_flood_unicast: bool
+    port_flood_multicast: bool
+    port_hairpin: bool
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -204,7 +223,15 @@ class TapPort(_Fields):
                                LINK_GROUP_MIN, LINK_GROUP_MAX)
         self._require(self.link_group != self.bridge_group,
                       'TAPs and bridges share link group %s' % self.link_group)
-        for field in ('create_tap', 'multi_queue', 'create_bridge'):
+        self._require(self.anti_spoofing in ANTI_SPOOFING,
+                      'anti_spoofing %r is none of %s' % (
+                          self.anti_spoofing, ', '.join(ANTI_SPOOFING)))
+        self._require(self.arriving_guests in ARRIVING_GUESTS,
+                      'arriving_guests %r is none of %s' % (
+                          self.arriving_guests, ', '.join(ARRIVING_GUESTS)))
+        for field in ('create_tap', 'multi_queue', 'create_bridge',
+                      'port_isolated', 'port_flood_unicast',
+                      'port_flood_multicast', 'port_hairpin'):
             self._require(isinstance(getattr(self, field), bool),
                           '%s is not a boolean' % field)
 
@@ -229,6 +256,11 @@ class TapPort(_Fields):
     def has_nova_name(self) -> bool:
         """Whether the TAP's name is the one that Nova gives to this VIF."""
         return self.name == nova_tap_name(self.vif_id)
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether the guest may send from its own MAC only."""
+        return self.anti_spoofing != 'none'
 
     def require_configuration(self, config: cfg.ConfigOpts.GroupAttr) -> None:
         """Check that the fields that the configuration gives are as here.
@@ -439,7 +471,13 @@ def config_fields(
             'multi_queue': config.multiqueue,
             'create_bridge': config.create_bridge,
             'link_group': config.link_group,
-            'bridge_group': config.bridge_group}
+            'bridge_group': config.bridge_group,
+            'anti_spoofing': config.anti_spoofing,
+            'arriving_guests': config.arriving_guests,
+            'port_isolated': config.port_isolated,
+            'port_flood_unicast': config.port_flood_unicast,
+            'port_flood_multicast': config.port_flood_multicast,
+            'port_hairpin': config.port_hairpin}
 
 
 def is_bound_by_tapmac(vif: vif_objects.VIFBase) -> bool:

@@ -19,6 +19,7 @@ from oslo_config import types
 
 from vif_plug_tapmac import desired
 from vif_plug_tapmac import linux_bridge
+from vif_plug_tapmac import spoofing
 
 #: os-vif derives it from the name of our entry point.
 GROUP = 'os_vif_tapmac'
@@ -129,6 +130,66 @@ TAPMAC_OPTS = [
              'VIF on any other bridge is an error. The privileged daemon '
              'reads this option by itself, so that not even a compromised '
              'nova-compute gets a TAP onto, say, a management bridge.'),
+    cfg.StrOpt(
+        'anti_spoofing',
+        default='mac' if spoofing.kernel_can_lock() else 'none',
+        sample_default='mac',
+        choices=desired.ANTI_SPOOFING,
+        help='What a guest is kept to. mac: it can send from the MAC of its '
+             'port and from no other, and no frame from elsewhere takes that '
+             'MAC away from it; the port on the bridge is locked, learns '
+             'nothing, and has one fixed FDB entry. This needs Linux 5.18; a '
+             'plug on a kernel that lacks it is an error. none: the guest can '
+             'send as anybody. The default is mac from Linux 5.18 on, and '
+             'none on older kernels, also on those whose distribution has '
+             'added locked ports: set mac there. The log says at the start '
+             'which one it is. A change concerns a running guest as soon as '
+             'nova-compute starts again.'),
+    cfg.StrOpt(
+        'arriving_guests',
+        default='lock',
+        choices=desired.ARRIVING_GUESTS,
+        help='How anti_spoofing = mac is done for a guest that is heard from '
+             'elsewhere when its TAP is made, as on the target of a live '
+             'migration. lock: as for any other guest. The fixed FDB entry '
+             'then already sends what other guests of this host have for the '
+             'guest to the TAP, so they do not reach it until it has arrived. '
+             'filter: by a tc filter on the TAP, without lock and entry, '
+             'until a plug finds that the guest was heard from here; '
+             'nova-compute plugs when it starts. Other guests reach the guest '
+             'all the time, but until that plug one false frame from the wire '
+             'can draw its traffic away until it speaks again, and so can '
+             'whatever removes the filter, as libvirt does for a guest with '
+             'bandwidth limits. Needs sch_ingress and cls_bpf in the '
+             'kernel.'),
+    cfg.BoolOpt(
+        'port_isolated',
+        default=False,
+        help='Guests of this host reach the uplink of their bridge and the '
+             'host, but not each other. Replies that come back from the wire '
+             'still reach them, so this keeps guests apart only where the '
+             'network outside does so, too (private VLANs).'),
+    cfg.BoolOpt(
+        'port_flood_unicast',
+        default=True,
+        help='Guests are shown frames for MACs that the bridge does not know. '
+             'Switch this off to have none of them see the traffic of others; '
+             'with anti_spoofing = none, a guest that is silent for longer '
+             'than the ageing time of the bridge (300 s) then gets no unicast '
+             'until it speaks.'),
+    cfg.BoolOpt(
+        'port_flood_multicast',
+        default=True,
+        help='Guests get multicast of groups that nobody is known to have '
+             'joined. Without multicast snooping, and the bridges that tapmac '
+             'makes have none, that is all multicast: switched off, guests '
+             'have no IPv6, which finds its neighbours by multicast.'),
+    cfg.BoolOpt(
+        'port_hairpin',
+        default=False,
+        help='Frames of a guest may come back to it. Only for a guest that is '
+             'itself a switch whose ports share one MAC (VEPA, macvlan); all '
+             'others see their own broadcasts.'),
     cfg.FloatOpt(
         'udev_timeout',
         default=5.0,

@@ -24,6 +24,7 @@ from vif_plug_tapmac import linux_bridge
 from vif_plug_tapmac import nova_driver
 from vif_plug_tapmac import opts
 from vif_plug_tapmac import privileged
+from vif_plug_tapmac import spoofing
 
 
 class TapMacPlugin(plugin.PluginBase):
@@ -41,6 +42,7 @@ class TapMacPlugin(plugin.PluginBase):
         tapmac: TapMacPlugin = super().load(plugin_name)
         claim.take_over(tapmac.config.claim_plugins, tapmac)
         linux_bridge.warn_of_ignored(tapmac.config, cfg.CONF)
+        spoofing.tell(tapmac.config)
         if tapmac.config.nova_managed_tap:
             nova_driver.leave_taps_to_us(tapmac.config)
         return tapmac

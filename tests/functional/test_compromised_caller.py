@@ -105,7 +105,11 @@ _proper = {
     'mtu': _numbers | st.none(), 'owner': _numbers,
     'create_tap': st.booleans(), 'multi_queue': st.booleans(),
     'create_bridge': st.booleans(), 'link_group': _numbers,
-    'bridge_group': _numbers, 'uplink': _names | st.none()}
+    'bridge_group': _numbers, 'uplink': _names | st.none(),
+    'anti_spoofing': st.sampled_from(('none', 'mac', 'ip', '')),
+    'arriving_guests': st.sampled_from(('lock', 'filter', '')),
+    'port_isolated': st.booleans(), 'port_flood_unicast': st.booleans(),
+    'port_flood_multicast': st.booleans(), 'port_hairpin': st.booleans()}
 
 
 @st.composite

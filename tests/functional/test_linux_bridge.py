@@ -375,6 +375,7 @@ class HostsTest(ComparisonTestCase):
 class RunningGuestTest(ComparisonTestCase):
 
     def test_nothing_is_touched(self):
+        self.configure(anti_spoofing='none')
         shape = ('True', 'False', 'False', 'None', 'eth1')
         add_devices(self.host)
         self.old.call('plug', self.host, make_vif(shape))

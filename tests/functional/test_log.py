@@ -22,6 +22,7 @@ import errno
 import logging
 import pathlib
 import re
+import types
 
 import fixtures
 import os_vif
@@ -64,6 +65,14 @@ class LogTest(test_claim.ClaimTestCase):
         self.load('tapmac = vif_plug_tapmac.plugin:TapMacPlugin',
                   'ovs = tests.functional.test_claim:FailingOvs',
                   claim_plugins=['ovs'])
+
+    def case_kernel_cannot_lock(self):
+        self.case.enter_context(fixtures.MonkeyPatch(
+            'vif_plug_tapmac.spoofing.kernel_can_lock', lambda: False))
+        self.case.enter_context(fixtures.MonkeyPatch(
+            'os.uname', lambda: types.SimpleNamespace(release='5.15.0')))
+        self.configure(anti_spoofing='none')
+        os_vif.initialize(reset=True)
 
     def load_options_of_linux_bridge(self, text, **options):
         path = pathlib.Path(
@@ -218,6 +227,7 @@ class LogTest(test_claim.ClaimTestCase):
         """Run a case on a host of its own; return what was logged."""
         self.configure(
             owner='root', claim_plugins=[], create_bridge=True,
+            anti_spoofing='mac',
             udev_timeout=0, bridge_uplinks={}, allowed_bridges=['*'])
         extension.ExtensionManager.ENTRY_POINT_CACHE.pop('os_vif', None)
         # What is wrong with these is said once in a process.

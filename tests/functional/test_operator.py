@@ -96,7 +96,8 @@ class ListTest(OperatorTestCase):
             {'TAP': base.TAP, 'Bridge': base.BRIDGE, 'MTU': 1500,
              'Guest MAC': base.GUEST_MAC, 'TAP MAC': base.TAP_MAC,
              'VIF': base.VIF_ID, 'Owner': 'root', 'Carrier': 'on',
-             'Port options': 'isolated', 'Domain': 'guest-of-' + base.TAP},
+             'Port options': 'locked, isolated, no learning',
+             'Domain': 'guest-of-' + base.TAP},
             row)
         self.assertRegex(made, r'\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00')
         self.assertLessEqual(before, mark.TapMark.parse(

@@ -118,7 +118,8 @@ class PlugTest(base.FunctionalTestCase):
                 entry = netlink.fdb_entry(self.host.link(base.BRIDGE),
                                           base.GUEST_MAC)
         self.assertEqual(
-            nl.FdbEntry(self.host.link(base.TAP).index, local=False), entry)
+            nl.FdbEntry(self.host.link(base.TAP).index, local=False,
+                        fixed=True), entry)
 
     def test_no_frame_disturbs_the_guest(self):
         self.plug()

@@ -42,6 +42,12 @@ BAD = {
     'bridge_group': [None, 0, -1, 2 ** 31, '1', True, GOOD.link_group],
     'uplink': ['', 7, ['eth1'], b'eth1', 'a' * 16, 'eth 1', 'all', GOOD.name,
                GOOD.bridge],
+    'anti_spoofing': [None, '', 'ip', 'MAC', 0, True, ['mac'], b'mac'],
+    'arriving_guests': [None, '', 'none', 'LOCK', 0, True, ['lock']],
+    'port_isolated': [None, 0, 1, 'no'],
+    'port_flood_unicast': [None, 0, 1, 'no'],
+    'port_flood_multicast': [None, 0, 1, 'no'],
+    'port_hairpin': [None, 0, 1, 'no'],
 }
 
 
@@ -118,10 +124,16 @@ class FromVifTest(base.TestCase):
 
     def test_options(self):
         self.configure(owner='7', multiqueue=True, create_bridge=False,
-                       link_group=8, bridge_group=9)
+                       link_group=8, bridge_group=9, anti_spoofing='none',
+                       arriving_guests='filter', port_isolated=True,
+                       port_flood_unicast=False,
+                       port_flood_multicast=False, port_hairpin=True)
         self.assertEqual(
             base.make_port(owner=7, multi_queue=True, create_bridge=False,
-                           link_group=8, bridge_group=9),
+                           link_group=8, bridge_group=9, anti_spoofing='none',
+                           arriving_guests='filter', port_isolated=True,
+                           port_flood_unicast=False,
+                           port_flood_multicast=False, port_hairpin=True),
             desired.TapPort.from_vif(base.make_vif(), self.options))
 
     def test_no_network(self):
@@ -164,7 +176,13 @@ class PrivilegedSideTest(base.TestCase):
 
     def test_other_configuration(self):
         for field, value in {'owner': 65534, 'create_bridge': False,
-                             'link_group': 7, 'bridge_group': 8}.items():
+                             'link_group': 7, 'bridge_group': 8,
+                             'anti_spoofing': 'none',
+                             'arriving_guests': 'filter',
+                             'port_isolated': True,
+                             'port_flood_unicast': False,
+                             'port_flood_multicast': False,
+                             'port_hairpin': True}.items():
             port = base.make_port(**{field: value})
             error = self.assertRaises(
                 exception.InvalidConfig, port.require_configuration,

@@ -35,10 +35,18 @@ class OptsTest(base.TestCase):
              'bridge_uplinks': {}, 'vlan_bridge': '{bridge}-{vlan}',
              'allowed_uplinks': [],
              'link_group': 29793, 'bridge_group': 29794,
-             'allowed_bridges': ['*'], 'udev_timeout': 5.0,
+             'allowed_bridges': ['*'], 'anti_spoofing': 'mac',
+             'arriving_guests': 'lock',
+             'port_isolated': False, 'port_flood_unicast': True,
+             'port_flood_multicast': True, 'port_hairpin': False,
+             'udev_timeout': 5.0,
              'flat_interface': '', 'vlan_interface': '',
              'network_device_mtu': 0},
             {opt.name: self.options[opt.name] for opt in opts.TAPMAC_OPTS})
+
+    def test_only_known_anti_spoofing(self):
+        self.configure(anti_spoofing='none')
+        self.assertRaises(ValueError, self.configure, anti_spoofing='ip')
 
     def test_ranges(self):
         for name in ('link_group', 'bridge_group'):

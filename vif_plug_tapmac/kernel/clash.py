@@ -18,8 +18,9 @@ for either guest to the host, and nobody reaches them. So a TAP gives way to a
 guest of its MAC, and takes an alternate octet.
 
 Only the FDB is asked, by at most a handful of look-ups: their number does not
-grow with the ports. A guest may be silent and so not in the FDB, but its TAP's
-MAC is always there as a local entry and gives it away:
+grow with the ports. A guest that is kept to its MAC (kernel/guard.py) is
+always in the FDB. Another may be silent and so not there, but its TAP's MAC
+always is, as a local entry, and gives it away:
 
 - our guest's MAC is local on another port: that TAP must give way to us;
 - the TAP MAC of the one guest that our TAP would hit is local on another port:
@@ -114,6 +115,9 @@ def _move_aside(netlink: nl.Netlink, bridge: nl.Link, port: desired.TapPort,
                 'gets %s instead', holder.name, holder.mac, port.name,
                 bridge.name, chosen)
     netlink.change(holder, {'mac': chosen})
+    if holder.locked:
+        # A TAP that joins with the MAC of a guest takes its entry away.
+        netlink.fix_fdb_entry(holder, holder_mark.guest_mac)
 
 
 def _is_rule_taken(netlink: nl.Netlink, bridge: nl.Link,

@@ -21,13 +21,16 @@ import dataclasses
 import errno
 import select
 import socket
+import struct
 import types
 import typing
 
 from oslo_log import log as logging
 import pyroute2
+from pyroute2 import netlink as pyroute2_netlink
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
 from pyroute2.netlink import rtnl
+from pyroute2.netlink.rtnl import ifinfmsg
 from pyroute2.netlink.rtnl import marshal
 from pyroute2.nftables import main as nftables
 
@@ -38,7 +41,10 @@ LOG = logging.getLogger(__name__)
 _IFF_UP = 1
 _NFPROTO_INET, _NF_INET_FORWARD, _NF_DROP = 1, 2, 0
 _TUN_TYPE_TAP = 2
-_NUD_PERMANENT = 0x80
+#: State and flags of a forwarding entry.
+#: Source: include/uapi/linux/neighbour.h
+_NUD_NOARP, _NUD_PERMANENT = 0x40, 0x80
+_NTF_MASTER, _NTF_STICKY = 0x04, 0x40
 #: Of an address; the larger, the less far it reaches. linux/rtnetlink.h
 _RT_SCOPE_LINK, _RT_SCOPE_HOST = 253, 254
 #: How often a list is asked for that others change meanwhile.
@@ -151,9 +157,12 @@ class FdbEntry:
 
     :param local: the MAC is a port's or the bridge's own; frames for it go to
         the host and never out of the port
+    :param fixed: it does not age, and no frame of another port moves it
+        ("static sticky")
     """
     port_index: int
     local: bool
+    fixed: bool = False
 
 
 class Netlink:
@@ -257,24 +266,33 @@ class Netlink:
                step: str | None = None) -> None:
         """Set fields of a link.
 
-        "up" goes in a message of its own, after all others: in one message
-        the kernel raises the link first, and with carrier gives it an IPv6
-        address before addr_gen_mode can say otherwise.
+        "up" goes in a message after all others: in one message the kernel
+        raises the link first, and with carrier gives it an IPv6 address before
+        addr_gen_mode can say otherwise. The options of a port go with it: they
+        need a bridge, so they cannot go with the master, and in one message
+        with "up" they come first.
+        Source: net/core/rtnetlink.c, rtnl_changelink
 
         :param fields: of :class:`Link`, from name, mac, mtu, master, group,
-            alias, addr_gen_mode, up
+            alias, addr_gen_mode, those in PORT_OPTIONS, up
         :param step: what this is for, in words for the error; None names the
             fields
         """
-        attributes = {}
+        early: dict[str, typing.Any] = {}
+        late: dict[str, typing.Any] = {}
         for field, value in fields.items():
-            if field != 'up':
-                attributes.update(_ATTRIBUTES[field](value))
-        step = step or 'setting ' + ', '.join(fields)
-        if attributes:
-            self._set(link, step, attributes)
+            if field != 'up' and field not in PORT_OPTIONS:
+                early.update(_ATTRIBUTES[field](value))
+        options = [(_BRPORT[field], int(fields[field]))
+                   for field in PORT_OPTIONS if field in fields]
+        if options:
+            late.update(_port_options(options))
         if 'up' in fields:
-            self._set(link, step, {'state': 'up' if fields['up'] else 'down'})
+            late['state'] = 'up' if fields['up'] else 'down'
+        step = step or 'setting ' + ', '.join(fields)
+        for attributes in early, late:
+            if attributes:
+                self._set(link, step, attributes)
 
     def _set(self, link: Link, step: str,
              attributes: dict[str, typing.Any]) -> None:
@@ -313,8 +331,59 @@ class Netlink:
             tolerated=errno.ENOENT, lladdr=mac, master=bridge.index)
         if answer is None:
             return None
-        return FdbEntry(answer[0]['ifindex'],
-                        bool(answer[0]['state'] & _NUD_PERMANENT))
+        state, flags = answer[0]['state'], answer[0]['flags']
+        return FdbEntry(answer[0]['ifindex'], bool(state & _NUD_PERMANENT),
+                        bool(state & _NUD_NOARP and flags & _NTF_STICKY))
+
+    def fix_fdb_entry(self, link: Link, mac: str) -> None:
+        """Have the bridge send frames for a MAC to this port, for good.
+
+        Whatever entry there was for the MAC is this one now. It is gone when
+        the port leaves the bridge.
+        """
+        self._request(
+            link.name, 'setting %s in the FDB of its bridge' % mac,
+            self._ip.fdb, 'replace', ifindex=link.index, lladdr=mac,
+            state=_NUD_NOARP, flags=_NTF_MASTER | _NTF_STICKY)
+
+    def remove_fdb_entry(self, link: Link, mac: str) -> None:
+        """Have a MAC no more on this port; it was not is success."""
+        self._request(
+            link.name, 'removing %s from the FDB of its bridge' % mac,
+            self._ip.fdb, 'del', tolerated=errno.ENOENT, ifindex=link.index,
+            lladdr=mac, flags=_NTF_MASTER)
+
+    def filter_sources(self, link: Link, mac: str) -> None:
+        """Have a TAP drop what comes in from any other MAC.
+
+        Before the bridge sees it, whether the TAP is a port or not.
+        """
+        step = 'filtering by the source %s' % mac
+        self._request(link.name, step, self._ip.tc, 'add',
+                      tolerated=errno.EEXIST, kind='clsact', index=link.index)
+        self._request(link.name, step, _exchange, 'replace',
+                      message=_source_filter(link, mac))
+
+    def filters_sources(self, link: Link, mac: str) -> bool:
+        """Return whether the TAP does that, for this MAC."""
+        answer = self._request(
+            link.name, 'looking up its filter', _exchange, 'get',
+            tolerated=errno.EINVAL, message=_source_filter(link))
+        options = answer and answer.get_attr('TCA_OPTIONS')
+        return (options is not None
+                and options.get_attr('TCA_BPF_OPS') == _only_from(mac)
+                and options.get_attr('TCA_BPF_FLAGS') == _ACT_DIRECT)
+
+    def unfilter_sources(self, link: Link) -> None:
+        """Have a TAP take what comes in, from any MAC; it did is success."""
+        with contextlib.suppress(exception.KernelRefused):
+            self._request(link.name, 'removing its filter', _exchange, 'del',
+                          message=_source_filter(link))
+
+    def forget_learned(self, link: Link) -> None:
+        """Have no MAC on this port any more that the bridge had learned."""
+        self._set(link, 'flushing what was learned there',
+                  _port_options([('IFLA_BRPORT_FLUSH', None)]))
 
     def _request(self, device: str, step: str,
                  function: typing.Callable[..., typing.Any], command: str,
@@ -450,9 +519,14 @@ _ATTRIBUTES = {
             ('IFLA_INET6_ADDR_GEN_MODE', value)]})]}},
 }
 
-
+#: The fields of a Link that only ports of bridges have, and how they are when
+#: a port joins.
+#: Source: net/bridge/br_if.c, new_nbp
+PORT_OPTIONS = {'isolated': False, 'flood_unicast': True,
+                'flood_multicast': True, 'hairpin': False, 'learning': True,
+                'locked': False}
 #: Source: include/uapi/linux/if_link.h
-_PORT_OPTIONS = {
+_BRPORT = {
     'isolated': 'IFLA_BRPORT_ISOLATED',
     'flood_unicast': 'IFLA_BRPORT_UNICAST_FLOOD',
     'flood_multicast': 'IFLA_BRPORT_MCAST_FLOOD',
@@ -460,6 +534,124 @@ _PORT_OPTIONS = {
     'learning': 'IFLA_BRPORT_LEARNING',
     'locked': 'IFLA_BRPORT_LOCKED',
 }
+
+
+def _know_locked() -> None:
+    """Have pyroute2 before 0.9.1 know the option: it ignores what it does not.
+
+    Without a word, both in what is set and in what is read.
+    """
+    known = ifinfmsg.protinfo_bridge
+    if 'IFLA_BRPORT_LOCKED' in [attribute[0] for attribute in known.nla_map]:
+        return
+    # In the kernel's order: the position is the number.
+    ifinfmsg.ifinfbase.ifinfo.bridge_slave_data = type(
+        'bridge_slave_data', (known,), {'nla_map': known.nla_map + (
+            ('IFLA_BRPORT_MCAST_EHT_HOSTS_LIMIT', 'uint32'),
+            ('IFLA_BRPORT_MCAST_EHT_HOSTS_CNT', 'uint32'),
+            ('IFLA_BRPORT_LOCKED', 'uint8'))})
+
+
+_know_locked()
+
+
+#: Where a filter sees what comes in; for which frames, with which priority.
+#: Source: include/uapi/linux/pkt_sched.h (TC_H_CLSACT, TC_H_MIN_INGRESS),
+#: linux/if_ether.h (ETH_P_ALL)
+_INGRESS, _PRIORITY, _ALL_FRAMES = 0xfffffff2, 29793, socket.htons(3)
+#: The filter's verdict is final. Source: include/uapi/linux/pkt_cls.h,
+#: TCA_BPF_FLAG_ACT_DIRECT, TC_ACT_UNSPEC (as if there were no filter),
+#: TC_ACT_SHOT
+_ACT_DIRECT, _PASS, _DROP = 1, 0xffffffff, 2
+
+
+class _FilterMessage(pyroute2_netlink.nlmsg):  # type: ignore[misc]
+    """A tc filter of classic BPF, which pyroute2 has for eBPF only."""
+    prefix = 'TCA_'
+    fields = (('family', 'B'), ('pad1', 'B'), ('pad2', 'H'), ('index', 'i'),
+              ('handle', 'I'), ('parent', 'I'), ('info', 'I'))
+    nla_map = (('TCA_UNSPEC', 'none'), ('TCA_KIND', 'asciiz'),
+               ('TCA_OPTIONS', 'options'))
+
+    class options(pyroute2_netlink.nla):  # type: ignore[misc]
+        nla_map = (('TCA_BPF_UNSPEC', 'none'), ('TCA_BPF_ACT', 'hex'),
+                   ('TCA_BPF_POLICE', 'hex'), ('TCA_BPF_CLASSID', 'uint32'),
+                   ('TCA_BPF_OPS_LEN', 'uint16'), ('TCA_BPF_OPS', 'cdata'),
+                   ('TCA_BPF_FD', 'uint32'), ('TCA_BPF_NAME', 'asciiz'),
+                   ('TCA_BPF_FLAGS', 'uint32'))
+
+
+def _only_from(mac: str) -> bytes:
+    """Return the program that takes frames of one source MAC.
+
+    Source: include/uapi/linux/filter.h, struct sock_filter
+    """
+    octets = bytes.fromhex(mac.replace(':', ''))
+    program = (
+        (0x20, 0, 0, 6),  # Load four octets of the source, ...
+        (0x15, 0, 3, int.from_bytes(octets[:4], 'big')),  # ... else drop;
+        (0x28, 0, 0, 10),  # and two.
+        (0x15, 0, 1, int.from_bytes(octets[4:], 'big')),
+        (0x06, 0, 0, _PASS),
+        (0x06, 0, 0, _DROP))
+    return b''.join(struct.pack('HBBI', *each) for each in program)
+
+
+def _source_filter(link: Link, mac: str | None = None) -> _FilterMessage:
+    message = _FilterMessage()
+    message['index'] = link.index
+    message['handle'] = 1
+    message['parent'] = _INGRESS
+    message['info'] = _PRIORITY << 16 | _ALL_FRAMES
+    message['attrs'] = [('TCA_KIND', 'bpf')]
+    if mac is not None:
+        program = _only_from(mac)
+        message['attrs'].append(('TCA_OPTIONS', {'attrs': [
+            ('TCA_BPF_OPS_LEN', len(program) // struct.calcsize('HBBI')),
+            ('TCA_BPF_OPS', program),
+            ('TCA_BPF_FLAGS', _ACT_DIRECT)]}))
+    return message
+
+
+_COMMANDS = {
+    'replace': (rtnl.RTM_NEWTFILTER, pyroute2_netlink.NLM_F_CREATE
+                | pyroute2_netlink.NLM_F_REPLACE),
+    'get': (rtnl.RTM_GETTFILTER, 0),
+    'del': (rtnl.RTM_DELTFILTER, 0)}
+
+
+def _exchange(command: str, message: _FilterMessage) -> typing.Any:
+    """Send a message, and return the kernel's answer, None if it has none.
+
+    IPRoute does this with messages of its own only, in newer versions.
+
+    :raises pyroute2.NetlinkError: the kernel refuses
+    """
+    kind, flags = _COMMANDS[command]
+    message['header']['type'] = kind
+    message['header']['flags'] = (pyroute2_netlink.NLM_F_REQUEST
+                                  | pyroute2_netlink.NLM_F_ACK | flags)
+    message.encode()
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW,
+                       socket.NETLINK_ROUTE) as netlink:
+        netlink.send(message.data)
+        data = netlink.recv(_EVENT_SIZE)
+    if struct.unpack_from('H', data, 4)[0] != pyroute2_netlink.NLMSG_ERROR:
+        answer = _FilterMessage(data)
+        answer.decode()
+        return answer
+    code = -struct.unpack_from('i', data, 16)[0]
+    if code:
+        raise pyroute2.NetlinkError(code)
+    return None
+
+
+def _port_options(
+        options: typing.Sequence[tuple[str, int | None]],
+) -> dict[str, typing.Any]:
+    return {'IFLA_LINKINFO': {'attrs': [
+        ('IFLA_INFO_SLAVE_KIND', 'bridge'),
+        ('IFLA_INFO_SLAVE_DATA', {'attrs': options})]}}
 
 
 def _to_address(message: typing.Any) -> str:
@@ -528,7 +720,7 @@ def _port_data(link_info: _Attributes) -> dict[str, typing.Any]:
     if link_info.get('IFLA_INFO_SLAVE_KIND') != 'bridge':
         return {}
     data = link_info.nested('IFLA_INFO_SLAVE_DATA')
-    options = {field: data.get(name) for field, name in _PORT_OPTIONS.items()}
+    options = {field: data.get(name) for field, name in _BRPORT.items()}
     return dict({field: None if value is None else bool(value)
                  for field, value in options.items()},
                 port_number=data.get('IFLA_BRPORT_NO'))

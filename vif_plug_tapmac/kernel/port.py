@@ -13,6 +13,7 @@
 """A guest's port: observe, converge, verify; or remove."""
 
 import contextlib
+import dataclasses
 import errno
 import secrets
 import time
@@ -24,6 +25,7 @@ from vif_plug_tapmac import desired
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge
 from vif_plug_tapmac.kernel import clash
+from vif_plug_tapmac.kernel import guard
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import tun
 from vif_plug_tapmac.kernel import udev
@@ -32,8 +34,9 @@ from vif_plug_tapmac import mark
 
 LOG = logging.getLogger(__name__)
 
-# Set, read back and found good; or repaired once and found good.
-_ROUNDS = 3
+# Set, read back and found good; or repaired once and found good; and one more
+# where two TAPs that cross each other's guests join at once.
+_ROUNDS = 4
 # How the kernel says so. EEXIST: another plug of this VIF was first. ENODEV,
 # and EBADFD of our descriptor: the TAP was removed, or the bridge. EBUSY: the
 # TAP was brought up before it had its name (Linux before 6.2).
@@ -387,28 +390,90 @@ def _converge(netlink: nl.Netlink, port: desired.TapPort, on_bridge: nl.Link,
               link: nl.Link, wanted: dict[str, typing.Any]) -> nl.Link:
     """Set what differs until it reads back right; return what was read."""
     wanted = dict(wanted, master=on_bridge.index)
+    guard.forget_former(netlink, port, link)
     try:
         for _ in range(_ROUNDS):
             wanted['mac'] = clash.settle_tap_mac(netlink, on_bridge, port,
                                                  link)
-            differing = link.differences(wanted)
-            if not _can_have_ipv6(link, wanted):
-                differing.pop('addr_gen_mode', None)
-            if not differing:
+            entry = guard.find_guest(netlink, on_bridge, port, link)
+            arriving = guard.is_arriving(port, link, entry)
+            wanted.update(guard.port_options(port, arriving))
+            differing = _differing(link, wanted)
+            guarded = guard.is_in_place(netlink, port, link, entry, arriving)
+            if guarded and not differing:
                 return link
-            LOG.debug('%s: setting %s', port.name, differing)
-            netlink.change(link, differing, step='setting %s on bridge %s' % (
-                ', '.join(differing), port.bridge))
-            if 'addr_gen_mode' in differing and link.up:
-                # It has its addresses already.
-                netlink.remove_addresses(link)
+            if arriving:
+                guard.put_filter(netlink, port, link)
+            _set(netlink, port, on_bridge, link, differing,
+                 guarded or arriving)
             link = _require_tap(netlink.get(link.index), port)
     except exception.KernelRefused:
         # If the bridge is gone, that is why.
         _require_bridge_name(port, on_bridge)
         raise
-    raise exception.VerifyFailed(device=port.name,
-                                 differences=link.explain(wanted))
+    raise exception.VerifyFailed(
+        device=port.name,
+        differences=link.explain(_differing(link, wanted))
+        or 'bridge %s does not keep the guest to its MAC' % port.bridge)
+
+
+def _differing(link: nl.Link,
+               wanted: dict[str, typing.Any]) -> dict[str, typing.Any]:
+    """Return the wanted fields that are to be set."""
+    differing = link.differences(wanted)
+    if not _can_have_ipv6(link, wanted):
+        differing.pop('addr_gen_mode', None)
+    joins = 'master' in differing
+    for field, initial in nl.PORT_OPTIONS.items():
+        # What the kernel does not tell is as it always was.
+        seen = None if joins else getattr(link, field)
+        if (initial if seen is None else seen) == wanted[field]:
+            differing.pop(field, None)
+        else:
+            differing[field] = wanted[field]
+    return differing
+
+
+def _set(netlink: nl.Netlink, port: desired.TapPort, on_bridge: nl.Link,
+         link: nl.Link, differing: dict[str, typing.Any],
+         fixed: bool) -> None:
+    """Set what differs, so that no frame comes in unguarded meanwhile.
+
+    :param fixed: whether the guest's MAC is in the FDB where it is to be, or
+        is not to be there
+    """
+    LOG.debug('%s: setting %s', port.name, differing)
+    step = 'setting %s on bridge %s' % (', '.join(differing), port.bridge)
+    joins = 'master' in differing
+    if not joins:
+        guard.require_kernel(link, differing)
+    if joins and link.up:
+        # It has no network yet, so a guest that holds it loses nothing.
+        netlink.change(link, {'up': False}, step)
+        differing['up'] = True
+    late = {field: differing.pop(field) for field in list(differing)
+            if field == 'up' or field in nl.PORT_OPTIONS}
+    netlink.change(link, differing, step)
+    link = dataclasses.replace(link, name=port.name)
+    if joins and guard.is_guest_local(netlink, on_bridge, port, link):
+        return
+    try:
+        if not fixed:
+            netlink.fix_fdb_entry(link, port.guest_mac)
+        netlink.change(link, late, step)
+    except exception.KernelRefused:
+        seen = netlink.get(link.index)
+        if seen is None or seen.master == on_bridge.index:
+            raise
+        # Taken off the bridge meanwhile: the next round puts it back.
+        LOG.debug('%s: no port of bridge %s any more', port.name, port.bridge)
+        return
+    if joins:
+        return
+    guard.finish_change(netlink, port, link, late)
+    if 'addr_gen_mode' in differing and link.up:
+        # It has its addresses already.
+        netlink.remove_addresses(link)
 
 
 def _can_have_ipv6(link: nl.Link, wanted: dict[str, typing.Any]) -> bool:

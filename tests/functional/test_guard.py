@@ -1,0 +1,406 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+"""Options of a guest's port, and the lock that keeps a guest to its MAC.
+
+Which frames pass is in test_frames.py; here is when the lock is set, and that
+it never is set too late.
+"""
+
+import contextlib
+import fcntl
+import os
+import struct
+import threading
+import time
+
+from tests import base
+from tests import hosts
+from vif_plug_tapmac import desired
+from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import netlink as nl
+
+_MULTI_QUEUE = hosts.IFF_TAP | hosts.IFF_MULTI_QUEUE
+_STRANGER = '52:54:00:00:00:99'
+_SPOOFED, _HONEST = b'I am somebody else', b'I am myself'
+
+
+class GuardTestCase(base.FunctionalTestCase):
+
+    def setUp(self):
+        super().setUp()
+        # The wire: what a guest sends to strangers comes out here.
+        bridge = self.host.add(base.BRIDGE, 'bridge', br_mcast_snooping=0,
+                               address='02:00:00:00:00:05')
+        self.host.quiet_ipv6(base.BRIDGE)
+        self.host.set(base.BRIDGE, state='up')
+        self.host.add_tap('uplink')
+        self.host.quiet_ipv6('uplink')
+        self.host.set('uplink', master=bridge.index, state='up')
+        self.wire = self.open('uplink', '52:54:00:00:00:01')
+
+    def open(self, tap, mac, flags=hosts.IFF_TAP):
+        guest = hosts.Guest(tap, mac, flags)
+        self.addCleanup(guest.close)
+        if self.host.master(tap):
+            self.host.wait_until_forwarding(tap)
+        return guest
+
+    def options_of(self, tap=base.TAP):
+        link = self.host.link(tap)
+        return {field: getattr(link, field) for field in nl.PORT_OPTIONS}
+
+    def entry(self, mac=base.GUEST_MAC):
+        with nl.Netlink() as netlink:
+            return netlink.fdb_entry(self.host.link(base.BRIDGE), mac)
+
+    def fixed(self, tap=base.TAP):
+        return nl.FdbEntry(self.host.link(tap).index, local=False, fixed=True)
+
+    def assert_guarded(self, tap=base.TAP, mac=base.GUEST_MAC):
+        self.assertEqual(dict(nl.PORT_OPTIONS, learning=False, locked=True),
+                         self.options_of(tap))
+        self.assertEqual(self.fixed(tap), self.entry(mac))
+
+    def seen_on_the_wire(self, seconds=0.3):
+        """Return how many spoofed frames came, and how many honest ones."""
+        frames = list(self.wire.frames(seconds))
+        return tuple(sum(payload in frame for frame in frames)
+                     for payload in (_SPOOFED, _HONEST))
+
+
+class PortOptionsTest(GuardTestCase):
+
+    def test_each_is_set_and_set_back(self):
+        for option in ('isolated', 'flood_unicast', 'flood_multicast',
+                       'hairpin'):
+            initial = nl.PORT_OPTIONS[option]
+            self.configure(**{'port_' + option: not initial})
+            self.plug()
+            self.assertIs(not initial, self.options_of()[option], option)
+            self.configure(**{'port_' + option: initial})
+            self.plug()
+            self.assert_guarded()
+        self.assert_finished()
+
+    def test_all_at_once_from_the_start(self):
+        self.configure(port_isolated=True, port_flood_unicast=False,
+                       port_flood_multicast=False, port_hairpin=True,
+                       anti_spoofing='none')
+        self.plug()
+        self.assertEqual(
+            {'isolated': True, 'flood_unicast': False,
+             'flood_multicast': False, 'hairpin': True, 'learning': True,
+             'locked': False}, self.options_of())
+
+    def test_a_kernel_that_lacks_one(self):
+        # It takes the message, and says nothing of the option ever after.
+        told = nl._port_data
+        for field, options in {'locked': {},
+                               'isolated': {'port_isolated': True,
+                                            'anti_spoofing': 'none'}}.items():
+            self.configure(**options)
+            self.patch(nl, '_port_data',
+                       lambda data: dict(told(data), **{field: None}))
+            self.assert_plug_fails(exception.KernelRefused, field,
+                                   'newer kernel', 'anti_spoofing = none')
+            self.patch(nl, '_port_data', told)
+
+    def test_a_kernel_that_lacks_all_and_none_is_wanted(self):
+        self.configure(anti_spoofing='none')
+        self.patch(nl, '_port_data', lambda data: {})
+        self.plug()
+        self.assert_finished()
+
+    def test_guests_are_isolated(self):
+        self.configure(port_isolated=True)
+        guests = []
+        for number in (1, 2):
+            vif = base.numbered_vif(number)
+            self.plug(vif)
+            guests.append(self.open(vif.vif_name, vif.address))
+        guests[0].send(guests[1].mac, _HONEST)
+        self.assertFalse(guests[1].receive(_HONEST, 0.3))
+        guests[0].send(self.wire.mac, _HONEST)
+        self.assertTrue(self.wire.receive(_HONEST))
+        self.wire.send(guests[1].mac, _HONEST)
+        self.assertTrue(guests[1].receive(_HONEST))
+
+    def test_unknown_unicast_is_not_shown(self):
+        for flood in True, False:
+            self.configure(port_flood_unicast=flood)
+            self.plug()
+            with hosts.Guest(base.TAP, base.GUEST_MAC) as guest:
+                self.host.wait_until_forwarding(base.TAP)
+                self.wire.send(_STRANGER, _HONEST)
+                self.assertIs(flood, any(_HONEST in frame for frame
+                                         in guest.frames(0.3)))
+                self.wire.send(guest.mac, _HONEST)
+                self.assertTrue(guest.receive(_HONEST))
+
+
+class LockTest(GuardTestCase):
+
+    def blast(self, flags=hosts.IFF_TAP):
+        """Have a guest that attaches as soon as it can, and sends for good."""
+        stop = threading.Event()
+
+        def run():
+            hosts.enter(self.host.namespace)
+            frames = [hosts.frame(hosts.BROADCAST, _STRANGER, _SPOOFED),
+                      hosts.frame(hosts.BROADCAST, base.GUEST_MAC, _HONEST)]
+            guest = None
+            while not stop.is_set():
+                with contextlib.suppress(OSError):
+                    guest = guest or hosts.Guest(base.TAP, flags=flags)
+                    for frame in frames:
+                        guest.write(frame)
+                time.sleep(0)  # Let others have the interpreter.
+            guest.close()
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        self.addCleanup(thread.join)
+        self.addCleanup(stop.set)
+
+    def drain(self):
+        """Forget what has come so far."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.read(self.wire.descriptor, 65536)
+
+    def assert_only_honest_frames(self):
+        """Expect no spoofed frame, and honest ones as soon as they can be."""
+        deadline = time.monotonic() + 5
+        honest = 0
+        while not honest and time.monotonic() < deadline:
+            spoofed, honest = self.seen_on_the_wire()
+            self.assertEqual(0, spoofed)
+        self.assertGreater(honest, 0)
+
+    def test_guest_that_sends_from_the_first_moment(self):
+        self.blast()
+        self.plug()
+        self.assert_only_honest_frames()
+        self.assert_guarded()
+
+    def test_the_same_with_several_queues(self):
+        self.configure(multiqueue=True)
+        self.blast(_MULTI_QUEUE)
+        self.plug()
+        self.assert_only_honest_frames()
+        self.assert_guarded()
+
+    def test_the_same_without_anti_spoofing(self):
+        # Or the two above would pass for a guest that sends nothing.
+        self.configure(anti_spoofing='none')
+        self.blast()
+        self.plug()
+        self.host.wait_until_forwarding(base.TAP)
+        spoofed, honest = self.seen_on_the_wire()
+        self.assertGreater(spoofed, 0)
+        self.assertGreater(honest, 0)
+
+    def test_held_tap_that_comes_back_to_its_bridge(self):
+        self.plug()
+        self.blast()
+        self.assert_only_honest_frames()
+        for lost in ({'master': 0}, {'master': 0, 'state': 'down'}):
+            self.host.set(base.TAP, **lost)
+            self.drain()
+            self.assertEqual((0, 0), self.seen_on_the_wire())
+            self.plug()
+            self.assert_only_honest_frames()
+            self.assert_guarded()
+            self.assert_finished()
+
+    def test_held_tap_whose_bridge_was_deleted(self):
+        self.plug()
+        with hosts.Guest(base.TAP):
+            self.host.delete(base.BRIDGE)
+            self.plug()
+            self.assert_guarded()
+
+    def test_switched_on_under_a_running_guest(self):
+        self.configure(anti_spoofing='none')
+        self.plug()
+        self.blast()
+        self.host.wait_until_forwarding(base.TAP)
+        self.assertGreater(self.seen_on_the_wire()[0], 0)
+        self.assertFalse(self.entry(_STRANGER).fixed)
+        self.configure(anti_spoofing='mac')
+        self.plug()
+        self.drain()
+        self.assert_only_honest_frames()
+        self.assert_guarded()
+        # It was learned there before, and lets nothing in any more.
+        self.assertIsNone(self.entry(_STRANGER))
+
+    def test_the_running_guest_does_not_notice(self):
+        self.configure(anti_spoofing='none')
+        self.plug()
+        guest = self.open(base.TAP, base.GUEST_MAC)
+        stop = threading.Event()
+
+        def replug():
+            hosts.enter(self.host.namespace)
+            for number in range(20):
+                self.configure(anti_spoofing=('mac', 'none')[number % 2])
+                self.plug()
+            stop.set()
+        thread = threading.Thread(target=replug, daemon=True)
+        thread.start()
+        sent = received = 0
+        while not stop.is_set():
+            guest.send(self.wire.mac, b'%08d' % sent)
+            received += self.wire.receive(b'%08d' % sent, 0.5)
+            sent += 1
+        thread.join()
+        self.assertGreater(sent, 100)
+        self.assertEqual(sent, received)
+
+    def test_switched_off(self):
+        self.plug()
+        self.assert_guarded()
+        self.configure(anti_spoofing='none')
+        self.plug()
+        self.assertEqual(nl.PORT_OPTIONS, self.options_of())
+        self.assertIsNone(self.entry())
+
+    def test_what_somebody_undid_is_done_again(self):
+        for undo in (
+                lambda index: self.host.ip.link(
+                    'set', index=index, **nl._port_options(
+                        [('IFLA_BRPORT_LOCKED', 0)])),
+                lambda index: self.host.ip.link(
+                    'set', index=index, **nl._port_options(
+                        [('IFLA_BRPORT_LEARNING', 1)])),
+                lambda index: self.host.ip.fdb(
+                    'del', ifindex=index, lladdr=base.GUEST_MAC, flags=4),
+                # Static, but not sticky; and permanent.
+                lambda index: self.host.ip.fdb(
+                    'replace', ifindex=index, lladdr=base.GUEST_MAC, flags=4,
+                    state=0x40),
+                lambda index: self.host.ip.fdb(
+                    'replace', ifindex=index, lladdr=base.GUEST_MAC, flags=4,
+                    state=0x80)):
+            self.plug()
+            with hosts.Guest(base.TAP):
+                undo(self.host.link(base.TAP).index)
+                self.assertNotEqual(
+                    (True, False, self.fixed()),
+                    (self.options_of()['locked'],
+                     self.options_of()['learning'], self.entry()))
+                self.plug()
+                self.assert_guarded()
+
+    def test_plugging_again_changes_nothing(self):
+        for anti_spoofing in ('mac', 'none'):
+            self.configure(anti_spoofing=anti_spoofing)
+            self.plug()
+            before = self.host.state()
+            self.plug()
+            self.assertEqual(before, self.host.state())
+
+    def test_other_mac_of_the_port(self):
+        self.plug()
+        other = 'fa:16:3e:00:00:77'
+        self.plug(base.make_vif(address=other))
+        self.assert_guarded(mac=other)
+        self.assertIsNone(self.entry())
+
+    def test_nothing_is_left_after_unplug(self):
+        self.plug()
+        self.unplug()
+        self.assertIsNone(self.entry())
+
+    def test_tap_of_libvirt(self):
+        # Made, and a port, after the plug; the next one finds it.
+        self.configure(claim_plugins=['linux_bridge'])
+        vif = base.make_vif(plugin='tapmac')
+        self.host.add_tap(base.TAP)
+        self.host.set(base.TAP, master=self.host.link(base.BRIDGE).index,
+                      state='up')
+        with hosts.Guest(base.TAP):
+            self.plug(vif)
+            self.assert_guarded()
+
+
+class FdbTest(GuardTestCase):
+
+    def test_guest_that_was_elsewhere_before(self):
+        # As the target of a migration sees it: on the uplink.
+        for state in (0x02, 0x40):  # Learned; static.
+            self.host.ip.fdb(
+                'replace', ifindex=self.host.link('uplink').index, flags=4,
+                lladdr=base.GUEST_MAC, state=state)
+            self.plug()
+            self.assert_guarded()
+            self.unplug()
+
+    def test_one_frame_from_the_wire_with_the_guests_mac(self):
+        self.plug()
+        guest = self.open(base.TAP, base.GUEST_MAC)
+        neighbour = base.numbered_vif(1)
+        self.plug(neighbour)
+        neighbour = self.open(neighbour.vif_name, neighbour.address)
+        self.wire.write(hosts.frame(hosts.BROADCAST, guest.mac, _SPOOFED))
+        self.assertTrue(any(_SPOOFED in frame
+                            for frame in neighbour.frames(1)))
+        self.assertEqual(self.fixed(), self.entry())
+        for sender in self.wire, neighbour:
+            sender.send(guest.mac, _HONEST)
+            self.assertTrue(guest.receive(_HONEST))
+        guest.send(self.wire.mac, _HONEST)
+        self.assertTrue(self.wire.receive(_HONEST))
+
+    def test_two_guests_of_one_mac(self):
+        self.plug()
+        vif_id = '2' + base.VIF_ID[1:]
+        other = base.make_vif(id=vif_id,
+                              vif_name=desired.nova_tap_name(vif_id))
+        self.assert_plug_fails(exception.DeviceConflict, base.GUEST_MAC,
+                               base.TAP, vif=other)
+        self.assert_guarded()
+        # Whoever runs already is not cut off from anything.
+        self.host.add_tap(other.vif_name)
+        with hosts.Guest(other.vif_name):
+            self.plug(other)
+            self.assert_logged('could not be mended', base.GUEST_MAC)
+        self.assert_guarded()
+
+    def test_whoever_holds_a_tap_gives_it_the_mac_of_a_neighbour(self):
+        # The kernel lets him: without privilege, on the open TAP.
+        neighbour = base.numbered_vif(1)
+        self.plug(neighbour)
+        victim = self.open(neighbour.vif_name, neighbour.address)
+        self.plug()
+        thief = self.open(base.TAP, base.GUEST_MAC)
+        octets = bytes.fromhex(neighbour.address.replace(':', ''))
+        fcntl.ioctl(thief.descriptor, 0x8924,  # SIOCSIFHWADDR
+                    struct.pack('16xH6s16x', 1, octets))
+        self.assertTrue(self.entry(neighbour.address).local)
+        self.wire.send(victim.mac, b'for the victim')
+        for guest in victim, thief:
+            self.assertFalse(any(b'for the victim' in frame
+                                 for frame in guest.frames(0.2)))
+        for again in neighbour, None:
+            self.plug(again)
+        self.assert_guarded(neighbour.vif_name, neighbour.address)
+        self.assert_guarded()
+        self.wire.send(victim.mac, _HONEST)
+        self.assertTrue(victim.receive(_HONEST))
+
+    def test_tap_of_the_vif_under_another_name(self):
+        self.plug()
+        self.host.ip.link('set', index=self.host.link(base.TAP).index,
+                          ifname='renamed0')
+        self.plug()
+        self.assert_guarded()

@@ -1,0 +1,200 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Keeping a guest to its own MAC: a locked port and a fixed entry.
+
+A locked port takes frames only from MACs that the bridge's FDB has on this
+very port, and with learning off the one such MAC is the guest's, which is put
+there by hand. Its entry is "static sticky". Static alone, one frame from
+another port with the guest's MAC as source moves it there, and the guest is
+cut off; permanent, what is sent to the guest goes to the host.
+Source: net/bridge/br_input.c, br_handle_frame_finish (BR_PORT_LOCKED);
+net/bridge/br_fdb.c, br_fdb_update (BR_FDB_STICKY)
+
+The entry also has the bridge send to the port what is for the guest. Where the
+guest is still elsewhere, that is too early, and nothing in the kernel makes an
+entry when a guest is first heard, and keeps it then (see the functional
+tests). So the operator may choose a tc filter on the TAP instead for such a
+guest; the bridge then learns where it is as it always does.
+
+The order matters. A port that joins the bridge does so while it is down. One
+that is up and on the bridge has the guest's entry before it is locked, so that
+the guest is never cut off, and forgets afterwards what it had learned, for a
+locked port goes on taking frames from that.
+"""
+
+import errno
+import typing
+
+from vif_plug_tapmac import desired
+from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac import mark
+
+#: By the field of a Link: which option of ours asks for it.
+_OPTIONS = {'isolated': 'port_isolated',
+            'flood_unicast': 'port_flood_unicast',
+            'flood_multicast': 'port_flood_multicast',
+            'hairpin': 'port_hairpin',
+            'learning': 'anti_spoofing',
+            'locked': 'anti_spoofing'}
+
+
+def port_options(port: desired.TapPort,
+                 arriving: bool) -> dict[str, typing.Any]:
+    """Return the fields of a :class:`Link` that the port shall have.
+
+    :param arriving: what :func:`is_arriving` returned
+    """
+    locked = port.is_guarded and not arriving
+    return {'isolated': port.port_isolated,
+            'flood_unicast': port.port_flood_unicast,
+            'flood_multicast': port.port_flood_multicast,
+            'hairpin': port.port_hairpin,
+            'learning': not locked,
+            'locked': locked}
+
+
+def require_kernel(link: nl.Link, differing: dict[str, typing.Any]) -> None:
+    """Check that this kernel has the options that are to be set.
+
+    :param link: a port as it was read
+    :param differing: what is to be set, by the fields of a :class:`Link`
+    :raises KernelRefused: it does not tell of one, so it would ignore it
+    """
+    for field, option in _OPTIONS.items():
+        if field in differing and getattr(link, field) is None:
+            raise exception.KernelRefused(
+                device=link.name, step='setting %s, for %s' % (field, option),
+                code=errno.EOPNOTSUPP,
+                error='no effect, because this kernel has no such option for '
+                      'ports of bridges (locked came with Linux 5.18)',
+                remedy='boot a newer kernel, or leave %s of [os_vif_tapmac] '
+                       'as the kernel has it (anti_spoofing = none)' % option)
+
+
+def find_guest(netlink: nl.Netlink, on_bridge: nl.Link,
+               port: desired.TapPort, link: nl.Link) -> nl.FdbEntry | None:
+    """Return where the FDB has the guest, None if nowhere or nobody cares.
+
+    :raises DeviceConflict: the FDB has it on another port for good, most
+        likely because two guests have one MAC
+    """
+    if not port.is_guarded:
+        return None
+    entry = netlink.fdb_entry(on_bridge, port.guest_mac)
+    if entry is None or not entry.fixed or entry.port_index == link.index:
+        return entry
+    other = netlink.get(entry.port_index)
+    other_mark = mark.TapMark.parse(other.alias if other else None)
+    if other_mark is not None and other_mark.vif_id == port.vif_id:
+        return None  # A TAP of this VIF that somebody renamed.
+    name = 'port %d' % entry.port_index if other is None else other.name
+    raise exception.DeviceConflict(
+        device=port.name,
+        reason='its guest\'s MAC %s is that of the guest of %s on bridge %s'
+               % (port.guest_mac, name, on_bridge.name),
+        remedy='give one of the two ports another MAC, or, if nothing uses '
+               '%s, "bridge fdb del %s dev %s master"'
+               % (name, port.guest_mac, name))
+
+
+def is_arriving(port: desired.TapPort, link: nl.Link,
+                entry: nl.FdbEntry | None) -> bool:
+    """Return whether the guest speaks elsewhere still, and may go on so.
+
+    Its port is not locked then: the entry that this takes would draw frames
+    to the TAP that are for the guest where it is. What has been locked stays
+    so.
+
+    :param entry: what :func:`find_guest` returned
+    """
+    return (port.is_guarded and port.arriving_guests == 'filter'
+            and entry is not None and not entry.local and not entry.fixed
+            and entry.port_index != link.index and not link.locked)
+
+
+def is_in_place(netlink: nl.Netlink, port: desired.TapPort, link: nl.Link,
+                entry: nl.FdbEntry | None, arriving: bool) -> bool:
+    """Return whether what keeps the guest to its MAC is as it shall be.
+
+    Beside the options of the port.
+    """
+    if arriving:
+        return netlink.filters_sources(link, port.guest_mac)
+    return (not port.is_guarded or entry is not None and entry.fixed
+            and entry.port_index == link.index)
+
+
+def put_filter(netlink: nl.Netlink, port: desired.TapPort,
+               link: nl.Link) -> None:
+    """Keep an arriving guest to its MAC.
+
+    :raises KernelRefused: this kernel cannot filter so
+    """
+    try:
+        netlink.filter_sources(link, port.guest_mac)
+    except exception.KernelRefused as error:
+        if error.kwargs.get('code') not in (errno.ENOENT, errno.EOPNOTSUPP):
+            raise
+        raise exception.KernelRefused(
+            device=port.name, step='filtering by the source',
+            code=errno.EOPNOTSUPP, error=error.kwargs['error'],
+            remedy='load sch_ingress and cls_bpf, or leave arriving_guests '
+                   'of [os_vif_tapmac] at lock')
+
+
+def is_guest_local(netlink: nl.Netlink, on_bridge: nl.Link,
+                   port: desired.TapPort, link: nl.Link) -> bool:
+    """Return whether a TAP that joined just now has the guest's MAC.
+
+    A fixed entry would hide this. It is for kernel/clash.py to see and solve,
+    which it can once both TAPs are ports.
+
+    :param link: the port's TAP, which joined just now, too
+    """
+    if not port.is_guarded:
+        return False
+    entry = netlink.fdb_entry(on_bridge, port.guest_mac)
+    return (entry is not None and entry.local
+            and entry.port_index != link.index)
+
+
+def forget_former(netlink: nl.Netlink, port: desired.TapPort,
+                  link: nl.Link) -> None:
+    """Remove what kept the TAP to a MAC that it is not to be kept to.
+
+    To be called before the mark changes, which tells of the former MAC.
+
+    :param link: the TAP as it was read
+    """
+    found = mark.TapMark.parse(link.alias)
+    if found is None:
+        return
+    if not port.is_guarded or found.guest_mac != port.guest_mac:
+        netlink.unfilter_sources(link)
+    if found.guest_mac != port.guest_mac and link.locked:
+        netlink.remove_fdb_entry(link, found.guest_mac)
+
+
+def finish_change(netlink: nl.Netlink, port: desired.TapPort, link: nl.Link,
+                  changed: dict[str, typing.Any]) -> None:
+    """Do what is due after a port was locked or unlocked while on its bridge.
+
+    :param link: the port as it was before
+    :param changed: the fields of a :class:`Link` that were set
+    """
+    if changed.get('locked') or changed.get('learning') is False:
+        netlink.forget_learned(link)
+        netlink.unfilter_sources(link)
+    if changed.get('locked') is False:
+        netlink.remove_fdb_entry(link, port.guest_mac)

@@ -226,7 +226,8 @@ class CodesTest(AuditTestCase):
         self.host.set(base.TAP, address=base.GUEST_MAC, state='up',
                       master=self.host.link(base.BRIDGE).index)
         self.host.quiet_ipv6(base.TAP)
-        found = [each for each in self.findings() if each.code != 'TM209']
+        found = [each for each in self.findings()
+                 if each.code not in ('TM209', 'TM214')]
         self.assertEqual([('TM202', False)],
                          [(each.code, each.mendable) for each in found])
 
@@ -246,6 +247,7 @@ class CodesTest(AuditTestCase):
 
         A kernel takes no owner away.
         """
+        self.configure(anti_spoofing='none')
         self.plug()
         ours = self.host.link(base.TAP)
         self.host.delete(base.TAP)
@@ -387,6 +389,50 @@ class CodesTest(AuditTestCase):
         self.hold()
         self.configure(owner='nobody')
         self.assertFalse(self.assert_finds('TM213', base.TAP).mendable)
+
+    def brport(self, **options):
+        self.host.ip.link(
+            'set', index=self.host.link(base.TAP).index,
+            **nl._port_options([('IFLA_BRPORT_' + name, value)
+                                for name, value in options.items()]))
+
+    def test_tm214(self):
+        self.plug_clean()
+        self.hold()
+        self.brport(LOCKED=0)
+        self.assert_mends('TM214', base.TAP, 'is not locked')
+        self.brport(LEARNING=1)
+        self.assert_mends('TM214', base.TAP, 'learns')
+
+    def test_tm214_without_entry(self):
+        self.plug_clean()
+        self.hold()
+        with nl.Netlink() as netlink:
+            netlink.remove_fdb_entry(self.host.link(base.TAP),
+                                     base.GUEST_MAC)
+        self.assert_mends('TM214', base.TAP, 'has no network')
+
+    def test_tm214_only_if_configured(self):
+        self.configure(anti_spoofing='none')
+        self.plug_clean()
+        self.configure(anti_spoofing='mac')
+        self.assert_mends('TM214', base.TAP)
+
+    def test_tm214_filter_will_do(self):
+        self.plug_clean()
+        with nl.Netlink() as netlink:
+            netlink.filter_sources(self.host.link(base.TAP), base.GUEST_MAC)
+        self.brport(LOCKED=0, LEARNING=1)
+        self.assert_finds('TM214', base.TAP)
+        self.configure(arriving_guests='filter')
+        self.assert_clean()
+
+    def test_tm215(self):
+        self.plug_clean()
+        self.hold()
+        self.brport(ISOLATED=1)
+        self.assert_mends('TM215', base.TAP,
+                          'isolated is True and should be False')
 
     def test_tm301(self):
         if not os.path.exists('/proc/sys/net/bridge'):

@@ -72,6 +72,8 @@ CODES: dict[str, tuple[Severity, str]] = {
     'TM211': (Severity.WARNING, 'Mark and link group do not match'),
     'TM212': (Severity.ERROR, 'A TAP has the wrong queue mode'),
     'TM213': (Severity.WARNING, 'A TAP has another owner than configured'),
+    'TM214': (Severity.ERROR, 'A guest is not kept to its MAC'),
+    'TM215': (Severity.WARNING, 'The port of a TAP is not as configured'),
     'TM301': (Severity.WARNING, 'The firewall stands between guests'),
     'TM302': (Severity.WARNING, 'A udev that is not seen rewrites MACs'),
     'TM303': (Severity.ERROR, 'Two os-vif plugins have one name'),
@@ -393,12 +395,55 @@ def _queue_mode(seen: inventory.Inventory, tap: inventory.Tap) -> _Findings:
 
 
 def _owner(seen: inventory.Inventory, tap: inventory.Tap) -> _Findings:
-    if (tap.mark is not None and tap.link.owner is not None
-            and seen.owner not in (None, tap.link.owner)):
+    if (tap.mark is not None and tap.link.owner is not None and seen.wanted
+            and tap.link.owner != seen.wanted['owner']):
         yield Finding(
             'TM213', tap.link.name, 'it is uid %d, and [os_vif_tapmac] owner '
-            'is uid %d' % (tap.link.owner, seen.owner or 0),
+            'is uid %d' % (tap.link.owner, seen.wanted['owner']),
             _REBOOT if tap.link.held else _REPAIR)
+
+
+def _guard(seen: inventory.Inventory, tap: inventory.Tap) -> _Findings:
+    if (not seen.wanted or seen.wanted['anti_spoofing'] == 'none'
+            or tap.bridge is None or tap.guest_mac is None):
+        return
+    fixed = (tap.link.index, tap.guest_mac) in seen.fixed_macs
+    if tap.link.locked and not tap.link.learning and fixed:
+        return
+    if not tap.link.locked and _is_filtered(seen, tap, tap.guest_mac):
+        return
+    if not tap.link.locked:
+        evidence = 'its guest can send from any MAC: the port is not locked'
+    elif not fixed:
+        if tap.guest_mac in [port.mac for port in seen.ports(tap.bridge)]:
+            return  # Which is why: TM202 or TM203.
+        evidence = ('its guest has no network: the port is locked, and the '
+                    'FDB of %s does not have %s there for good'
+                    % (tap.bridge.name, tap.guest_mac))
+    else:
+        evidence = 'its port learns the MACs that it is to be kept from'
+    yield Finding('TM214', tap.link.name, evidence,
+                  _REPAIR if tap.mark is not None else 'start nova-compute '
+                  'again, which plugs each guest')
+
+
+def _is_filtered(seen: inventory.Inventory, tap: inventory.Tap,
+                 guest_mac: str) -> bool:
+    if not seen.wanted or seen.wanted['arriving_guests'] != 'filter':
+        return False
+    with nl.Netlink() as netlink:
+        return netlink.filters_sources(tap.link, guest_mac)
+
+
+def _port_options(seen: inventory.Inventory,
+                  tap: inventory.Tap) -> _Findings:
+    if tap.mark is None or tap.bridge is None or not seen.wanted:
+        return
+    wanted = {field: seen.wanted['port_' + field] for field in (
+        'isolated', 'flood_unicast', 'flood_multicast', 'hairpin')}
+    if tap.link.differences(wanted):
+        yield Finding('TM215', tap.link.name, tap.link.explain(wanted),
+                      _REPAIR)
 
 
 def _firewall(config: cfg.ConfigOpts.GroupAttr) -> _Findings:
@@ -472,6 +517,6 @@ _BRIDGE_CHECKS = (_fixed_mac, _down, _stp, _nearly_full, _uplink,
                   _router_advertisements, _bridge_mtu, _changed)
 _TAP_CHECKS = (_tap_mac, _open_to_all, _strange_holder, _off_bridge,
                _tap_down, _tap_mtu, _addresses, _left_over, _group,
-               _queue_mode, _owner)
+               _queue_mode, _owner, _guard, _port_options)
 _HOST_CHECKS = (_firewall, hidden_udev, rivals, _selinux, _tun_device,
                 _sysctls, _configuration)

@@ -17,6 +17,7 @@ Reading it takes one dump of links, whatever the number of ports.
 
 import dataclasses
 import functools
+import typing
 
 from oslo_config import cfg
 from oslo_log import log as logging
@@ -73,14 +74,15 @@ class Inventory:
     :param addresses: of links, by index
     :param link_group: of TAPs, by the configuration
     :param bridge_group: of bridges, by the configuration
-    :param owner: uid of TAPs by the configuration, None if that can't be used
+    :param wanted: what the configuration says of each port, by the fields of
+        a TapPort; None if it can't be used
     :param uplinks: by the configuration, None if that can't be used
     """
     links: dict[int, nl.Link]
     addresses: dict[int, list[str]]
     link_group: int
     bridge_group: int
-    owner: int | None
+    wanted: dict[str, typing.Any] | None
     uplinks: desired.Uplinks | None
 
     @functools.cached_property
@@ -95,6 +97,12 @@ class Inventory:
             _warn('libvirt does not answer, so nothing is known of domains: '
                   '%s' % error)
             return None
+
+    @functools.cached_property
+    def fixed_macs(self) -> set[tuple[int, str]]:
+        """Where bridges send frames for good: index of the port, MAC."""
+        with nl.Netlink() as netlink:
+            return netlink.fixed_macs()
 
     @functools.cached_property
     def taps(self) -> list[Tap]:
@@ -163,15 +171,15 @@ def read(config: cfg.ConfigOpts.GroupAttr) -> Inventory:
     with nl.Netlink() as netlink:
         links = {link.index: link for link in netlink.links()}
         addresses = netlink.all_addresses()
-    owner, uplinks = None, None
+    wanted, uplinks = None, None
     try:
-        owner = desired.config_fields(config)['owner']
+        wanted = desired.config_fields(config)
         uplinks = desired.Uplinks.from_config(config)
     except exception.InvalidConfig as error:
         LOG.debug('The configuration can not be used: %s', error)
     return Inventory(links=links, addresses=addresses,
                      link_group=config.link_group,
-                     bridge_group=config.bridge_group, owner=owner,
+                     bridge_group=config.bridge_group, wanted=wanted,
                      uplinks=uplinks)
 
 

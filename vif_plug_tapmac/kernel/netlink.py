@@ -335,6 +335,18 @@ class Netlink:
         return FdbEntry(answer[0]['ifindex'], bool(state & _NUD_PERMANENT),
                         bool(state & _NUD_NOARP and flags & _NTF_STICKY))
 
+    def fixed_macs(self) -> set[tuple[int, str]]:
+        """Return all fixed entries of all bridges: index of the port, MAC.
+
+        For those who look at a whole host.
+        """
+        return set(self._dump(
+            lambda: [message for message in self._ip.fdb('dump')
+                     if message['state'] & _NUD_NOARP
+                     and message['flags'] & _NTF_STICKY],
+            lambda message: (message['ifindex'],
+                             message.get_attr('NDA_LLADDR'))))
+
     def fix_fdb_entry(self, link: Link, mac: str) -> None:
         """Have the bridge send frames for a MAC to this port, for good.
 

@@ -23,6 +23,7 @@ import select
 import signal
 import socket
 import struct
+import sys
 import threading
 import time
 import typing
@@ -32,6 +33,7 @@ import pyroute2
 from pyroute2.nftables import main as nftables
 
 from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import rtnetlink
 
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWNET = 0x40000000
@@ -48,6 +50,10 @@ _TUNSETCARRIER = 0x400454e2
 IFF_TUN, IFF_TAP, IFF_MULTI_QUEUE, IFF_NO_PI = 0x1, 0x2, 0x100, 0x1000
 
 _BR_STATE_FORWARDING = 3
+
+#: Number and size of attributes IFLA_BRPORT_.... Source: linux/if_link.h
+PORT_OPTIONS = {'LEARNING': (8, 1), 'BACKUP_PORT': (34, 4), 'LOCKED': (39, 1),
+                'MAB': (40, 1), 'ISOLATED': (33, 1)}
 
 BROADCAST = 'ff:ff:ff:ff:ff:ff'
 #: IEEE 802 "local experimental ethertype 1": nobody answers it.
@@ -106,6 +112,23 @@ def kernel_knows_vlans() -> bool:
         finally:
             ip.remove()
         return True
+
+
+def addr_gen_mode(mode: int) -> dict[str, typing.Any]:
+    """Return what sets this of a link, for :meth:`Host.set`."""
+    return {'IFLA_AF_SPEC': {'attrs': [('AF_INET6', {'attrs': [
+        ('IFLA_INET6_ADDR_GEN_MODE', mode)]})]}}
+
+
+def set_port_options(index: int, **options: int) -> None:
+    """Set options of a port of a bridge: those of :data:`PORT_OPTIONS`."""
+    netlink = rtnetlink.Socket()
+    netlink.set(rtnetlink.NEW_LINK, rtnetlink.link(index, nl.port_options(*(
+        rtnetlink.attribute(number, options[name].to_bytes(
+            size, sys.byteorder))
+        for name, (number, size) in PORT_OPTIONS.items()
+        if name in options))))
+    netlink.close()
 
 
 class Host(fixtures.Fixture):
@@ -171,16 +194,19 @@ class Host(fixtures.Fixture):
         with open('/proc/sys/net/' + path) as opened:
             return opened.read().strip()
 
+    def links(self) -> list[nl.Link]:
+        with nl.Netlink() as netlink:
+            return netlink.links()
+
     def state(self) -> list[typing.Any]:
         """Return all that could tell of a change, except traffic.
 
         A bridge's carrier follows its ports' a moment later, so it tells only
         of the time that went by.
         """
-        links = [nl._to_link(message) for message in self.ip.get_links()]
         return [[link if link.is_tap
                  else dataclasses.replace(link, carrier=False)
-                 for link in links],
+                 for link in self.links()],
                 [(message['index'], message.get_attr('IFA_ADDRESS'))
                  for message in self.ip.get_addr()],
                 [(message['ifindex'], message['state'],
@@ -210,7 +236,7 @@ class Host(fixtures.Fixture):
 
     def quiet_ipv6(self, name: str) -> None:
         """Keep a link from getting a link-local address."""
-        self.set(name, **nl._ATTRIBUTES['addr_gen_mode'](nl.ADDR_GEN_NONE))
+        self.set(name, **addr_gen_mode(nl.ADDR_GEN_NONE))
 
     def add_tap(self, name: str, flags: int = IFF_TAP,
                 owner: int | None = None) -> nl.Link:

@@ -321,7 +321,7 @@ class CodesTest(AuditTestCase):
     def test_tm209(self):
         self.plug_clean()
         self.hold()
-        self.host.set(base.TAP, **nl._ATTRIBUTES['addr_gen_mode'](0))
+        self.host.set(base.TAP, **hosts.addr_gen_mode(0))
         self.assert_mends('TM209', base.TAP, 'link-local')
 
     def test_tm209_with_an_address(self):
@@ -331,7 +331,7 @@ class CodesTest(AuditTestCase):
                           prefixlen=24)
         self.assert_finds('TM209', base.TAP, '192.0.2.1/24', 'flush')
         self.host.set(base.TAP, state='down')
-        self.host.set(base.TAP, **nl._ATTRIBUTES['addr_gen_mode'](0))
+        self.host.set(base.TAP, **hosts.addr_gen_mode(0))
         self.host.set(base.TAP, state='up')
         self.repair()
         self.assertEqual([], self.host.addresses(base.TAP))
@@ -391,10 +391,7 @@ class CodesTest(AuditTestCase):
         self.assertFalse(self.assert_finds('TM213', base.TAP).mendable)
 
     def brport(self, **options):
-        self.host.ip.link(
-            'set', index=self.host.link(base.TAP).index,
-            **nl._port_options([('IFLA_BRPORT_' + name, value)
-                                for name, value in options.items()]))
+        hosts.set_port_options(self.host.link(base.TAP).index, **options)
 
     def test_tm214(self):
         self.plug_clean()

@@ -276,12 +276,8 @@ class LockTest(GuardTestCase):
 
     def test_what_somebody_undid_is_done_again(self):
         for undo in (
-                lambda index: self.host.ip.link(
-                    'set', index=index, **nl._port_options(
-                        [('IFLA_BRPORT_LOCKED', 0)])),
-                lambda index: self.host.ip.link(
-                    'set', index=index, **nl._port_options(
-                        [('IFLA_BRPORT_LEARNING', 1)])),
+                lambda index: hosts.set_port_options(index, LOCKED=0),
+                lambda index: hosts.set_port_options(index, LEARNING=1),
                 lambda index: self.host.ip.fdb(
                     'del', ifindex=index, lladdr=base.GUEST_MAC, flags=4),
                 # Static, but not sticky; and permanent.

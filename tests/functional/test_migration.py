@@ -87,9 +87,7 @@ class KernelTest(MigrationTestCase):
         self.tap = self.host.link(base.TAP)
 
     def options(self, **options):
-        self.host.ip.link('set', index=self.tap.index, **nl._port_options(
-            [('IFLA_BRPORT_' + name, value)
-             for name, value in options.items()]))
+        hosts.set_port_options(self.tap.index, **options)
 
     def fix(self):
         with nl.Netlink() as netlink:

@@ -19,7 +19,6 @@ from tests.functional import test_bridge
 from tests import hosts
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge
-from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac import mark
 
 _UPLINK, _UPLINK_MAC = 'eth7', '5a:00:00:00:00:07'
@@ -139,8 +138,9 @@ class UnfitTest(UplinkTestCase):
             self.add_uplink(name, '5a:00:00:00:00:1%d' % number)
             self.configure(bridge_uplinks={base.BRIDGE: name})
             # Where it is down the kernel has not checked it yet.
-            self.host.set(name, state='up')
-            self.host.set(name + '-peer', state='up')
+            for end in name, name + '-peer':
+                self.host.quiet_ipv6(end)  # Nothing is to come later.
+                self.host.set(end, state='up')
             self.host.ip.addr('add', index=self.host.link(name).index,
                               address=address, prefixlen=length,
                               ifa_flags=0x02)  # IFA_F_NODAD
@@ -315,8 +315,7 @@ class ConcurrencyTest(UplinkTestCase):
             self.assertEqual('5a:00:00:00:01:%02x' % number,
                              self.host.link(name).mac)
         self.assertEqual(
-            8, sum(1 for link in self.host.ip.get_links()
-                   if nl._to_link(link).kind == 'bridge'))
+            8, sum(1 for link in self.host.links() if link.kind == 'bridge'))
 
     def test_threads(self):
         with concurrent.futures.ThreadPoolExecutor(64) as executor:

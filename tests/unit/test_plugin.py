@@ -38,7 +38,7 @@ class PluginTest(base.TestCase):
         self.patch(builtins, 'open', no_io)
         for name in ('open', 'stat', 'listdir'):
             self.patch(plugin.privileged.kernel_port.tun.os, name, no_io)
-        self.patch(plugin.privileged.kernel_port.nl.pyroute2, 'IPRoute', no_io)
+        self.patch(plugin.privileged.kernel_port.nl, 'Netlink', no_io)
         for door in ('ensure_port', 'remove_port'):
             self.patch(privileged, door, no_io)
         plugin.TapMacPlugin.load('tapmac').describe()

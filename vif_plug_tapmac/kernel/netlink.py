@@ -27,14 +27,12 @@ import typing
 
 from oslo_log import log as logging
 import pyroute2
-from pyroute2 import netlink as pyroute2_netlink
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
 from pyroute2.netlink import rtnl
-from pyroute2.netlink.rtnl import ifinfmsg
-from pyroute2.netlink.rtnl import marshal
 from pyroute2.nftables import main as nftables
 
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import rtnetlink
 
 LOG = logging.getLogger(__name__)
 
@@ -166,10 +164,21 @@ class FdbEntry:
 
 
 class Netlink:
-    """One netlink socket, for the time of one operation."""
+    """One netlink socket, for the time of one operation.
+
+    What a plug asks for goes by kernel/rtnetlink.py; what is rare by pyroute2,
+    whose socket is opened when it is needed.
+    """
 
     def __init__(self) -> None:
-        self._ip = pyroute2.IPRoute()
+        self._socket = rtnetlink.Socket()
+        self._opened: pyroute2.IPRoute | None = None
+
+    @property
+    def _ip(self) -> pyroute2.IPRoute:
+        if self._opened is None:
+            self._opened = pyroute2.IPRoute()
+        return self._opened
 
     def __enter__(self) -> 'Netlink':
         return self
@@ -177,7 +186,9 @@ class Netlink:
     def __exit__(self, exc_type: type[BaseException] | None,
                  exc: BaseException | None,
                  traceback: types.TracebackType | None) -> None:
-        self._ip.close()
+        self._socket.close()
+        if self._opened is not None:
+            self._opened.close()
 
     def find(self, name: str) -> Link | None:
         """Return the link of this name, None if there is none.
@@ -186,7 +197,7 @@ class Netlink:
             link. The kernel looks both up alike, so that whoever asks for one
             gets, and changes, the other.
         """
-        link = self._get(ifname=name)
+        link = self._get(name, 0, rtnetlink.text(_IFLA_IFNAME, name))
         if link is not None and link.name != name:
             raise exception.DeviceConflict(
                 device=name,
@@ -197,21 +208,35 @@ class Netlink:
 
     def get(self, index: int) -> Link | None:
         """Return the link with this index, None if there is none."""
-        return self._get(index=index)
+        return self._get(str(index), index)
 
-    def _get(self, **which: typing.Any) -> Link | None:
-        answer = self._request(
-            str(*which.values()), 'looking it up', self._ip.link, 'get',
-            tolerated=errno.ENODEV, **which)
-        return None if answer is None else _to_link(answer[0])
+    def _get(self, device: str, index: int,
+             *attributes: bytes) -> Link | None:
+        answer: Link | None = self._request(
+            device, 'looking it up', self._socket.get, rtnetlink.GET_LINK,
+            rtnetlink.link(index, *attributes, _WITHOUT_STATISTICS),
+            rtnetlink.NEW_LINK, tolerated=errno.ENODEV, decode=_to_link)
+        return answer
 
     def links(self) -> list[Link]:
         """Return all links there are.
 
-        For those who look at a whole host. A plug never does: this takes
-        about a millisecond for each link.
+        For those who look at a whole host. A plug never does.
         """
-        return self._dump(self._ip.get_links, _to_link)
+        return self._list('links', rtnetlink.GET_LINK,
+                          rtnetlink.link(0, _WITHOUT_STATISTICS), _to_link)
+
+    def _list(self, what: str, kind: int, body: bytes,
+              decode: typing.Callable[[bytes], _T]) -> list[_T]:
+        """Return a whole list, also where it changes meanwhile."""
+        for _ in range(_DUMPS):
+            with contextlib.suppress(rtnetlink.Interrupted):
+                found: list[_T] = self._request(
+                    'the host', 'listing its %s' % what, self._socket.dump,
+                    kind, body, decode=lambda bodies: [
+                        decode(each) for each in bodies])
+                return found
+        raise _never_whole()
 
     def all_addresses(self) -> dict[int, list[str]]:
         """Return the IP addresses of all links, by their index."""
@@ -231,8 +256,7 @@ class Netlink:
         for _ in range(_DUMPS):
             with contextlib.suppress(NetlinkDumpInterrupted):
                 return [convert(message) for message in function()]
-        raise exception.KernelRefused.from_errno(
-            'the host', 'listing what is there', errno.EINTR)
+        raise _never_whole()
 
     def create_bridge(self, name: str, mac: str, group: int,
                       mtu: int | None) -> bool:
@@ -244,7 +268,8 @@ class Netlink:
 
         :returns: False if the name was taken already
         """
-        attributes = {} if mtu is None else {'mtu': mtu}
+        attributes: dict[str, typing.Any] = (
+            {} if mtu is None else {'mtu': mtu})
         return self._request(
             name, 'creating the bridge', self._ip.link, 'add',
             tolerated=errno.EEXIST, ifname=name, kind='bridge', address=mac,
@@ -278,31 +303,36 @@ class Netlink:
         :param step: what this is for, in words for the error; None names the
             fields
         """
-        early: dict[str, typing.Any] = {}
-        late: dict[str, typing.Any] = {}
-        for field, value in fields.items():
-            if field != 'up' and field not in PORT_OPTIONS:
-                early.update(_ATTRIBUTES[field](value))
-        options = [(_BRPORT[field], int(fields[field]))
+        early = [_ATTRIBUTES[field](value) for field, value in fields.items()
+                 if field != 'up' and field not in PORT_OPTIONS]
+        options = [rtnetlink.octet(_PORT_OPTIONS[field], fields[field])
                    for field in PORT_OPTIONS if field in fields]
-        if options:
-            late.update(_port_options(options))
-        if 'up' in fields:
-            late['state'] = 'up' if fields['up'] else 'down'
+        late = [port_options(*options)] if options else []
         step = step or 'setting ' + ', '.join(fields)
-        for attributes in early, late:
-            if attributes:
-                self._set(link, step, attributes)
+        name = fields.get('name', link.name)
+        if early:
+            self._set(link.index, name, step, early)
+        if late or 'up' in fields:
+            self._set(link.index, name, step, late, up=fields.get('up'))
 
-    def _set(self, link: Link, step: str,
-             attributes: dict[str, typing.Any]) -> None:
-        self._request(attributes.get('ifname', link.name), step,
-                      self._ip.link, 'set', index=link.index, **attributes)
+    def _set(self, index: int, name: str, step: str,
+             attributes: typing.Iterable[bytes],
+             up: bool | None = None) -> None:
+        """Change a link.
+
+        :param name: for the error
+        :param up: None leaves that as it is
+        """
+        self._request(name, step, self._socket.set, rtnetlink.NEW_LINK,
+                      rtnetlink.link(index, *attributes,
+                                     flags=_IFF_UP if up else 0,
+                                     change=0 if up is None else _IFF_UP))
 
     def delete(self, link: Link) -> None:
         """Delete a link by its index; gone already is success."""
-        self._request(link.name, 'deleting it', self._ip.link, 'del',
-                      tolerated=errno.ENODEV, index=link.index)
+        self._request(link.name, 'deleting it', self._socket.set,
+                      rtnetlink.DELETE_LINK, rtnetlink.link(link.index),
+                      tolerated=errno.ENODEV)
 
     def delete_group(self, group: int) -> None:
         """Delete all links of a link group, in one message.
@@ -326,26 +356,25 @@ class Netlink:
 
         One look-up in the kernel's hash table, whatever the number of ports.
         """
-        answer = self._request(
-            bridge.name, 'looking up %s in its FDB' % mac, self._ip.fdb, 'get',
-            tolerated=errno.ENOENT, lladdr=mac, master=bridge.index)
-        if answer is None:
-            return None
-        state, flags = answer[0]['state'], answer[0]['flags']
-        return FdbEntry(answer[0]['ifindex'], bool(state & _NUD_PERMANENT),
-                        bool(state & _NUD_NOARP and flags & _NTF_STICKY))
+        answer: FdbEntry | None = self._request(
+            bridge.name, 'looking up %s in its FDB' % mac, self._socket.get,
+            rtnetlink.GET_NEIGHBOUR, rtnetlink.neighbour(
+                0, rtnetlink.mac(_NDA_LLADDR, mac),
+                rtnetlink.number(_NDA_MASTER, bridge.index)),
+            rtnetlink.NEW_NEIGHBOUR, tolerated=errno.ENOENT,
+            decode=_to_fdb_entry)
+        return answer
 
     def fixed_macs(self) -> set[tuple[int, str]]:
         """Return all fixed entries of all bridges: index of the port, MAC.
 
         For those who look at a whole host.
         """
-        return set(self._dump(
-            lambda: [message for message in self._ip.fdb('dump')
-                     if message['state'] & _NUD_NOARP
-                     and message['flags'] & _NTF_STICKY],
-            lambda message: (message['ifindex'],
-                             message.get_attr('NDA_LLADDR'))))
+        return {(entry.port_index, mac) for entry, mac in self._list(
+            'forwarding entries', rtnetlink.GET_NEIGHBOUR,
+            rtnetlink.neighbour(0), lambda body: (
+                _to_fdb_entry(body), str(rtnetlink.NeighbourMessage(
+                    body).attributes.mac(_NDA_LLADDR)))) if entry.fixed}
 
     def fix_fdb_entry(self, link: Link, mac: str) -> None:
         """Have the bridge send frames for a MAC to this port, for good.
@@ -355,15 +384,18 @@ class Netlink:
         """
         self._request(
             link.name, 'setting %s in the FDB of its bridge' % mac,
-            self._ip.fdb, 'replace', ifindex=link.index, lladdr=mac,
-            state=_NUD_NOARP, flags=_NTF_MASTER | _NTF_STICKY)
+            self._socket.set, rtnetlink.NEW_NEIGHBOUR, rtnetlink.neighbour(
+                link.index, rtnetlink.mac(_NDA_LLADDR, mac), state=_NUD_NOARP,
+                flags=_NTF_MASTER | _NTF_STICKY),
+            rtnetlink.CREATE | rtnetlink.REPLACE)
 
     def remove_fdb_entry(self, link: Link, mac: str) -> None:
         """Have a MAC no more on this port; it was not is success."""
         self._request(
             link.name, 'removing %s from the FDB of its bridge' % mac,
-            self._ip.fdb, 'del', tolerated=errno.ENOENT, ifindex=link.index,
-            lladdr=mac, flags=_NTF_MASTER)
+            self._socket.set, rtnetlink.DELETE_NEIGHBOUR, rtnetlink.neighbour(
+                link.index, rtnetlink.mac(_NDA_LLADDR, mac),
+                flags=_NTF_MASTER), tolerated=errno.ENOENT)
 
     def filter_sources(self, link: Link, mac: str) -> None:
         """Have a TAP drop what comes in from any other MAC.
@@ -373,44 +405,63 @@ class Netlink:
         step = 'filtering by the source %s' % mac
         self._request(link.name, step, self._ip.tc, 'add',
                       tolerated=errno.EEXIST, kind='clsact', index=link.index)
-        self._request(link.name, step, _exchange, 'replace',
-                      message=_source_filter(link, mac))
+        program = _only_from(mac)
+        count = len(program) // struct.calcsize('HBBI')
+        self._request(
+            link.name, step, self._socket.set, rtnetlink.NEW_FILTER,
+            _source_filter(link, rtnetlink.attribute(_TCA_OPTIONS, b''.join((
+                rtnetlink.attribute(_TCA_BPF_OPS_LEN, struct.pack('H', count)),
+                rtnetlink.attribute(_TCA_BPF_OPS, program),
+                rtnetlink.number(_TCA_BPF_FLAGS, _ACT_DIRECT))))),
+            rtnetlink.CREATE | rtnetlink.REPLACE)
 
     def filters_sources(self, link: Link, mac: str) -> bool:
         """Return whether the TAP does that, for this MAC."""
         answer = self._request(
-            link.name, 'looking up its filter', _exchange, 'get',
-            tolerated=errno.EINVAL, message=_source_filter(link))
-        options = answer and answer.get_attr('TCA_OPTIONS')
-        return (options is not None
-                and options.get_attr('TCA_BPF_OPS') == _only_from(mac)
-                and options.get_attr('TCA_BPF_FLAGS') == _ACT_DIRECT)
+            link.name, 'looking up its filter', self._socket.get,
+            rtnetlink.GET_FILTER, _source_filter(link), rtnetlink.NEW_FILTER,
+            tolerated=errno.EINVAL)
+        if answer is None:
+            return False
+        options = rtnetlink.traffic_control_attributes(answer).nested(
+            _TCA_OPTIONS)
+        return (options.octets(_TCA_BPF_OPS) == _only_from(mac)
+                and options.number(_TCA_BPF_FLAGS) == _ACT_DIRECT)
 
     def unfilter_sources(self, link: Link) -> None:
         """Have a TAP take what comes in, from any MAC; it did is success."""
         with contextlib.suppress(exception.KernelRefused):
-            self._request(link.name, 'removing its filter', _exchange, 'del',
-                          message=_source_filter(link))
+            self._request(link.name, 'removing its filter', self._socket.set,
+                          rtnetlink.DELETE_FILTER, _source_filter(link))
 
     def forget_learned(self, link: Link) -> None:
         """Have no MAC on this port any more that the bridge had learned."""
-        self._set(link, 'flushing what was learned there',
-                  _port_options([('IFLA_BRPORT_FLUSH', None)]))
+        self._set(link.index, link.name, 'flushing what was learned there',
+                  [port_options(rtnetlink.attribute(_BRPORT_FLUSH, b''))])
 
     def _request(self, device: str, step: str,
-                 function: typing.Callable[..., typing.Any], command: str,
-                 tolerated: int | None = None,
+                 function: typing.Callable[..., typing.Any],
+                 *arguments: typing.Any, tolerated: int | None = None,
+                 decode: typing.Callable[[typing.Any], typing.Any]
+                 = lambda answer: answer,
                  **attributes: typing.Any) -> typing.Any:
         """Return the kernel's answer, None if it refuses with this errno.
 
-        :raises KernelRefused: it refuses with another
+        :raises KernelRefused: it refuses with another; EBADMSG where nobody
+            understands its answer
         """
         try:
-            return function(command, **attributes)
+            return decode(function(*arguments, **attributes))
         except pyroute2.NetlinkError as error:
-            if error.code == tolerated:
-                return None
-            raise exception.KernelRefused.from_errno(device, step, error.code)
+            code = error.code
+        except OSError as error:
+            code = error.errno or errno.EIO
+        except (struct.error, LookupError) as error:
+            LOG.debug('%s: %s: not understood: %r', device, step, error)
+            code = errno.EBADMSG
+        if code == tolerated:
+            return None
+        raise exception.KernelRefused.from_errno(device, step, code)
 
     def addresses(self, link: Link) -> list[str]:
         """Return the IP addresses of a link, each with its prefix length."""
@@ -441,7 +492,6 @@ class LinkEvents:
     """What happens to links, as the kernel tells everybody who listens."""
 
     def __init__(self) -> None:
-        self._marshal = marshal.MarshalRtnl()
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF,
@@ -471,12 +521,11 @@ class LinkEvents:
             raise Overrun()
         # What bridges say of their ports has a family of its own, and tells
         # only a part.
-        return [LinkEvent(_to_link(message),
-                          message['header']['type'] == rtnl.RTM_DELLINK)
-                for message in self._marshal.parse(data)
-                if message['header']['type'] in (rtnl.RTM_NEWLINK,
-                                                 rtnl.RTM_DELLINK)
-                and message['family'] == socket.AF_UNSPEC]
+        return [LinkEvent(_to_link(message.body),
+                          message.kind == rtnetlink.DELETE_LINK)
+                for message in rtnetlink.messages(data)
+                if message.kind in (rtnetlink.NEW_LINK, rtnetlink.DELETE_LINK)
+                and message.body[0] == socket.AF_UNSPEC]
 
 
 def chain_that_drops_forwarded() -> str | None:
@@ -518,17 +567,35 @@ def is_named(link: Link, name: str) -> bool:
         return False
 
 
-_ATTRIBUTES: dict[str, typing.Callable[[typing.Any], dict[str, typing.Any]]]
-_ATTRIBUTES = {
-    'name': lambda value: {'ifname': value},
-    'mac': lambda value: {'address': value},
-    'mtu': lambda value: {'mtu': value},
-    'master': lambda value: {'master': value},
-    'group': lambda value: {'group': value},
-    'alias': lambda value: {'ifalias': value},
-    'addr_gen_mode': lambda value: {
-        'IFLA_AF_SPEC': {'attrs': [('AF_INET6', {'attrs': [
-            ('IFLA_INET6_ADDR_GEN_MODE', value)]})]}},
+# Attributes. Source: include/uapi/linux/if_link.h
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER = 1, 3, 4, 10
+_IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_GROUP = 18, 20, 26, 27
+_IFLA_EXT_MASK, _IFLA_CARRIER = 29, 33
+_INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
+_INET_CONF, _INET6_CONF, _INET6_ADDR_GEN_MODE = 1, 2, 8
+_BR_FORWARD_DELAY, _BR_STP_STATE, _BR_MCAST_SNOOPING = 1, 5, 23
+_TUN_OWNER, _TUN_TYPE, _TUN_PERSIST, _TUN_MULTI_QUEUE = 1, 3, 6, 7
+_TUN_NUM_QUEUES, _TUN_NUM_DISABLED_QUEUES = 8, 9
+#: Of an entry of the FDB. Source: include/uapi/linux/neighbour.h
+_NDA_LLADDR, _NDA_MASTER = 2, 9
+#: Places in arrays of sysctls. Source: include/uapi/linux/ip.h (which counts
+#: from 1), linux/ipv6.h
+_ARP_IGNORE = 18
+_FORWARDING, _ACCEPT_RA, _DISABLE_IPV6 = 0, 3, 26
+#: The counters of a link take the kernel a look at each CPU.
+#: Source: include/uapi/linux/rtnetlink.h, RTEXT_FILTER_SKIP_STATS
+_WITHOUT_STATISTICS = rtnetlink.number(_IFLA_EXT_MASK, 1 << 3)
+
+_ATTRIBUTES: dict[str, typing.Callable[[typing.Any], bytes]] = {
+    'name': lambda value: rtnetlink.text(_IFLA_IFNAME, value),
+    'mac': lambda value: rtnetlink.mac(_IFLA_ADDRESS, value),
+    'mtu': lambda value: rtnetlink.number(_IFLA_MTU, value),
+    'master': lambda value: rtnetlink.number(_IFLA_MASTER, value),
+    'group': lambda value: rtnetlink.number(_IFLA_GROUP, value),
+    'alias': lambda value: rtnetlink.text(_IFLA_IFALIAS, value),
+    'addr_gen_mode': lambda value: rtnetlink.attribute(
+        _IFLA_AF_SPEC, rtnetlink.attribute(
+            socket.AF_INET6, rtnetlink.octet(_INET6_ADDR_GEN_MODE, value))),
 }
 
 #: The fields of a Link that only ports of bridges have, and how they are when
@@ -538,34 +605,9 @@ PORT_OPTIONS = {'isolated': False, 'flood_unicast': True,
                 'flood_multicast': True, 'hairpin': False, 'learning': True,
                 'locked': False}
 #: Source: include/uapi/linux/if_link.h
-_BRPORT = {
-    'isolated': 'IFLA_BRPORT_ISOLATED',
-    'flood_unicast': 'IFLA_BRPORT_UNICAST_FLOOD',
-    'flood_multicast': 'IFLA_BRPORT_MCAST_FLOOD',
-    'hairpin': 'IFLA_BRPORT_MODE',
-    'learning': 'IFLA_BRPORT_LEARNING',
-    'locked': 'IFLA_BRPORT_LOCKED',
-}
-
-
-def _know_locked() -> None:
-    """Have pyroute2 before 0.9.1 know the option: it ignores what it does not.
-
-    Without a word, both in what is set and in what is read.
-    """
-    known = ifinfmsg.protinfo_bridge
-    if 'IFLA_BRPORT_LOCKED' in [attribute[0] for attribute in known.nla_map]:
-        return
-    # In the kernel's order: the position is the number.
-    ifinfmsg.ifinfbase.ifinfo.bridge_slave_data = type(
-        'bridge_slave_data', (known,), {'nla_map': known.nla_map + (
-            ('IFLA_BRPORT_MCAST_EHT_HOSTS_LIMIT', 'uint32'),
-            ('IFLA_BRPORT_MCAST_EHT_HOSTS_CNT', 'uint32'),
-            ('IFLA_BRPORT_LOCKED', 'uint8'))})
-
-
-_know_locked()
-
+_PORT_OPTIONS = {'isolated': 33, 'flood_unicast': 9, 'flood_multicast': 27,
+                 'hairpin': 4, 'learning': 8, 'locked': 39}
+_BRPORT_NO, _BRPORT_FLUSH = 18, 24
 
 #: Where a filter sees what comes in; for which frames, with which priority.
 #: Source: include/uapi/linux/pkt_sched.h (TC_H_CLSACT, TC_H_MIN_INGRESS),
@@ -575,22 +617,9 @@ _INGRESS, _PRIORITY, _ALL_FRAMES = 0xfffffff2, 29793, socket.htons(3)
 #: TCA_BPF_FLAG_ACT_DIRECT, TC_ACT_UNSPEC (as if there were no filter),
 #: TC_ACT_SHOT
 _ACT_DIRECT, _PASS, _DROP = 1, 0xffffffff, 2
-
-
-class _FilterMessage(pyroute2_netlink.nlmsg):  # type: ignore[misc]
-    """A tc filter of classic BPF, which pyroute2 has for eBPF only."""
-    prefix = 'TCA_'
-    fields = (('family', 'B'), ('pad1', 'B'), ('pad2', 'H'), ('index', 'i'),
-              ('handle', 'I'), ('parent', 'I'), ('info', 'I'))
-    nla_map = (('TCA_UNSPEC', 'none'), ('TCA_KIND', 'asciiz'),
-               ('TCA_OPTIONS', 'options'))
-
-    class options(pyroute2_netlink.nla):  # type: ignore[misc]
-        nla_map = (('TCA_BPF_UNSPEC', 'none'), ('TCA_BPF_ACT', 'hex'),
-                   ('TCA_BPF_POLICE', 'hex'), ('TCA_BPF_CLASSID', 'uint32'),
-                   ('TCA_BPF_OPS_LEN', 'uint16'), ('TCA_BPF_OPS', 'cdata'),
-                   ('TCA_BPF_FD', 'uint32'), ('TCA_BPF_NAME', 'asciiz'),
-                   ('TCA_BPF_FLAGS', 'uint32'))
+#: Attributes. Source: include/uapi/linux/rtnetlink.h, linux/pkt_cls.h
+_TCA_KIND, _TCA_OPTIONS = 1, 2
+_TCA_BPF_OPS_LEN, _TCA_BPF_OPS, _TCA_BPF_FLAGS = 4, 5, 8
 
 
 def _only_from(mac: str) -> bytes:
@@ -609,155 +638,102 @@ def _only_from(mac: str) -> bytes:
     return b''.join(struct.pack('HBBI', *each) for each in program)
 
 
-def _source_filter(link: Link, mac: str | None = None) -> _FilterMessage:
-    message = _FilterMessage()
-    message['index'] = link.index
-    message['handle'] = 1
-    message['parent'] = _INGRESS
-    message['info'] = _PRIORITY << 16 | _ALL_FRAMES
-    message['attrs'] = [('TCA_KIND', 'bpf')]
-    if mac is not None:
-        program = _only_from(mac)
-        message['attrs'].append(('TCA_OPTIONS', {'attrs': [
-            ('TCA_BPF_OPS_LEN', len(program) // struct.calcsize('HBBI')),
-            ('TCA_BPF_OPS', program),
-            ('TCA_BPF_FLAGS', _ACT_DIRECT)]}))
-    return message
+def _source_filter(link: Link, *attributes: bytes) -> bytes:
+    return rtnetlink.traffic_control(
+        link.index, 1, _INGRESS, _PRIORITY << 16 | _ALL_FRAMES,
+        rtnetlink.text(_TCA_KIND, 'bpf'), *attributes)
 
 
-_COMMANDS = {
-    'replace': (rtnl.RTM_NEWTFILTER, pyroute2_netlink.NLM_F_CREATE
-                | pyroute2_netlink.NLM_F_REPLACE),
-    'get': (rtnl.RTM_GETTFILTER, 0),
-    'del': (rtnl.RTM_DELTFILTER, 0)}
+def port_options(*options: bytes) -> bytes:
+    """Return the attribute that sets these options of a port."""
+    return rtnetlink.attribute(
+        _IFLA_LINKINFO, rtnetlink.text(_INFO_SLAVE_KIND, 'bridge')
+        + rtnetlink.attribute(_INFO_SLAVE_DATA, b''.join(options)))
 
 
-def _exchange(command: str, message: _FilterMessage) -> typing.Any:
-    """Send a message, and return the kernel's answer, None if it has none.
-
-    IPRoute does this with messages of its own only, in newer versions.
-
-    :raises pyroute2.NetlinkError: the kernel refuses
-    """
-    kind, flags = _COMMANDS[command]
-    message['header']['type'] = kind
-    message['header']['flags'] = (pyroute2_netlink.NLM_F_REQUEST
-                                  | pyroute2_netlink.NLM_F_ACK | flags)
-    message.encode()
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW,
-                       socket.NETLINK_ROUTE) as netlink:
-        netlink.send(message.data)
-        data = netlink.recv(_EVENT_SIZE)
-    if struct.unpack_from('H', data, 4)[0] != pyroute2_netlink.NLMSG_ERROR:
-        answer = _FilterMessage(data)
-        answer.decode()
-        return answer
-    code = -struct.unpack_from('i', data, 16)[0]
-    if code:
-        raise pyroute2.NetlinkError(code)
-    return None
-
-
-def _port_options(
-        options: typing.Sequence[tuple[str, int | None]],
-) -> dict[str, typing.Any]:
-    return {'IFLA_LINKINFO': {'attrs': [
-        ('IFLA_INFO_SLAVE_KIND', 'bridge'),
-        ('IFLA_INFO_SLAVE_DATA', {'attrs': options})]}}
+def _never_whole() -> exception.KernelRefused:
+    return exception.KernelRefused.from_errno(
+        'the host', 'listing what is there', errno.EINTR)
 
 
 def _to_address(message: typing.Any) -> str:
     return '%s/%d' % (message.get_attr('IFA_ADDRESS'), message['prefixlen'])
 
 
-class _Attributes:
-    """The attributes of a message, by name.
-
-    Each is decoded when it is asked for. pyroute2's own look-up goes through
-    all of them each time.
-    """
-
-    def __init__(self, message: typing.Any) -> None:
-        self._slots = ({} if message is None else
-                       {slot[0]: slot for slot in message['attrs']})
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._slots
-
-    def get(self, name: str) -> typing.Any:
-        """Return a value, None if there is none."""
-        slot = self._slots.get(name)
-        return None if slot is None else slot[1]
-
-    def nested(self, name: str) -> '_Attributes':
-        """Return the attributes inside of one; none if it is missing."""
-        return _Attributes(self.get(name))
+def _to_fdb_entry(body: bytes) -> FdbEntry:
+    entry = rtnetlink.NeighbourMessage(body)
+    return FdbEntry(entry.index, bool(entry.state & _NUD_PERMANENT),
+                    bool(entry.state & _NUD_NOARP
+                         and entry.flags & _NTF_STICKY))
 
 
-def _to_link(message: typing.Any) -> Link:
-    attributes = _Attributes(message)
-    link_info = attributes.nested('IFLA_LINKINFO')
-    af_spec = attributes.nested('IFLA_AF_SPEC')
-    af_inet = af_spec.get('AF_INET')
-    af_inet6 = af_spec.nested('AF_INET6')
-    inet6_conf = af_inet6.get('IFLA_INET6_CONF')
+def _to_link(body: bytes) -> Link:
+    message = rtnetlink.LinkMessage(body)
+    attributes = message.attributes
+    link_info = attributes.nested(_IFLA_LINKINFO)
+    af_spec = attributes.nested(_IFLA_AF_SPEC)
+    inet_conf = af_spec.nested(socket.AF_INET).numbers(_INET_CONF)
+    af_inet6 = af_spec.nested(socket.AF_INET6)
+    inet6_conf = af_inet6.numbers(_INET6_CONF)
     return Link(
-        index=message['index'],
-        name=attributes.get('IFLA_IFNAME'),
-        kind=link_info.get('IFLA_INFO_KIND'),
-        mac=attributes.get('IFLA_ADDRESS'),
-        mtu=attributes.get('IFLA_MTU'),
-        up=bool(message['flags'] & _IFF_UP),
-        carrier=bool(attributes.get('IFLA_CARRIER')),
-        master=attributes.get('IFLA_MASTER'),
-        group=attributes.get('IFLA_GROUP') or 0,
-        alias=attributes.get('IFLA_IFALIAS'),
-        addr_gen_mode=af_inet6.get('IFLA_INET6_ADDR_GEN_MODE'),
-        disable_ipv6=inet6_conf['disable_ipv6'] if inet6_conf else None,
-        arp_ignore=af_inet['arp_ignore'] if af_inet else None,
+        index=message.index,
+        name=attributes.text(_IFLA_IFNAME) or '',
+        kind=link_info.text(_INFO_KIND),
+        mac=attributes.mac(_IFLA_ADDRESS),
+        mtu=attributes.number(_IFLA_MTU) or 0,
+        up=bool(message.flags & _IFF_UP),
+        carrier=bool(attributes.number(_IFLA_CARRIER)),
+        master=attributes.number(_IFLA_MASTER),
+        group=attributes.number(_IFLA_GROUP) or 0,
+        alias=attributes.text(_IFLA_IFALIAS),
+        addr_gen_mode=af_inet6.number(_INET6_ADDR_GEN_MODE),
+        disable_ipv6=inet6_conf[_DISABLE_IPV6] if inet6_conf else None,
+        arp_ignore=inet_conf[_ARP_IGNORE] if inet_conf else None,
         takes_ra=_takes_ra(inet6_conf) if inet6_conf else None,
         **_port_data(link_info),
         **_info_data(link_info))
 
 
-def _takes_ra(inet6_conf: dict[str, int]) -> bool:
+def _takes_ra(conf: tuple[int, ...]) -> bool:
     # Source: Documentation/networking/ip-sysctl.rst, accept_ra
-    return not inet6_conf['disable_ipv6'] and (
-        inet6_conf['accept_ra'] == 2
-        or bool(inet6_conf['accept_ra']) and not inet6_conf['forwarding'])
+    return not conf[_DISABLE_IPV6] and (
+        conf[_ACCEPT_RA] == 2
+        or bool(conf[_ACCEPT_RA]) and not conf[_FORWARDING])
 
 
-def _port_data(link_info: _Attributes) -> dict[str, typing.Any]:
+def _port_data(link_info: rtnetlink.Attributes) -> dict[str, typing.Any]:
     """Return the fields that only ports of bridges have."""
-    if link_info.get('IFLA_INFO_SLAVE_KIND') != 'bridge':
+    if link_info.text(_INFO_SLAVE_KIND) != 'bridge':
         return {}
-    data = link_info.nested('IFLA_INFO_SLAVE_DATA')
-    options = {field: data.get(name) for field, name in _BRPORT.items()}
+    data = link_info.nested(_INFO_SLAVE_DATA)
+    options = {field: data.number(kind)
+               for field, kind in _PORT_OPTIONS.items()}
     return dict({field: None if value is None else bool(value)
                  for field, value in options.items()},
-                port_number=data.get('IFLA_BRPORT_NO'))
+                port_number=data.number(_BRPORT_NO))
 
 
-def _info_data(link_info: _Attributes) -> dict[str, typing.Any]:
+def _info_data(link_info: rtnetlink.Attributes) -> dict[str, typing.Any]:
     """Return the fields that only links of this kind have."""
-    kind = link_info.get('IFLA_INFO_KIND')
-    if kind == 'tun' and 'IFLA_INFO_DATA' in link_info:
-        data = link_info.nested('IFLA_INFO_DATA')
-        multi_queue = bool(data.get('IFLA_TUN_MULTI_QUEUE'))
+    kind = link_info.text(_INFO_KIND)
+    if _INFO_DATA not in link_info:
+        return {}
+    data = link_info.nested(_INFO_DATA)
+    if kind == 'tun':
+        multi_queue = bool(data.number(_TUN_MULTI_QUEUE))
         return {
-            'is_tap': data.get('IFLA_TUN_TYPE') == _TUN_TYPE_TAP,
-            'owner': data.get('IFLA_TUN_OWNER'),
-            'persistent': bool(data.get('IFLA_TUN_PERSIST')),
+            'is_tap': data.number(_TUN_TYPE) == _TUN_TYPE_TAP,
+            'owner': data.number(_TUN_OWNER),
+            'persistent': bool(data.number(_TUN_PERSIST)),
             'multi_queue': multi_queue,
-            'queues': data.get('IFLA_TUN_NUM_QUEUES')
-            + data.get('IFLA_TUN_NUM_DISABLED_QUEUES')
+            'queues': (data.number(_TUN_NUM_QUEUES) or 0)
+            + (data.number(_TUN_NUM_DISABLED_QUEUES) or 0)
             if multi_queue else None,
         }
-    if kind == 'bridge' and 'IFLA_INFO_DATA' in link_info:
-        data = link_info.nested('IFLA_INFO_DATA')
+    if kind == 'bridge':
         return {
-            'stp': bool(data.get('IFLA_BR_STP_STATE')),
-            'forward_delay': data.get('IFLA_BR_FORWARD_DELAY'),
-            'multicast_snooping': bool(data.get('IFLA_BR_MCAST_SNOOPING')),
+            'stp': bool(data.number(_BR_STP_STATE)),
+            'forward_delay': data.number(_BR_FORWARD_DELAY),
+            'multicast_snooping': bool(data.number(_BR_MCAST_SNOOPING)),
         }
     return {}

@@ -102,10 +102,12 @@ class SilenceTest(base.FunctionalTestCase):
         self.assertTrue(self.answers_arp())
 
     def takes_route_from_guest(self):
-        self.hold().write(_router_advertisement())
+        guest = self.hold()
         bridge = self.host.link(base.BRIDGE).index
         deadline = time.monotonic() + _PATIENCE
         while time.monotonic() < deadline:
+            # The first ones may come before the bridge is ready for them.
+            guest.write(_router_advertisement())
             found = [
                 message for message in self.host.ip.get_routes(
                     family=socket.AF_INET6)

@@ -186,6 +186,7 @@ class TapPort(_Fields):
     :param port_flood_multicast: whether it gets multicast of groups that
         nobody is known to have joined
     :param port_hairpin: whether its frames may come back to it
+    :param host_shield: whether guests do not reach the host through bridges
     :raises InvalidVif: the first field that is wrong
     """
     bridge: str
@@ -204,6 +205,7 @@ class TapPort(_Fields):
     port_flood_unicast: bool
     port_flood_multicast: bool
     port_hairpin: bool
+    host_shield: bool
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -231,7 +233,8 @@ class TapPort(_Fields):
                           self.arriving_guests, ', '.join(ARRIVING_GUESTS)))
         for field in ('create_tap', 'multi_queue', 'create_bridge',
                       'port_isolated', 'port_flood_unicast',
-                      'port_flood_multicast', 'port_hairpin'):
+                      'port_flood_multicast', 'port_hairpin',
+                      'host_shield'):
             self._require(isinstance(getattr(self, field), bool),
                           '%s is not a boolean' % field)
 
@@ -477,7 +480,8 @@ def config_fields(
             'port_isolated': config.port_isolated,
             'port_flood_unicast': config.port_flood_unicast,
             'port_flood_multicast': config.port_flood_multicast,
-            'port_hairpin': config.port_hairpin}
+            'port_hairpin': config.port_hairpin,
+            'host_shield': config.host_shield}
 
 
 def is_bound_by_tapmac(vif: vif_objects.VIFBase) -> bool:

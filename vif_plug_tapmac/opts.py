@@ -190,6 +190,18 @@ TAPMAC_OPTS = [
         help='Frames of a guest may come back to it. Only for a guest that is '
              'itself a switch whose ports share one MAC (VEPA, macvlan); all '
              'others see their own broadcasts.'),
+    cfg.BoolOpt(
+        'host_shield',
+        default=False,
+        help='Guests do not reach this host through their bridge: no ARP, no '
+             'IP to any address of the host, no router advertisement, nothing '
+             'sent to the MAC of a TAP. They do reach each other and the '
+             'uplink. By one rule of nftables for the link group of TAPs, in '
+             'the table "bridge tapmac_shield", which each plug looks for. '
+             'Not for hosts that serve their guests, as with DHCP, DNS or '
+             'routing on the bridge. TAPs that libvirt makes are not in that '
+             'group. Switched off again, the table goes with the next plug '
+             'after nova-compute was restarted.'),
     cfg.FloatOpt(
         'udev_timeout',
         default=5.0,

@@ -437,6 +437,13 @@ class CodesTest(AuditTestCase):
         self.set_sysctl('bridge/bridge-nf-call-iptables', '1')
         self.assert_finds('TM301', 'bridge-nf-call-iptables', 'FORWARD')
 
+    def test_tm308(self):
+        self.configure(host_shield=True)
+        self.assert_finds('TM308', 'nftables', 'link group 29793')
+        self.plug_clean()
+        nl.unshield_host()
+        self.assert_finds('TM308', 'nftables', nl.SHIELD)
+
     def have_link_files(self, **files):
         """Have these in /etc/systemd/network, and none elsewhere."""
         for directory in '/etc', '/run', '/usr/lib':

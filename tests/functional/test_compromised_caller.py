@@ -109,7 +109,8 @@ _proper = {
     'anti_spoofing': st.sampled_from(('none', 'mac', 'ip', '')),
     'arriving_guests': st.sampled_from(('lock', 'filter', '')),
     'port_isolated': st.booleans(), 'port_flood_unicast': st.booleans(),
-    'port_flood_multicast': st.booleans(), 'port_hairpin': st.booleans()}
+    'port_flood_multicast': st.booleans(), 'port_hairpin': st.booleans(),
+    'host_shield': st.booleans()}
 
 
 @st.composite

@@ -190,6 +190,14 @@ class ClashTest(base.FunctionalTestCase):
         self.assertEqual('fa' + _TAIL, self.host.link('tap00000002').mac)
 
 
+class UnguardedClashTest(ClashTest):
+    """The same where guests may be silent, and so not in the FDB."""
+
+    def setUp(self):
+        super().setUp()
+        self.configure(anti_spoofing='none')
+
+
 class ForeignHolderTest(base.FunctionalTestCase):
     """The guest's own MAC belongs to a device that is not ours to change."""
 

@@ -143,6 +143,57 @@ class KernelTest(MigrationTestCase):
                          'has it back when it speaks')
 
 
+class DepartedGuestTest(MigrationTestCase):
+    """The source of a live migration, after QEMU has ended there."""
+
+    def plug_with_uplink(self, **options):
+        self.configure(bridge_uplinks={base.BRIDGE: 'uplink'}, **options)
+        self.plug()
+        self.uplink = self.host.link('uplink')
+
+    def reaches_wire(self, payload):
+        self.neighbour.send(base.GUEST_MAC, payload)
+        return any(payload in frame for frame in self.wire.frames(0.2))
+
+    def test_it_is_reached_by_the_wire(self):
+        self.plug_with_uplink()
+        self.assertTrue(self.reaches_wire(b'before it comes'))
+        self.guest = self.open(base.TAP, base.GUEST_MAC)
+        self.assertEqual(['guest'], self.reaches(b'while it is here'))
+        self.guest.close()
+        self.assertTrue(self.reaches_wire(b'after it went'))
+        # What comes from the wire does not go back there.
+        self.wire.send(base.GUEST_MAC, b'from the wire')
+        self.assertEqual([], [frame for frame in self.wire.frames(0.2)
+                              if b'from the wire' in frame])
+        self.assert_guarded()
+
+    def test_it_is_not_where_the_uplink_is_unknown(self):
+        self.plug()
+        self.assertFalse(self.reaches_wire(b'before it comes'))
+
+    def test_plugging_again(self):
+        self.plug_with_uplink()
+        before = self.host.state()
+        self.plug()
+        self.assertEqual(before, self.host.state())
+        self.assertEqual(self.uplink.index,
+                         self.host.link(base.TAP).backup_port)
+        self.configure(anti_spoofing='none')
+        self.plug()
+        self.assertIsNone(self.host.link(base.TAP).backup_port)
+
+    def test_uplink_that_comes_back(self):
+        self.plug_with_uplink()
+        self.host.set('uplink', master=0)
+        self.plug()
+        self.assertIsNone(self.host.link(base.TAP).backup_port)
+        self.host.set('uplink', master=self.host.link(base.BRIDGE).index)
+        self.plug()
+        self.assertEqual(self.uplink.index,
+                         self.host.link(base.TAP).backup_port)
+
+
 class ArrivingGuestTest(MigrationTestCase):
 
     def arrive(self, arriving_guests='filter'):

@@ -16,11 +16,14 @@ Each test ends with the host as it was before, to the last link, FDB entry and
 file.
 """
 
+import contextlib
 from importlib import metadata
 import json
 import os
 import pathlib
+import re
 import signal
+import socket
 import subprocess
 import sys
 import unittest
@@ -48,6 +51,20 @@ _BRIDGE_ADDRESS, _UPLINK_ADDRESS = '10.0.0.2', '10.0.0.3'
 _OTHER_BRIDGE = 'br200'
 
 _NUD_PERMANENT = 0x80
+_STRANGER = '52:54:00:00:00:99'
+#: What a guest can have its kernel send, and how the frame goes on after its
+#: two MACs.
+_FRAMES = {
+    'ARP': ('arping -c 1 -w 1 -I eth0 10.0.0.99', rb'\x08\x06'),
+    'ICMP': ('ping -c 1 -W 1 ' + _UPLINK_ADDRESS,
+             rb'\x08\x00.{9}\x01'),
+    'TCP': ('nc -w 1 %s 9 < /dev/null' % _UPLINK_ADDRESS,
+            rb'\x08\x00.{9}\x06'),
+    'DHCP': ('udhcpc -n -q -t 1 -T 1 -i eth0',
+             rb'\x08\x00.{20}\x00\x44\x00\x43'),
+    'neighbour discovery': ('ping6 -c 1 -W 1 fe80::99%eth0',
+                            rb'\x86\xdd.{6}\x3a'),
+}
 
 
 class Guests(test_flows.Guests):
@@ -276,6 +293,7 @@ class Flows(Guests):
         server = self.boot_guest()
         tap = self.assert_well(server)
         self.start_nova_compute(self.nova_guest(server)).end(signal.SIGKILL)
+        tap = self.plugged_again(tap)
         self.lose_nothing(self.restart_all, server)
         self.assertEqual(tap, self.assert_well(server))
         # Nova finds the new libvirtd.
@@ -456,6 +474,46 @@ class OpenVSwitchTest(Flows, guests.GuestCloud, cloud.OpenVSwitchCloud):
     """Binding type ovs, by our mechanism driver; we make the TAP."""
 
     OPTIONS = {'claim_plugins': ['ovs']}
+
+    def test_only_its_own_frames_get_out(self):
+        self.lay_network()
+        server = self.boot_guest()
+        self.assert_well(server)
+        self.assertEqual(set(), self.seen(server, _STRANGER))
+        self.assertEqual(set(_FRAMES),
+                         self.seen(server, self.port['mac_address']))
+        self.assert_well(server)
+        self.reconfigure(anti_spoofing='none')
+        self.assertEqual(set(_FRAMES), self.seen(server, _STRANGER))
+        self.reconfigure(anti_spoofing='mac')
+        # The other end of the wire still believes what it was told.
+        self.console(server).run(
+            'ip link set eth0 address %s; arping -c 1 -I eth0 %s' % (
+                self.port['mac_address'], _UPLINK_ADDRESS))
+        self.assert_well(server)
+        self.assert_as_before()
+
+    def seen(self, server, mac):
+        """Return which kinds of frames come out that it sends from a MAC."""
+        console = self.console(server)
+        console.run('ip link set eth0 address ' + mac)
+        seen = set()
+        with self.uplink.entered():
+            wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW,
+                                 socket.htons(3))  # ETH_P_ALL
+        with wire:
+            wire.bind(('eth1', 0))
+            wire.setblocking(False)
+            for kind, (command, pattern) in _FRAMES.items():
+                console.run('arp -s %s %s; %s; true' % (
+                    _UPLINK_ADDRESS, self.uplink.link('eth1').mac, command))
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        frame = wire.recv(65536)
+                        if (frame[6:12] == bytes.fromhex(mac.replace(':', ''))
+                                and re.match(pattern, frame[12:], re.DOTALL)):
+                            seen.add(kind)
+        return seen
 
     def tapmac(self, *arguments, status=(0,)):
         """Run our command on host1, and return what it prints, as objects."""

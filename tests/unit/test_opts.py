@@ -39,6 +39,7 @@ class OptsTest(base.TestCase):
              'arriving_guests': 'lock',
              'port_isolated': False, 'port_flood_unicast': True,
              'port_flood_multicast': True, 'port_hairpin': False,
+             'host_shield': False,
              'udev_timeout': 5.0,
              'flat_interface': '', 'vlan_interface': '',
              'network_device_mtu': 0},

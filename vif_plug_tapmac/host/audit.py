@@ -16,6 +16,7 @@ Each code has a section in "Audit codes" of the documentation.
 """
 
 import collections
+import contextlib
 import dataclasses
 import enum
 import importlib.metadata
@@ -81,6 +82,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     'TM305': (Severity.ERROR, 'The TUN device is missing'),
     'TM306': (Severity.WARNING, 'No bridge can be made here'),
     'TM307': (Severity.ERROR, 'The configuration can not be used'),
+    'TM308': (Severity.ERROR, 'Guests can reach this host'),
 }
 
 
@@ -513,10 +515,22 @@ def _configuration(config: cfg.ConfigOpts.GroupAttr) -> _Findings:
                       'correct nova.conf')
 
 
+def _shield(config: cfg.ConfigOpts.GroupAttr) -> _Findings:
+    # Whoever may not ask the kernel does not know, and nothing is said.
+    with contextlib.suppress(exception.KernelRefused):
+        if config.host_shield and not nl.is_host_shielded(config.link_group):
+            yield Finding(
+                'TM308', 'nftables', 'host_shield is on, and no rule in the '
+                'table bridge %s drops what link group %d sends to this host'
+                % (nl.SHIELD, config.link_group),
+                'start nova-compute again, which plugs each guest, or plug '
+                'one by hand; and find what flushes the rules')
+
+
 _BRIDGE_CHECKS = (_fixed_mac, _down, _stp, _nearly_full, _uplink,
                   _router_advertisements, _bridge_mtu, _changed)
 _TAP_CHECKS = (_tap_mac, _open_to_all, _strange_holder, _off_bridge,
                _tap_down, _tap_mtu, _addresses, _left_over, _group,
                _queue_mode, _owner, _guard, _port_options)
 _HOST_CHECKS = (_firewall, hidden_udev, rivals, _selinux, _tun_device,
-                _sysctls, _configuration)
+                _sysctls, _configuration, _shield)

@@ -31,8 +31,8 @@ always is, as a local entry, and gives it away:
 TAPs may share one MAC; that harms nobody (the entry just moves along).
 
 What this cannot see: a third guest with the same five octets whose own first
-octet is an alternate (F6, F2 ...), as long as it is silent. Plugging its VIF
-again puts it right.
+octet is an alternate (F6, F2 ...), as long as it is silent and not kept to its
+MAC. Plugging its VIF again puts it right.
 """
 
 from oslo_log import log as logging

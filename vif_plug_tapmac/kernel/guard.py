@@ -35,10 +35,14 @@ locked port goes on taking frames from that.
 import errno
 import typing
 
+from oslo_log import log as logging
+
 from vif_plug_tapmac import desired
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac import mark
+
+LOG = logging.getLogger(__name__)
 
 #: By the field of a Link: which option of ours asks for it.
 _OPTIONS = {'isolated': 'port_isolated',
@@ -198,3 +202,23 @@ def finish_change(netlink: nl.Netlink, port: desired.TapPort, link: nl.Link,
         netlink.unfilter_sources(link)
     if changed.get('locked') is False:
         netlink.remove_fdb_entry(link, port.guest_mac)
+
+
+def lend_uplink(netlink: nl.Netlink, port: desired.TapPort,
+                on_bridge: nl.Link, link: nl.Link) -> None:
+    """Have what is for the guest go to the wire while nobody holds its TAP.
+
+    Its fixed entry draws that to the TAP, also after the guest has moved to
+    another host, until Nova unplugs it here. Only where the uplink is known;
+    where this fails there is no more harm than without.
+    """
+    wire = None
+    try:
+        if port.is_guarded and port.uplink is not None:
+            wire = netlink.find(port.uplink)
+            if wire is None or wire.master != on_bridge.index:
+                return
+        if link.backup_port != (wire and wire.index):
+            netlink.set_backup_port(link, wire)
+    except exception.TapMacError as error:
+        LOG.debug('%s: no backup port: %s', port.name, error)

@@ -80,6 +80,8 @@ class Link:
     :param persistent: whether it outlives the process that holds it
     :param port_number: of a port, which it is on its bridge, from 1; each
         gets the lowest that is free
+    :param backup_port: of a port, the index of another that gets its frames
+        while it has no carrier; None if there is none
     :param isolated: of a port, whether it does not reach other such ports
     :param flood_unicast: of a port, whether it gets frames for MACs that the
         bridge does not know
@@ -112,6 +114,7 @@ class Link:
     queues: int | None = None
     persistent: bool = False
     port_number: int | None = None
+    backup_port: int | None = None
     isolated: bool | None = None
     flood_unicast: bool | None = None
     flood_multicast: bool | None = None
@@ -434,6 +437,17 @@ class Netlink:
             self._request(link.name, 'removing its filter', self._socket.set,
                           rtnetlink.DELETE_FILTER, _source_filter(link))
 
+    def set_backup_port(self, link: Link, other: Link | None) -> None:
+        """Have another port of the bridge get a port's frames in its place.
+
+        Only while it has no carrier: for a TAP, while nobody holds it.
+
+        :param other: None: none
+        """
+        self._set(link.index, link.name, 'setting its backup port', [
+            port_options(rtnetlink.number(_BRPORT_BACKUP_PORT,
+                                          other.index if other else 0))])
+
     def forget_learned(self, link: Link) -> None:
         """Have no MAC on this port any more that the bridge had learned."""
         self._set(link.index, link.name, 'flushing what was learned there',
@@ -556,6 +570,89 @@ def chain_that_drops_forwarded() -> str | None:
     return None
 
 
+#: The table and the chain in it that keep guests from the host.
+SHIELD = 'tapmac_shield'
+#: Source: include/uapi/linux/netfilter.h, NFPROTO_BRIDGE, NF_ACCEPT;
+#: linux/netfilter/nf_tables.h: NFT_META_IIFGROUP, NFT_REG_1, NFT_CMP_EQ,
+#: NFT_REG_VERDICT
+_NFPROTO_BRIDGE, _NF_ACCEPT = 7, 1
+_META_IIFGROUP, _REG_1, _CMP_EQ, _REG_VERDICT = 21, 1, 0, 0
+#: Before whatever else there may be.
+_FIRST = -300
+
+
+def is_host_shielded(group: int) -> bool:
+    """Return whether what ports of a link group send to the host is dropped.
+
+    :raises KernelRefused: nf_tables is missing, or no privilege to ask
+    """
+    with _bridge_nftables('looking for %s' % SHIELD) as nft:
+        return any(rule.get_attr('NFTA_RULE_TABLE') == SHIELD
+                   and _drops_group(rule, group) for rule in nft.get_rules())
+
+
+def shield_host(group: int) -> None:
+    """Drop what ports of a link group send to the host through bridges.
+
+    One rule for all of them, whoever is in the group: no port is without. Done
+    twice, there are two such rules, and no harm.
+
+    :raises KernelRefused: nf_tables is missing, or no privilege
+    """
+    with _bridge_nftables('adding %s' % SHIELD) as nft:
+        nft.table('add', name=SHIELD)
+        nft.chain('add', table=SHIELD, name=SHIELD, type='filter',
+                  hook='input', priority=_FIRST, policy=_NF_ACCEPT)
+        nft.rule('add', table=SHIELD, chain=SHIELD, expressions=([
+            _expression('meta', key=_META_IIFGROUP, dreg=_REG_1),
+            _expression('cmp', sreg=_REG_1, op=_CMP_EQ, data={'attrs': [
+                ('NFTA_DATA_VALUE', struct.pack('=I', group))]}),
+            _expression('immediate', dreg=_REG_VERDICT, data={'attrs': [
+                ('NFTA_DATA_VERDICT', {'attrs': [
+                    ('NFTA_VERDICT_CODE', _NF_DROP)]})]})],))
+
+
+def unshield_host() -> None:
+    """Remove the table; there is none, or no nf_tables, is success."""
+    with contextlib.suppress(exception.KernelRefused):
+        with _bridge_nftables('removing %s' % SHIELD) as nft:
+            nft.table('del', name=SHIELD)
+
+
+@contextlib.contextmanager
+def _bridge_nftables(step: str) -> typing.Iterator[typing.Any]:
+    try:
+        with nftables.NFTables(nfgen_family=_NFPROTO_BRIDGE) as nft:
+            yield nft
+    except (pyroute2.NetlinkError, OSError) as error:
+        code = getattr(error, 'code', None) or getattr(error, 'errno', 0)
+        raise exception.KernelRefused.from_errno('nftables', step, code or 0)
+
+
+def _expression(name: str, **data: typing.Any) -> dict[str, typing.Any]:
+    return {'attrs': [
+        ('NFTA_EXPR_NAME', name),
+        ('NFTA_EXPR_DATA', {'attrs': [
+            ('NFTA_%s_%s' % (name.upper(), field.upper()), value)
+            for field, value in data.items()]})]}
+
+
+def _drops_group(rule: typing.Any, group: int) -> bool:
+    expressions = rule.get_attr('NFTA_RULE_EXPRESSIONS') or []
+    if [each.get_attr('NFTA_EXPR_NAME') for each in expressions] != [
+            'meta', 'cmp', 'immediate']:
+        return False
+    meta, compared, verdict = (each.get_attr('NFTA_EXPR_DATA')
+                               for each in expressions)
+    value = compared.get_attr('NFTA_CMP_DATA').get_attr('NFTA_DATA_VALUE')
+    code = verdict.get_attr('NFTA_IMMEDIATE_DATA').get_attr(
+        'NFTA_DATA_VERDICT')
+    return bool(meta.get_attr('NFTA_META_KEY') == 'NFT_META_IIFGROUP'
+                and compared.get_attr('NFTA_CMP_OP') == 'NFT_CMP_EQ'
+                and value == struct.pack('=I', group) and code is not None
+                and code.get_attr('NFTA_VERDICT_CODE') == 'NF_DROP')
+
+
 def is_named(link: Link, name: str) -> bool:
     """Return whether this is, by now, the link of this name.
 
@@ -607,7 +704,7 @@ PORT_OPTIONS = {'isolated': False, 'flood_unicast': True,
 #: Source: include/uapi/linux/if_link.h
 _PORT_OPTIONS = {'isolated': 33, 'flood_unicast': 9, 'flood_multicast': 27,
                  'hairpin': 4, 'learning': 8, 'locked': 39}
-_BRPORT_NO, _BRPORT_FLUSH = 18, 24
+_BRPORT_NO, _BRPORT_FLUSH, _BRPORT_BACKUP_PORT = 18, 24, 34
 
 #: Where a filter sees what comes in; for which frames, with which priority.
 #: Source: include/uapi/linux/pkt_sched.h (TC_H_CLSACT, TC_H_MIN_INGRESS),
@@ -710,7 +807,8 @@ def _port_data(link_info: rtnetlink.Attributes) -> dict[str, typing.Any]:
                for field, kind in _PORT_OPTIONS.items()}
     return dict({field: None if value is None else bool(value)
                  for field, value in options.items()},
-                port_number=data.number(_BRPORT_NO))
+                port_number=data.number(_BRPORT_NO),
+                backup_port=data.number(_BRPORT_BACKUP_PORT))
 
 
 def _info_data(link_info: rtnetlink.Attributes) -> dict[str, typing.Any]:

@@ -27,6 +27,7 @@ from vif_plug_tapmac.kernel import bridge
 from vif_plug_tapmac.kernel import clash
 from vif_plug_tapmac.kernel import guard
 from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import shield
 from vif_plug_tapmac.kernel import tun
 from vif_plug_tapmac.kernel import udev
 from vif_plug_tapmac import mac
@@ -390,6 +391,7 @@ def _converge(netlink: nl.Netlink, port: desired.TapPort, on_bridge: nl.Link,
               link: nl.Link, wanted: dict[str, typing.Any]) -> nl.Link:
     """Set what differs until it reads back right; return what was read."""
     wanted = dict(wanted, master=on_bridge.index)
+    shield.ensure(port)
     guard.forget_former(netlink, port, link)
     try:
         for _ in range(_ROUNDS):
@@ -401,6 +403,7 @@ def _converge(netlink: nl.Netlink, port: desired.TapPort, on_bridge: nl.Link,
             differing = _differing(link, wanted)
             guarded = guard.is_in_place(netlink, port, link, entry, arriving)
             if guarded and not differing:
+                guard.lend_uplink(netlink, port, on_bridge, link)
                 return link
             if arriving:
                 guard.put_filter(netlink, port, link)

@@ -1,0 +1,199 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Guests are kept from the host that their bridge is on, and from nobody else.
+
+Each kind of frame is sent with the option and without it.
+"""
+
+import socket
+
+from scapy.layers import inet
+from scapy.layers import inet6
+from scapy.layers import l2
+from scapy import packet as scapy_packet
+
+from tests import base
+from tests.functional import test_guard
+from tests import hosts
+from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import shield
+
+_BRIDGE = '02:00:00:00:00:05'
+_ADDRESS, _OTHER_ADDRESS, _GUESTS_ADDRESS = (
+    '192.0.2.1', '198.51.100.7', '192.0.2.10')
+_GUESTS_IPV6, _PORT = 'fe80::f816:3eff:fe28:64c2', 7777
+
+
+class ShieldTest(test_guard.GuardTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.patch(shield, '_looked', False)
+        self.host.set('lo', state='up')
+        for name, address in (base.BRIDGE, _ADDRESS), ('lo', _OTHER_ADDRESS):
+            self.host.ip.addr('add', index=self.host.link(name).index,
+                              address=address, prefixlen=24)
+        # A bridge of somebody else, on which the host has IPv6.
+        for sysctl in 'accept_dad=0', 'accept_ra=2':
+            name, value = sysctl.split('=')
+            with open('/proc/sys/net/ipv6/conf/%s/%s' % (base.BRIDGE, name),
+                      'w') as opened:
+                opened.write(value)
+        self.host.ip.addr('add', index=self.host.link(base.BRIDGE).index,
+                          address='fe80::5', prefixlen=64)
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.addCleanup(self.socket.close)
+        self.socket.bind(('', _PORT))
+        self.socket.settimeout(0.2)
+
+    def ether(self, destination=_BRIDGE):
+        return l2.Ether(src=base.GUEST_MAC, dst=destination)
+
+    def is_answered(self, frame, kind):
+        self.guest.write(bytes(frame))
+        return any(kind in l2.Ether(octets)
+                   for octets in self.guest.frames(0.2))
+
+    def arp(self):
+        return self.is_answered(
+            self.ether(hosts.BROADCAST) / l2.ARP(
+                op=1, hwsrc=base.GUEST_MAC, psrc=_GUESTS_ADDRESS,
+                pdst=_ADDRESS), l2.ARP)
+
+    def udp(self, address, mac=_BRIDGE):
+        self.guest.write(bytes(
+            self.ether(mac) / inet.IP(src=_GUESTS_ADDRESS, dst=address)
+            / inet.UDP(sport=7, dport=_PORT) / scapy_packet.Raw(b'hello')))
+        try:
+            return self.socket.recv(100) == b'hello'
+        except TimeoutError:
+            return False
+
+    def link_local(self):
+        return self.is_answered(
+            self.ether('33:33:ff:00:00:05')
+            / inet6.IPv6(src=_GUESTS_IPV6, dst='ff02::1:ff00:5', hlim=255)
+            / inet6.ICMPv6ND_NS(tgt='fe80::5')
+            / inet6.ICMPv6NDOptSrcLLAddr(lladdr=base.GUEST_MAC),
+            inet6.ICMPv6ND_NA)
+
+    def router_advertisement(self):
+        self.guest.write(bytes(
+            self.ether('33:33:00:00:00:01')
+            / inet6.IPv6(src=_GUESTS_IPV6, dst='ff02::1', hlim=255)
+            / inet6.ICMPv6ND_RA(routerlifetime=600)))
+        return any(route.get_attr('RTA_GATEWAY') == _GUESTS_IPV6
+                   for route in self.host.ip.get_default_routes(
+                       family=socket.AF_INET6))
+
+    def reached(self):
+        """Return by what the guest reaches the host."""
+        return [name for name, reaches in (
+            ('ARP', self.arp()),
+            ("the bridge's address", self.udp(_ADDRESS)),
+            ('another address', self.udp(_OTHER_ADDRESS)),
+            ("the TAP's own MAC", self.udp(_ADDRESS, base.TAP_MAC)),
+            ('link-local', self.link_local()),
+            ('router advertisement', self.router_advertisement())) if reaches]
+
+    def start(self, **options):
+        self.configure(**options)
+        self.plug()
+        self.guest = self.open(base.TAP, base.GUEST_MAC)
+
+    def tables(self):
+        with nl._bridge_nftables('test') as nft:
+            return [table.get_attr('NFTA_TABLE_NAME')
+                    for table in nft.get_tables()]
+
+    def test_without(self):
+        self.start()
+        self.assertEqual(
+            ['ARP', "the bridge's address", 'another address',
+             "the TAP's own MAC", 'link-local', 'router advertisement'],
+            self.reached())
+        self.assertEqual([], self.tables())
+
+    def test_with(self):
+        self.start(host_shield=True)
+        self.assertEqual([], self.reached())
+
+    def test_others_are_reached(self):
+        self.start(host_shield=True)
+        neighbour = base.numbered_vif(1)
+        self.plug(neighbour)
+        neighbour = self.open(neighbour.vif_name, neighbour.address)
+        ends = self.guest, neighbour, self.wire
+        for one in ends:
+            for other in ends:
+                if one is not other:
+                    for destination in other.mac, hosts.BROADCAST:
+                        payload = ('%s to %s' % (one.mac,
+                                                 destination)).encode()
+                        one.send(destination, payload)
+                        self.assertTrue(any(
+                            payload in frame for frame in other.frames(2)),
+                            payload)
+
+    def test_wire_reaches_the_host(self):
+        self.start(host_shield=True)
+        self.guest = self.wire
+        self.assertTrue(self.udp(_ADDRESS))
+
+    def test_one_rule_for_all(self):
+        self.start(host_shield=True)
+        for number in range(3):
+            self.plug(base.numbered_vif(number))
+        with nl._bridge_nftables('test') as nft:
+            self.assertEqual(1, len(list(nft.get_rules())))
+        self.unplug(base.numbered_vif(1))
+        self.assertTrue(nl.is_host_shielded(29793))
+
+    def test_next_plug_heals(self):
+        self.start(host_shield=True)
+        for undo in (nl.unshield_host, lambda: nl.shield_host(5)):
+            nl.unshield_host()
+            undo()
+            self.assertFalse(nl.is_host_shielded(29793))
+            self.plug()
+            self.assertEqual([], self.reached())
+
+    def test_switched_on_and_off(self):
+        self.start()
+        self.assertNotEqual([], self.reached())
+        self.configure(host_shield=True)
+        self.plug()
+        self.assertFalse(self.arp())
+        # Another table of that family is not ours.
+        with nl._bridge_nftables('test') as nft:
+            nft.table('add', name='others')
+        self.configure(host_shield=False)
+        shield._looked = False  # As after a restart.
+        self.plug()
+        self.assertEqual(['others'], self.tables())
+        self.assertTrue(self.arp())
+
+    def test_kernel_without_nftables(self):
+        self.configure(host_shield=True)
+
+        def refuse(group):
+            raise exception.KernelRefused.from_errno('nftables', 'asking', 93)
+        self.patch(nl, 'is_host_shielded', refuse)
+        self.assert_plug_fails(exception.KernelRefused, 'nf_tables',
+                               'host_shield')
+
+    def test_somebody_removes_it_at_once(self):
+        self.configure(host_shield=True)
+        self.patch(nl, 'shield_host', lambda group: None)
+        self.assert_plug_fails(exception.VerifyFailed, nl.SHIELD)

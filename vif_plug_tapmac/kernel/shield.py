@@ -1,0 +1,65 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Keeping guests from the host that their bridge is on.
+
+The host takes part in each of its bridges: it answers ARP there, and takes
+IPv4 packets for any address it has. One rule in the bridge family of nftables
+drops what comes to it from ports in the link group of guests' TAPs. A TAP is
+in the group from the message on that makes it a port, so no port is ever
+without, and there is nothing to add for it and to remove.
+"""
+
+import errno
+
+from vif_plug_tapmac import desired
+from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import netlink as nl
+
+#: Whether this process has looked for what another configuration left.
+_looked = False
+
+
+def ensure(port: desired.TapPort) -> None:
+    """Have the rule, or not, as the port says.
+
+    One that nobody wants any more is looked for once in a process.
+
+    :raises KernelRefused: this kernel cannot do that
+    :raises VerifyFailed: the rule is not there after it was made
+    """
+    global _looked
+    if port.host_shield:
+        _require(port)
+    elif not _looked:
+        nl.unshield_host()
+        _looked = True
+
+
+def _require(port: desired.TapPort) -> None:
+    try:
+        if nl.is_host_shielded(port.link_group):
+            return
+        nl.shield_host(port.link_group)
+        if nl.is_host_shielded(port.link_group):
+            return
+    except exception.KernelRefused as error:
+        if error.kwargs.get('code') == errno.EPERM:
+            raise
+        raise exception.KernelRefused(
+            device='nftables', step='keeping guests from this host',
+            code=errno.EOPNOTSUPP, error=error.kwargs['error'],
+            remedy='load nf_tables (CONFIG_NF_TABLES_BRIDGE), or set '
+                   'host_shield of [os_vif_tapmac] to false')
+    raise exception.VerifyFailed(
+        device='nftables', differences='table bridge %s is removed again'
+        % nl.SHIELD)

@@ -42,7 +42,10 @@ OPTIONS: dict[str, typing.Any] = {
     'allowed_bridges': ['br1??', 'br-storage'], 'udev_timeout': 0.0,
     'bridge_uplinks': {'br200': 'eth2'}, 'vlan_bridge': '{bridge}.{vlan}',
     'allowed_uplinks': ['eth*'], 'flat_interface': 'eth1',
-    'vlan_interface': 'eth1', 'network_device_mtu': 1400}
+    'vlan_interface': 'eth1', 'network_device_mtu': 1400,
+    'anti_spoofing': 'none', 'arriving_guests': 'filter',
+    'host_shield': True, 'port_isolated': True, 'port_flood_unicast': False,
+    'port_flood_multicast': False, 'port_hairpin': True}
 #: The same, all with other values.
 CHANGED: dict[str, typing.Any] = {
     'owner': 'root', 'multiqueue': False, 'claim_plugins': ['ovs'],
@@ -51,7 +54,10 @@ CHANGED: dict[str, typing.Any] = {
     'udev_timeout': 1.0, 'bridge_uplinks': {'br200': 'eth3'},
     'vlan_bridge': '{bridge}v{vlan}', 'allowed_uplinks': ['bond*'],
     'flat_interface': 'eth4', 'vlan_interface': 'eth4',
-    'network_device_mtu': 1300}
+    'network_device_mtu': 1300, 'anti_spoofing': 'mac',
+    'arriving_guests': 'lock', 'host_shield': False, 'port_isolated': False,
+    'port_flood_unicast': True, 'port_flood_multicast': True,
+    'port_hairpin': False}
 
 
 def to_text(value: typing.Any) -> str:

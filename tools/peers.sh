@@ -1,7 +1,7 @@
 #!/bin/sh
 # Set up what some tests run against: os-vif alone, and, for root only, because
-# their tests need it, Nova, Neutron, sudo, ip, udev, and what guests.sh and
-# neutron.sh do.
+# their tests need it, Nova, Neutron, sudo, ip, strace, udev, and what guests.sh
+# and neutron.sh do.
 set -eu
 cd "$(dirname "$0")/.."
 . tools/venv.sh
@@ -20,6 +20,7 @@ done
 
 command -v sudo > /dev/null || apt_get install -y sudo
 command -v ip > /dev/null || apt_get install -y iproute2
+command -v strace > /dev/null || apt_get install -y strace
 
 # Never installed, only unpacked: a udevd that starts here would change the
 # links of this machine.

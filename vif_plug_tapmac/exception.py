@@ -87,6 +87,18 @@ class KernelRefused(TapMacError):
                    remedy=_REMEDIES.get(code, _READ_THE_ERRNO))
 
 
+class DaemonLost(TapMacError):
+    """The privileged daemon ended before it answered.
+
+    A TAP that it was making is gone, unless it was finished; the next plug or
+    unplug starts another daemon, and completes what was begun.
+    """
+    msg_fmt = ("%(device)s: the privileged daemon of tapmac ended before it "
+               "was done (%(error)s). Try again: another one is started. The "
+               "operator must find out what ended it, as in \"dmesg | grep -i "
+               "'out of memory'\", or whoever killed it.")
+
+
 class VerifyFailed(TapMacError):
     """What the kernel reads back is not what was set.
 

@@ -24,6 +24,7 @@ from vif_plug_tapmac import linux_bridge
 from vif_plug_tapmac import nova_driver
 from vif_plug_tapmac import opts
 from vif_plug_tapmac import privileged
+from vif_plug_tapmac import privsep
 from vif_plug_tapmac import spoofing
 
 
@@ -71,7 +72,8 @@ class TapMacPlugin(plugin.PluginBase):
         """
         port = desired.TapPort.from_vif(vif, self.config,
                                         nova_driver.multi_queue())
-        privileged.ensure_port(port.to_fields())
+        with privsep.vif_plug.calling(port.name):
+            privileged.ensure_port(port.to_fields())
 
     def unplug(self, vif: vif_objects.VIFBase,
                instance_info: instance_objects.InstanceInfo) -> None:
@@ -79,4 +81,6 @@ class TapMacPlugin(plugin.PluginBase):
 
         :raises TapMacError: see :mod:`vif_plug_tapmac.exception`
         """
-        privileged.remove_port(desired.TapIdentity.from_vif(vif).to_fields())
+        identity = desired.TapIdentity.from_vif(vif)
+        with privsep.vif_plug.calling(identity.name):
+            privileged.remove_port(identity.to_fields())

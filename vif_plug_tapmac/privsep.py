@@ -12,10 +12,76 @@
 
 """The one privileged context: CAP_NET_ADMIN and nothing else."""
 
+import contextlib
+import threading
+import typing
+
+from oslo_log import log as logging
 from oslo_privsep import capabilities
 from oslo_privsep import priv_context
 
-vif_plug = priv_context.PrivContext(
+from vif_plug_tapmac import exception
+
+LOG = logging.getLogger(__name__)
+
+#: In seconds, for the end of a connection to be noticed.
+_PATIENCE = 5.0
+
+
+class Context(priv_context.PrivContext):
+    """A context whose daemon may die: the call fails, the next one works.
+
+    oslo.privsep sees to that by itself only if the daemon had read all that
+    was sent to it. If not, its end is a reset of the connection, of which the
+    thread that reads dies: the call waits for ever, and no later one starts
+    another daemon.
+    Source: oslo_privsep/comm.py, ClientChannel._reader_main
+    """
+
+    def __init__(self, *args: typing.Any, **kwargs: typing.Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._restart = threading.Lock()
+
+    def start(self, *args: typing.Any, **kwargs: typing.Any) -> None:
+        super().start(*args, **kwargs)
+        threading.Thread(name='tapmac_privsep_end', daemon=True,
+                         target=_wait_for_end, args=(self.channel,)).start()
+
+    @contextlib.contextmanager
+    def calling(self, device: str) -> typing.Iterator[None]:
+        """Have a daemon, and say so if it ends before a call in here does.
+
+        :param device: what the call is about, for the error
+        :raises DaemonLost: it ended
+        """
+        with self._restart:
+            if (self.channel is not None
+                    and not self.channel.reader_thread.is_alive()):
+                LOG.warning('The privileged daemon of tapmac has ended; '
+                            'another is started')
+                self.stop()
+        try:
+            yield
+        except OSError as error:
+            if self.channel is None:
+                raise
+            self.channel.reader_thread.join(_PATIENCE)
+            if self.channel.reader_thread.is_alive():
+                raise
+            raise exception.DaemonLost(device=device, error=error)
+
+
+def _wait_for_end(channel: typing.Any) -> None:
+    """Do what a reader does at its end, if it did not get there."""
+    channel.reader_thread.join()
+    with channel.lock:
+        for future in channel.outstanding_msgs.values():
+            future.set_exception(ConnectionResetError(
+                'the connection was reset'))
+        channel.running = False
+
+
+vif_plug = Context(
     'vif_plug_tapmac',
     cfg_section='vif_plug_tapmac_privileged',
     pypath=__name__ + '.vif_plug',

@@ -20,13 +20,17 @@ are, but for what is random.
 import contextlib
 import errno
 import logging
+import os
 import pathlib
 import re
+import signal
 import types
 
 import fixtures
 import os_vif
 from os_vif import exception as os_vif_exception
+from oslo_privsep import capabilities
+from oslo_privsep import priv_context
 from stevedore import extension
 
 from tests import base
@@ -37,6 +41,7 @@ from tests import udevd
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge
 from vif_plug_tapmac import linux_bridge
+from vif_plug_tapmac import privsep
 
 _RIVAL_MAC = 'fe:16:3e:28:64:c2'
 _UPLINK_MAC = '52:54:00:12:34:56'
@@ -93,6 +98,17 @@ class LogTest(test_claim.ClaimTestCase):
         self.load_options_of_linux_bridge(
             'flat_interface = eth1\n', allowed_bridges=['br100'],
             bridge_uplinks={'br100': 'eth2'})
+
+    def case_daemon_is_killed(self):
+        self.config.config(group='vif_plug_tapmac_privileged',
+                           capabilities=[capabilities.CAP_NET_ADMIN])
+        privsep.vif_plug.start(priv_context.Method.FORK)
+        daemon, = self.host.processes()
+        os.kill(daemon, signal.SIGKILL)
+        os.waitpid(daemon, 0)
+        privsep.vif_plug.channel.reader_thread.join()
+        with privsep.vif_plug.calling(base.TAP):
+            pass
 
     def case_boot_and_delete(self):
         self.plug()

@@ -241,7 +241,7 @@ def _write_sysctl(link: nl.Link, family: str, sysctl: str, value: str) -> None:
 
 def _remove_half_made(netlink: nl.Netlink, link: nl.Link) -> None:
     try:
-        seen = netlink.get(link.index)
+        seen = netlink.get(link.index, link.name)
         # Another caller may have finished the bridge meanwhile, or have made
         # this uplink a port of it.
         if (seen is not None and seen.alias is None

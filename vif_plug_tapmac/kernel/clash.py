@@ -95,7 +95,7 @@ def _make_way(netlink: nl.Netlink, bridge: nl.Link, port: desired.TapPort,
 
 def _move_aside(netlink: nl.Netlink, bridge: nl.Link, port: desired.TapPort,
                 index: int) -> None:
-    holder = netlink.get(index)
+    holder = netlink.get(index, 'port %d of %s' % (index, bridge.name))
     if holder is None:
         return
     holder_mark = mark.TapMark.parse(holder.alias)

@@ -98,7 +98,8 @@ def find_guest(netlink: nl.Netlink, on_bridge: nl.Link,
     entry = netlink.fdb_entry(on_bridge, port.guest_mac)
     if entry is None or not entry.fixed or entry.port_index == link.index:
         return entry
-    other = netlink.get(entry.port_index)
+    other = netlink.get(entry.port_index, 'port %d of %s' % (
+        entry.port_index, on_bridge.name))
     other_mark = mark.TapMark.parse(other.alias if other else None)
     if other_mark is not None and other_mark.vif_id == port.vif_id:
         return None  # A TAP of this VIF that somebody renamed.

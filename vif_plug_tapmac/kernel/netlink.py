@@ -16,9 +16,11 @@ The only module that knows pyroute2, and the only one that translates what
 netlink refuses.
 """
 
+import asyncio
 import contextlib
 import dataclasses
 import errno
+import functools
 import select
 import socket
 import struct
@@ -27,6 +29,7 @@ import typing
 
 from oslo_log import log as logging
 import pyroute2
+from pyroute2.netlink.exceptions import NetlinkDecodeError
 from pyroute2.netlink.exceptions import NetlinkDumpInterrupted
 from pyroute2.netlink import rtnl
 from pyroute2.nftables import main as nftables
@@ -47,6 +50,11 @@ _NTF_MASTER, _NTF_STICKY = 0x04, 0x40
 _RT_SCOPE_LINK, _RT_SCOPE_HOST = 253, 254
 #: How often a list is asked for that others change meanwhile.
 _DUMPS = 10
+#: In seconds, for an answer by way of pyroute2; see rtnetlink.Socket.
+_PATIENCE = 10.0
+#: What comes of an answer that is cut off, or not to be understood.
+_GARBLED = (NetlinkDecodeError, struct.error, AttributeError, LookupError,
+            TypeError, ValueError)
 #: In bytes: of what happens while nobody reads, and of one message at most.
 _EVENT_BUFFER, _EVENT_SIZE = 4 << 20, 1 << 16
 #: IN6_ADDR_GEN_MODE_NONE, include/uapi/linux/if_link.h
@@ -170,17 +178,23 @@ class Netlink:
     """One netlink socket, for the time of one operation.
 
     What a plug asks for goes by kernel/rtnetlink.py; what is rare by pyroute2,
-    whose socket is opened when it is needed.
+    whose socket is opened when it is needed. Whatever goes wrong with either
+    is a KernelRefused, and in bounded time.
     """
 
     def __init__(self) -> None:
-        self._socket = rtnetlink.Socket()
+        with _opening():
+            self._socket = rtnetlink.Socket()
         self._opened: pyroute2.IPRoute | None = None
 
     @property
     def _ip(self) -> pyroute2.IPRoute:
         if self._opened is None:
-            self._opened = pyroute2.IPRoute()
+            with _opening():
+                self._opened = pyroute2.IPRoute()
+                if not hasattr(self._opened, 'asyncore'):
+                    # pyroute2 before 0.8 has no event loop: it blocks.
+                    self._opened.settimeout(_PATIENCE)
         return self._opened
 
     def __enter__(self) -> 'Netlink':
@@ -189,18 +203,26 @@ class Netlink:
     def __exit__(self, exc_type: type[BaseException] | None,
                  exc: BaseException | None,
                  traceback: types.TracebackType | None) -> None:
-        self._socket.close()
-        if self._opened is not None:
-            self._opened.close()
+        # Whatever this says, the kernel has closed it.
+        with contextlib.suppress(OSError):
+            self._socket.close()
+        self._close()
 
-    def find(self, name: str) -> Link | None:
+    def _close(self) -> None:
+        if self._opened is not None:
+            with contextlib.suppress(OSError):
+                self._opened.close()
+            self._opened = None
+
+    def find(self, name: str, device: str | None = None) -> Link | None:
         """Return the link of this name, None if there is none.
 
+        :param device: what errors shall call it, if not so
         :raises DeviceConflict: the name is an alternative name of another
             link. The kernel looks both up alike, so that whoever asks for one
             gets, and changes, the other.
         """
-        link = self._get(name, 0, rtnetlink.text(_IFLA_IFNAME, name))
+        link = self._get(device or name, 0, rtnetlink.text(_IFLA_IFNAME, name))
         if link is not None and link.name != name:
             raise exception.DeviceConflict(
                 device=name,
@@ -209,9 +231,12 @@ class Netlink:
                        '%s", or use another name' % (link.name, name))
         return link
 
-    def get(self, index: int) -> Link | None:
-        """Return the link with this index, None if there is none."""
-        return self._get(str(index), index)
+    def get(self, index: int, device: str | None = None) -> Link | None:
+        """Return the link with this index, None if there is none.
+
+        :param device: what errors shall call it, if somebody knows
+        """
+        return self._get(device or 'link %d' % index, index)
 
     def _get(self, device: str, index: int,
              *attributes: bytes) -> Link | None:
@@ -239,18 +264,18 @@ class Netlink:
                     kind, body, decode=lambda bodies: [
                         decode(each) for each in bodies])
                 return found
-        raise _never_whole()
+        raise _never_whole('the host')
 
     def all_addresses(self) -> dict[int, list[str]]:
         """Return the IP addresses of all links, by their index."""
         found: dict[int, list[str]] = {}
         for index, address in self._dump(
-                self._ip.get_addr,
+                'the host', self._ip.get_addr,
                 lambda message: (message['index'], _to_address(message))):
             found.setdefault(index, []).append(address)
         return found
 
-    def _dump(self, function: typing.Callable[[], typing.Any],
+    def _dump(self, device: str, function: typing.Callable[[], typing.Any],
               convert: typing.Callable[[typing.Any], _T]) -> list[_T]:
         """Return a whole answer, also where links come and go meanwhile.
 
@@ -258,8 +283,11 @@ class Netlink:
         """
         for _ in range(_DUMPS):
             with contextlib.suppress(NetlinkDumpInterrupted):
-                return [convert(message) for message in function()]
-        raise _never_whole()
+                found: list[_T] = self._request(
+                    device, 'listing its addresses', lambda: [
+                        convert(message) for message in function()])
+                return found
+        raise _never_whole(device)
 
     def create_bridge(self, name: str, mac: str, group: int,
                       mtu: int | None) -> bool:
@@ -347,12 +375,12 @@ class Netlink:
 
     def remove_addresses(self, link: Link) -> None:
         """Take all IP addresses from a link."""
-        for message in self._ip.get_addr(index=link.index):
+        for address in self.addresses(link):
+            alone, _, length = address.partition('/')
             self._request(
                 link.name, 'removing its address', self._ip.addr, 'del',
                 tolerated=errno.EADDRNOTAVAIL, index=link.index,
-                address=message.get_attr('IFA_ADDRESS'),
-                prefixlen=message['prefixlen'])
+                address=alone, prefixlen=int(length))
 
     def fdb_entry(self, bridge: Link, mac: str) -> FdbEntry | None:
         """Return where the bridge sends frames for a MAC; None: everywhere.
@@ -465,16 +493,23 @@ class Netlink:
             understands its answer
         """
         try:
-            return decode(function(*arguments, **attributes))
+            with _in_time(self._opened):
+                return decode(function(*arguments, **attributes))
+        except NetlinkDumpInterrupted:
+            raise
         except pyroute2.NetlinkError as error:
             code = error.code
+        except asyncio.CancelledError:
+            code = errno.ETIMEDOUT
         except OSError as error:
-            code = error.errno or errno.EIO
-        except (struct.error, LookupError) as error:
+            code = error.errno or errno.ETIMEDOUT
+        except _GARBLED as error:
             LOG.debug('%s: %s: not understood: %r', device, step, error)
             code = errno.EBADMSG
         if code == tolerated:
             return None
+        # pyroute2 goes on with no socket of which it once had an error.
+        self._close()
         raise exception.KernelRefused.from_errno(device, step, code)
 
     def addresses(self, link: Link) -> list[str]:
@@ -486,9 +521,41 @@ class Netlink:
         return self._addresses(link, _RT_SCOPE_LINK - 1)
 
     def _addresses(self, link: Link, scope: int) -> list[str]:
-        return [_to_address(message)
-                for message in self._ip.get_addr(index=link.index)
-                if message['scope'] <= scope]
+        return [address for address, its_scope in self._dump(
+            link.name, functools.partial(self._ip.get_addr, index=link.index),
+            lambda message: (_to_address(message), message['scope']))
+            if its_scope <= scope]
+
+
+@contextlib.contextmanager
+def _opening() -> typing.Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise exception.KernelRefused.from_errno(
+            'netlink', 'opening a socket', error.errno or errno.EIO)
+
+
+@contextlib.contextmanager
+def _in_time(of_pyroute2: typing.Any) -> typing.Iterator[None]:
+    """Give up, by CancelledError, if an answer of pyroute2 does not come.
+
+    :param of_pyroute2: its socket; None: it is not asked
+    """
+    if not hasattr(of_pyroute2, 'asyncore'):
+        yield
+        return
+    loop = of_pyroute2.asyncore.event_loop
+    timer = loop.call_later(_PATIENCE, _cancel_all, loop)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -552,9 +619,10 @@ def chain_that_drops_forwarded() -> str | None:
     Source: include/uapi/linux/netfilter.h
     """
     try:
-        with nftables.NFTables(nfgen_family=socket.AF_UNSPEC) as nft:
+        with (nftables.NFTables(nfgen_family=socket.AF_UNSPEC) as nft,
+              _in_time(nft)):
             chains = list(nft.get_chains())
-    except Exception as error:
+    except (Exception, asyncio.CancelledError) as error:
         # It is for a warning: whatever pyroute2 makes of a ruleset that it
         # does not know, no plug is to fail for it.
         LOG.debug('The chains of netfilter are not known: %r', error)
@@ -748,9 +816,9 @@ def port_options(*options: bytes) -> bytes:
         + rtnetlink.attribute(_INFO_SLAVE_DATA, b''.join(options)))
 
 
-def _never_whole() -> exception.KernelRefused:
+def _never_whole(device: str) -> exception.KernelRefused:
     return exception.KernelRefused.from_errno(
-        'the host', 'listing what is there', errno.EINTR)
+        device, 'listing what is there', errno.EINTR)
 
 
 def _to_address(message: typing.Any) -> str:
@@ -774,10 +842,10 @@ def _to_link(body: bytes) -> Link:
     inet6_conf = af_inet6.numbers(_INET6_CONF)
     return Link(
         index=message.index,
-        name=attributes.text(_IFLA_IFNAME) or '',
+        name=_required(attributes.text(_IFLA_IFNAME)),
         kind=link_info.text(_INFO_KIND),
         mac=attributes.mac(_IFLA_ADDRESS),
-        mtu=attributes.number(_IFLA_MTU) or 0,
+        mtu=_required(attributes.number(_IFLA_MTU)),
         up=bool(message.flags & _IFF_UP),
         carrier=bool(attributes.number(_IFLA_CARRIER)),
         master=attributes.number(_IFLA_MASTER),
@@ -789,6 +857,16 @@ def _to_link(body: bytes) -> Link:
         takes_ra=_takes_ra(inet6_conf) if inet6_conf else None,
         **_port_data(link_info),
         **_info_data(link_info))
+
+
+def _required(value: _T | None) -> _T:
+    """Return what each such message has.
+
+    :raises LookupError: this one was cut off, or is of another kind
+    """
+    if value is None:
+        raise LookupError()
+    return value
 
 
 def _takes_ra(conf: tuple[int, ...]) -> bool:

@@ -229,7 +229,7 @@ def _make(netlink: nl.Netlink, port: desired.TapPort, limits: desired.Limits,
         device.create(name, port.multi_queue, port.owner)
         # At once, before udev looks.
         device.set_mac(mac.tap_mac(port.guest_mac))
-        link = _require_tap(netlink.find(name), port, name)
+        link = _require_tap(netlink.find(name, port.name), port, name)
         # Closing is not enough where a stranger got in before the owner was
         # set: his queue keeps the TAP alive, and him on the guest's wire.
         undo.callback(_discard, netlink, link)
@@ -244,7 +244,8 @@ def _make(netlink: nl.Netlink, port: desired.TapPort, limits: desired.Limits,
             udev.wait_for(link, port.name, made_after, limits.udev_timeout)
             link = _converge(
                 netlink, port, on_bridge,
-                _require_tap(netlink.get(link.index), port), wanted)
+                _require_tap(netlink.get(link.index, port.name), port),
+                wanted)
         _require_sole_user(port, link)
         _require_bridge_name(port, on_bridge)
         device.persist()
@@ -358,7 +359,8 @@ def _faults(netlink: nl.Netlink, port: desired.TapPort, found: nl.Link,
     """Return what only a new TAP can put right, in words."""
     faults = []
     if found.master is not None:
-        master = netlink.get(found.master)
+        master = netlink.get(found.master,
+                             'the bridge of %s' % port.name)
         if master is not None and master.name != port.bridge:
             faults.append('it is on %s and should be on %s'
                           % (master.name, port.bridge))
@@ -409,7 +411,7 @@ def _converge(netlink: nl.Netlink, port: desired.TapPort, on_bridge: nl.Link,
                 guard.put_filter(netlink, port, link)
             _set(netlink, port, on_bridge, link, differing,
                  guarded or arriving)
-            link = _require_tap(netlink.get(link.index), port)
+            link = _require_tap(netlink.get(link.index, port.name), port)
     except exception.KernelRefused:
         # If the bridge is gone, that is why.
         _require_bridge_name(port, on_bridge)
@@ -465,7 +467,7 @@ def _set(netlink: nl.Netlink, port: desired.TapPort, on_bridge: nl.Link,
             netlink.fix_fdb_entry(link, port.guest_mac)
         netlink.change(link, late, step)
     except exception.KernelRefused:
-        seen = netlink.get(link.index)
+        seen = netlink.get(link.index, port.name)
         if seen is None or seen.master == on_bridge.index:
             raise
         # Taken off the bridge meanwhile: the next round puts it back.

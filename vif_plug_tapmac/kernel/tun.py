@@ -16,6 +16,7 @@ Source: Linux drivers/net/tun.c, include/uapi/linux/if_tun.h
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import platform
@@ -71,7 +72,9 @@ class TunDevice:
     def __exit__(self, exc_type: type[BaseException] | None,
                  exc: BaseException | None,
                  traceback: types.TracebackType | None) -> None:
-        os.close(self._descriptor)
+        # Whatever this says, the kernel has closed it.
+        with contextlib.suppress(OSError):
+            os.close(self._descriptor)
 
     def create(self, name: str, multi_queue: bool, owner: int) -> None:
         """Make a TAP that did not exist, and let only this user attach to it.
@@ -93,7 +96,7 @@ class TunDevice:
         done = threading.Event()
         claim = threading.Thread(target=self._claim, args=(owner, done))
         if multi_queue:
-            claim.start()
+            self._start(claim)
         try:
             self._ioctl('creating the TAP', _TUNSETIFF,
                         struct.pack('16sH22x', name.encode('ascii'), flags))
@@ -102,6 +105,13 @@ class TunDevice:
             done.set()
             if multi_queue:
                 claim.join()
+
+    def _start(self, thread: threading.Thread) -> None:
+        try:
+            thread.start()
+        except RuntimeError:  # Python does not say why, and this is why.
+            raise exception.KernelRefused.from_errno(
+                self._label, 'starting a thread', errno.EAGAIN)
 
     def _claim(self, owner: int, done: threading.Event) -> None:
         # Bounded, for a thread that is none (eventlet's) never sees the end.

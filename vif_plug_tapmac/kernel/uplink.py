@@ -52,7 +52,7 @@ def find(netlink: nl.Netlink, port: desired.TapPort,
     if bridge is not None and link.master == bridge.index:
         return link
     if link.master is not None:
-        master = netlink.get(link.master)
+        master = netlink.get(link.master, 'the master of %s' % link.name)
         if master is not None and master.name == port.bridge:
             return link  # Another caller has made the bridge meanwhile.
         raise _unusable(

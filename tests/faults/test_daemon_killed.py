@@ -1,0 +1,179 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""The privileged daemon is killed: the call fails clearly, the next works.
+
+A real daemon, started by privsep-helper as nova-compute starts it, but as
+root without sudo.
+"""
+
+import logging
+import os
+import pathlib
+import signal
+import sys
+import tempfile
+import threading
+import time
+
+from os_vif import exception as os_vif_exception
+from oslo_config import cfg
+from oslo_privsep import capabilities
+
+from tests import base
+from tests import faults
+from vif_plug_tapmac import exception
+from vif_plug_tapmac import privsep
+
+#: In seconds: a call that takes longer hangs.
+_BOUND = 30
+_KILLS = 100 if faults.LONG else 10
+_HELPER = pathlib.Path(sys.prefix) / 'bin/privsep-helper'
+
+
+class KilledTest(base.FunctionalTestCase):
+
+    LOG_LEVEL = logging.WARNING
+
+    def setUp(self):
+        super().setUp()
+        options = tempfile.NamedTemporaryFile('w')
+        self.addCleanup(options.close)
+        options.write('[os_vif_tapmac]\nudev_timeout = 0\n')
+        options.flush()
+        self.config.config(
+            group='vif_plug_tapmac_privileged',
+            capabilities=[capabilities.CAP_NET_ADMIN],
+            helper_command='%s --config-file %s' % (_HELPER, options.name))
+        # Where the checkout is not installed.
+        path = os.environ.get('PYTHONPATH')
+        os.environ['PYTHONPATH'] = os.pathsep.join(
+            filter(None, (str(base.CHECKOUT), path)))
+        self.addCleanup(os.environ.__setitem__, 'PYTHONPATH', path or '')
+        privsep.vif_plug.set_client_mode(True)
+        self.addCleanup(privsep.vif_plug.set_client_mode, False)
+        self.addCleanup(privsep.vif_plug.stop)
+        # A reader that dies says so on stderr.
+        self.patch(threading, 'excepthook', lambda args: None)
+        self.plug()
+
+    def daemon(self):
+        daemon, = self.host.processes()
+        return daemon
+
+    def kill(self, daemon):
+        os.kill(daemon, signal.SIGKILL)
+        deadline = time.monotonic() + _BOUND
+        while daemon in self.host.processes():
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.001)
+
+    def wait_until_noticed(self):
+        privsep.vif_plug.channel.reader_thread.join(_BOUND)
+
+    def start(self, function, *arguments):
+        """Call it in a thread; return what waits for it.
+
+        :returns: a function that returns what it raised, None if nothing
+        """
+        raised = []
+
+        def run():
+            try:
+                function(*arguments)
+            except Exception as error:
+                raised.append(error.kwargs['err'] if isinstance(
+                    error, os_vif_exception.ExceptionBase) else error)
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+
+        def wait():
+            thread.join(_BOUND)
+            self.assertFalse(thread.is_alive(), 'hangs')
+            return raised[0] if raised else None
+        return wait
+
+    def assert_lost(self, error):
+        self.assertIsInstance(error, exception.DaemonLost)
+        self.assertIn(base.TAP, str(error))
+        self.assertIn('another one is started', str(error))
+
+    def assert_works_again(self):
+        self.assertIsNone(self.start(self.plug)())
+        self.assert_finished()
+        self.daemon()
+
+    def test_between_calls(self):
+        self.kill(self.daemon())
+        # It takes the reader a moment to notice.
+        error = self.start(self.plug)()
+        if error is not None:
+            self.assert_lost(error)
+        self.assert_works_again()
+        self.assert_logged('The privileged daemon of tapmac has ended')
+
+    def test_between_calls_and_then_unplug(self):
+        self.kill(self.daemon())
+        self.wait_until_noticed()
+        self.assertIsNone(self.start(self.unplug)())
+        self.assertIsNone(self.host.find(base.TAP))
+
+    def test_before_it_has_read_the_call(self):
+        # The connection is reset, and not only closed.
+        daemon = self.daemon()
+        os.kill(daemon, signal.SIGSTOP)
+        waiting = [self.start(self.plug), self.start(self.unplug),
+                   self.start(self.plug)]
+        time.sleep(0.2)
+        self.kill(daemon)
+        for wait in waiting:
+            self.assert_lost(wait())
+        self.assert_works_again()
+
+    def test_in_the_middle_of_a_call(self):
+        lost = 0
+        for number in range(_KILLS):
+            daemon = self.daemon()
+            wait = self.start(self.unplug if number % 2 else self.plug,
+                              base.make_vif(bridge_name='br%d' % number))
+            time.sleep(0.02 * number / _KILLS)
+            self.kill(daemon)
+            error = wait()
+            if error is not None:
+                self.assert_lost(error)
+                lost += 1
+            self.wait_until_noticed()
+            self.assert_works_again()
+        self.assertGreater(lost, 0)
+        faults.tell(self, '%d kills, %d calls lost' % (_KILLS, lost))
+
+    def test_many_callers_start_one_daemon(self):
+        self.kill(self.daemon())
+        vifs = [base.numbered_vif(number) for number in range(10)]
+        self.wait_until_noticed()
+        errors = [wait() for wait in [
+            self.start(self.plug, vif) for vif in vifs]]
+        self.assertEqual([None] * len(vifs), errors)
+        self.daemon()
+
+    def test_it_cannot_be_started_any_more(self):
+        self.kill(self.daemon())
+        self.wait_until_noticed()
+        command = cfg.CONF.vif_plug_tapmac_privileged.helper_command
+        self.config.config(group='vif_plug_tapmac_privileged',
+                           helper_command='/bin/false')
+        self.assertIn('privsep helper command exited non-zero',
+                      str(self.start(self.plug)()))
+        self.config.config(group='vif_plug_tapmac_privileged',
+                           helper_command=command)
+        self.assert_works_again()

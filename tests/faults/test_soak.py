@@ -1,0 +1,194 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+
+"""Many TAPs for long: nothing is lost, nothing grows, nothing is said."""
+
+import contextlib
+import gc
+import itertools
+import logging
+import mmap
+import os
+import pathlib
+import re
+import signal
+import struct
+import time
+
+from oslo_privsep import capabilities
+from oslo_privsep import priv_context
+import pyroute2
+
+from tests import base
+from tests import faults
+from tests import hosts
+from vif_plug_tapmac import privsep
+
+#: TAPs, those of them that carry frames, bridges, and how often all are
+#: plugged again.
+_TAPS, _TALKING, _BRIDGES, _ROUNDS = (
+    (1000, 20, 10, 10) if faults.LONG else (60, 10, 3, 4))
+#: In seconds, between two frames of one guest.
+_PAUSE = 0.01
+#: In kB, from the second round to the last: what Python's memory varies by.
+_GROWTH = 4096
+#: What may be said above INFO, and why.
+_EXPLAINED = (
+    # Of each bridge once, for none has an uplink here.
+    r'Bridge br\d+ has no uplink: ',
+)
+
+
+def usage(process):
+    """Return what a process has: descriptors, threads, memory in kB."""
+    path = pathlib.Path('/proc/%d' % process)
+    said = dict(line.split(':', 1) for line in
+                (path / 'status').read_text().splitlines() if ':' in line)
+    return (len(list((path / 'fd').iterdir())), int(said['Threads']),
+            int(said['VmRSS'].split()[0]))
+
+
+class Talk:
+    """Guests that send numbered frames round in a ring, in a process."""
+
+    def __init__(self, vifs):
+        self._counters = mmap.mmap(-1, 24)
+        self._vifs = vifs
+        self._process = hosts.fork(self._run)
+
+    def _set(self, *numbers):
+        self._counters[:] = struct.pack('3Q', *numbers)
+
+    def counters(self):
+        """Return how many frames were sent, and how many came."""
+        return struct.unpack('3Q', self._counters[:])[:2]
+
+    def _run(self):
+        end = []
+        signal.signal(signal.SIGTERM, lambda *args: end.append(True))
+        guests = [hosts.Guest(vif.vif_name, vif.address)
+                  for vif in self._vifs]
+        missing = set()
+        sent = 0
+        # Until all ports forward, frames are lost by right.
+        time.sleep(2)
+        self._set(0, 0, 1)
+        quiet = None
+        while quiet is None or missing and time.monotonic() < quiet:
+            if end and quiet is None:
+                quiet = time.monotonic() + 5
+            if quiet is None:
+                for guest, receiver in zip(guests, guests[1:] + guests[:1]):
+                    sent += 1
+                    number = struct.pack('!Q', sent)
+                    missing.add(number)
+                    guest.send(receiver.mac, b'soak' + number)
+            for guest in guests:
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        frame = os.read(guest.descriptor, 2048)
+                        if frame[14:18] == b'soak':
+                            missing.discard(frame[18:26])
+            self._set(sent, sent - len(missing), 1)
+            time.sleep(_PAUSE)
+
+    def wait_until_it_runs(self):
+        while not self._counters[16]:
+            time.sleep(0.01)
+
+    def stop(self):
+        os.kill(self._process, signal.SIGTERM)
+        os.waitpid(self._process, 0)
+
+
+def churn():
+    """Make and delete bridges, and peers on bridges with guests."""
+    with pyroute2.IPRoute() as ip:
+        for number in itertools.count():
+            bridge, port = 'churn%d' % (number % 7), 'peer%d' % (number % 7)
+            with contextlib.suppress(pyroute2.NetlinkError):
+                ip.link('add', ifname=bridge, kind='bridge')
+                ip.link('add', ifname=port, kind='veth', peer=port + 'x')
+                guests = ip.link_lookup(ifname='br%d' % (number % _BRIDGES))
+                for name in port, port + 'x', bridge:
+                    index, = ip.link_lookup(ifname=name)
+                    ip.link('set', index=index, state='up')
+                ip.link('set', index=ip.link_lookup(ifname=port)[0],
+                        master=guests[0])
+            time.sleep(0.02)
+            for name in bridge, port:
+                for index in ip.link_lookup(ifname=name):
+                    ip.link('del', index=index)
+            time.sleep(0.02)
+
+
+class SoakTest(base.FunctionalTestCase):
+
+    LOG_LEVEL = logging.WARNING
+
+    def setUp(self):
+        super().setUp()
+        self.config.config(group='vif_plug_tapmac_privileged',
+                           capabilities=[capabilities.CAP_NET_ADMIN])
+        privsep.vif_plug.set_client_mode(True)
+        self.addCleanup(privsep.vif_plug.set_client_mode, False)
+        privsep.vif_plug.start(priv_context.Method.FORK)
+        self.addCleanup(privsep.vif_plug.stop)
+        self.daemon, = self.host.processes()
+
+    def usage(self):
+        gc.collect()
+        return usage(os.getpid()), usage(self.daemon)
+
+    def assert_no_growth(self, before, after):
+        for (files, threads, memory), now in zip(before, after):
+            self.assertEqual((files, threads), now[:2])
+            self.assertLess(now[2], memory + _GROWTH)
+
+    def test_soak(self):
+        vifs = [base.numbered_vif(
+            number, bridge_name='br%d' % (number // _TALKING % _BRIDGES))
+            for number in range(_TAPS)]
+        talking, idle = vifs[:_TALKING], vifs[_TALKING:]
+        for vif in vifs:
+            self.plug(vif)
+        talk = Talk(talking)
+        talk.wait_until_it_runs()
+        churning = hosts.fork(churn)
+        self.addCleanup(os.waitpid, churning, 0)
+        self.addCleanup(os.kill, churning, signal.SIGKILL)
+        measured = []
+        for number in range(_ROUNDS):
+            for vif in vifs:
+                self.plug(vif)
+            for vif in idle[number::10]:
+                self.unplug(vif)
+                self.plug(vif)
+            measured.append(self.usage())
+            faults.tell(self, 'round %d: %s, %s' % (
+                number, talk.counters(), measured[-1]))
+        talk.stop()
+        sent, received = talk.counters()
+        self.assertGreater(sent, 100 * _TALKING)
+        self.assertEqual(sent, received)
+        self.assert_no_growth(measured[1], measured[-1])
+        for vif in vifs:
+            self.assert_finished(vif.vif_name, master=vif.bridge_name,
+                                 mac='fe' + str(vif.address)[2:])
+        for vif in vifs:
+            self.unplug(vif)
+        self.assertEqual([], [link.name for link in self.host.state()[0]
+                              if link.is_tap])
+        self.assertEqual([], [
+            line for line in self.logs.output.splitlines()
+            if not re.match('|'.join(_EXPLAINED), line)])

@@ -1,0 +1,378 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Each system call of plug and unplug fails, with each errno it can give.
+
+And the process is killed before and after each. Then the host is as it was
+before, or the next plug completes it; and the error says which step failed,
+on which device, and why.
+
+How each kind of step can fail is in ERRNOS. A step that is not in there fails
+the suite: whoever adds it says how it fails.
+"""
+
+import contextlib
+import errno
+import fnmatch
+import logging
+import re
+
+from tests import base
+from tests import faults
+from tests.faults import boundary
+from tests.functional import test_sigkill
+from tests import hosts
+from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import port
+from vif_plug_tapmac.kernel import rtnetlink
+from vif_plug_tapmac import mark
+
+_NO_DESCRIPTOR = ('EMFILE', 'ENFILE', 'ENOMEM')
+_RTNETLINK = ('ENOMEM', 'ENOBUFS', 'EPERM', 'EBUSY', 'EINTR', 'EAGAIN',
+              'EINVAL', 'EOPNOTSUPP')
+#: How each step can fail, the likeliest first: the short form takes two.
+ERRNOS = {
+    'epoll_create1': _NO_DESCRIPTOR,
+    'socketpair': _NO_DESCRIPTOR,
+    'socket netlink': _NO_DESCRIPTOR + ('ENOBUFS', 'EPERM',
+                                        'EPROTONOSUPPORT'),
+    'socket unix': _NO_DESCRIPTOR + ('ENOBUFS', 'EACCES'),
+    'setsockopt': ('ENOMEM', 'EPERM', 'ENOBUFS'),
+    'bind': ('EADDRINUSE', 'ENOMEM', 'EPERM'),
+    'epoll_ctl': ('ENOMEM', 'ENOSPC'),
+    'close *': ('EINTR', 'EIO'),
+    'late answer': ('ENOBUFS',),
+    'thread': ('EAGAIN', 'ENOMEM', 'EPERM'),
+    'answer to *': ('ENOBUFS', 'ENOMEM', 'EBADF', 'ECONNRESET', 'EINTR',
+                    'EAGAIN'),
+    'RTM_GETLINK': ('ENODEV',) + _RTNETLINK,
+    'RTM_GETADDR*': _RTNETLINK,
+    'RTM_GETNEIGH': ('ENOENT', 'ENODEV') + _RTNETLINK,
+    'RTM_NEWLINK EXCL|CREATE': ('EEXIST', 'ENODEV') + _RTNETLINK,
+    'RTM_NEWLINK': ('ENODEV', 'EEXIST', 'EXFULL', 'ELOOP', 'ENETDOWN',
+                    'EADDRNOTAVAIL', 'ERANGE') + _RTNETLINK,
+    'RTM_DELLINK': ('ENODEV',) + _RTNETLINK,
+    'RTM_NEWNEIGH REPLACE|CREATE': ('ENODEV', 'ENOENT', 'EEXIST')
+    + _RTNETLINK,
+    'RTM_DELNEIGH': ('ENOENT', 'ENODEV') + _RTNETLINK,
+    'RTM_NEWQDISC *': ('ENOMEM', 'EOPNOTSUPP', 'ENOENT') + _RTNETLINK,
+    'RTM_NEWTFILTER *': ('ENOMEM', 'EOPNOTSUPP', 'ENOENT') + _RTNETLINK,
+    'RTM_GETTFILTER': ('ENOENT', 'EINVAL') + _RTNETLINK,
+    'RTM_DELTFILTER': ('ENOENT', 'EINVAL') + _RTNETLINK,
+    'netfilter *': ('EPERM', 'ENOENT', 'EINTR', 'EAGAIN') + _RTNETLINK,
+    'open /dev/net/tun': ('ENOENT', 'ENODEV', 'ENXIO', 'EACCES', 'EPERM',
+                          'EINTR', 'EBUSY') + _NO_DESCRIPTOR,
+    'ioctl TUNSETIFF': ('EBUSY', 'EPERM', 'EINVAL', 'ENOMEM', 'EEXIST',
+                        'EINTR', 'EBADFD', 'ENOBUFS', 'E2BIG'),
+    'ioctl TUNSETOWNER': ('EINVAL', 'EBADFD', 'EPERM', 'EINTR'),
+    'ioctl TUNSETPERSIST': ('EBADFD', 'EPERM', 'EINTR'),
+    'ioctl SIOCSIFHWADDR': ('EADDRNOTAVAIL', 'EBUSY', 'EINVAL', 'EPERM',
+                            'EBADFD', 'EINTR', 'ENODEV'),
+    'ioctl SIOCGIFINDEX': ('ENODEV', 'EINTR'),
+    'open /proc/sys/net/bridge/*': ('ENOENT', 'EACCES') + _NO_DESCRIPTOR,
+    'open /sys/class/net/*': ('ENOENT', 'EACCES') + _NO_DESCRIPTOR,
+    'open /proc/sys/net/ipv?/conf/*': ('ENOENT', 'EROFS', 'EACCES', 'EPERM')
+    + _NO_DESCRIPTOR,
+    'write /proc/sys/net/ipv?/conf/*': ('EINVAL', 'EPERM', 'EINTR',
+                                        'ENOMEM'),
+}
+#: What can have an effect although it is refused.
+_CHANGES = ('RTM_NEW', 'RTM_DEL', 'ioctl TUN', 'ioctl SIOCSIF', 'write ')
+#: What the kernel says only where it is so, and nobody would look again.
+_ONLY_IF_TRUE = (('RTM_DELLINK', 'ENODEV'),)
+#: What an error is about, in its own words.
+_DEVICES = (base.TAP, base.BRIDGE, '/dev/net/tun', 'netlink: opening a socket')
+#: In seconds, for a child with one fault.
+_BOUND = 30
+
+
+def errnos(step: str) -> tuple[str, ...]:
+    """Return how a step can fail."""
+    for pattern, names in ERRNOS.items():
+        if fnmatch.fnmatchcase(step, pattern):
+            return names
+    raise AssertionError(
+        'The step "%s" is new: say in ERRNOS how it can fail' % step)
+
+
+def faults_at(place):
+    """Return the faults that a step can have, the most telling first."""
+    step = place[0]
+    names = errnos(step)
+    codes = [getattr(errno, name) for name in names]
+    refusals = [(name, boundary.Refusing(place, code))
+                for name, code in zip(names, codes)
+                if (step, name) not in _ONLY_IF_TRUE]
+    found = refusals[:1] + [('SIGKILL', boundary.Dying(place))]
+    if step.startswith(_CHANGES):
+        found += [('%s in spite of success' % name,
+                   boundary.Betraying(place, code))
+                  for name, code in zip(names, codes)]
+    found += refusals[1:]
+    if boundary.is_request(step):
+        found += [('%s on sending' % name,
+                   boundary.RefusingToSend(place, getattr(errno, name)))
+                  for name in ('ENOBUFS', 'ENOMEM', 'EPERM', 'EINTR')]
+    return found
+
+
+class StepsTestCase(test_sigkill.SigkillTestCase):
+    """Each step of one operation fails, in each way.
+
+    Subclasses say which: "prepare" makes the host as it is before, and "call"
+    is what meets the faults.
+    """
+
+    LOG_LEVEL = logging.ERROR
+
+    #: Whether a guest holds the TAP, so that nothing is ever raised.
+    HELD = False
+
+    def setUp(self):
+        super().setUp()
+        missing = boundary.missing()
+        if missing:
+            self.cannot_run(missing)
+        # How long it looks once more at what changes, and waits for answers.
+        self.patch(port, '_PATIENCE', 0.5)
+        self.patch(nl, '_PATIENCE', 2.0)
+        self.patch(rtnetlink, '_PATIENCE', 2.0)
+        # What is done once in a process is done.
+        self.plug()
+        self.unplug()
+        self.remove_all()
+
+    def prepare(self):
+        pass
+
+    def call(self):
+        self.plug()
+
+    def start_anew(self):
+        """Make the host as it is before; return its state."""
+        self.remove_all()
+        self.prepare()
+        return self.host.state()
+
+    def run_with(self, kernel):
+        try:
+            return boundary.run(self.call, kernel, lambda: self.logs.output,
+                                _BOUND)
+        except TimeoutError:
+            self.fail('hangs')
+
+    def assert_complete(self):
+        self.assertEqual(self.complete, self.read_back())
+
+    def learn(self):
+        """Let nothing meet it; return its steps."""
+        self.start_anew()
+        outcome = self.run_with(boundary.Kernel())
+        self.assertIsNone(outcome.error, outcome.traceback)
+        self.complete = self.read_back()
+        return outcome.steps
+
+    def inject_all(self):
+        injected = 0
+        before = None
+        for number, place in enumerate(self.learn()):
+            found = faults_at(place)
+            if not faults.LONG:  # An error or a kill, by turns.
+                found = found[number % 2:][:1]
+            for name, kernel in found:
+                injected += 1
+                if before is None or before != self.host.state():
+                    before = self.start_anew()
+                with describing('%s of %s (%d)' % (name, *place)):
+                    self.check(self.run_with(kernel), before)
+        self.report(injected)
+
+    def check(self, outcome, before):
+        seen = self.host.state()
+        if outcome.error is not None:
+            self.assert_typed(outcome)
+            self.assert_nothing_in_between(seen, before)
+        if outcome.killed:
+            self.assert_nothing_in_between(seen, before)
+        if seen != before or outcome.error is None and not outcome.killed:
+            if outcome.error is None and not (
+                    outcome.killed or self.HELD and self.excused(outcome)):
+                self.assert_complete()
+            self.call()
+            self.assert_complete()
+
+    def excused(self, outcome):
+        """Return whether the log says what a guest's TAP lacks."""
+        return 'could not be mended' in outcome.log
+
+    def assert_typed(self, outcome):
+        self.assertFalse(self.HELD, outcome.traceback)
+        self.assertTrue(issubclass(outcome.error.kind, exception.TapMacError),
+                        outcome.traceback)
+        text = str(outcome.error)
+        self.assertTrue(any(word in text for word in _DEVICES), text)
+        self.assertTrue(outcome.error.kind is not exception.KernelRefused
+                        or re.search(r'failed with [-A-Z0-9]+ \(', text), text)
+
+    def assert_nothing_in_between(self, seen, before):
+        """Expect the TAP to be as before, finished or gone.
+
+        A bridge may be left: finished, or half-made and known as such.
+        """
+        was = {link.name: link for link in before[0]}
+        now = {link.name: link for link in seen[0]}
+        self.assertLessEqual(
+            set(now), set(was) | {base.TAP, base.BRIDGE}, 'left over')
+        if base.TAP in now and base.TAP not in was:
+            self.assertTrue(now[base.TAP].persistent)
+            self.assert_complete()
+        if base.BRIDGE in now and base.BRIDGE not in was:
+            self.assertIn(now[base.BRIDGE].alias, (None, mark.BRIDGE_MARK))
+
+    def report(self, injected):
+        self.assertGreater(injected, 5)
+        faults.tell(self, '%d faults injected' % injected)
+
+
+@contextlib.contextmanager
+def describing(fault):
+    """Say which fault it was, where an assertion fails."""
+    try:
+        yield
+    except AssertionError as error:
+        raise AssertionError('%s: %s' % (fault, error)) from error
+
+
+class NewTapTest(StepsTestCase):
+
+    def test_on_a_new_bridge(self):
+        self.inject_all()
+
+    def test_with_many_queues(self):
+        self.configure(multiqueue=True)
+        self.inject_all()
+
+
+class NewTapOnABridgeOfOursTest(StepsTestCase):
+
+    def prepare(self):
+        self.plug()
+        self.host.delete(base.TAP)
+
+    def test_it(self):
+        self.inject_all()
+
+
+class NewTapOnAnothersBridgeTest(StepsTestCase):
+
+    def prepare(self):
+        self.host.add(base.BRIDGE, 'bridge', address='02:00:00:00:00:01')
+        self.host.set(base.BRIDGE, state='up')
+
+    def keeps_its_mtu(self):
+        return None
+
+    def test_it(self):
+        self.inject_all()
+
+
+class IdleTapTest(StepsTestCase):
+
+    def prepare(self):
+        self.plug()
+
+    def test_that_is_as_it_should_be(self):
+        self.inject_all()
+
+
+class IdleTapToMendTest(StepsTestCase):
+
+    def prepare(self):
+        self.plug()
+        self.host.set(base.TAP, address='02:00:00:00:00:01', mtu=1400,
+                      state='down', master=0, group=0)
+
+    def test_it(self):
+        self.inject_all()
+
+    def assert_nothing_in_between(self, seen, before):
+        self.assertIsNotNone(self.host.find(base.TAP))
+
+
+class TapToMakeAnewTest(StepsTestCase):
+
+    def prepare(self):
+        self.plug(base.make_vif(bridge_name='br200'))
+
+    def test_it(self):
+        self.inject_all()
+
+
+class HeldTapTest(StepsTestCase):
+    """A guest's: plug never raises, and the guest keeps its TAP."""
+
+    HELD = True
+
+    def setUp(self):
+        self.guest = None
+        super().setUp()
+        self.addCleanup(self.let_go)
+
+    def let_go(self):
+        if self.guest is not None:
+            self.guest.close()
+            self.guest = None
+
+    def start_anew(self):
+        self.let_go()
+        return super().start_anew()
+
+    def prepare(self):
+        self.plug()
+        self.guest = hosts.Guest(base.TAP)
+        self.host.set(base.TAP, state='down', master=0)
+
+    def assert_nothing_in_between(self, seen, before):
+        self.assertTrue(self.host.link(base.TAP).held)
+
+    def assert_typed(self, outcome):
+        # Before it is known that a guest holds the TAP, it may raise.
+        self.HELD = False
+        try:
+            super().assert_typed(outcome)
+        finally:
+            self.HELD = True
+        self.assertRegex(str(outcome.error),
+                         r'opening a socket|%s: looking it up' % base.TAP)
+
+    def test_it(self):
+        self.inject_all()
+
+
+class UnplugTest(StepsTestCase):
+
+    def prepare(self):
+        self.plug()
+
+    def call(self):
+        self.unplug()
+
+    def read_back(self):
+        return self.host.find(base.TAP)
+
+    def assert_nothing_in_between(self, seen, before):
+        tap = self.host.find(base.TAP)
+        self.assertTrue(tap is None or tap in before[0])
+
+    def test_it(self):
+        self.inject_all()

@@ -167,7 +167,13 @@ def message(kind, sequence, body, length=None):
                        kind, 0, sequence, 0) + body
 
 
-_LINK = message(rtnetlink.NEW_LINK, 1, struct.pack('=BxHiII', 0, 0, 7, 0, 0))
+def link(sequence, index=7):
+    """Return the least that describes a link."""
+    return message(rtnetlink.NEW_LINK, sequence, rtnetlink.link(
+        index, rtnetlink.text(3, 'tap0'), rtnetlink.number(4, 1500)))
+
+
+_LINK = link(1)
 
 
 class AnswersTest(base.TestCase):
@@ -193,7 +199,7 @@ class AnswersTest(base.TestCase):
     def assert_refused(self, code, *answers):
         error = self.assertRaises(exception.KernelRefused, self.get, *answers)
         self.assertIn(errno.errorcode[code], str(error))
-        self.assertIn('7: looking it up', str(error))
+        self.assertIn('link 7: looking it up', str(error))
 
     def test_right(self):
         self.assertEqual(7, self.get(_LINK).index)
@@ -202,15 +208,11 @@ class AnswersTest(base.TestCase):
         self.assert_refused(errno.ETIMEDOUT)
 
     def test_of_another_request(self):
-        late = message(rtnetlink.NEW_LINK, 99, struct.pack(
-            '=BxHiII', 0, 0, 8, 0, 0))
-        self.assertEqual(7, self.get(late, _LINK).index)
+        self.assertEqual(7, self.get(link(99, 8), _LINK).index)
 
     def test_late_one_is_passed_over(self):
         self.assert_refused(errno.ETIMEDOUT)
-        again = message(rtnetlink.NEW_LINK, 2, struct.pack(
-            '=BxHiII', 0, 0, 7, 0, 0))
-        self.assertEqual(7, self.get(_LINK, again).index)
+        self.assertEqual(7, self.get(_LINK, link(2)).index)
 
     def test_only_others_for_ever(self):
         stop = threading.Event()

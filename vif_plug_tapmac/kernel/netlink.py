@@ -690,11 +690,20 @@ def unshield_host() -> None:
 @contextlib.contextmanager
 def _bridge_nftables(step: str) -> typing.Iterator[typing.Any]:
     try:
-        with nftables.NFTables(nfgen_family=_NFPROTO_BRIDGE) as nft:
+        with (nftables.NFTables(nfgen_family=_NFPROTO_BRIDGE) as nft,
+              _in_time(nft)):
             yield nft
-    except (pyroute2.NetlinkError, OSError) as error:
-        code = getattr(error, 'code', None) or getattr(error, 'errno', 0)
-        raise exception.KernelRefused.from_errno('nftables', step, code or 0)
+        return
+    except pyroute2.NetlinkError as error:
+        code = error.code
+    except asyncio.CancelledError:
+        code = errno.ETIMEDOUT
+    except OSError as error:
+        code = error.errno or errno.ETIMEDOUT
+    except _GARBLED as error:
+        LOG.debug('nftables: %s: not understood: %r', step, error)
+        code = errno.EBADMSG
+    raise exception.KernelRefused.from_errno('nftables', step, code)
 
 
 def _expression(name: str, **data: typing.Any) -> dict[str, typing.Any]:

@@ -57,6 +57,10 @@ _MESSAGE_SIZE = 1 << 16
 _PATIENCE = 10.0
 
 
+#: Source: include/linux/err.h
+_MAX_ERRNO = 4095
+
+
 class Attributes:
     """The attributes in a part of a message, each found by its number.
 
@@ -313,6 +317,8 @@ def _require_success(body: bytes) -> None:
     if len(body) < _ERROR.size:
         raise _garbled()
     code = -_ERROR.unpack_from(body)[0]
+    if not 0 <= code <= _MAX_ERRNO:
+        raise _garbled()
     if code:
         raise OSError(code, os.strerror(code))
 

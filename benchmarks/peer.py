@@ -14,8 +14,8 @@
 
 Started by :mod:`benchmarks.contestants` with the Python of an environment that
 has the contestant's libraries, in network and mount namespaces of its own. It
-answers each line of JSON by one. Nothing here is imported from elsewhere in
-this directory, and only what the contestant itself needs from its environment.
+answers each line of JSON by one. So nothing is imported from elsewhere in this
+directory.
 
 A request has ``work`` (plug, replug, unplug), ``first`` and ``count``, the
 numbers of the ports, and ``threads``; the answer has ``each``, the seconds of
@@ -23,6 +23,7 @@ each, and ``total``, those of all. The bridge is br100.
 """
 
 import concurrent.futures
+import contextlib
 import ctypes
 import functools
 import itertools
@@ -69,7 +70,9 @@ class Contestant:
 
     :cvar sections: of the configuration: its privsep contexts
     :cvar works: what it can do
+    :cvar anti_spoofing: as tapmac is configured: the others have no such thing
     """
+    anti_spoofing = 'none'
     sections: tuple[str, ...] = ()
     works: tuple[str, ...] = ('plug', 'replug', 'unplug')
 
@@ -87,9 +90,11 @@ class Contestant:
         conf.write_text(
             '[DEFAULT]\nlog_file = %s/log\n[oslo_concurrency]\n'
             'lock_path = %s\n[os_vif_tapmac]\nudev_timeout = 0\n'
-            % (directory, directory) + ''.join(
+            'anti_spoofing = %s\n'
+            % (directory, directory, self.anti_spoofing) + ''.join(
                 '[%s]\nhelper_command = %s --config-file %s\n'
                 % (section, helper, conf) for section in self.sections))
+        self._conf = conf
         logging.register_options(cfg.CONF)
         cfg.CONF([], project='nova', default_config_files=[str(conf)])
         logging.setup(cfg.CONF, 'nova')
@@ -105,7 +110,10 @@ class Contestant:
 
     def run(self, request: dict[str, typing.Any]) -> dict[str, typing.Any]:
         """Do the work of a request and return how long it took."""
-        work = getattr(self, request['work'])
+        work = getattr(self, request['work'], None)
+        if work is None:  # Not for ports one by one.
+            return typing.cast('dict[str, typing.Any]', getattr(
+                self, 'all_' + request['work'])(request['count']))
         ports = map(Port, range(request['first'],
                                 request['first'] + request['count']))
         timed = functools.partial(_timed, work)
@@ -117,6 +125,31 @@ class Contestant:
                     request['threads']) as pool:
                 each = list(pool.map(timed, ports))
         return {'each': each, 'total': time.perf_counter() - start}
+
+    def pair(self, port: Port) -> None:
+        self.plug(port)
+        self.unplug(port)
+
+    def all_daemon(self, count: int) -> dict[str, int]:
+        """Return what the privsep daemon has by now."""
+        daemon, = _daemons()
+        status = pathlib.Path('/proc/%d/status' % daemon).read_text()
+        seen = dict(line.split(':', 1) for line in status.splitlines())
+        return {'kib': int(seen['VmRSS'].split()[0]),
+                'threads': int(seen['Threads']),
+                'descriptors': len(os.listdir('/proc/%d/fd' % daemon))}
+
+
+def _daemons() -> typing.Iterator[int]:
+    """Yield the pids of the daemons in our network namespace."""
+    namespace = os.stat('/proc/self/ns/net')
+    for pid in filter(str.isdigit, os.listdir('/proc')):
+        with contextlib.suppress(OSError):  # It has ended.
+            directory = pathlib.Path('/proc', pid)
+            if (os.path.samestat(namespace, (directory / 'ns/net').stat())
+                    and b'privsep-helper' in (directory / 'cmdline'
+                                              ).read_bytes()):
+                yield int(pid)
 
 
 def _timed(work: typing.Callable[[Port], None], port: Port) -> float:
@@ -146,7 +179,7 @@ class Limit(Contestant):
     """The same system calls from C: see limit.c."""
 
     def __init__(self, arguments: typing.Sequence[str]) -> None:
-        self._program, = arguments
+        self._program = arguments[0]
 
     def run(self, request: dict[str, typing.Any]) -> dict[str, typing.Any]:
         done = subprocess.run(
@@ -185,16 +218,30 @@ class InProcess(Contestant):
     def unplug(self, port: Port) -> None:
         self._doors.remove_port(self._identity(port))
 
-    def run(self, request: dict[str, typing.Any]) -> dict[str, typing.Any]:
-        if request['work'] != 'purge':
-            return super().run(request)
-        ports = [self._identity(Port(request['first'] + number))
-                 for number in range(request['count'])]
+    def all_purge(self, count: int) -> dict[str, typing.Any]:
+        """Remove ports from 1 on at once, as "tapmac purge" does."""
+        ports = [self._identity(Port(number + 1)) for number in range(count)]
         start = time.perf_counter()
         removed = self._doors.remove_ports(ports, False)
         total = time.perf_counter() - start
-        assert len(removed) == request['count'], removed
-        return {'each': [], 'total': total}
+        assert len(removed) == count, removed
+        return {'total': total}
+
+    def all_audit(self, count: int) -> dict[str, typing.Any]:
+        """Run "tapmac audit", from start to end."""
+        start = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, '-c', 'import sys; from vif_plug_tapmac.cli '
+             'import main; sys.exit(main.main())', '--config-file',
+             str(self._conf), 'audit'],
+            stdout=subprocess.PIPE, text=True)
+        return {'total': time.perf_counter() - start,
+                'status': done.returncode, 'lines': done.stdout.count('\n')}
+
+
+class Guarded(InProcess):
+    """The same, with each guest kept to its MAC; no other does that."""
+    anti_spoofing = 'mac'
 
 
 class Privsep(Contestant):
@@ -306,7 +353,7 @@ class Cni(Contestant):
     works = ('plug', 'unplug')
 
     def __init__(self, arguments: typing.Sequence[str]) -> None:
-        self._program, = arguments
+        self._program = arguments[1]
         # A namespace belongs to a thread, and stays while it is open.
         opened: list[int] = []
         thread = threading.Thread(target=lambda: (
@@ -334,15 +381,18 @@ class Cni(Contestant):
 
 
 CONTESTANTS: dict[str, type[Contestant]] = {
-    'limit': Limit, 'in process': InProcess, 'privsep': Privsep,
-    'Nova 34': Nova, 'linux_bridge 4.3.1': LinuxBridge,
+    'limit': Limit, 'in process': InProcess, 'guarded': Guarded,
+    'privsep': Privsep, 'Nova 34': Nova, 'linux_bridge 4.3.1': LinuxBridge,
     'os-vif 5.3': CreateTap, 'ip': Ip, 'CNI': Cni}
 _PR_SET_PDEATHSIG, _SIGKILL = 1, 9
 _CLONE_NEWNET = 0x40000000
 
 
 def main() -> None:
-    """Be the contestant named first, until there are no more requests."""
+    """Be the contestant named first, until there are no more requests.
+
+    The other arguments are programs: limit, and what the contestant needs.
+    """
     name, *arguments = sys.argv[1:]
     # Answers alone go where they are read; a library may print.
     answers = os.fdopen(os.dup(1), 'w')
@@ -354,10 +404,15 @@ def main() -> None:
         'bridge')
     _ip('link', 'set', BRIDGE, 'up')
     contestant = CONTESTANTS[name](arguments)
+    filler = Limit(arguments)
     for line in itertools.chain(['{}'], sys.stdin):
         request = json.loads(line)
-        answer = contestant.run(request) \
-            if request else {'works': contestant.works}
+        if not request:
+            answer: dict[str, typing.Any] = {'works': contestant.works}
+        elif request['work'] == 'fill':
+            answer = filler.run(request)
+        else:
+            answer = contestant.run(request)
         print(json.dumps(answer), file=answers, flush=True)
 
 

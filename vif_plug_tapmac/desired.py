@@ -121,7 +121,7 @@ class _Fields:
 
     def to_fields(self) -> dict[str, typing.Any]:
         """Return plain fields that can cross the privilege boundary."""
-        return dataclasses.asdict(self)
+        return dict(vars(self))
 
     @classmethod
     def from_fields(cls: type[_FieldsT],

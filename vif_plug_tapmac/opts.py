@@ -248,7 +248,10 @@ TAPMAC_OPTS = [
 
 def group(conf: cfg.ConfigOpts) -> cfg.ConfigOpts.GroupAttr:
     """Return our group of a configuration that may not know it yet."""
-    conf.register_opts(TAPMAC_OPTS, group=GROUP)
+    # To register what is there already takes as long as four requests to the
+    # kernel, and each plug comes here.
+    if GROUP not in conf or TAPMAC_OPTS[-1].dest not in conf[GROUP]:
+        conf.register_opts(TAPMAC_OPTS, group=GROUP)
     options: cfg.ConfigOpts.GroupAttr = conf[GROUP]
     return options
 

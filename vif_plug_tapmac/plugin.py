@@ -17,6 +17,7 @@ from os_vif.objects import instance_info as instance_objects
 from os_vif.objects import vif as vif_objects
 from os_vif import plugin
 from oslo_config import cfg
+from oslo_log import log as logging
 
 from vif_plug_tapmac import claim
 from vif_plug_tapmac import desired
@@ -26,6 +27,8 @@ from vif_plug_tapmac import opts
 from vif_plug_tapmac import privileged
 from vif_plug_tapmac import privsep
 from vif_plug_tapmac import spoofing
+
+LOG = logging.getLogger(__name__)
 
 
 class TapMacPlugin(plugin.PluginBase):
@@ -73,7 +76,9 @@ class TapMacPlugin(plugin.PluginBase):
         port = desired.TapPort.from_vif(vif, self.config,
                                         nova_driver.multi_queue())
         with privsep.vif_plug.calling(port.name):
-            privileged.ensure_port(port.to_fields())
+            made = privileged.ensure_port(port.to_fields())
+        if made is not None:
+            LOG.info('%s', made)
 
     def unplug(self, vif: vif_objects.VIFBase,
                instance_info: instance_objects.InstanceInfo) -> None:

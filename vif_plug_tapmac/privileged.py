@@ -23,17 +23,18 @@ from vif_plug_tapmac import privsep
 
 
 @privsep.vif_plug.entrypoint
-def ensure_port(fields: dict[str, typing.Any]) -> None:
+def ensure_port(fields: dict[str, typing.Any]) -> str | None:
     """Make or mend a TAP; see :func:`vif_plug_tapmac.kernel.port.ensure`.
 
     :param fields: of a :class:`vif_plug_tapmac.desired.TapPort`
+    :returns: what was made, for the caller's log; None if nothing was
     :raises InvalidConfig: this side reads another configuration, or does not
         allow the bridge; the host is untouched
     """
     config = opts.group(cfg.CONF)
     port = desired.TapPort.from_fields(fields)
     port.require_configuration(config)
-    kernel_port.ensure(port, desired.Limits.from_config(config))
+    return kernel_port.ensure(port, desired.Limits.from_config(config))
 
 
 @privsep.vif_plug.entrypoint

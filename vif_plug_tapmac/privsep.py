@@ -16,6 +16,7 @@ import contextlib
 import threading
 import typing
 
+from oslo_config import cfg
 from oslo_log import log as logging
 from oslo_privsep import capabilities
 from oslo_privsep import priv_context
@@ -24,6 +25,11 @@ from vif_plug_tapmac import exception
 
 LOG = logging.getLogger(__name__)
 
+_SECTION = 'vif_plug_tapmac_privileged'
+#: How many calls the daemon works on at once. The default of oslo.privsep, as
+#: many as there are CPUs, is for work; but nearly all of an unplug is that the
+#: kernel waits (synchronize_net), which many can do at once.
+_THREADS = 16
 #: In seconds, for the end of a connection to be noticed.
 _PATIENCE = 5.0
 
@@ -83,7 +89,8 @@ def _wait_for_end(channel: typing.Any) -> None:
 
 vif_plug = Context(
     'vif_plug_tapmac',
-    cfg_section='vif_plug_tapmac_privileged',
+    cfg_section=_SECTION,
     pypath=__name__ + '.vif_plug',
     capabilities=[capabilities.CAP_NET_ADMIN],
 )
+cfg.CONF.set_default('thread_pool_size', _THREADS, group=_SECTION)

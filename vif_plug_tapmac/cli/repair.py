@@ -171,7 +171,9 @@ def _mend(seen: inventory.Inventory, config: cfg.ConfigOpts.GroupAttr,
         try:
             port = (_port_of(taps[name], config, bridge) if name in taps
                     else _port_on(bridges[name], config))
-            privileged.ensure_port(port.to_fields())
+            made = privileged.ensure_port(port.to_fields())
+            if made is not None:
+                LOG.info('%s', made)
         except exception.TapMacError as error:
             LOG.error('%s', error)
     if progress.isatty():

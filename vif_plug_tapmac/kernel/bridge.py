@@ -233,7 +233,7 @@ def _write_sysctl(link: nl.Link, family: str, sysctl: str, value: str) -> None:
             opened.write(value)
     except OSError as error:
         code = error.errno or 0
-        if code == errno.ENOENT and not nl.is_named(link, link.name):
+        if code == errno.ENOENT and not nl.is_named(link.index, link.name):
             code = errno.ENODEV
         raise exception.KernelRefused.from_errno(
             link.name, 'writing %s' % path, code)

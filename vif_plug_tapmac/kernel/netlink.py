@@ -730,13 +730,13 @@ def _drops_group(rule: typing.Any, group: int) -> bool:
                 and code.get_attr('NFTA_VERDICT_CODE') == 'NF_DROP')
 
 
-def is_named(link: Link, name: str) -> bool:
-    """Return whether this is, by now, the link of this name.
+def is_named(index: int, name: str) -> bool:
+    """Return whether the link with this index has, by now, this name.
 
     An ioctl: much cheaper than to have all of the link described.
     """
     try:
-        return socket.if_nametoindex(name) == link.index
+        return socket.if_nametoindex(name) == index
     except OSError:
         return False
 

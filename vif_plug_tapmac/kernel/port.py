@@ -59,11 +59,14 @@ class _Overtaken(Exception):
         self.error = error
 
 
-def ensure(port: desired.TapPort, limits: desired.Limits) -> None:
+def ensure(port: desired.TapPort, limits: desired.Limits) -> str | None:
     """Have the port's TAP on its bridge, finished and verified.
 
     Any number of callers may do this at once, also for one VIF.
 
+    :returns: what was made, for the log; None if the TAP was there. It is not
+        logged here: what the privileged daemon logs is a message of its own
+        to the caller, and would be a tenth of the time that a plug takes
     :raises TapMacError: a TAP that this call was making is gone again. Never
         raised for a TAP that a guest holds: that is logged with the remedy,
         because nova-compute plugs every guest when it starts and would not
@@ -82,7 +85,7 @@ def ensure(port: desired.TapPort, limits: desired.Limits) -> None:
 
 
 def _ensure_once(netlink: nl.Netlink, port: desired.TapPort,
-                 limits: desired.Limits, deadline: float) -> None:
+                 limits: desired.Limits, deadline: float) -> str | None:
     found = netlink.find(port.name)
     LOG.debug('Wanted: %s. Observed: %s', port, found)
     if found is not None and _is_being_made(found):
@@ -95,15 +98,15 @@ def _ensure_once(netlink: nl.Netlink, port: desired.TapPort,
             remedy='rename or remove that device')
     if found is not None and found.held:
         _keep(netlink, port, limits, found)
-        return
+        return None
     limits.require_bridge(port)
     try:
         if found is None and not port.create_tap:
             bridge.ensure(netlink, port, bridge.find(netlink, port))
-        elif found is None:
-            _make(netlink, port, limits)
-        else:
-            _reuse(netlink, port, limits, found)
+            return None
+        if found is None:
+            return _make(netlink, port, limits)
+        return _reuse(netlink, port, limits, found)
     except exception.KernelRefused as error:
         if (error.kwargs.get('code') not in _OVERTAKEN
                 or error.kwargs['device'] == tun.TUN_DEVICE):  # No driver.
@@ -214,7 +217,7 @@ def _unused_group(links: list[nl.Link]) -> int:
 
 
 def _make(netlink: nl.Netlink, port: desired.TapPort, limits: desired.Limits,
-          instead_of: nl.Link | None = None) -> None:
+          instead_of: nl.Link | None = None) -> str:
     """Make the TAP; it outlives us only if every step went well.
 
     It gets its own name together with its mark, so that whoever finds a TAP of
@@ -251,8 +254,8 @@ def _make(netlink: nl.Netlink, port: desired.TapPort, limits: desired.Limits,
         device.persist()
         undo.pop_all()
     bridge.warn_if_nearly_full(on_bridge, link)
-    LOG.info('%s made for guest %s: %s on bridge %s', port.name,
-             port.guest_mac, link.mac, port.bridge)
+    return '%s made for guest %s: %s on bridge %s' % (
+        port.name, port.guest_mac, link.mac, port.bridge)
 
 
 def _unguessable_name() -> str:
@@ -274,7 +277,7 @@ def _require_sole_user(port: desired.TapPort, link: nl.Link) -> None:
 
 
 def _require_bridge_name(port: desired.TapPort, on_bridge: nl.Link) -> None:
-    if not nl.is_named(on_bridge, port.bridge):
+    if not nl.is_named(on_bridge.index, port.bridge):
         raise _Overtaken(exception.VerifyFailed(
             device=port.bridge,
             differences='the bridge was removed or renamed'))
@@ -320,7 +323,7 @@ def _keep(netlink: nl.Netlink, port: desired.TapPort, limits: desired.Limits,
 
 
 def _reuse(netlink: nl.Netlink, port: desired.TapPort, limits: desired.Limits,
-           found: nl.Link) -> None:
+           found: nl.Link) -> str | None:
     """Mend an idle TAP, make it anew or refuse.
 
     One that libvirt is to make is in libvirt's way if it is wrong, and goes.
@@ -343,22 +346,22 @@ def _reuse(netlink: nl.Netlink, port: desired.TapPort, limits: desired.Limits,
     if port.create_tap and (found_mark is None or faults):
         LOG.info('%s is made anew: %s', port.name,
                  '; '.join(faults) or 'tapmac did not make it')
-        _make(netlink, port, limits, instead_of=found)
-        return
+        return _make(netlink, port, limits, instead_of=found)
     on_bridge = bridge.ensure(netlink, port, bridge.find(netlink, port))
     if found_mark is not None and faults:
         netlink.delete(found)
         LOG.info('%s is removed, and libvirt makes it anew: %s', port.name,
                  '; '.join(faults))
-        return
+        return None
     _converge(netlink, port, on_bridge, found, _wanted(port, found_mark))
+    return None
 
 
 def _faults(netlink: nl.Netlink, port: desired.TapPort, found: nl.Link,
             found_mark: mark.TapMark | None) -> list[str]:
     """Return what only a new TAP can put right, in words."""
     faults = []
-    if found.master is not None:
+    if found.master is not None and not nl.is_named(found.master, port.bridge):
         master = netlink.get(found.master,
                              'the bridge of %s' % port.name)
         if master is not None and master.name != port.bridge:

@@ -73,9 +73,11 @@ class Attributes:
         place = 0
         while place + _ATTRIBUTE.size <= len(data):
             length, kind = _ATTRIBUTE.unpack_from(data, place)
+            if length < _ATTRIBUTE.size:
+                break
             self._places[kind & _TYPE_MASK] = (place + _ATTRIBUTE.size,
                                                place + length)
-            place += _aligned(max(length, _ATTRIBUTE.size))
+            place += (length + 3) & ~3  # As in _aligned, which takes longer.
 
     def __contains__(self, kind: int) -> bool:
         return kind in self._places

@@ -1,0 +1,282 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Measure how fast ports come and go: beside the kernel's limit and others.
+
+One run measures all contestants, each on a host of its own, one after the
+other again and again, so that whatever else the machine does meets all of
+them. Needs root.
+"""
+
+import argparse
+import contextlib
+import datetime
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import typing
+
+from benchmarks import contestants
+from benchmarks import report
+
+#: Of ports that come and go, beside those that stay.
+_VISITOR = 1000000
+_LOADING = '''\
+import sys, time
+import os_vif
+from stevedore import extension
+if sys.argv[1] == 'without':
+    listed = extension.ExtensionManager.list_entry_points
+    extension.ExtensionManager.list_entry_points = lambda self: [
+        each for each in listed(self) if each.name != 'tapmac']
+start = time.perf_counter()
+os_vif.initialize()
+print(time.perf_counter() - start)
+print(open('/proc/self/status').read().split('VmRSS:')[1].split()[0])
+'''
+
+_Results = dict[str, typing.Any]
+
+
+class Plan(typing.NamedTuple):
+    """How much is measured.
+
+    :param ports: how many there are on the bridge, with the one that comes
+    :param repeat: how many turns each contestant has, for each of these
+    :param visitors: how many ports come and go in a turn, one by one
+    :param host: how many ports come and go at once
+    :param starts: how often a process is started anew
+    :param pairs: of a plug and an unplug
+    """
+    ports: list[int]
+    repeat: int
+    visitors: int
+    host: int
+    starts: int
+    pairs: int
+    threads: tuple[int, ...] = (1, 4, 16)
+
+
+def _summary(seconds: list[float]) -> dict[str, float]:
+    ordered = sorted(seconds)
+    return {'median': statistics.median(ordered),
+            'p99': ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]}
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+class Run:
+    """One run. Each part is a method that returns what it measured."""
+
+    def __init__(self, plan: Plan, names: list[str], limit: str) -> None:
+        self._plan = plan
+        self._names = names
+        self._limit = limit
+
+    @contextlib.contextmanager
+    def _ready(self, names: typing.Iterable[str],
+               ) -> typing.Iterator[dict[str, contestants.Process]]:
+        with contextlib.ExitStack() as stack:
+            yield {name: stack.enter_context(contextlib.closing(
+                contestants.Process(name, self._limit)))
+                for name in names if name in self._names}
+
+    def ports(self) -> _Results:
+        """A port comes, stays and goes, beside more and more others."""
+        found: _Results = {name: {} for name in self._names}
+        with self._ready(self._names) as ready:
+            for process in ready.values():  # Whatever the first one costs.
+                for work in 'plug', 'unplug':
+                    process.run(work, _VISITOR)
+            for ports in self._plan.ports:
+                _say('one port, of %d' % ports)
+                seconds = self._visits(ready, ports)
+                for (name, work), each in seconds.items():
+                    found[name].setdefault(work, {})[ports] = _summary(each)
+        return found
+
+    def _visits(self, ready: dict[str, contestants.Process], ports: int,
+                ) -> dict[tuple[str, str], list[float]]:
+        seconds: dict[tuple[str, str], list[float]] = {}
+        for process in ready.values():
+            process.fill(ports - 1)
+        names = list(ready)
+        for _ in range(self._plan.repeat):
+            for name in names:
+                for work in ready[name].works:
+                    seconds.setdefault((name, work), []).extend(
+                        ready[name].run(work, _VISITOR,
+                                        self._plan.visitors)['each'])
+            names.append(names.pop(0))  # Nobody always follows the same one.
+        return seconds
+
+    def host(self) -> _Results:
+        """All ports of a host come, and go again."""
+        found: _Results = {}
+        count = self._plan.host
+        names = [name for name in self._names if name != 'guarded']
+        with self._ready(names) as ready:
+            for process in ready.values():
+                for work in 'plug', 'unplug':
+                    process.run(work, 1, 16, 16)
+            for threads in self._plan.threads:
+                for name, process in ready.items():
+                    _say('%d ports, %d threads: %s' % (count, threads, name))
+                    for work in 'plug', 'unplug':
+                        done = process.run(work, 1, count, threads)
+                        found.setdefault(name, {}).setdefault(work, {})[
+                            threads] = dict(_summary(done['each']),
+                                            total=done['total'])
+            if 'in process' in ready:
+                ours = ready['in process']
+                ours.run('plug', 1, count)
+                found['audit'] = [ours.run('audit')
+                                  for _ in range(self._plan.starts)]
+                found['purge'] = ours.run('purge', 1, count)['total']
+        return found
+
+    def first(self) -> _Results:
+        """The first port after a start: privsep starts its daemon then."""
+        found: _Results = {}
+        for start in range(self._plan.starts):
+            for name in self._names:
+                _say('first port after a start: %s' % name)
+                with self._ready([name]) as ready:
+                    found.setdefault(name, []).extend(
+                        ready[name].run('plug')['each'])
+        return {name: _summary(each) for name, each in found.items()}
+
+    def loading(self) -> _Results:
+        """os_vif.initialize() with tapmac installed, and without."""
+        seen: dict[str, list[tuple[float, int]]] = {'with': [], 'without': []}
+        _say('loading')
+        for _ in range(4 * self._plan.starts):
+            for how, each in seen.items():
+                done = subprocess.run(
+                    [sys.executable, '-W', 'ignore', '-c', _LOADING, how],
+                    check=True, stdout=subprocess.PIPE, text=True,
+                    cwd=contestants.CHECKOUT)
+                seconds, kib = done.stdout.split()
+                each.append((float(seconds), int(kib)))
+        return {how: {'seconds': statistics.median(one for one, _ in each),
+                      'kib': statistics.median(one for _, one in each)}
+                for how, each in seen.items()}
+
+    def pairs(self) -> _Results:
+        """What the daemon has after many plugs."""
+        found: _Results = {}
+        with self._ready(['privsep']) as ready:
+            for process in ready.values():
+                process.run('pair', 1, 200, 16)
+                found['before'] = process.run('daemon')
+                _say('%d pairs of plug and unplug' % self._plan.pairs)
+                process.run('pair', 1, self._plan.pairs, 16)
+                found['after'] = process.run('daemon')
+        return found
+
+
+PARTS = ('ports', 'host', 'first', 'loading', 'pairs')
+
+
+def _machine() -> _Results:
+    model = [line.split(':', 1)[1].strip()
+             for line in pathlib.Path('/proc/cpuinfo').read_text().splitlines()
+             if line.startswith('model name')]
+    return {'cpus': os.cpu_count(), 'model': model[0] if model else '',
+            'kernel': platform.release(),
+            'python': platform.python_version(),
+            'time': datetime.datetime.now(datetime.timezone.utc).strftime(
+                '%Y-%m-%d %H:%M UTC'),
+            'load': os.getloadavg()[0]}
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog='python -m benchmarks', description=__doc__)
+    parser.add_argument(
+        '--ports', type=lambda text: [int(one) for one in text.split(',')],
+        help='how many ports there are on the bridge (default: '
+             '1,100,500,1000, which is the most)')
+    parser.add_argument('--repeat', type=int,
+                        help='how many turns of ten ports each contestant has '
+                             '(default: 10)')
+    parser.add_argument(
+        '--only', nargs='+', default=[], metavar='NAME',
+        choices=PARTS + contestants.NAMES,
+        help='parts of the run (%s) or contestants (%s)'
+             % (', '.join(PARTS), ', '.join(contestants.NAMES)))
+    parser.add_argument('--quick', action='store_true',
+                        help='a few ports and repetitions: to see it work')
+    parser.add_argument('--json', metavar='FILE',
+                        help='write all that was measured')
+    parser.add_argument(
+        '--plot', metavar='FILE',
+        help='draw cost against port count, as SVG for example; needs the '
+             'extra "bench" (matplotlib)')
+    return parser.parse_args()
+
+
+def _able(names: typing.Iterable[str]) -> list[str]:
+    """Return those that can take part; say of all others why not."""
+    able = []
+    for name in names:
+        try:
+            contestants.require(name)
+            able.append(name)
+        except contestants.Missing as missing:
+            _say('Without %s: %s.' % (name, missing))
+    return able
+
+
+def main() -> int:
+    """Run the command line; return its exit status."""
+    arguments = _arguments()
+    if os.geteuid() != 0:
+        _say('Needs root: the benchmark makes network namespaces and TAPs.')
+        return 1
+    if arguments.plot is not None:
+        report.require_matplotlib()
+    quick = arguments.quick
+    ports = arguments.ports or ([1, 20] if quick else [1, 100, 500, 1000])
+    plan = Plan(ports=ports, repeat=arguments.repeat or (1 if quick else 10),
+                visitors=3 if quick else 10, host=ports[-1],
+                starts=1 if quick else 5, pairs=100 if quick else 10000)
+    chosen = [name for name in contestants.NAMES if name in arguments.only]
+    parts = [part for part in PARTS if part in arguments.only]
+    results: _Results = {'machine': _machine(), 'plan': plan._asdict()}
+    with tempfile.TemporaryDirectory() as directory:
+        run = Run(plan, _able(chosen or contestants.NAMES),
+                  contestants.compile_limit(directory))
+        for part in parts or PARTS:
+            results[part] = getattr(run, part)()
+    results['goals'] = report.goals(results)
+    print(report.tables(results))
+    if arguments.json is not None:
+        pathlib.Path(arguments.json).write_text(
+            json.dumps(results, indent=1) + '\n')
+    if arguments.plot is not None:
+        report.plot(results, arguments.plot)
+    return 0
+
+
+if __name__ == '__main__':
+    try:
+        sys.exit(main())
+    except contestants.Missing as missing:
+        sys.exit('%s.' % missing)

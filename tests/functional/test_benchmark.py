@@ -1,0 +1,66 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The benchmark runs and tells; how fast anything is, is not asked here."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+from tests import base
+
+
+class BenchmarkTest(base.FunctionalTestCase):
+
+    def run_benchmark(self, *arguments):
+        return subprocess.run(
+            [sys.executable, '-W', 'ignore', '-m', 'benchmarks', *arguments],
+            cwd=base.CHECKOUT, text=True, capture_output=True,
+            env=dict(os.environ, PYTHONPATH=str(base.CHECKOUT)))
+
+    def test_tells_what_it_measured(self):
+        if not shutil.which('cc'):
+            self.cannot_run('needs a C compiler: install gcc and libc6-dev')
+        before = self.host.state()
+        path = os.path.join(self.useFixture(base.fixtures.TempDir()).path,
+                            'results.json')
+        done = self.run_benchmark('--quick', '--json', path, '--only', 'limit',
+                                  'in process', 'privsep', 'ip')
+        self.assertEqual(0, done.returncode, done.stderr)
+        with open(path) as opened:
+            results = json.load(opened)
+        names = ['limit', 'in process', 'privsep', 'ip']
+        self.assertEqual(names, list(results['ports']))
+        for name in names:
+            for work in 'plug', 'replug', 'unplug':
+                for seen in results['ports'][name][work].values():
+                    self.assertTrue(0 < seen['median'] <= seen['p99'])
+        for work in 'plug', 'unplug':
+            self.assertEqual(['1', '4', '16'],
+                             list(results['host']['privsep'][work]))
+        for each in results['host']['audit']:
+            self.assertIn(each['status'], (0, 10, 20))
+        self.assertEqual(names, list(results['first']))
+        self.assertEqual({'with', 'without'}, set(results['loading']))
+        for when in 'before', 'after':
+            self.assertTrue(all(value > 0 for value
+                                in results['pairs'][when].values()))
+        unmeasured = [what for what, _, _, measured in results['goals']
+                      if measured is None]
+        self.assertEqual(['plug new, privsep: times Nova 34',
+                          'plug new, privsep: times linux_bridge 4.3.1'],
+                         unmeasured)
+        for what, _, _, _ in results['goals']:
+            self.assertIn(what, done.stdout)
+        self.assertEqual(before, self.host.state())

@@ -183,7 +183,8 @@ class Run:
         found: _Results = {}
         with self._ready(['privsep']) as ready:
             for process in ready.values():
-                process.run('pair', 1, 200, 16)
+                # Its threads, and what they keep, come with the work.
+                process.run('pair', 1, self._plan.pairs // 2, 16)
                 found['before'] = process.run('daemon')
                 _say('%d pairs of plug and unplug' % self._plan.pairs)
                 process.run('pair', 1, self._plan.pairs, 16)

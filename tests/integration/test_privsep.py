@@ -86,7 +86,7 @@ class ForkedDaemonTest(base.FunctionalTestCase):
                               None)
         doors = [name for name, value in vars(privileged).items()
                  if privsep.vif_plug.is_entrypoint(value)]
-        self.assertEqual(['ensure_port', 'remove_port'], doors)
+        self.assertEqual(['ensure_port', 'remove_port', 'remove_ports'], doors)
 
     def test_survives_any_call(self):
         for door in (privileged.ensure_port, privileged.remove_port):

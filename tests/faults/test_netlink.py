@@ -59,8 +59,12 @@ def _acknowledgement(data):
         struct.pack('i', 0) + _HEADER.pack(16, 18, 5, sequence, port))
 
 
+def _half(data):
+    return max(_HEADER.size, len(data) // 8 * 4)
+
+
 def _noise(data):
-    return random.Random(len(data)).randbytes(len(data) - 16)
+    return random.Random(len(data)).randbytes(max(0, len(data) - 16))
 
 
 #: By name: what comes instead of an answer. A negative number is an errno.
@@ -75,7 +79,7 @@ MANGLED = {
     'no attributes': lambda data: with_header(data[:32], length=32),
     'half of it': lambda data: data[:len(data) // 2],
     'half of it, as if that were all': lambda data: with_header(
-        data[:len(data) // 8 * 4], length=len(data) // 8 * 4),
+        data[:_half(data)], length=_half(data)),
     'all but the last byte': lambda data: data[:-1],
     'it twice': lambda data: data * 2,
     'it 50 times': lambda data: data * 50,

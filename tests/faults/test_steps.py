@@ -135,6 +135,9 @@ class StepsTestCase(test_sigkill.SigkillTestCase):
 
     LOG_LEVEL = logging.ERROR
 
+    #: What the kernel says only where it is so, and would be believed here.
+    ONLY_IF_TRUE = ()
+
     #: Whether a guest holds the TAP, so that nothing is ever raised.
     HELD = False
 
@@ -186,7 +189,8 @@ class StepsTestCase(test_sigkill.SigkillTestCase):
         injected = 0
         before = None
         for number, place in enumerate(self.learn()):
-            found = faults_at(place)
+            found = [fault for fault in faults_at(place)
+                     if (place[0], fault[0]) not in self.ONLY_IF_TRUE]
             if not faults.LONG:
                 found = found[:2]
                 if place[0].startswith(('RTM_', 'answer ', 'late ')):
@@ -380,6 +384,9 @@ class HeldTapTest(StepsTestCase):
 
 
 class UnplugTest(StepsTestCase):
+
+    # Nothing is there to unplug.
+    ONLY_IF_TRUE = (('RTM_GETLINK', 'ENODEV'),)
 
     def prepare(self):
         self.plug()

@@ -18,9 +18,13 @@ case $name in
     *) nice='nice -n 19' ;;
 esac
 # What these tests run never sees the old libraries: packages are built, and
-# Nova and os-vif run, in other environments.
+# Nova and os-vif run, in other environments. Or it is about the kernel, or a
+# document, and takes long.
 if [ "$name $#" = 'test-lowest 0' ]; then
-    set -- --exclude-regex 'tests.integration.test_(package|os_vif_suite|nova)'
+    set -- --exclude-regex "tests.(integration.test_(package|os_vif_suite|nova\
+|getting_started|deploying|troubleshooting)\
+|functional.test_(benchmark|churn|strangers|interference|sigkill)\
+|faults.test_(scale|soak|steps))"
 fi
 
 echo "$tests in $venv: started" >&2

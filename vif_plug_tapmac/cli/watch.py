@@ -28,6 +28,8 @@ from vif_plug_tapmac.kernel import netlink as nl
 # A plug makes a dozen events in some milliseconds; what is wrong is looked
 # for when they are through, or after so many seconds in any case.
 _QUIET, _LATEST = 0.3, 2.0
+#: How often to look at once where something happens all the time.
+_LOOKS = 3
 
 
 class Watch(command.Command):
@@ -67,7 +69,21 @@ class Watch(command.Command):
         while True:
             self._audit()
             self._collect(events, interval)
-            self._follow(inventory.read(self._config))
+            self._follow(self._read(events))
+
+    def _read(self, events: nl.LinkEvents) -> inventory.Inventory:
+        """Look at the whole host, and pass over what happened before.
+
+        Events that came before the look would tell again, and backwards, what
+        it has seen already.
+        """
+        for _ in range(_LOOKS):
+            seen = inventory.read(self._config)
+            if not self._next(events, 0):
+                break
+            while self._next(events, 0):
+                pass
+        return seen
 
     def _collect(self, events: nl.LinkEvents, interval: float) -> None:
         """Say what happens, up to when it deserves a look at the whole."""

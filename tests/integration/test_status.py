@@ -96,6 +96,8 @@ class StatusTest(base.FunctionalTestCase):
 
     def assert_finds_routes(self, nova, nova_conf, *words, status=1):
         self.add_distribution('nova', nova)
+        if nova.startswith('34.'):  # Which needs it.
+            self.add_distribution('os_vif', '5.2.0')
         self.assert_finds('Routes from Nova', *words, status=status,
                           nova_conf=nova_conf, PYTHONPATH=str(self.directory))
 

@@ -202,7 +202,7 @@ class Guests(test_flows.Guests):
         A busy machine keeps QEMU, an emulator, from its frames at times. So
         this is repeated: what cuts a guest off does so each time.
         """
-        for _ in range(3):
+        for _ in range(5):
             ping = self.ping()
             action(*arguments)
             sent, lost = ping.end()

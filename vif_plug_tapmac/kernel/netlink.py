@@ -55,6 +55,9 @@ _PATIENCE = 10.0
 #: What comes of an answer that is cut off, or not to be understood.
 _GARBLED = (NetlinkDecodeError, struct.error, AttributeError, LookupError,
             TypeError, ValueError)
+#: Whatever can go wrong on the way to the kernel and back.
+_FAILURES = (pyroute2.NetlinkError, asyncio.CancelledError, OSError,
+             *_GARBLED)
 #: In bytes: of what happens while nobody reads, and of one message at most.
 _EVENT_BUFFER, _EVENT_SIZE = 4 << 20, 1 << 16
 #: IN6_ADDR_GEN_MODE_NONE, include/uapi/linux/if_link.h
@@ -497,15 +500,8 @@ class Netlink:
                 return decode(function(*arguments, **attributes))
         except NetlinkDumpInterrupted:
             raise
-        except pyroute2.NetlinkError as error:
-            code = error.code
-        except asyncio.CancelledError:
-            code = errno.ETIMEDOUT
-        except OSError as error:
-            code = error.errno or errno.ETIMEDOUT
-        except _GARBLED as error:
-            LOG.debug('%s: %s: not understood: %r', device, step, error)
-            code = errno.EBADMSG
+        except _FAILURES as error:
+            code = _errno_of(error, device, step)
         if code == tolerated:
             return None
         # pyroute2 goes on with no socket of which it once had an error.
@@ -525,6 +521,18 @@ class Netlink:
             link.name, functools.partial(self._ip.get_addr, index=link.index),
             lambda message: (_to_address(message), message['scope']))
             if its_scope <= scope]
+
+
+def _errno_of(error: BaseException, device: str, step: str) -> int:
+    """Return the errno that says what one of :data:`_FAILURES` was."""
+    if isinstance(error, pyroute2.NetlinkError):
+        return int(error.code)
+    if isinstance(error, asyncio.CancelledError):
+        return errno.ETIMEDOUT
+    if isinstance(error, OSError):
+        return error.errno or errno.ETIMEDOUT
+    LOG.debug('%s: %s: not understood: %r', device, step, error)
+    return errno.EBADMSG
 
 
 @contextlib.contextmanager
@@ -693,17 +701,9 @@ def _bridge_nftables(step: str) -> typing.Iterator[typing.Any]:
         with (nftables.NFTables(nfgen_family=_NFPROTO_BRIDGE) as nft,
               _in_time(nft)):
             yield nft
-        return
-    except pyroute2.NetlinkError as error:
-        code = error.code
-    except asyncio.CancelledError:
-        code = errno.ETIMEDOUT
-    except OSError as error:
-        code = error.errno or errno.ETIMEDOUT
-    except _GARBLED as error:
-        LOG.debug('nftables: %s: not understood: %r', step, error)
-        code = errno.EBADMSG
-    raise exception.KernelRefused.from_errno('nftables', step, code)
+    except _FAILURES as error:
+        raise exception.KernelRefused.from_errno(
+            'nftables', step, _errno_of(error, 'nftables', step))
 
 
 def _expression(name: str, **data: typing.Any) -> dict[str, typing.Any]:

@@ -190,6 +190,14 @@ class Host(fixtures.Fixture):
             time.sleep(0.01)
         raise AssertionError('%s never forwards' % name)
 
+    def wait_until_settled(self) -> None:
+        """Wait for what comes by itself, as IPv6 does after a carrier."""
+        deadline = time.monotonic() + 5
+        before = None
+        while before != (before := self.state()):
+            assert time.monotonic() < deadline, 'the host never settles'
+            time.sleep(0.3)
+
     def sysctl(self, path: str) -> str:
         with open('/proc/sys/net/' + path) as opened:
             return opened.read().strip()

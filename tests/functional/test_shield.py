@@ -56,6 +56,7 @@ class ShieldTest(test_guard.GuardTestCase):
         self.addCleanup(self.socket.close)
         self.socket.bind(('', _PORT))
         self.socket.settimeout(0.2)
+        self.host.wait_until_settled()
 
     def ether(self, destination=_BRIDGE):
         return l2.Ether(src=base.GUEST_MAC, dst=destination)

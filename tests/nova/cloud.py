@@ -215,13 +215,17 @@ class Cloud(functional_base.ServersTestBase):
         return self._create_flavor(extra_spec=extra_specs, disk=1,
                                    ephemeral=0)
 
-    def live_migrate_in_vain(self, server):
-        """Try to migrate a guest live; wait until Nova has given up."""
+    def live_migrate_in_vain(self, server, status):
+        """Try to migrate a guest live; wait until Nova has given up.
+
+        :param status: the server's then; Nova sets it last, when the
+            migration has already failed and there is no task any more
+        """
         self.api.post_server_action(server['id'], {'os-migrateLive': {
             'host': None, 'block_migration': 'auto'}})
         self._wait_for_migration_status(server, ['error', 'failed'])
-        self._wait_for_server_parameter(server,
-                                        {'OS-EXT-STS:task_state': None})
+        self._wait_for_server_parameter(
+            server, {'status': status, 'OS-EXT-STS:task_state': None})
 
     def act_in_vain(self, server, action):
         """Have Nova do what it cannot; wait until it has given up."""

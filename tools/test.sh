@@ -16,7 +16,7 @@ export PYTHONWARNINGS
 [ "$(id -u)" = 0 ] || echo "Not root: functional tests will be skipped." >&2
 
 case $* in
-    '') kinds='nova test neutron' ;;
+    '') kinds='test nova neutron' ;;
     *tests.nova*) kinds='nova' ;;
     *tests.neutron*) kinds='neutron' ;;
     *) kinds='test' ;;
@@ -32,7 +32,8 @@ if is_python_311; then
 fi
 [ $# -gt 0 ] || tools/docs.sh
 
-# Those that take longest come first: real guests are in the newest Novas.
+# Those that take longest come first: our own, then real guests, which are in
+# the newest Novas.
 groups() {
     for kind in $kinds; do
         if [ "$kind" = test ]; then

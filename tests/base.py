@@ -28,6 +28,8 @@ from os_vif.objects import network
 from os_vif.objects import vif as vif_objects
 from oslo_config import cfg
 from oslo_config import fixture as config_fixture
+from oslo_privsep import capabilities
+from oslo_privsep import priv_context
 import testtools
 
 from tests import hosts
@@ -158,6 +160,20 @@ class FunctionalTestCase(TestCase):
         self.configure(udev_timeout=0)
         privsep.vif_plug.set_client_mode(False)
         os_vif.initialize()
+
+    def start_daemon(self) -> None:
+        """Have a privsep daemon do all that is privileged from here on.
+
+        Forked, so that it is in the network namespace of the test.
+        """
+        # The context sets this as a default when it is imported; the reset
+        # of the configuration between tests takes such defaults away.
+        self.config.config(group='vif_plug_tapmac_privileged',
+                           capabilities=[capabilities.CAP_NET_ADMIN])
+        privsep.vif_plug.set_client_mode(True)
+        self.addCleanup(privsep.vif_plug.set_client_mode, False)
+        privsep.vif_plug.start(priv_context.Method.FORK)
+        self.addCleanup(privsep.vif_plug.stop)
 
     def plug(self, vif: vif_objects.VIFBridge | None = None) -> None:
         os_vif.plug(vif or make_vif(), INSTANCE)

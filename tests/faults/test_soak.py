@@ -25,14 +25,11 @@ import signal
 import struct
 import time
 
-from oslo_privsep import capabilities
-from oslo_privsep import priv_context
 import pyroute2
 
 from tests import base
 from tests import faults
 from tests import hosts
-from vif_plug_tapmac import privsep
 
 #: TAPs, those of them that carry frames, bridges, and how often all are
 #: plugged again.
@@ -138,12 +135,7 @@ class SoakTest(base.FunctionalTestCase):
 
     def setUp(self):
         super().setUp()
-        self.config.config(group='vif_plug_tapmac_privileged',
-                           capabilities=[capabilities.CAP_NET_ADMIN])
-        privsep.vif_plug.set_client_mode(True)
-        self.addCleanup(privsep.vif_plug.set_client_mode, False)
-        privsep.vif_plug.start(priv_context.Method.FORK)
-        self.addCleanup(privsep.vif_plug.stop)
+        self.start_daemon()
         self.daemon, = self.host.processes()
 
     def usage(self):

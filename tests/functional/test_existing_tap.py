@@ -66,6 +66,16 @@ class Ours(base.FunctionalTestCase):
         self.assert_finished()
         self.assert_same_tap()
 
+    def test_addresses_go_when_it_joins_again(self):
+        self.hold()
+        self.host.set(base.TAP, state='down', master=0)
+        self.host.set(base.TAP, **hosts.addr_gen_mode(0))
+        self.host.set(base.TAP, state='up')
+        self.assertEqual(1, len(self.host.addresses(base.TAP)))
+        self.plug()
+        self.assert_finished()
+        self.assert_same_tap()
+
     def test_deleted_bridge_held_is_made_and_joined(self):
         self.hold()
         self.host.delete(base.BRIDGE)

@@ -403,6 +403,16 @@ class RemoveManyTest(test_audit.AuditTestCase):
         self.assertEqual([], self.left())
         self.assertIsNotNone(self.host.find('tap0'))
 
+    def test_killed_meanwhile(self):
+        self.before_deletion(sys.exit)
+        self.assertRaises(SystemExit, self.remove)
+        found = self.findings()
+        self.assertEqual(['TM211'] * 5, [each.code for each in found])
+        self.assertTrue(all(each.mendable for each in found))
+        self.repair()
+        self.assert_clean()
+        self.assertEqual(5, len(self.remove()))
+
     def test_group_of_all_others_is_left_alone(self):
         self.plug()
         self.remove()

@@ -17,7 +17,6 @@ import sys
 
 import os_vif.exception
 from oslo_privsep import capabilities
-from oslo_privsep import priv_context
 
 from tests import base
 from vif_plug_tapmac import exception
@@ -29,15 +28,7 @@ class ForkedDaemonTest(base.FunctionalTestCase):
 
     def setUp(self):
         super().setUp()
-        # The context sets this as a default when it is imported; the reset
-        # of the configuration between tests takes such defaults away.
-        self.config.config(group='vif_plug_tapmac_privileged',
-                           capabilities=[capabilities.CAP_NET_ADMIN])
-        privsep.vif_plug.set_client_mode(True)
-        self.addCleanup(privsep.vif_plug.set_client_mode, False)
-        # Forked here, so that it is in the network namespace of the test.
-        privsep.vif_plug.start(priv_context.Method.FORK)
-        self.addCleanup(privsep.vif_plug.stop)
+        self.start_daemon()
 
     def test_plug_and_unplug(self):
         self.plug()

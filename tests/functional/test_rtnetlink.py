@@ -187,7 +187,8 @@ class AnswersTest(base.TestCase):
         self.kernel, ours = socket.socketpair(socket.AF_UNIX,
                                               socket.SOCK_SEQPACKET)
         self.addCleanup(self.kernel.close)
-        ours.settimeout(0.2)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO,
+                        struct.pack('@ll', 0, 200000))
         self.netlink._socket.close()
         self.netlink._socket._socket = ours
 

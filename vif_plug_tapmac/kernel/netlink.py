@@ -544,16 +544,21 @@ def _opening() -> typing.Iterator[None]:
             'netlink', 'opening a socket', error.errno or errno.EIO)
 
 
-@contextlib.contextmanager
-def _in_time(of_pyroute2: typing.Any) -> typing.Iterator[None]:
+def _in_time(of_pyroute2: typing.Any) -> typing.ContextManager[None]:
     """Give up, by CancelledError, if an answer of pyroute2 does not come.
 
     :param of_pyroute2: its socket; None: it is not asked
     """
     if not hasattr(of_pyroute2, 'asyncore'):
-        yield
-        return
-    loop = of_pyroute2.asyncore.event_loop
+        return _UNWATCHED
+    return _watched(of_pyroute2.asyncore.event_loop)
+
+
+_UNWATCHED = contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _watched(loop: asyncio.AbstractEventLoop) -> typing.Iterator[None]:
     timer = loop.call_later(_PATIENCE, _cancel_all, loop)
     try:
         yield

@@ -43,6 +43,8 @@ _TYPE_MASK = 0x3fff
 _HEADER = struct.Struct('=IHHII')
 _ATTRIBUTE = struct.Struct('=HH')
 _ERROR = struct.Struct('=i')
+#: struct timeval: seconds, microseconds
+_TIMEVAL = struct.Struct('@ll')
 #: struct ifinfomsg: family, type, index, flags, which flags to change
 _LINK = struct.Struct('=BxHiII')
 #: struct ndmsg: family, index, state, flags, type
@@ -52,6 +54,8 @@ _TRAFFIC_CONTROL = struct.Struct('=BxxxiIII')
 
 # In bytes. A link takes about 2000.
 _MESSAGE_SIZE = 1 << 16
+# As a number, for an enumeration takes a while to compare.
+_TRUNCATED = int(socket.MSG_TRUNC)
 # In seconds. The kernel does what it is asked for while it is asked, so an
 # answer that is not there soon after was lost.
 _PATIENCE = 10.0
@@ -69,15 +73,19 @@ class Attributes:
 
     def __init__(self, data: bytes) -> None:
         self._data = data
-        self._places: dict[int, tuple[int, int]] = {}
-        place = 0
-        while place + _ATTRIBUTE.size <= len(data):
-            length, kind = _ATTRIBUTE.unpack_from(data, place)
-            if length < _ATTRIBUTE.size:
+        # Where each begins. Few are ever asked for, and a link has a hundred:
+        # no name is looked up that need not be.
+        self._places: dict[int, int] = {}
+        places, unpack, mask = (self._places, _ATTRIBUTE.unpack_from,
+                                _TYPE_MASK)
+        place, least = 0, _ATTRIBUTE.size
+        last = len(data) - least
+        while place <= last:
+            length, kind = unpack(data, place)
+            if length < least:
                 break
-            self._places[kind & _TYPE_MASK] = (place + _ATTRIBUTE.size,
-                                               place + length)
-            place += (length + 3) & ~3  # As in _aligned, which takes longer.
+            places[kind & mask] = place
+            place += (length + 3) & ~3  # As in _aligned.
 
     def __contains__(self, kind: int) -> bool:
         return kind in self._places
@@ -85,7 +93,10 @@ class Attributes:
     def octets(self, kind: int) -> bytes | None:
         """Return a value as it is."""
         place = self._places.get(kind)
-        return None if place is None else self._data[slice(*place)]
+        if place is None:
+            return None
+        length, _ = _ATTRIBUTE.unpack_from(self._data, place)
+        return self._data[place + _ATTRIBUTE.size:place + length]
 
     def number(self, kind: int) -> int | None:
         """Return an unsigned number of any size."""
@@ -235,7 +246,9 @@ class Socket:
     def __init__(self) -> None:
         self._socket = socket.socket(
             socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-        self._socket.settimeout(_PATIENCE)
+        # The kernel is to watch the time: Python asks it before each call.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO,
+                                _timeval(_PATIENCE))
         self._sequence = 0
 
     def close(self) -> None:
@@ -304,11 +317,15 @@ class Socket:
     def _receive(self) -> bytes:
         try:
             data, _, flags, _ = self._socket.recvmsg(_MESSAGE_SIZE)
-        except TimeoutError:
+        except BlockingIOError:
             raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
-        if flags & socket.MSG_TRUNC:
+        if flags & _TRUNCATED:
             raise _garbled()
         return data
+
+
+def _timeval(seconds: float) -> bytes:
+    return _TIMEVAL.pack(int(seconds), int(seconds % 1 * 1e6))
 
 
 def _require_success(body: bytes) -> None:

@@ -23,6 +23,7 @@ import platform
 import struct
 import threading
 import types
+import typing
 
 from vif_plug_tapmac import exception
 
@@ -47,6 +48,7 @@ _ARPHRD_ETHER = 1
 
 # More than enough for the creation of a TAP, a few milliseconds at most.
 _CLAIMS = 2000
+_ALONE = contextlib.nullcontext()
 
 
 class TunDevice:
@@ -90,21 +92,23 @@ class TunDevice:
         :param owner: uid; CAP_NET_ADMIN may attach besides
         :raises KernelRefused: EBUSY if a link of that name exists by now
         """
-        flags = _IFF_TAP | _IFF_NO_PI | _IFF_TUN_EXCL
-        if multi_queue:
-            flags |= _IFF_MULTI_QUEUE
+        request = struct.pack('16sH22x', name.encode('ascii'),
+                              _IFF_TAP | _IFF_NO_PI | _IFF_TUN_EXCL
+                              | (_IFF_MULTI_QUEUE if multi_queue else 0))
+        with self._claiming(owner) if multi_queue else _ALONE:
+            self._ioctl('creating the TAP', _TUNSETIFF, request)
+            self._set_owner(owner)
+
+    @contextlib.contextmanager
+    def _claiming(self, owner: int) -> typing.Iterator[None]:
         done = threading.Event()
         claim = threading.Thread(target=self._claim, args=(owner, done))
-        if multi_queue:
-            self._start(claim)
+        self._start(claim)
         try:
-            self._ioctl('creating the TAP', _TUNSETIFF,
-                        struct.pack('16sH22x', name.encode('ascii'), flags))
-            self._set_owner(owner)
+            yield
         finally:
             done.set()
-            if multi_queue:
-                claim.join()
+            claim.join()
 
     def _start(self, thread: threading.Thread) -> None:
         try:

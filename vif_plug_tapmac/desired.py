@@ -20,6 +20,7 @@ its own, and reads the limits that it sets to every caller.
 
 import dataclasses
 import fnmatch
+import functools
 import pwd
 import re
 import typing
@@ -104,9 +105,9 @@ class _Fields:
                 vif=repr(self.vif_id), reason='its id is not a UUID')
         self._check_device_name('vif_name', self.name)
 
-    def _require(self, valid: bool, reason: str) -> None:
+    def _require(self, valid: bool, reason: str, *values: object) -> None:
         if not valid:
-            raise self._invalid(reason)
+            raise self._invalid(reason % values)
 
     def _invalid(self, reason: str) -> exception.InvalidVif:
         return exception.InvalidVif(vif=_label(self.vif_id, self.name),
@@ -117,7 +118,7 @@ class _Fields:
             is_device_name(name),
             '%s %r is no name for a network device here: 1 to 15 letters, '
             'digits, "_", "." and "-", starting with a letter or a digit, '
-            'and not "all" or "default"' % (field, name))
+            'and not "all" or "default"', field, name)
 
     def to_fields(self) -> dict[str, typing.Any]:
         """Return plain fields that can cross the privilege boundary."""
@@ -130,11 +131,12 @@ class _Fields:
 
         :raises InvalidVif: a field is missing, unknown or wrong
         """
-        names = sorted(field.name for field in dataclasses.fields(cls))
-        if not isinstance(fields, dict) or sorted(map(str, fields)) != names:
+        names = cls.__dataclass_fields__.keys()
+        if not isinstance(fields, dict) or fields.keys() != names:
             raise exception.InvalidVif(
                 vif='(from an unprivileged caller)',
-                reason='its fields must be exactly %s' % ', '.join(names))
+                reason='its fields must be exactly %s'
+                       % ', '.join(sorted(names)))
         return cls(**fields)
 
 
@@ -214,8 +216,8 @@ class TapPort(_Fields):
             self._check_device_name('uplink', self.uplink)
         names = [self.name, self.bridge, self.uplink]
         self._require(len(set(names)) == len(names),
-                      'two of TAP, bridge and uplink have one name: %s, %s, %s'
-                      % (self.name, self.bridge, self.uplink))
+                      'two of TAP, bridge and uplink have one name: '
+                      '%s, %s, %s', *names)
         self._check_guest_mac()
         if self.mtu is not None:
             self._check_number('MTU', self.mtu, TAP_MTU_MIN, TAP_MTU_MAX)
@@ -224,36 +226,36 @@ class TapPort(_Fields):
             self._check_number(field, getattr(self, field),
                                LINK_GROUP_MIN, LINK_GROUP_MAX)
         self._require(self.link_group != self.bridge_group,
-                      'TAPs and bridges share link group %s' % self.link_group)
+                      'TAPs and bridges share link group %s', self.link_group)
         self._require(self.anti_spoofing in ANTI_SPOOFING,
-                      'anti_spoofing %r is none of %s' % (
-                          self.anti_spoofing, ', '.join(ANTI_SPOOFING)))
+                      'anti_spoofing %r is none of %s', self.anti_spoofing,
+                      ', '.join(ANTI_SPOOFING))
         self._require(self.arriving_guests in ARRIVING_GUESTS,
-                      'arriving_guests %r is none of %s' % (
-                          self.arriving_guests, ', '.join(ARRIVING_GUESTS)))
+                      'arriving_guests %r is none of %s',
+                      self.arriving_guests, ', '.join(ARRIVING_GUESTS))
         for field in ('create_tap', 'multi_queue', 'create_bridge',
                       'port_isolated', 'port_flood_unicast',
                       'port_flood_multicast', 'port_hairpin',
                       'host_shield'):
             self._require(isinstance(getattr(self, field), bool),
-                          '%s is not a boolean' % field)
+                          '%s is not a boolean', field)
 
     def _check_guest_mac(self) -> None:
         self._require(isinstance(self.guest_mac, str),
-                      'MAC %r is no text' % (self.guest_mac,))
+                      'MAC %r is no text', self.guest_mac)
         try:
             parsed = mac.parse(self.guest_mac)
         except ValueError as error:
             raise self._invalid(str(error))
         self._require(parsed == self.guest_mac,
-                      'MAC %s is not in lower case' % self.guest_mac)
+                      'MAC %s is not in lower case', self.guest_mac)
 
     def _check_number(self, field: str, value: int, least: int,
                       most: int) -> None:
         self._require(
             type(value) is int and least <= value <= most,
-            '%s %r is not a whole number from %d to %d'
-            % (field, value, least, most))
+            '%s %r is not a whole number from %d to %d',
+            field, value, least, most)
 
     @property
     def has_nova_name(self) -> bool:
@@ -608,8 +610,12 @@ def _mtu(vif: vif_objects.VIFBase,
     return mtu
 
 
+@functools.cache
 def _uid(owner: str) -> int:
-    """Return the uid for a user's name or number."""
+    """Return the uid for a user's name or number, looked up once.
+
+    Who knows the users may be far away.
+    """
     try:
         uid = int(owner)
     except ValueError:

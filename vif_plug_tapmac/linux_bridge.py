@@ -83,8 +83,11 @@ def kept(config: cfg.ConfigOpts.GroupAttr, option: str) -> typing.Any:
 def kept_of_one_bridge(config: cfg.ConfigOpts.GroupAttr,
                        option: str) -> dict[str, str]:
     """Return to which bridge the interface of an option belongs, if to any."""
-    bridge, interface = one_bridge(config), kept(config, option)
-    if interface is None or bridge is None or bridge in config.bridge_uplinks:
+    interface = kept(config, option)
+    if interface is None:
+        return {}
+    bridge = one_bridge(config)
+    if bridge is None or bridge in config.bridge_uplinks:
         return {}
     return {bridge: interface}
 

@@ -74,7 +74,7 @@ class DemoTest(base.FunctionalTestCase):
             (run / 'control').touch()
             done = self.demo('-v')
         self.assertEqual(0, done.returncode, done.stderr)
-        self.assertIn('made for guest', done.stderr)
+        self.assertIn(' removed', done.stderr)
         self.assertNotIn('udev', done.stderr)
 
     def test_wrong_fact_is_told_by_the_exit_status(self):

@@ -61,6 +61,7 @@ class Plan(typing.NamedTuple):
     :param host: how many ports come and go at once
     :param starts: how often a process is started anew
     :param pairs: of a plug and an unplug
+    :param snooping: whether the bridges snoop on multicast
     """
     ports: list[int]
     repeat: int
@@ -68,6 +69,7 @@ class Plan(typing.NamedTuple):
     host: int
     starts: int
     pairs: int
+    snooping: bool
     threads: tuple[int, ...] = (1, 4, 16)
 
 
@@ -94,7 +96,7 @@ class Run:
                ) -> typing.Iterator[dict[str, contestants.Process]]:
         with contextlib.ExitStack() as stack:
             yield {name: stack.enter_context(contextlib.closing(
-                contestants.Process(name, self._limit)))
+                contestants.Process(name, self._limit, self._plan.snooping)))
                 for name in names if name in self._names}
 
     def ports(self) -> _Results:
@@ -222,6 +224,10 @@ def _arguments() -> argparse.Namespace:
         choices=PARTS + contestants.NAMES,
         help='parts of the run (%s) or contestants (%s)'
              % (', '.join(PARTS), ', '.join(contestants.NAMES)))
+    parser.add_argument('--snooping', action='store_true',
+                        help='on bridges that snoop on multicast, as they do '
+                             'if nobody says otherwise; those that tapmac '
+                             'makes do not')
     parser.add_argument('--quick', action='store_true',
                         help='a few ports and repetitions: to see it work')
     parser.add_argument('--json', metavar='FILE',
@@ -257,7 +263,8 @@ def main() -> int:
     ports = arguments.ports or ([1, 20] if quick else [1, 100, 500, 1000])
     plan = Plan(ports=ports, repeat=arguments.repeat or (1 if quick else 10),
                 visitors=3 if quick else 10, host=ports[-1],
-                starts=1 if quick else 5, pairs=100 if quick else 10000)
+                starts=1 if quick else 5, pairs=100 if quick else 10000,
+                snooping=arguments.snooping)
     chosen = [name for name in contestants.NAMES if name in arguments.only]
     parts = [part for part in PARTS if part in arguments.only]
     results: _Results = {'machine': _machine(), 'plan': plan._asdict()}

@@ -73,9 +73,10 @@ class Process:
     """A contestant that is ready, on a host of its own.
 
     :param limit: what :func:`compile_limit` returned
+    :param snooping: whether its bridge snoops on multicast
     """
 
-    def __init__(self, name: str, limit: str) -> None:
+    def __init__(self, name: str, limit: str, snooping: bool) -> None:
         python, programs = require(name)
         self._name = name
         self._directory = tempfile.TemporaryDirectory(
@@ -83,7 +84,8 @@ class Process:
         self._log = open(os.path.join(self._directory.name, 'stderr'), 'w+')
         self._process = subprocess.Popen(
             ['unshare', '--net', '--mount', python, '-W', 'ignore',
-             str(CHECKOUT / 'benchmarks/peer.py'), name, limit, *programs],
+             str(CHECKOUT / 'benchmarks/peer.py'), name, str(int(snooping)),
+             limit, *programs],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
             text=True, env=dict(
                 os.environ, PYTHONPATH=str(CHECKOUT) if name in OURS else '',

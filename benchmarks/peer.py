@@ -19,7 +19,8 @@ directory.
 
 A request has ``work`` (plug, replug, unplug), ``first`` and ``count``, the
 numbers of the ports, and ``threads``; the answer has ``each``, the seconds of
-each, and ``total``, those of all. The bridge is br100.
+each, and ``total``, those of all. The bridge is br100, as tapmac makes one,
+but for multicast snooping if that is asked for.
 """
 
 import concurrent.futures
@@ -388,21 +389,33 @@ _PR_SET_PDEATHSIG, _SIGKILL = 1, 9
 _CLONE_NEWNET = 0x40000000
 
 
+def _make_bridge(snooping: str) -> None:
+    _ip('link', 'add', BRIDGE, 'address', '02:00:00:00:00:01', 'group',
+        '29794', 'type', 'bridge', 'stp_state', '0', 'forward_delay', '0',
+        'mcast_snooping', snooping)
+    pathlib.Path('/proc/sys/net/ipv6/conf', BRIDGE, 'disable_ipv6').write_text(
+        '1')
+    pathlib.Path('/proc/sys/net/ipv4/conf', BRIDGE, 'arp_ignore').write_text(
+        '1')
+    _ip('link', 'set', BRIDGE, 'mtu', str(MTU - 1))
+    _ip('link', 'set', BRIDGE, 'mtu', str(MTU), 'alias', 'tapmac:bridge:1',
+        'up')
+
+
 def main() -> None:
     """Be the contestant named first, until there are no more requests.
 
-    The other arguments are programs: limit, and what the contestant needs.
+    The second argument is whether its bridge snoops on multicast, 0 or 1; the
+    others are programs: limit, and what the contestant needs.
     """
-    name, *arguments = sys.argv[1:]
+    name, snooping, *arguments = sys.argv[1:]
     # Answers alone go where they are read; a library may print.
     answers = os.fdopen(os.dup(1), 'w')
     os.dup2(2, 1)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _SIGKILL)
     subprocess.run(['mount', '-t', 'sysfs', 'sysfs', '/sys'], check=True)
     _ip('link', 'set', 'lo', 'up')
-    _ip('link', 'add', BRIDGE, 'address', '02:00:00:00:00:01', 'type',
-        'bridge')
-    _ip('link', 'set', BRIDGE, 'up')
+    _make_bridge(snooping)
     contestant = CONTESTANTS[name](arguments)
     filler = Limit(arguments)
     for line in itertools.chain(['{}'], sys.stdin):

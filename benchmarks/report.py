@@ -129,7 +129,8 @@ def tables(results: _Results) -> str:
     """Return everything as text, each table in reStructuredText's form."""
     machine, plan = results['machine'], results['plan']
     parts = ['%(time)s, %(cpus)d CPUs (%(model)s), Linux %(kernel)s, '
-             'Python %(python)s, load %(load).1f' % machine]
+             'Python %(python)s, load %(load).1f' % machine
+             + ', multicast snooping' * plan['snooping']]
     for work, title in _WORKS.items():
         rows = [[name, *(_milliseconds(results, name, work, ports)
                          for ports in plan['ports'])]

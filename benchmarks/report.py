@@ -217,6 +217,6 @@ def plot(results: _Results, path: str) -> None:
     axes[0].set_ylabel('ms, median')
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc='lower center', ncol=len(labels) // 2)
-    figure.tight_layout(rect=(0, 0.12, 1, 1))
+    figure.tight_layout(rect=(0, 0.18, 1, 1))
     figure.savefig(path, metadata={'Date': None}
                    if path.endswith('.svg') else None)

@@ -78,8 +78,8 @@ class TapMacPlugin(plugin.PluginBase):
         with privsep.vif_plug.calling(port.name):
             made = privileged.ensure_port(port.to_fields())
         if made is not None:
-            # os-vif says at INFO that, and what, was plugged; a second line
-            # would be a twentieth of the time that a plug takes.
+            # os-vif says at INFO what was plugged; a second line would say
+            # little more, and take time from each plug.
             LOG.debug('%s', made)
 
     def unplug(self, vif: vif_objects.VIFBase,

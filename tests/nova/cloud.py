@@ -29,6 +29,9 @@ import threading
 import time
 
 import fixtures
+from nova import context
+from nova.db.main import api as db_api
+from nova.db.main import models
 from nova.tests import fixtures as nova_fixtures
 from nova.tests.functional.api import client
 from nova.tests.functional.libvirt import base as functional_base
@@ -120,6 +123,16 @@ class Cloud(functional_base.ServersTestBase):
         for port in self.neutron.port_1, self.neutron.port_2:
             self.bind(port)
         self.start_compute('host1')
+
+    def tearDown(self):
+        # What goes on after a test meets the next one.
+        _wait_for(self._unfinished_actions, lambda count: count == 0)
+        super().tearDown()
+
+    def _unfinished_actions(self):
+        with context.target_cell(context.get_admin_context(),
+                                 self.cell_mappings['cell1']) as cell:
+            return _count_unfinished_actions(cell)
 
     def _make_host(self, name):
         return ComputeHost()
@@ -255,6 +268,12 @@ class Cloud(functional_base.ServersTestBase):
                 '/os-migrations?instance_uuid=' + server['id']
             ).body['migrations'], key=lambda migration: migration['id']),
             lambda found: found['status'] in expected_statuses)
+
+
+@db_api.pick_context_manager_reader
+def _count_unfinished_actions(cell):
+    return cell.session.query(models.InstanceActionEvent).filter_by(
+        finish_time=None).count()
 
 
 def _wait_for(look, is_right):

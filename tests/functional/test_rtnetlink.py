@@ -188,7 +188,7 @@ class AnswersTest(base.TestCase):
                                               socket.SOCK_SEQPACKET)
         self.addCleanup(self.kernel.close)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO,
-                        struct.pack('@ll', 0, 200000))
+                        rtnetlink._timeval(0.2))
         self.netlink._socket.close()
         self.netlink._socket._socket = ours
 

@@ -544,6 +544,9 @@ def _opening() -> typing.Iterator[None]:
             'netlink', 'opening a socket', error.errno or errno.EIO)
 
 
+_UNWATCHED = contextlib.nullcontext()
+
+
 def _in_time(of_pyroute2: typing.Any) -> typing.ContextManager[None]:
     """Give up, by CancelledError, if an answer of pyroute2 does not come.
 
@@ -552,9 +555,6 @@ def _in_time(of_pyroute2: typing.Any) -> typing.ContextManager[None]:
     if not hasattr(of_pyroute2, 'asyncore'):
         return _UNWATCHED
     return _watched(of_pyroute2.asyncore.event_loop)
-
-
-_UNWATCHED = contextlib.nullcontext()
 
 
 @contextlib.contextmanager

@@ -48,7 +48,6 @@ _ARPHRD_ETHER = 1
 
 # More than enough for the creation of a TAP, a few milliseconds at most.
 _CLAIMS = 2000
-_ALONE = contextlib.nullcontext()
 
 
 class TunDevice:
@@ -95,7 +94,8 @@ class TunDevice:
         request = struct.pack('16sH22x', name.encode('ascii'),
                               _IFF_TAP | _IFF_NO_PI | _IFF_TUN_EXCL
                               | (_IFF_MULTI_QUEUE if multi_queue else 0))
-        with self._claiming(owner) if multi_queue else _ALONE:
+        with (self._claiming(owner) if multi_queue
+              else contextlib.nullcontext()):
             self._ioctl('creating the TAP', _TUNSETIFF, request)
             self._set_owner(owner)
 

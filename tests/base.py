@@ -33,6 +33,7 @@ from oslo_privsep import priv_context
 import testtools
 
 from tests import hosts
+from tests import patience
 from vif_plug_tapmac import desired
 from vif_plug_tapmac import opts
 from vif_plug_tapmac import privsep
@@ -145,6 +146,11 @@ class TestCase(testtools.TestCase):
         if os.environ.get('TAPMAC_NO_SKIP') == '1':
             self.fail('This test may not be skipped here: %s' % reason)
         self.skipTest(reason)
+
+    def only_in_full(self) -> None:
+        """Leave this test to ``tools/test.sh --all``."""
+        if not patience.IN_FULL:
+            self.skipTest('left to tools/test.sh --all')
 
 
 class FunctionalTestCase(TestCase):

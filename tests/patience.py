@@ -1,0 +1,51 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""How long tests wait, and how much of them is run.
+
+A test waits for an event, and not for a time: on a busy machine everything
+takes twenty times as long, and nothing is wrong.
+"""
+
+import os
+import time
+import typing
+
+#: Seconds after which whatever a test waits for hangs: a bound that no machine
+#: reaches which only has much to do.
+HANG = 600.0
+
+#: Whether tests run in full: those whose point is a long time, too. It is what
+#: "tools/test.sh --all" and tests.faults in their long form do.
+IN_FULL = any(os.environ.get(name, '0') not in ('', '0')
+              for name in ('TAPMAC_ALL', 'TAPMAC_LONG'))
+
+_Result = typing.TypeVar('_Result')
+
+
+def wait_until(condition: typing.Callable[[], _Result],
+               what: str | typing.Callable[[], str],
+               pause: float = 0.01) -> _Result:
+    """Return what this returns as soon as that is true.
+
+    :param what: what does not come true, for whoever reads the failure; or
+        what says so then
+    :param pause: seconds between two looks
+    :raises AssertionError: it hangs
+    """
+    deadline = time.monotonic() + HANG
+    while not (result := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError('for %d s: %s' % (
+                HANG, what if isinstance(what, str) else what()))
+        time.sleep(pause)
+    return result

@@ -1,22 +1,88 @@
 # shellcheck shell=sh
 # For the scripts beside: private virtual environments with this checkout in
-# them. To be sourced from the top of the checkout.
+# them. To be sourced from the top of the checkout. What takes long says so, and
+# what fails says why in one sentence; the next run goes on there.
 
 die() {
     echo "$0: $*" >&2
     exit 1
 }
 
+setup_log=.venv/log/setup
+
+# Whoever runs the scripts of a checkout trusts it, also when it is another
+# user's; pbr asks git for the version. An archive has no git to ask.
+GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0=$PWD
+export GIT_CONFIG_COUNT GIT_CONFIG_KEY_0 GIT_CONFIG_VALUE_0
+if [ ! -e .git ] && [ ! -e PKG-INFO ]; then
+    export PBR_VERSION="${PBR_VERSION:-0.0.1}"
+fi
+
+# What is imported again and again is compiled once.
+unset PYTHONDONTWRITEBYTECODE
+
+# What, by the words of a program that failed, is wrong: a part of a sentence.
+why_it_failed() {
+    if grep -qiE 'no space left|disk quota' "$setup_log"; then
+        echo 'the disk is full'
+    elif grep -qi 'read-only file system' "$setup_log"; then
+        echo 'something it has to write is read-only'
+    elif grep -qiE 'resolv|dns|unreachable|refused|timed? ?out|\(connect\)|connection|certificate|network' "$setup_log"
+    then
+        echo 'where packages come from cannot be reached: is there a network, and does it need a proxy?'
+    elif grep -qiE 'unable to locate|not found in the package registry|no solution found|404|hash|invalid|bad (request|gateway)|50[0-9]' "$setup_log"
+    then
+        echo 'where packages come from does not have what is needed, or is broken'
+    else
+        tail -n 1 "$setup_log" 2> /dev/null
+    fi
+}
+
+# step WHAT COMMAND...: say what is done, and every 20 seconds that it is still
+# being done. What the command says is kept, and only told when it fails.
+step() {
+    what=$1
+    shift
+    echo "$what" >&2
+    { mkdir -p "${setup_log%/*}" && true > "$setup_log"; } 2> /dev/null ||
+        die "cannot write in $PWD/.venv; is the checkout somebody else's, read-only, or the disk full?"
+    # The input of what is in the background would be another.
+    { "$@" <&3 3<&- > "$setup_log" 2>&1 & } 3<&0
+    pid=$! tenths=0 status=0
+    while kill -0 $pid 2> /dev/null; do
+        sleep 0.1
+        tenths=$((tenths + 1))
+        [ $((tenths % 200)) != 0 ] || echo "$what: for $((tenths / 10)) s now" >&2
+    done
+    wait $pid || status=$?
+    [ $status = 0 ] || die "$what: failed, $(why_it_failed). Mend that and run this again: it goes on here. The command was \"$*\"; what it said is in $setup_log."
+}
+
 # apt_get ARGUMENT... PACKAGE...: with fresh package lists if it has to be.
 apt_get() {
     apt=/usr/bin/apt-get
-    [ -x $apt ] || die "needs apt-get for: $*. Install the like for this system."
-    [ "$(id -u)" = 0 ] || die "missing; run: sudo apt-get $*"
-    echo "apt-get $*" >&2
+    [ -x $apt ] || die "needs what Debian has as: $*. This system has no apt-get: install it as is done here."
+    can_install || die "something is missing, and this user may not install it; run: sudo apt-get $*"
+    step "apt-get $*" apt_get_twice "$@"
+}
+
+apt_get_twice() {
     DEBIAN_FRONTEND=noninteractive
     export DEBIAN_FRONTEND
-    { $apt -q "$@" || { $apt update -q && $apt -q "$@"; }; } > /dev/null \
-        || die "failed: apt-get $*"
+    $apt -q "$@" || { $apt update -q && $apt -q "$@"; }
+}
+
+# Whether this user installs packages: root, and not a root without powers.
+# CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_SETGID, CAP_SETUID
+can_install() {
+    [ "$(id -u)" = 0 ] || return
+    caps=$(sed -n 's/^CapEff:[[:space:]]*//p' /proc/self/status)
+    [ $((0x$caps & 0xcb)) = $((0xcb)) ] && ! in_user_namespace
+}
+
+# In one, users and devices are not what they are outside.
+in_user_namespace() {
+    ! grep -qE '^ *0 +0 +4294967295$' /proc/self/uid_map 2> /dev/null
 }
 
 # The first python3 that is new enough and can make virtual environments.
@@ -29,7 +95,7 @@ find_python() {
             return
         fi
     done
-    die 'needs Python 3.10 or newer'
+    die "needs Python 3.10 or newer; ${PYTHON:-python3} is $("${PYTHON:-python3}" -V 2> /dev/null || echo missing). PYTHON=/path/to/python3 names another"
 }
 
 # Libraries have types, os-vif 5 and Nova 34 exist, for Python 3.11 and newer.
@@ -47,6 +113,10 @@ find_uv() {
         || apt_get install -y "$("$python" -c 'import sys
 print("python3-venv" if sys.executable == "/usr/bin/python3"
       else "python%d.%d-venv" % sys.version_info[:2])')"
+    step 'Setting up .venv/uv' make_uv
+}
+
+make_uv() {
     "$python" -m venv --clear .venv/uv
     .venv/uv/bin/python -m pip install -q --disable-pip-version-check uv
 }
@@ -72,10 +142,14 @@ make_bare_venv() {
             doc/requirements.txt lower-constraints.txt tests/nova/requirements/*.txt \
             tests/neutron/requirements/*.txt; } | cksum)
     [ "$(cat "$venv/stamp" 2> /dev/null)" = "$stamp" ] && return
-    echo "Setting up $venv" >&2
-    "$uv" venv -q --clear --seed --python "$(command -v "$python")" "$venv"
-    "$uv" pip install -q --python "$venv" "$@"
+    step "Setting up .venv/${venv##*/}" fill_venv "$@"
     echo "$stamp" > "$venv/stamp"
+}
+
+# uv's own words for a moment without an answer are not the last ones.
+fill_venv() {
+    "$uv" venv -q --clear --seed --python "$(command -v "$python")" "$venv" &&
+        "$uv" pip install -q --python "$venv" "$@"
 }
 
 # peer_venvs KIND: the names of those that this Python can have, as in tox.ini,

@@ -1,61 +1,93 @@
 #!/bin/sh
-# Run the whole test suite: style, types, documentation, and all tests twice,
-# with the newest and with the oldest libraries that we admit; but those in
-# tests/nova inside each Nova, and those in tests/neutron inside each Neutron.
-# group.sh says the rest. Sets up what it needs in .venv/. As root everything
-# runs; as another user the tests that need privilege are skipped.
-# TAPMAC_NO_SKIP=1 makes each skip a failure. Arguments go to "stestr run", as
-# in "tools/test.sh tests.unit"; then the documentation is left out, and only
-# where they name tests.nova do they go into the Novas, and only where they
-# name tests.neutron into the Neutrons.
 set -eu
 cd "$(dirname "$0")/.."
 . tools/venv.sh
 PYTHONWARNINGS=ignore
 export PYTHONWARNINGS
-[ "$(id -u)" = 0 ] || echo "Not root: functional tests will be skipped." >&2
+since=$(date +%s)
 
-case $* in
-    '') kinds='test nova neutron' ;;
-    *tests.nova*) kinds='nova' ;;
-    *tests.neutron*) kinds='neutron' ;;
-    *) kinds='test' ;;
-esac
+usage() {
+    cat <<'USAGE'
+Usage: tools/test.sh [--all] [--only GROUP] [TEST...]
 
-tools/peers.sh
-make_venv test-lowest -c lower-constraints.txt -r test-requirements.txt
-make_venv test -r test-requirements.txt
-"$venv/bin/flake8"
-SHELLCHECK=$venv/bin/shellcheck tools/shellcheck.sh
-if is_python_311; then
-    "$venv/bin/mypy"
-fi
-[ $# -gt 0 ] || tools/docs.sh
+Check style and types and run the tests, in some minutes: all that a change
+needs, with the newest libraries. Sets up what it needs in .venv/.
+
+  --all         as before a change lands: with the oldest libraries, too, inside
+                each Nova and each Neutron, with real guests, with all that
+                takes its time, and the documentation. As root, on Debian or
+                Ubuntu; needs 10 GB of disk, and half an hour.
+  --only GROUP  only what runs in .venv/GROUP, or is a check of that name
+  TEST          part of a name, as tests.unit or tests.nova.test_routes: a
+                regular expression; those of tests.nova and tests.neutron run
+                inside each of these
+
+Without root, in a user namespace if the kernel permits; what cannot run is
+skipped, and counted by reason. TAPMAC_NO_SKIP=1 makes that a failure, and
+TAPMAC_LONG=1 takes all faults. Logs are in .venv/log/. Exit status: 0 if
+nothing failed, else 1.
+USAGE
+}
+
+all='' only=''
+while [ $# -gt 0 ]; do
+    case $1 in
+        --all) all=1 ;;
+        --only)
+            [ $# -gt 1 ] || { usage >&2; exit 2; }
+            only=$2
+            shift
+            ;;
+        -h | --help) usage; exit ;;
+        --) shift; break ;;
+        -*) usage >&2; exit 2 ;;
+        *) break ;;
+    esac
+    shift
+done
 
 # Those that take longest come first: our own, then real guests, which are in
 # the newest Novas.
-groups() {
-    for kind in $kinds; do
-        if [ "$kind" = test ]; then
-            printf '%s\n' test test-lowest
-        elif [ "$(id -u)" = 0 ]; then
-            peer_venvs "$kind" | sort -r
-        fi
-    done
+peers() {
+    ! can_install || peer_venvs "$1" | sort -r
 }
+checks='flake8 shellcheck'
+! { find_python && is_python_311; } || checks="$checks mypy"
+case $only$* in
+    *tests.nova*) groups=$(peers nova) ;;
+    *tests.neutron*) groups=$(peers neutron) ;;
+    *)
+        groups='test'
+        if [ "$all" ]; then
+            groups="test test-lowest $(peers nova) $(peers neutron)"
+            [ $# -gt 0 ] || checks="$checks docs"
+            [ $# = 0 ] || groups='test test-lowest'
+        fi
+        ;;
+esac
+if [ "$only" ]; then
+    groups=$only checks=''
+    case $only in
+        flake8 | shellcheck | mypy | docs) groups='' checks=$only ;;
+    esac
+fi
 
-# Several at a time, because they also wait.
-rm -rf .venv/log
-mkdir .venv/log
-failed=0
-groups | xargs -P $(($(nproc) + 2)) -I GROUP tools/group.sh GROUP "$@" \
-    || failed=1
+# Set up what these need, and nothing else.
+case $groups in
+    '' | test) tools/programs.sh ;;
+    *) tools/peers.sh ;;
+esac
+case " $groups " in
+    *' test-lowest '*)
+        make_venv test-lowest -c lower-constraints.txt -r test-requirements.txt
+        ;;
+esac
+case $checks in
+    *docs*) make_venv docs -r doc/requirements.txt ;;
+esac
+make_venv test -r test-requirements.txt
 
-cat .venv/log/* | awk -v failed=$failed '
-    /^ - (Passed|Skipped|Failed|Unexpected Success): / { sum[$2] += $NF }
-    END {
-        sum["Failed:"] += sum["Unexpected"]
-        printf "%d passed, %d failed, %d skipped\n",
-            sum["Passed:"], sum["Failed:"], sum["Skipped:"]
-        exit failed || sum["Failed:"] || !sum["Passed:"]
-    }'
+[ -z "$all" ] || export TAPMAC_ALL=1
+# shellcheck disable=SC2086 # These are several.
+exec "$venv/bin/python" tools/run_tests.py --since "$since" \
+    --checks $checks --groups $groups -- "$@"

@@ -13,8 +13,9 @@
 
 """Tests with a real neutron-server, from its REST API to what Nova hears.
 
-"tox -e neutron-29" and the like, and tools/test.sh, run them with the Neutron
-of a file in requirements/. Where there is no Neutron there is nothing to run.
+"tox -e neutron-29" and the like, and tools/test.sh --all, run them with the
+Neutron of a file in requirements/. Where there is no Neutron there is nothing
+to run.
 """
 
 import importlib.util

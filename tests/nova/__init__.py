@@ -13,9 +13,9 @@
 
 """Tests that run inside a Nova, with its own code from a port to os-vif.
 
-"tox -e nova-34" and the like, and tools/test.sh, run them with the Nova and
-the os-vif of a file in requirements/. Where there is no Nova there is nothing
-to run.
+"tox -e nova-34" and the like, and tools/test.sh --all, run them with the Nova
+and the os-vif of a file in requirements/. Where there is no Nova there is
+nothing to run.
 """
 
 import importlib.util

@@ -1,0 +1,371 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Run checks and groups of tests side by side, and tell what happens.
+
+For test.sh, which has set up what they need. A group is what runs in the
+virtual environment of its name.
+"""
+
+import argparse
+import collections
+import dataclasses
+import os
+import pathlib
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+import time
+import typing
+
+import subunit
+import testtools
+
+_VENVS = pathlib.Path('.venv')
+_LOGS = _VENVS / 'log'
+#: Seconds: whoever looks at the terminal is never left alone for longer.
+_SILENCE = 20
+
+_CHECKS = {
+    'flake8': [_VENVS / 'test/bin/flake8'],
+    'shellcheck': ['env', 'SHELLCHECK=%s' % (
+        _VENVS.absolute() / 'test/bin/shellcheck'), 'tools/shellcheck.sh'],
+    'mypy': [_VENVS / 'test/bin/mypy'],
+    'docs': ['tools/docs.sh'],
+}
+
+# What these tests run never sees the old libraries: packages are built, and
+# Nova and os-vif run, in other environments. Or it is about the kernel, or a
+# document, and takes long.
+_NOT_WITH_OLD_LIBRARIES = (
+    r'tests\.(integration\.test_(package|os_vif_suite|nova|getting_started'
+    r'|deploying|troubleshooting)'
+    r'|functional\.test_(benchmark|churn|strangers|interference|sigkill)'
+    r'|faults\.test_(scale|soak|steps))')
+
+_CAP_NET_ADMIN, _CAP_SYS_ADMIN = 12, 21
+
+_PASSED = ('success', 'xfail')
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """A test or a check that failed.
+
+    :param group: where: a name that "test.sh --only" takes
+    :param test: its id; None for a check, or a group that ended badly
+    """
+    group: str
+    test: str | None
+
+    def __str__(self) -> str:
+        return '%s (%s)' % (self.test, self.group) if self.test else self.group
+
+    def command(self) -> str:
+        """Return what runs it again."""
+        words = ['tools/test.sh']
+        if os.environ.get('TAPMAC_ALL') and self.test:
+            words.append('--all')
+        words += ['--only', self.group]
+        if self.test:
+            words.append(re.escape(self.test).replace(r'\.', '.') + '$')
+        return shlex.join(words)
+
+
+class Board:
+    """What has happened up to now, said as it happens. For all threads."""
+
+    def __init__(self, since: float) -> None:
+        self._since = since
+        self._lock = threading.Lock()
+        self._last_said = time.time()
+        self._running: dict[str, list[str]] = {}
+        self.passed = 0
+        self.failures: list[Failure] = []
+        self.skipped: collections.Counter[str] = collections.Counter()
+
+    def started(self, group: str) -> None:
+        with self._lock:
+            self._running[group] = []
+            self._say('%s: started' % group)
+
+    def ended(self, group: str, said: str) -> None:
+        with self._lock:
+            del self._running[group]
+            self._say('%s: %s' % (group, said))
+
+    def test_started(self, group: str, test: str) -> None:
+        with self._lock:
+            self._running[group].append(test)
+
+    def test_ended(self, group: str, test: str, status: str,
+                   reason: str | None) -> None:
+        with self._lock:
+            if test in self._running[group]:
+                self._running[group].remove(test)
+            if status in _PASSED:
+                self.passed += 1
+            elif status == 'skip':
+                self.skipped[reason or 'without a reason'] += 1
+            else:
+                self._fail(Failure(group, test), status)
+
+    def failed(self, group: str, why: str) -> None:
+        with self._lock:
+            self._fail(Failure(group, None), why)
+
+    def has_failed(self, group: str) -> bool:
+        with self._lock:
+            return any(each.group == group for each in self.failures)
+
+    def tick(self) -> None:
+        """Say what runs, unless something was said a moment ago."""
+        with self._lock:
+            if time.time() - self._last_said < _SILENCE:
+                return
+            running = ['%s: %s' % (group, ', '.join(
+                test.removeprefix('tests.') for test in tests) or '...')
+                for group, tests in self._running.items()]
+            self._say('%s; running %s' % (self._counts(), '; '.join(running)))
+
+    def summary(self) -> None:
+        """Say what came of it, with the ways to each failure."""
+        for reason, number in sorted(self.skipped.items()):
+            print('skipped %d: %s' % (number, reason))
+        for failure in self.failures:
+            print('failed: %s\n    again: %s\n    log:   %s' % (
+                failure, failure.command(), _LOGS / failure.group))
+        print('%s, in %s' % (self._counts(), self._time()), flush=True)
+
+    def _fail(self, failure: Failure, why: str) -> None:
+        self.failures.append(failure)
+        self._say('FAILED %s: %s, see %s' % (
+            failure, why, _LOGS / failure.group))
+
+    def _say(self, text: str) -> None:
+        self._last_said = time.time()
+        print('%s  %s' % (self._time(), text), flush=True)
+
+    def _counts(self) -> str:
+        return '%d passed, %d failed, %d skipped' % (
+            self.passed, len(self.failures), self.skipped.total())
+
+    def _time(self) -> str:
+        return '%d:%02d' % divmod(int(time.time() - self._since), 60)
+
+
+class Job:
+    """A process, in a process group of its own, and a thread that hears it."""
+
+    def __init__(self, name: str, board: Board) -> None:
+        self.name = name
+        self.board = board
+        self.log = (_LOGS / name).open('w')
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def run(self) -> None:
+        self.board.started(self.name)
+        said = 'could not be run'
+        try:
+            self.process = subprocess.Popen(
+                [str(word) for word in self._command()],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=self.log, preexec_fn=os.setpgrp)
+            said = self._hear(self.process)
+        finally:
+            self.log.close()
+            self.board.ended(self.name, said)
+
+    def end(self) -> None:
+        """Have it end, and all that it has started."""
+        if self.process is not None and self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGTERM)
+
+    def _command(self) -> list[typing.Any]:
+        raise NotImplementedError
+
+    def _hear(self, process: 'subprocess.Popen[bytes]') -> str:
+        """Wait for its end.
+
+        :returns: what is to be said then
+        """
+        raise NotImplementedError
+
+
+class Check(Job):
+    """A program that says by its exit status whether all is well."""
+
+    def _command(self) -> list[typing.Any]:
+        return _CHECKS[self.name]
+
+    def _hear(self, process: 'subprocess.Popen[bytes]') -> str:
+        said = process.communicate()[0].decode(errors='replace')
+        self.log.write(said)
+        if process.returncode:
+            self.board.failed(self.name, 'exit status %d' % process.returncode)
+            return (said.strip().splitlines() or [''])[-1]
+        return 'ok'
+
+
+class Group(Job):
+    """The tests of a virtual environment, as stestr runs them."""
+
+    def __init__(self, name: str, board: Board, filters: list[str],
+                 workers: int, prefix: list[str]) -> None:
+        super().__init__(name, board)
+        self._filters = filters
+        self._workers = workers
+        self._prefix = prefix
+        self._tests = 0
+        self._all_ended_well = True
+
+    def _command(self) -> list[typing.Any]:
+        venv = _VENVS / self.name
+        kind = self.name.partition('-')[0]
+        tests = './tests/' + kind if kind in ('nova', 'neutron') else './tests'
+        command = [*self._prefix, venv / 'bin/stestr', '--test-path', tests,
+                   '--repo-url', venv, 'run', '--subunit',
+                   '--concurrency', self._workers]
+        if self.name == 'test-lowest' and not self._filters:
+            command += ['--exclude-regex', _NOT_WITH_OLD_LIBRARIES]
+        return command + self._filters
+
+    def _hear(self, process: 'subprocess.Popen[bytes]') -> str:
+        result = testtools.CopyStreamResult([
+            _Starts(self), testtools.StreamToDict(self._ended)])
+        result.startTestRun()
+        subunit.ByteStreamToStreamResult(
+            process.stdout, non_subunit_name='stdout').run(result)
+        result.stopTestRun()
+        process.wait()
+        if (process.returncode or not (self._tests or self._filters)
+                or not self._all_ended_well
+                and not self.board.has_failed(self.name)):
+            self.board.failed(self.name, 'stestr ended with %d after %d tests'
+                              % (process.returncode, self._tests))
+        return '%d tests done' % self._tests
+
+    def _ended(self, test: dict[str, typing.Any]) -> None:
+        begin, end = test['timestamps']
+        status = test['status']
+        if status == 'inprogress':
+            status = 'never ended'
+        elif status not in ('success', 'skip', 'xfail', 'fail', 'uxsuccess'):
+            return  # That there is such a test, or what a worker printed.
+        if test['id'] == 'process-returncode':
+            # One of stestr's own processes; its tests have been told.
+            self._all_ended_well = False
+            return
+        self._tests += 1
+        reason = test['details'].pop('reason', None)
+        reason = reason and reason.as_text()
+        self.log.write('%s %s %.2f s %s\n' % (
+            status, test['id'], (end - begin).total_seconds() if end else 0,
+            reason or ''))
+        if status not in (*_PASSED, 'skip'):
+            for name, content in test['details'].items():
+                self.log.write('--- %s\n%s\n' % (name, content.as_text()))
+        self.log.flush()
+        self.board.test_ended(self.name, test['id'], status, reason)
+
+
+class _Starts(testtools.StreamResult):
+    """Tells that a test begins; the other one only tells of its end."""
+
+    def __init__(self, group: Group) -> None:
+        super().__init__()
+        self._group = group
+
+    def status(self, test_id: str | None = None,
+               test_status: str | None = None, **_: typing.Any) -> None:
+        if test_id is not None and test_status == 'inprogress':
+            self._group.board.test_started(self._group.name, test_id)
+
+
+def _namespace() -> list[str]:
+    """Return what gives the tests the privilege that they need, if need be."""
+    with open('/proc/self/status') as status:
+        capabilities = next(int(line.split()[1], 16) for line in status
+                            if line.startswith('CapEff'))
+    if (capabilities >> _CAP_NET_ADMIN & 1
+            and capabilities >> _CAP_SYS_ADMIN & 1):
+        return []
+    prefix = ['unshare', '--user', '--map-root-user']
+    try:
+        works = subprocess.run([*prefix, '--net', 'true'],
+                               stderr=subprocess.DEVNULL).returncode == 0
+    except FileNotFoundError:
+        return []
+    return prefix if works else []
+
+
+def _run(jobs: list[Job], at_once: int, board: Board) -> None:
+    """Run each, so many at once, in this order; come back after all."""
+    places = threading.Semaphore(at_once)
+
+    def run(job: Job) -> None:
+        try:
+            job.run()
+        finally:
+            places.release()
+
+    threads = []
+    for job in jobs:
+        while not places.acquire(timeout=1):
+            board.tick()
+        threads.append(threading.Thread(target=run, args=(job,), daemon=True))
+        threads[-1].start()
+    for thread in threads:
+        while thread.is_alive():
+            thread.join(timeout=1)
+            board.tick()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--since', type=float, default=time.time())
+    parser.add_argument('--checks', nargs='*', default=[])
+    parser.add_argument('--groups', nargs='*', default=[])
+    parser.add_argument('filters', nargs='*')
+    arguments = parser.parse_args()
+
+    _LOGS.mkdir(exist_ok=True)
+    for old in _LOGS.iterdir():
+        old.unlink()
+    board = Board(arguments.since)
+    processors = os.cpu_count() or 1
+    # Several at a time, because they also wait.
+    alone = len(arguments.groups) == 1
+    prefix = _namespace()
+    if prefix:
+        print('Without privilege: what needs some runs in a user namespace.')
+    jobs: list[Job] = [
+        *(Group(name, board, arguments.filters,
+                2 * processors if alone else (processors + 1) // 2, prefix)
+          for name in arguments.groups),
+        *(Check(name, board) for name in arguments.checks)]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        _run(jobs, processors + 2, board)
+    except KeyboardInterrupt:
+        board.failed('all', 'stopped')
+        for job in jobs:
+            job.end()
+    board.summary()
+    return 1 if board.failures or not board.passed and arguments.groups else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -23,19 +23,23 @@ unset PYTHONDONTWRITEBYTECODE
 
 # What, by the words of a program that failed, is wrong: a part of a sentence.
 why_it_failed() {
-    if grep -qiE 'no space left|disk quota' "$setup_log"; then
+    # A full disk has no room for the words either.
+    if grep -qiE 'no space left|disk quota' "$setup_log" ||
+        ! head -c 1000000 /dev/zero 2> /dev/null > "$setup_log.room"
+    then
         echo 'the disk is full'
     elif grep -qi 'read-only file system' "$setup_log"; then
         echo 'something it has to write is read-only'
     elif grep -qiE 'resolv|dns|unreachable|refused|timed? ?out|\(connect\)|connection|certificate|network' "$setup_log"
     then
         echo 'where packages come from cannot be reached: is there a network, and does it need a proxy?'
-    elif grep -qiE 'unable to locate|not found in the package registry|no solution found|404|hash|invalid|bad (request|gateway)|50[0-9]' "$setup_log"
+    elif grep -qiE 'unable to locate|no matching distribution|not found in the package registry|no solution found|404|hash|invalid|bad (request|gateway)|50[0-9]' "$setup_log"
     then
         echo 'where packages come from does not have what is needed, or is broken'
     else
         tail -n 1 "$setup_log" 2> /dev/null
     fi
+    rm -f "$setup_log.room"
 }
 
 # step WHAT COMMAND...: say what is done, and every 20 seconds that it is still
@@ -109,11 +113,15 @@ find_uv() {
     find_python
     [ -x "$uv" ] && return
     command -v git > /dev/null || apt_get install -y git
-    "$python" -c 'import ensurepip, venv' 2> /dev/null \
-        || apt_get install -y "$("$python" -c 'import sys
+    has_pip || apt_get install -y "$("$python" -c 'import sys
 print("python3-venv" if sys.executable == "/usr/bin/python3"
       else "python%d.%d-venv" % sys.version_info[:2])')"
+    has_pip || die "$python has no ensurepip, which makes virtual environments; PYTHON=/path/to/python3 names another"
     step 'Setting up .venv/uv' make_uv
+}
+
+has_pip() {
+    "$python" -c 'import ensurepip, venv' 2> /dev/null
 }
 
 make_uv() {
@@ -146,8 +154,14 @@ make_bare_venv() {
     echo "$stamp" > "$venv/stamp"
 }
 
-# uv's own words for a moment without an answer are not the last ones.
+# uv does not read what pip is told of where packages come from.
 fill_venv() {
+    index=$(.venv/uv/bin/python -m pip config get global.index-url 2> /dev/null) || :
+    index=${PIP_INDEX_URL:-$index}
+    [ -z "$index" ] || export UV_DEFAULT_INDEX="${UV_DEFAULT_INDEX:-$index}"
+    cert=$(.venv/uv/bin/python -m pip config get global.cert 2> /dev/null) || :
+    cert=${PIP_CERT:-$cert}
+    [ -z "$cert" ] || export SSL_CERT_FILE="${SSL_CERT_FILE:-$cert}"
     "$uv" venv -q --clear --seed --python "$(command -v "$python")" "$venv" &&
         "$uv" pip install -q --python "$venv" "$@"
 }

@@ -28,6 +28,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import typing
 
 import subunit
@@ -184,6 +185,10 @@ class Job:
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                 stderr=self.log, preexec_fn=os.setpgrp)
             said = self._hear(self.process)
+        except Exception as error:
+            # Whatever that is, it is not that all is well.
+            self.log.write(traceback.format_exc())
+            self.board.failed(self.name, repr(error))
         finally:
             self.log.close()
             self.board.ended(self.name, said)
@@ -244,7 +249,7 @@ class Group(Job):
 
     def _hear(self, process: 'subprocess.Popen[bytes]') -> str:
         result = testtools.CopyStreamResult([
-            _Starts(self), testtools.StreamToDict(self._ended)])
+            _Meanwhile(self), testtools.StreamToDict(self._ended)])
         result.startTestRun()
         subunit.ByteStreamToStreamResult(
             process.stdout, non_subunit_name='stdout').run(result)
@@ -281,16 +286,19 @@ class Group(Job):
         self.board.test_ended(self.name, test['id'], status, reason)
 
 
-class _Starts(testtools.StreamResult):
-    """Tells that a test begins; the other one only tells of its end."""
+class _Meanwhile(testtools.StreamResult):
+    """Tells what is not the end of a test: that one begins, and mere words."""
 
     def __init__(self, group: Group) -> None:
         super().__init__()
         self._group = group
 
     def status(self, test_id: str | None = None,
-               test_status: str | None = None, **_: typing.Any) -> None:
-        if test_id is not None and test_status == 'inprogress':
+               test_status: str | None = None,
+               file_bytes: bytes | None = None, **_: typing.Any) -> None:
+        if test_id is None:
+            self._group.log.write((file_bytes or b'').decode(errors='replace'))
+        elif test_status == 'inprogress':
             self._group.board.test_started(self._group.name, test_id)
 
 

@@ -1,0 +1,138 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What tools/test.sh says of tests, and what its exit status is.
+
+Its runner runs a suite of a few tests, each of which ends in another way.
+"""
+
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+
+import fixtures
+
+from tests import base
+
+_RUNNER = base.CHECKOUT / 'tools/run_tests.py'
+
+
+class RunTestsTest(base.TestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.checkout = pathlib.Path(
+            self.useFixture(fixtures.TempDir()).path)
+        (self.checkout / '.venv').mkdir()
+        self.add_group('test')
+        (self.checkout / 'tests').mkdir()
+        (self.checkout / 'tests/__init__.py').touch()
+
+    def add_group(self, name):
+        (self.checkout / '.venv' / name).symlink_to(sys.prefix)
+
+    def suite(self, name, *bodies):
+        """Have a module of tests with these bodies."""
+        lines = ['import os, unittest', 'class T(unittest.TestCase):']
+        for number, body in enumerate(bodies):
+            lines += ['    def test_%d(self):' % number,
+                      textwrap.indent(body, 8 * ' ')]
+        path = self.checkout / ('tests/test_%s.py' % name)
+        path.write_text('\n'.join(lines))
+
+    def run_tests(self, *arguments, status, **environment):
+        """Return what it says; its exit status must be this."""
+        environment = dict(
+            os.environ, PYTHONPATH=str(self.checkout), **environment)
+        for name in 'TAPMAC_ALL', 'TAPMAC_NO_SKIP':
+            if name not in arguments:
+                environment.pop(name, None)
+        done = subprocess.run(
+            [sys.executable, _RUNNER, '--groups', 'test', '--', *arguments],
+            cwd=self.checkout, env=environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.assertEqual(status, done.returncode, done.stdout)
+        return done.stdout
+
+    def test_all_passed(self):
+        self.suite('good', 'pass', 'pass')
+        said = self.run_tests(status=0)
+        self.assertIn('\n2 passed, 0 failed, 0 skipped, in 0:', said)
+
+    def test_failure_is_named_with_the_way_to_it(self):
+        self.suite('bad', 'pass', 'self.fail("for this reason")')
+        said = self.run_tests(status=1)
+        test = 'tests.test_bad.T.test_1'
+        self.assertIn('FAILED %s (test)' % test, said)
+        self.assertIn("again: tools/test.sh --only test '%s$'" % test, said)
+        self.assertIn('log:   .venv/log/test', said)
+        self.assertIn('\n1 passed, 1 failed, 0 skipped', said)
+        self.assertIn('for this reason', (
+            self.checkout / '.venv/log/test').read_text())
+
+    def test_command_that_runs_it_again_runs_just_that(self):
+        self.suite('bad', 'self.fail()', 'self.fail()', *9 * ['pass'])
+        said = self.run_tests('tests.test_bad.T.test_1$', status=1)
+        self.assertIn('\n0 passed, 1 failed, 0 skipped', said)
+
+    def test_failure_is_told_before_the_end(self):
+        # The second test waits until the first one was told.
+        self.suite('bad', 'self.fail()',
+                   'import time\n'
+                   'while not os.path.exists("told"): time.sleep(0.01)')
+        with subprocess.Popen(
+                [sys.executable, _RUNNER, '--groups', 'test'],
+                cwd=self.checkout, text=True, stdout=subprocess.PIPE,
+                env=dict(os.environ, PYTHONPATH=str(self.checkout))) as runner:
+            for line in runner.stdout:
+                if 'FAILED' in line:
+                    (self.checkout / 'told').touch()
+            self.assertEqual(1, runner.wait())
+
+    def test_skips_are_summed_by_reason(self):
+        self.suite('skipped', *2 * ['self.skipTest("needs a moon")'],
+                   'self.skipTest("needs a sun")', 'pass')
+        said = self.run_tests(status=0)
+        self.assertIn('skipped 2: needs a moon\nskipped 1: needs a sun\n',
+                      said)
+        self.assertIn('\n1 passed, 0 failed, 3 skipped', said)
+
+    def test_nothing_passed(self):
+        self.suite('skipped', 'self.skipTest("needs a moon")')
+        self.run_tests(status=1)
+        self.run_tests('no.such.test', status=1)
+
+    def test_worker_that_dies(self):
+        self.suite('dying', 'os._exit(0)')
+        said = self.run_tests(status=1)
+        self.assertIn('FAILED tests.test_dying.T.test_0 (test): never ended',
+                      said)
+
+    def test_module_that_cannot_be_imported(self):
+        self.suite('good', 'pass')
+        (self.checkout / 'tests/test_bad.py').write_text('import nowhere')
+        said = self.run_tests(status=1)
+        self.assertIn('FAILED test: ', said)
+        self.assertIn('nowhere', (
+            self.checkout / '.venv/log/test').read_text())
+
+    def test_check_that_fails(self):
+        self.suite('good', 'pass')
+        done = subprocess.run(
+            [sys.executable, _RUNNER, '--checks', 'docs', '--groups', 'test'],
+            cwd=self.checkout, text=True, stdout=subprocess.PIPE,
+            env=dict(os.environ, PYTHONPATH=str(self.checkout)))
+        self.assertEqual(1, done.returncode)  # There is no tools/docs.sh.
+        self.assertIn('again: tools/test.sh --only docs', done.stdout)
+        self.assertIn('1 passed, 1 failed', done.stdout)

@@ -17,6 +17,7 @@ import ctypes
 import dataclasses
 import errno
 import fcntl
+import itertools
 import os
 import pathlib
 import select
@@ -32,6 +33,7 @@ import fixtures
 import pyroute2
 from pyroute2.nftables import main as nftables
 
+from tests import patience
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import rtnetlink
 
@@ -50,6 +52,7 @@ _TUNSETCARRIER = 0x400454e2
 IFF_TUN, IFF_TAP, IFF_MULTI_QUEUE, IFF_NO_PI = 0x1, 0x2, 0x100, 0x1000
 
 _BR_STATE_FORWARDING = 3
+_IFA_F_TENTATIVE = 0x40
 
 #: Number and size of attributes IFLA_BRPORT_.... Source: linux/if_link.h
 PORT_OPTIONS = {'LEARNING': (8, 1), 'BACKUP_PORT': (34, 4), 'LOCKED': (39, 1),
@@ -60,6 +63,7 @@ BROADCAST = 'ff:ff:ff:ff:ff:ff'
 ETHERTYPE = 0x88b5
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_numbers = itertools.count()
 
 
 def _call(function: str, *arguments: typing.Any) -> None:
@@ -184,23 +188,19 @@ class Host(fixtures.Fixture):
         The kernel tells it by a work queue that runs once a second at worst
         (net/core/link_watch.c).
         """
-        deadline = time.monotonic() + 5
-        while time.monotonic() < deadline:
+        def forwards() -> bool:
             message = self.ip.link('get', index=self.link(name).index)[0]
-            if message.get_nested(
-                    'IFLA_LINKINFO', 'IFLA_INFO_SLAVE_DATA',
-                    'IFLA_BRPORT_STATE') == _BR_STATE_FORWARDING:
-                return
-            time.sleep(0.01)
-        raise AssertionError('%s never forwards' % name)
+            return bool(message.get_nested(
+                'IFLA_LINKINFO', 'IFLA_INFO_SLAVE_DATA',
+                'IFLA_BRPORT_STATE') == _BR_STATE_FORWARDING)
+        patience.wait_until(forwards, '%s does not forward' % name)
 
-    def wait_until_settled(self) -> None:
-        """Wait for what comes by itself, as IPv6 does after a carrier."""
-        deadline = time.monotonic() + 5
-        before = None
-        while before != (before := self.state()):
-            assert time.monotonic() < deadline, 'the host never settles'
-            time.sleep(0.3)
+    def wait_for_addresses(self) -> None:
+        """Wait until IPv6 has made sure that nobody else has ours."""
+        patience.wait_until(
+            lambda: not any(message['flags'] & _IFA_F_TENTATIVE
+                            for message in self.ip.get_addr()),
+            'an address is tentative')
 
     def sysctl(self, path: str) -> str:
         with open('/proc/sys/net/' + path) as opened:
@@ -302,19 +302,42 @@ class Guest:
         """Send a frame that is made already."""
         os.write(self.descriptor, frame)
 
-    def frames(self, seconds: float) -> typing.Iterator[bytes]:
-        """Yield each frame that comes out in this time."""
-        deadline = time.monotonic() + seconds
+    def frames(self) -> typing.Iterator[bytes]:
+        """Yield each frame that comes out, for whoever waits for one.
+
+        :raises AssertionError: he waits for what never comes
+        """
+        deadline = time.monotonic() + patience.HANG
         while (left := deadline - time.monotonic()) > 0:
             if select.select([self.descriptor], [], [], left)[0]:
                 yield os.read(self.descriptor, 65536)
+        raise AssertionError('the frame that is waited for never comes')
 
-    def receive(self, payload: bytes, timeout: float = 2) -> bool:
-        """Return whether a frame with this payload for us comes in time."""
+    def frames_until(self, sender: 'Guest') -> list[bytes]:
+        """Return what came out before a frame that this one sends to all now.
+
+        One queue keeps the order, and whoever sends has sent when he returns:
+        what was sent before and is not among these never comes.
+        """
+        last = b'last %d.' % next(_numbers)
+        sender.send(BROADCAST, last)
+        return list(itertools.takewhile(
+            lambda frame: last not in frame, self.frames()))
+
+    def waiting(self) -> list[bytes]:
+        """Return what has come out by now."""
+        found = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                found.append(os.read(self.descriptor, 65536))
+        return found
+
+    def receive(self, payload: bytes) -> bool:
+        """Wait for a frame with this payload for us; return that it came."""
         assert self.mac is not None
         octets = _octets(self.mac)
         return any(frame[:6] == octets and payload in frame
-                   for frame in self.frames(timeout))
+                   for frame in self.frames())
 
 
 def _octets(mac: str) -> bytes:
@@ -347,15 +370,16 @@ def private_mounts() -> typing.Iterator[None]:
 
 
 def _leave_mounts(namespace: int) -> None:
-    # A thread that was joined is still there for the kernel for a moment.
-    deadline = time.monotonic() + 5
-    while True:
+    def leaves() -> bool:
+        # A thread that was joined is still there for the kernel for a moment.
         try:
-            return _call('setns', namespace, _CLONE_NEWNS)
+            _call('setns', namespace, _CLONE_NEWNS)
+            return True
         except OSError as error:
-            if error.errno != errno.EINVAL or time.monotonic() > deadline:
+            if error.errno != errno.EINVAL:
                 raise
-        time.sleep(0.001)
+            return False
+    patience.wait_until(leaves, 'there are other threads', pause=0.001)
 
 
 def mount(source: str | None, target: str, kind: str | None,
@@ -487,12 +511,17 @@ class Peer(fixtures.Fixture):
 class Pinger:
     """Pings an address steadily and knows which echoes never came back."""
 
+    #: How many may be under way, at the most: a queue on the way has room for
+    #: so many on a machine that is too busy to empty it.
+    _WINDOW = 50
+
     def __init__(self, peer: Peer, address: str, interval: float) -> None:
         self._address = address
         self._interval = interval
         self._stop = threading.Event()
         self.sent: set[int] = set()
         self.received: set[int] = set()
+        self._latest = 0
         self._thread = peer.start(self._run)
 
     @property
@@ -500,22 +529,32 @@ class Pinger:
         return len(self.sent - self.received)
 
     def stop(self) -> None:
-        """Stop sending; give late echoes a second to come."""
+        """Stop sending; wait until all echoes have come that ever will."""
         self._stop.set()
         self._thread.join()
+        assert self._latest > max(self.sent), 'no echo comes back any more'
 
     def _run(self) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_RAW,
                            socket.IPPROTO_ICMP) as icmp:
             icmp.setblocking(False)
+            number = 0
             while not self._stop.is_set():
-                self._send(icmp)
+                number += 1
+                self.sent.add(number)
+                self._send(icmp, number)
                 self._listen(icmp, self._interval)
-            self._listen(icmp, 1)
+                if number - self._latest > self._WINDOW:
+                    self._listen(icmp, 0.1)
+            # Echoes keep their order: after one of these nothing comes.
+            deadline = time.monotonic() + patience.HANG
+            last = number
+            while self._latest <= last and time.monotonic() < deadline:
+                number += 1
+                self._send(icmp, number)
+                self._listen(icmp, 0.1)
 
-    def _send(self, icmp: socket.socket) -> None:
-        number = len(self.sent) + 1
-        self.sent.add(number)
+    def _send(self, icmp: socket.socket, number: int) -> None:
         message = struct.pack('!BBHHH', 8, 0, 0, 0x7461, number)
         checksum = sum(struct.unpack('!4H', message))
         checksum = ~((checksum >> 16) + (checksum & 0xffff)) & 0xffff
@@ -524,15 +563,17 @@ class Pinger:
             icmp.sendto(message, (self._address, 0))
 
     def _listen(self, icmp: socket.socket, seconds: float) -> None:
+        """Take what comes in this time, and all that has come already."""
         deadline = time.monotonic() + seconds
-        while (left := deadline - time.monotonic()) > 0:
-            if select.select([icmp], [], [], left)[0]:
-                with contextlib.suppress(OSError):
-                    packet = icmp.recv(2048)
-                    kind, _, _, ident, number = struct.unpack(
-                        '!BBHHH', packet[20:28])
-                    if kind == 0 and ident == 0x7461:
-                        self.received.add(number)
+        while select.select([icmp], [], [], max(
+                0, deadline - time.monotonic()))[0]:
+            with contextlib.suppress(OSError):
+                packet = icmp.recv(2048)
+                kind, _, _, ident, number = struct.unpack(
+                    '!BBHHH', packet[20:28])
+                if kind == 0 and ident == 0x7461:
+                    self.received.add(number)
+                    self._latest = number
 
 
 class Cable:

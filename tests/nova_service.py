@@ -20,10 +20,9 @@ import subprocess
 import typing
 
 from tests import base
+from tests import patience
 
 #: Against a start that hangs; it takes three seconds.
-_TIMEOUT = 120
-
 _NOVA_CONF = """
 [DEFAULT]
 host = host1
@@ -93,7 +92,7 @@ class NovaCompute:
         if self.started:
             self._process.send_signal(number)
         self._process.stdout.close()
-        return self._process.wait(_TIMEOUT)
+        return self._process.wait(patience.HANG)
 
     @property
     def log(self) -> str:

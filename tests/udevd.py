@@ -16,11 +16,11 @@ import os
 import pathlib
 import shutil
 import subprocess
-import time
 import typing
 
 from tests import base
 from tests import hosts
+from tests import patience
 
 #: Where tools/peers.sh unpacks udev on a machine that has none.
 _UNPACKED = base.CHECKOUT / '.venv' / 'udev' / 'root'
@@ -115,8 +115,7 @@ def _library_path() -> str:
 
 def _wait_for_control(run: pathlib.Path,
                       process: 'subprocess.Popen[bytes]') -> None:
-    deadline = time.monotonic() + 10
-    while not (run / 'control').exists():
+    def is_there() -> bool:
         assert process.poll() is None, 'udevd ended: %s' % process.returncode
-        assert time.monotonic() < deadline, 'udevd does not start'
-        time.sleep(0.01)
+        return (run / 'control').exists()
+    patience.wait_until(is_there, 'udevd does not start')

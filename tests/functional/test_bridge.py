@@ -294,7 +294,7 @@ class WarningTest(BridgeTestCase):
         packet = packet[:10] + struct.pack('!H', checksum) + packet[12:]
         frame = hosts.frame(receiver.mac, sender.mac, b'')
         sender.write(frame[:12] + b'\x08\0' + packet)
-        return any(packet in seen for seen in receiver.frames(1))
+        return any(packet in seen for seen in receiver.frames_until(sender))
 
     def test_firewall_that_drops(self):
         self.switch_netfilter('1')

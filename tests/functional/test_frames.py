@@ -193,7 +193,7 @@ class FramesTestCase(base.FunctionalTestCase):
             numbers.append(number)
         got = [set() for _ in numbers]
         for name, guest in self.receivers.items():
-            for octets in guest.frames(5):
+            for octets in guest.frames():
                 for number, names in zip(numbers, got):
                     if number in octets:
                         names.add(name)
@@ -274,10 +274,12 @@ class StealingTest(FramesTestCase):
         self.receivers['neighbour'].send(hosts.BROADCAST, b'hello')
         guest.write(bytes(ether(hosts.BROADCAST, NEIGHBOUR,
                                 type=hosts.ETHERTYPE)))
-        self.receivers['wire'].send(NEIGHBOUR, b'secret')
-        stolen = any(b'secret' in frame for frame in guest.frames(0.3))
-        self.assertIs(not stolen,
-                      self.receivers['neighbour'].receive(b'secret', 0.3))
+        wire = self.receivers['wire']
+        wire.send(NEIGHBOUR, b'secret')
+        stolen, received = (
+            any(b'secret' in frame for frame in end.frames_until(wire))
+            for end in (guest, self.receivers['neighbour']))
+        self.assertIs(not stolen, received)
         return stolen
 
     def test_none(self):

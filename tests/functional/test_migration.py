@@ -44,22 +44,22 @@ class MigrationTestCase(test_guard.GuardTestCase):
         """Have a frame of the guest, or in its name, come from the wire."""
         self.wire.write(hosts.frame(hosts.BROADCAST, base.GUEST_MAC, payload))
         self.assertTrue(any(payload in frame
-                            for frame in self.neighbour.frames(1)))
+                            for frame in self.neighbour.frames()))
 
     def passes(self, mac):
         """Return whether a frame that the guest sends comes out."""
         self.guest.write(hosts.frame(hosts.BROADCAST, mac, b'here I am'))
-        passes = any(b'here I am' in frame
-                     for frame in self.wire.frames(0.2))
-        list(self.neighbour.frames(0.05))
-        return passes
+        self.neighbour.waiting()
+        return any(b'here I am' in frame
+                   for frame in self.wire.frames_until(self.neighbour))
 
     def reaches(self, payload):
         """Return where the neighbour's frame for the guest comes out."""
         self.neighbour.send(base.GUEST_MAC, payload)
         return [name for name, end in (('guest', self.guest),
                                        ('wire', self.wire))
-                if any(payload in frame for frame in end.frames(0.2))]
+                if any(payload in frame
+                       for frame in end.frames_until(self.neighbour))]
 
     def see(self):
         """Return what the TAP does, from the first moment on."""
@@ -133,7 +133,8 @@ class KernelTest(MigrationTestCase):
     def reaches_idle(self, payload):
         self.neighbour.send(base.GUEST_MAC, payload)
         return ['wire'] if any(payload in frame for frame
-                               in self.wire.frames(0.2)) else []
+                               in self.wire.frames_until(self.neighbour)
+                               ) else []
 
     def test_filter(self):
         with nl.Netlink() as netlink:
@@ -153,7 +154,8 @@ class DepartedGuestTest(MigrationTestCase):
 
     def reaches_wire(self, payload):
         self.neighbour.send(base.GUEST_MAC, payload)
-        return any(payload in frame for frame in self.wire.frames(0.2))
+        return any(payload in frame
+                   for frame in self.wire.frames_until(self.neighbour))
 
     def test_it_is_reached_by_the_wire(self):
         self.plug_with_uplink()
@@ -164,8 +166,9 @@ class DepartedGuestTest(MigrationTestCase):
         self.assertTrue(self.reaches_wire(b'after it went'))
         # What comes from the wire does not go back there.
         self.wire.send(base.GUEST_MAC, b'from the wire')
-        self.assertEqual([], [frame for frame in self.wire.frames(0.2)
-                              if b'from the wire' in frame])
+        self.assertEqual([], [
+            frame for frame in self.wire.frames_until(self.neighbour)
+            if b'from the wire' in frame])
         self.assert_guarded()
 
     def test_it_is_not_where_the_uplink_is_unknown(self):

@@ -17,13 +17,14 @@ from a process of their own, and count what arrives.
 """
 
 import logging
+import mmap
 import os
-import select
 import struct
 import time
 
 from tests import base
 from tests import hosts
+from tests import patience
 
 _GUESTS = 100
 _TALKERS = 10
@@ -36,43 +37,61 @@ class Talk:
 
     def __init__(self, guests):
         self._guests = guests
-        control, self._stop = os.pipe()
-        self._result, result = os.pipe()
-        self._child = hosts.fork(lambda: os.write(
-            result, struct.pack('ii', *self._talk(control))))
-        os.close(control)
-        os.close(result)
+        #: Whether to stop; how many frames were sent, and how many arrived.
+        self._board = mmap.mmap(-1, 12)
+        self._child = hosts.fork(self._talk)
+
+    @property
+    def counted(self):
+        """How many frames were sent, and how many arrived, so far."""
+        return struct.unpack_from('ii', self._board, 4)
 
     def end(self):
         """Return how many frames were sent, and how many arrived."""
-        os.write(self._stop, b'x')
+        self._board[0] = 1
         os.waitpid(self._child, 0)
-        try:
-            return struct.unpack('ii', os.read(self._result, 8))
-        finally:
-            os.close(self._stop)
-            os.close(self._result)
+        return self.counted
 
-    def _talk(self, control):
-        sent, received = 0, set()
-        while not select.select([control], [], [], 0)[0]:
-            for number, guest in enumerate(self._guests):
-                receiver = self._guests[(number + 1) % len(self._guests)]
-                guest.send(receiver.mac, b'talk%010d' % sent)
-                sent += 1
-            self._listen(received, 1 / _RATE)
-        self._listen(received, 1)
-        return sent, len(received)
+    def wait_for(self, frames):
+        """Wait until so many more were sent."""
+        enough = self.counted[0] + frames
+        patience.wait_until(lambda: self.counted[0] >= enough,
+                            'nobody talks')
 
-    def _listen(self, received, seconds):
-        deadline = time.monotonic() + seconds
-        guests = {guest.descriptor: guest for guest in self._guests}
-        while (left := deadline - time.monotonic()) > 0:
-            for end in select.select(list(guests), [], [], left)[0]:
-                frame = os.read(end, 65536)
-                if frame[14:18] == b'talk' and frame[:6] == bytes.fromhex(
-                        guests[end].mac.replace(':', '')):
-                    received.add(frame[18:28])
+    def _talk(self):
+        sent, missing = 0, set()
+        while not self._board[0]:
+            sent = self._round(sent, missing)
+            struct.pack_into('ii', self._board, 4, sent, sent - len(missing))
+            time.sleep(1 / _RATE)
+        # Nobody is overtaken: once all of a round have arrived, what is
+        # missing of those before is lost.
+        begin, end = sent, self._round(sent, missing)
+        deadline = time.monotonic() + patience.HANG
+        while missing & set(range(begin, end)) and (
+                time.monotonic() < deadline):
+            begin, end = end, self._round(end, missing)
+        struct.pack_into('ii', self._board, 4, sent, sent - len(
+            missing & set(range(sent))))
+
+    def _round(self, number, missing):
+        """Have each send one frame, and take what there is.
+
+        :param number: of the first frame
+        :param missing: the numbers of what has not arrived
+        :returns: the number of the next frame
+        """
+        neighbours = self._guests[1:] + self._guests[:1]
+        for guest, receiver in zip(self._guests, neighbours):
+            guest.send(receiver.mac, b'talk%010d' % number)
+            missing.add(number)
+            number += 1
+        for guest in self._guests:
+            for frame in guest.waiting():
+                if (frame[14:18] == b'talk'
+                        and frame[:6] == hosts._octets(guest.mac)):
+                    missing.discard(int(frame[18:28]))
+        return number
 
 
 class RestartTest(base.FunctionalTestCase):
@@ -91,12 +110,15 @@ class RestartTest(base.FunctionalTestCase):
             self.host.wait_until_forwarding(vif.vif_name)
         before = self.host.state()
         self.talk = Talk(self.guests[:_TALKERS])
-        time.sleep(0.5)
+        self.talk.wait_for(10 * _TALKERS)
         self.before = before[:2]
+        self.sent_before = self.talk.counted[0]
 
     def assert_nothing_is_lost(self):
+        self.assertGreater(self.talk.counted[0],
+                           self.sent_before + 10 * _TALKERS)
+        self.talk.wait_for(10 * _TALKERS)
         sent, received = self.talk.end()
-        self.assertGreater(sent, 100 * _TALKERS)
         self.assertEqual(0, sent - received, 'of %d' % sent)
 
     def test_plugged_again(self):
@@ -129,6 +151,6 @@ class RestartTest(base.FunctionalTestCase):
         master = self.host.link(base.BRIDGE).index
         for index in 0, master:
             self.host.set(self.vifs[0].vif_name, master=index)
-            time.sleep(0.5)
+            self.talk.wait_for(10 * _TALKERS)
         sent, received = self.talk.end()
         self.assertGreater(sent - received, 0)

@@ -25,6 +25,7 @@ from scapy import packet as scapy_packet
 from tests import base
 from tests.functional import test_guard
 from tests import hosts
+from tests import patience
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import shield
@@ -55,16 +56,17 @@ class ShieldTest(test_guard.GuardTestCase):
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.addCleanup(self.socket.close)
         self.socket.bind(('', _PORT))
-        self.socket.settimeout(0.2)
-        self.host.wait_until_settled()
+        self.socket.settimeout(patience.HANG)
+        self.host.wait_for_addresses()
 
     def ether(self, destination=_BRIDGE):
         return l2.Ether(src=base.GUEST_MAC, dst=destination)
 
     def is_answered(self, frame, kind):
+        self.guest.waiting()
         self.guest.write(bytes(frame))
         return any(kind in l2.Ether(octets)
-                   for octets in self.guest.frames(0.2))
+                   for octets in self.guest.frames_until(self.wire))
 
     def arp(self):
         return self.is_answered(
@@ -73,13 +75,15 @@ class ShieldTest(test_guard.GuardTestCase):
                 pdst=_ADDRESS), l2.ARP)
 
     def udp(self, address, mac=_BRIDGE):
-        self.guest.write(bytes(
-            self.ether(mac) / inet.IP(src=_GUESTS_ADDRESS, dst=address)
-            / inet.UDP(sport=7, dport=_PORT) / scapy_packet.Raw(b'hello')))
-        try:
-            return self.socket.recv(100) == b'hello'
-        except TimeoutError:
-            return False
+        """Return whether a guest's packet comes before one from the wire."""
+        for sender, payload, frame in (
+                (self.guest, b'hello', self.ether(mac)),
+                (self.wire, b'last', self.ether())):
+            sender.write(bytes(
+                frame / inet.IP(src=_GUESTS_ADDRESS, dst=address)
+                / inet.UDP(sport=7, dport=_PORT) / scapy_packet.Raw(payload)))
+        came = list(iter(lambda: self.socket.recv(100), b'last'))
+        return came == [b'hello']
 
     def link_local(self):
         return self.is_answered(
@@ -144,7 +148,7 @@ class ShieldTest(test_guard.GuardTestCase):
                                                  destination)).encode()
                         one.send(destination, payload)
                         self.assertTrue(any(
-                            payload in frame for frame in other.frames(2)),
+                            payload in frame for frame in other.frames()),
                             payload)
 
     def test_wire_reaches_the_host(self):

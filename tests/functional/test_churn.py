@@ -17,14 +17,16 @@ on one that nobody pinned, the control, some is.
 """
 
 import random
-import time
 
 from tests import base
 from tests import hosts
+from tests import patience
 
 _BRIDGE_ADDRESS, _PEER_ADDRESS = '192.0.2.1', '192.0.2.2'
 _GUESTS = 20
-_PINGS = 6000
+_PINGS = 6000 if patience.IN_FULL else 1200
+#: How many are sent before the next guest comes or goes.
+_PINGS_A_CHANGE = 30
 #: Between two of them, in seconds, if there is time.
 _INTERVAL = 0.002
 # A busy machine loses one at times; a bridge that flaps loses some each time.
@@ -82,7 +84,9 @@ class ChurnTest(base.FunctionalTestCase):
             for change in self.plug, self.unplug:
                 for vif in guests:
                     change(vif)
-                    time.sleep(0.1)
+                    enough = len(pinger.sent) + _PINGS_A_CHANGE
+                    patience.wait_until(lambda: len(pinger.sent) > enough,
+                                        'nobody pings')
                 random.shuffle(guests)
         pinger.stop()
         return len(pinger.sent), pinger.lost

@@ -31,12 +31,11 @@ import pyroute2
 from tests import base
 from tests.functional import test_failures
 from tests import hosts
+from tests import patience
 from vif_plug_tapmac import exception
 
 #: All that a bridge can have.
 _PORTS = 1023
-#: Seconds, on a machine that has other things to do as well.
-_BOUND = 30
 _STOLEN = 'stolen0'
 
 
@@ -117,7 +116,7 @@ class InterferenceTest(base.FunctionalTestCase):
             self.assertIsInstance(error.kwargs['err'], exception.TapMacError)
             return error.kwargs['err']
         finally:
-            self.assertLess(time.monotonic() - start, _BOUND)
+            self.assertLess(time.monotonic() - start, patience.HANG)
 
     def plug_while(self, what, at):
         """Plug; somebody does something before a step.

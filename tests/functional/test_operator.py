@@ -26,6 +26,7 @@ import time
 from tests import base
 from tests.functional import test_audit
 from tests import hosts
+from tests import patience
 from vif_plug_tapmac import desired
 from vif_plug_tapmac.host import audit
 from vif_plug_tapmac.kernel import netlink as nl
@@ -494,7 +495,7 @@ class WatchTest(OperatorTestCase):
 
     def wait_for(self, *words):
         """Return the first line that has all these words."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + patience.HANG
         while time.monotonic() < deadline:
             *lines, rest = self.text.split(b'\n')
             for number, line in enumerate(lines):

@@ -27,9 +27,11 @@ import time
 
 from tests import base
 from tests import hosts
+from tests import patience
 from tests import udevd
+from vif_plug_tapmac.kernel import udev
 
-_PLUGS = 200
+_PLUGS = 200 if patience.IN_FULL else 20
 _MOST_CONTROLS = 5000
 _UDEVS_MAC = '02:00:00:00:00:77'
 # How a device came to its MAC, as sysfs says it (addr_assign_type).
@@ -46,7 +48,7 @@ class UdevdTest(base.FunctionalTestCase):
         missing = udevd.missing()
         if missing:
             self.cannot_run(missing)
-        self.configure(udev_timeout=60)
+        self.configure(udev_timeout=patience.HANG)
         random.seed(self.id())
 
     @contextlib.contextmanager
@@ -90,9 +92,8 @@ class UdevdTest(base.FunctionalTestCase):
         """Return the MAC of a link once udev has nothing more to do to it."""
         link = self.host.link(name)
         record = pathlib.Path('/run/udev/data/n%d' % link.index)
-        deadline = time.monotonic() + 60
-        while not record.exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
+        patience.wait_until(record.exists, '%s has no record' % name,
+                            pause=0.001)
         return self.host.link(name).mac
 
     def assert_no_mac_is_lost(self):
@@ -109,12 +110,16 @@ class UdevdTest(base.FunctionalTestCase):
 
     def lose_a_mac(self):
         """Do as libvirt does, until udev is faster."""
+        took = 0.003
         for number in range(_MOST_CONTROLS):
             with hosts.Guest('ctl') as device:
+                begin = time.monotonic()
                 device.persist()
-                time.sleep(random.uniform(0, 0.003))
+                # Any time while udev is at it, on a busy machine as well.
+                time.sleep(random.uniform(0, took))
                 self.host.set('ctl', address=base.TAP_MAC)
             lost = self.mac_after_udev('ctl') != base.TAP_MAC
+            took = time.monotonic() - begin
             self.host.delete('ctl')
             if lost:
                 return
@@ -166,12 +171,11 @@ class LyingUdevTest(base.FunctionalTestCase):
         self.addCleanup(context.__exit__, None, None, None)
         return context.__enter__()
 
-    def plug_in_time(self):
-        """Plug; no more than a little above the bound, or it is none."""
+    def plug_for(self):
+        """Plug; return how many seconds it took."""
         start = time.monotonic()
         self.plug()
         took = time.monotonic() - start
-        self.assertLess(took, 10)
         self.assert_finished()
         return took
 
@@ -179,18 +183,25 @@ class LyingUdevTest(base.FunctionalTestCase):
         self.assert_logged(base.TAP, 'udev did not say within 0.3 s',
                            'udev_timeout')
 
+    def assert_not_waited(self):
+        """Plug; expect it not to wait for what never comes."""
+        self.plug_for()
+        self.assertNotIn('udev did not say', self.logs.output)
+
     def test_record_is_never_written(self):
         self.configure(udev_timeout=0.3)
-        self.assertGreaterEqual(self.plug_in_time(), 0.3)
+        self.assertGreaterEqual(self.plug_for(), 0.3)
         self.assert_warned()
 
     def test_record_of_an_older_link_with_the_same_index(self):
+        # Older by a tick of the clock of file times, at least.
+        a_tick_ago = udev.now() - 1
         for index in range(100):
-            (self.run / 'data' / ('n%d' % index)).touch()
-        # Ticks of the clock of file times.
-        time.sleep(0.05)
+            record = self.run / 'data' / ('n%d' % index)
+            record.touch()
+            os.utime(record, ns=(a_tick_ago, a_tick_ago))
         self.configure(udev_timeout=0.3)
-        self.assertGreaterEqual(self.plug_in_time(), 0.3)
+        self.assertGreaterEqual(self.plug_for(), 0.3)
         self.assert_warned()
 
     def overwrite_mac(self):
@@ -202,8 +213,8 @@ class LyingUdevTest(base.FunctionalTestCase):
     def overwrite_mac_later(self):
         """Do so in the midst of a plug."""
         def run():
-            while self.host.find(base.TAP) is None:
-                time.sleep(0.001)
+            patience.wait_until(lambda: self.host.find(base.TAP),
+                                'no TAP is made', pause=0.001)
             time.sleep(0.3)
             self.overwrite_mac()
         thread = threading.Thread(target=run)
@@ -211,33 +222,33 @@ class LyingUdevTest(base.FunctionalTestCase):
         self.addCleanup(thread.join)
 
     def test_record_is_written_late(self):
-        self.configure(udev_timeout=60)
+        self.configure(udev_timeout=patience.HANG)
         self.overwrite_mac_later()
-        self.assertGreaterEqual(self.plug_in_time(), 0.3)
+        self.assertGreaterEqual(self.plug_for(), 0.3)
         self.assertFalse(self.persistent)
         self.assertNotIn('udev did not say', self.logs.output)
 
     def test_record_is_written_too_late(self):
         # The MAC is lost, then; it is put right by the next plug.
         self.configure(udev_timeout=0.3)
-        self.plug_in_time()
+        self.plug_for()
         self.assert_warned()
         self.overwrite_mac()
         self.assertTrue(self.persistent)
         self.assertEqual(_UDEVS_MAC, self.host.link(base.TAP).mac)
-        self.plug_in_time()
+        self.plug_for()
 
     def test_no_waiting_where_no_udev_runs(self):
         (self.run / 'control').unlink()
-        self.configure(udev_timeout=60)
-        self.plug_in_time()
+        self.configure(udev_timeout=0.3)
+        self.assert_not_waited()
 
     def test_no_waiting_if_told_so(self):
         self.configure(udev_timeout=0)
-        self.plug_in_time()
+        self.assert_not_waited()
 
     def test_no_waiting_for_a_tap_that_exists(self):
         self.configure(udev_timeout=0)
         self.plug()
-        self.configure(udev_timeout=60)
-        self.plug_in_time()
+        self.configure(udev_timeout=0.3)
+        self.assert_not_waited()

@@ -12,11 +12,11 @@
 
 import concurrent.futures
 import multiprocessing
-import time
 
 from tests import base
 from tests.functional import test_bridge
 from tests import hosts
+from tests import patience
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge
 from vif_plug_tapmac import mark
@@ -95,9 +95,8 @@ class MadeBridgeTest(UplinkTestCase):
                           address='192.0.2.1', prefixlen=24)
         self.host.wait_until_forwarding(_UPLINK)
         pinger = hosts.Pinger(wire, '192.0.2.1', interval=0.01)
-        time.sleep(0.5)
+        patience.wait_until(lambda: len(pinger.sent) > 10, 'nobody pings')
         pinger.stop()
-        self.assertGreater(len(pinger.sent), 10)
         self.assertEqual(0, pinger.lost)
 
 

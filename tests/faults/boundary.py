@@ -43,6 +43,7 @@ import typing
 from pyroute2.netlink import rtnl
 
 from tests import hosts
+from tests import patience
 
 #: Numbers of the system calls that we look at; see asm/unistd_64.h.
 CALLS = {1: 'write', 3: 'close', 16: 'ioctl', 41: 'socket', 44: 'sendto',
@@ -144,7 +145,6 @@ class Outcome:
     :param traceback: of the error
     """
     steps: list[Place]
-    seconds: float = 0
     killed: bool = False
     error: BaseException | None = None
     log: str = ''
@@ -183,12 +183,9 @@ class Child:
         self.pid = hosts.fork(self._run, function, log, shared, writer)
         os.close(writer)
         self._pidfd = os.pidfd_open(self.pid)
-        deadline = time.monotonic() + 10
-        while not (listener := struct.unpack('i', shared[:4])[0]):
-            if time.monotonic() > deadline:
-                raise AssertionError('no seccomp listener')
-            time.sleep(0.0002)
-        self._listener = self.take(listener)
+        self._listener = self.take(patience.wait_until(
+            lambda: struct.unpack('i', shared[:4])[0], 'no seccomp listener',
+            pause=0.0002))
         self._memory = os.open('/proc/%d/mem' % self.pid, os.O_RDWR)
         self.killed = False
         self._asked: str | None = None
@@ -357,11 +354,10 @@ def is_request(step: str) -> bool:
 
 
 def run(function: typing.Callable[[], typing.Any], kernel: Kernel,
-        log: typing.Callable[[], str] = str, bound: float = 60) -> Outcome:
+        log: typing.Callable[[], str] = str) -> Outcome:
     """Call a function in a child whose system calls meet this kernel.
 
     :param log: returns what was logged so far, in the process it runs in
-    :param bound: seconds after which it hangs
     :raises TimeoutError: it hangs, and was killed
     """
     child = Child(function, log)
@@ -369,7 +365,8 @@ def run(function: typing.Callable[[], typing.Any], kernel: Kernel,
     outcome = Outcome([])
     try:
         while (call := child.next_call(
-                max(0.0, start + bound - time.monotonic()))) is not None:
+                max(0.0, start + patience.HANG - time.monotonic())
+        )) is not None:
             value = None
             if call.step is not None:
                 outcome.steps.append(call.place)
@@ -387,7 +384,6 @@ def run(function: typing.Callable[[], typing.Any], kernel: Kernel,
                 outcome.error = Told(*told)
     finally:
         child.close()
-        outcome.seconds = time.monotonic() - start
     return outcome
 
 

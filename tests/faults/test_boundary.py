@@ -26,6 +26,7 @@ from tests import base
 from tests.faults import boundary
 from tests.faults import test_steps
 from tests import hosts
+from tests import patience
 
 _BEGIN = '/here-it-begins'
 _LINE = re.compile(r'\d+ +(\w+)\((.*)')
@@ -106,7 +107,7 @@ class StraceTest(test_steps.StepsTestCase):
             child = hosts.fork(traced)
             subprocess.run(['strace', '-f', '-yy', '-o', log.name, '-p',
                             str(child), *options], check=True,
-                           stderr=subprocess.DEVNULL, timeout=60)
+                           stderr=subprocess.DEVNULL, timeout=patience.HANG)
             os.waitpid(child, 0)
             os.close(writer)
             with os.fdopen(reader) as opened:

@@ -32,11 +32,10 @@ from oslo_privsep import capabilities
 
 from tests import base
 from tests import faults
+from tests import patience
 from vif_plug_tapmac import exception
 from vif_plug_tapmac import privsep
 
-#: In seconds: a call that takes longer hangs.
-_BOUND = 30
 _KILLS = 100 if faults.LONG else 10
 _HELPER = pathlib.Path(sys.prefix) / 'bin/privsep-helper'
 
@@ -73,13 +72,20 @@ class KilledTest(base.FunctionalTestCase):
 
     def kill(self, daemon):
         os.kill(daemon, signal.SIGKILL)
-        deadline = time.monotonic() + _BOUND
-        while daemon in self.host.processes():
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.001)
+        patience.wait_until(lambda: daemon not in self.host.processes(),
+                            'it lives', pause=0.001)
 
     def wait_until_noticed(self):
-        privsep.vif_plug.channel.reader_thread.join(_BOUND)
+        privsep.vif_plug.channel.reader_thread.join(patience.HANG)
+
+    def wait_until_sent(self, calls):
+        """Wait until so many calls wait for an answer."""
+        channel = privsep.vif_plug.channel
+
+        def are_sent():
+            with channel.lock:  # Who sends has it until he waits.
+                return len(channel.outstanding_msgs) == calls
+        patience.wait_until(are_sent, 'calls are not sent')
 
     def start(self, function, *arguments):
         """Call it in a thread; return what waits for it.
@@ -98,7 +104,7 @@ class KilledTest(base.FunctionalTestCase):
         thread.start()
 
         def wait():
-            thread.join(_BOUND)
+            thread.join(patience.HANG)
             self.assertFalse(thread.is_alive(), 'hangs')
             return raised[0] if raised else None
         return wait
@@ -136,19 +142,19 @@ class KilledTest(base.FunctionalTestCase):
         os.kill(daemon, signal.SIGSTOP)
         waiting = [self.start(self.plug), self.start(self.unplug),
                    self.start(self.plug)]
-        time.sleep(0.2)
+        self.wait_until_sent(len(waiting))
         self.kill(daemon)
         for wait in waiting:
             self.assert_lost(wait())
         self.assert_works_again()
 
     def test_in_the_middle_of_a_call(self):
-        lost = 0
-        for number in range(_KILLS):
+        lost = number = 0
+        while number < _KILLS or not lost:
             daemon = self.daemon()
             wait = self.start(self.unplug if number % 2 else self.plug,
                               base.make_vif(bridge_name='br%d' % number))
-            time.sleep(0.02 * number / _KILLS)
+            time.sleep(0.02 * (number % _KILLS) / _KILLS)
             self.kill(daemon)
             error = wait()
             if error is not None:
@@ -156,8 +162,9 @@ class KilledTest(base.FunctionalTestCase):
                 lost += 1
             self.wait_until_noticed()
             self.assert_works_again()
-        self.assertGreater(lost, 0)
-        faults.tell(self, '%d kills, %d calls lost' % (_KILLS, lost))
+            number += 1
+            self.assertLess(number, 10 * _KILLS)
+        faults.tell(self, '%d kills, %d calls lost' % (number, lost))
 
     def test_many_callers_start_one_daemon(self):
         self.kill(self.daemon())

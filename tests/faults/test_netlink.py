@@ -29,8 +29,6 @@ from tests.faults import boundary
 from tests.faults import test_steps
 from vif_plug_tapmac.kernel import netlink as nl
 
-#: In seconds: what a lost answer costs at most.
-_BOUND = 10
 _HEADER = boundary.HEADER
 
 
@@ -146,7 +144,6 @@ class AnswersTest(test_steps.StepsTestCase):
                 before = self.start_anew()
             with test_steps.describing('%s as %s (%d)' % (name, *place)):
                 outcome = self.run_with(Mangling(place, MANGLED[name]))
-                self.assertLess(outcome.seconds, _BOUND)
                 self.check(outcome, before)
         self.report(len(chosen))
 
@@ -210,7 +207,6 @@ class ClosedSocketTest(AnswersTest):
             outcome = self.run_with(Hurried())
             undo()
             with test_steps.describing('before request %d' % number):
-                self.assertLess(outcome.seconds, _BOUND)
                 self.assertIsNotNone(outcome.error)
                 self.check(outcome, before)
 

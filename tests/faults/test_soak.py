@@ -30,6 +30,7 @@ import pyroute2
 from tests import base
 from tests import faults
 from tests import hosts
+from tests import patience
 
 #: TAPs, those of them that carry frames, bridges, and how often all are
 #: plugged again.
@@ -76,32 +77,48 @@ class Talk:
         guests = [hosts.Guest(vif.vif_name, vif.address)
                   for vif in self._vifs]
         missing = set()
-        sent = 0
         # Until all ports forward, frames are lost by right.
-        time.sleep(2)
-        self._set(0, 0, 1)
-        quiet = None
-        while quiet is None or missing and time.monotonic() < quiet:
-            if end and quiet is None:
-                quiet = time.monotonic() + 5
-            if quiet is None:
-                for guest, receiver in zip(guests, guests[1:] + guests[:1]):
-                    sent += 1
-                    number = struct.pack('!Q', sent)
-                    missing.add(number)
-                    guest.send(receiver.mac, b'soak' + number)
-            for guest in guests:
-                with contextlib.suppress(BlockingIOError):
-                    while True:
-                        frame = os.read(guest.descriptor, 2048)
-                        if frame[14:18] == b'soak':
-                            missing.discard(frame[18:26])
-            self._set(sent, sent - len(missing), 1)
+        last = self._talk_until_a_round_arrives(guests, 0, missing)
+        missing.clear()
+        first = last
+        while not end:
+            last = self._round(guests, last, missing)
+            self._set(last - first, last - first - len(missing), 1)
             time.sleep(_PAUSE)
+        # Nobody is overtaken, so what is missing then is lost.
+        self._talk_until_a_round_arrives(guests, last, missing)
+        lost = sum(number <= last for number in missing)
+        self._set(last - first, last - first - lost, 1)
+
+    def _talk_until_a_round_arrives(self, guests, last, missing):
+        """Return the number of its last frame."""
+        deadline = time.monotonic() + patience.HANG
+        while time.monotonic() < deadline:
+            before, last = last, self._round(guests, last, missing)
+            if not any(number > before for number in missing):
+                break
+            time.sleep(_PAUSE)
+        return last
+
+    def _round(self, guests, last, missing):
+        """Have each guest send a frame, and take what there is.
+
+        :param last: the number of the last frame before
+        :param missing: the numbers of what has not arrived
+        :returns: the number of the last frame
+        """
+        for guest, receiver in zip(guests, guests[1:] + guests[:1]):
+            last += 1
+            missing.add(last)
+            guest.send(receiver.mac, b'soak' + struct.pack('!Q', last))
+        for guest in guests:
+            for frame in guest.waiting():
+                if frame[14:18] == b'soak':
+                    missing.discard(*struct.unpack('!Q', frame[18:26]))
+        return last
 
     def wait_until_it_runs(self):
-        while not self._counters[16]:
-            time.sleep(0.01)
+        patience.wait_until(lambda: self._counters[16], 'nobody talks')
 
     def stop(self):
         os.kill(self._process, signal.SIGTERM)
@@ -169,9 +186,10 @@ class SoakTest(base.FunctionalTestCase):
             measured.append(self.usage())
             faults.tell(self, 'round %d: %s, %s' % (
                 number, talk.counters(), measured[-1]))
+        patience.wait_until(lambda: talk.counters()[0] > 100 * _TALKING,
+                            'nobody talks any more')
         talk.stop()
         sent, received = talk.counters()
-        self.assertGreater(sent, 100 * _TALKING)
         self.assertEqual(sent, received)
         self.assert_no_growth(measured[1], measured[-1])
         for vif in vifs:

@@ -95,7 +95,6 @@ _ONLY_IF_TRUE = (('RTM_DELLINK', 'ENODEV'),)
 _DEVICES = (base.TAP, base.BRIDGE, '/dev/net/tun', 'netlink: opening a socket',
             'nftables')
 #: In seconds, for a child with one fault.
-_BOUND = 30
 
 
 def errnos(step: str) -> tuple[str, ...]:
@@ -179,7 +178,7 @@ class StepsTestCase(test_sigkill.SigkillTestCase):
                         module.__name__ + '._PATIENCE', patience))
             try:
                 return boundary.run(self.call, kernel,
-                                    lambda: self.logs.output, _BOUND)
+                                    lambda: self.logs.output)
             except TimeoutError:
                 self.fail('hangs')
 

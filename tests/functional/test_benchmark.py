@@ -23,6 +23,10 @@ from tests import base
 
 class BenchmarkTest(base.FunctionalTestCase):
 
+    def setUp(self):
+        super().setUp()
+        self.only_in_full()
+
     def run_benchmark(self, *arguments):
         return subprocess.run(
             [sys.executable, '-W', 'ignore', '-m', 'benchmarks', *arguments],

@@ -22,11 +22,13 @@ import socket
 import struct
 import threading
 
+import fixtures
 import hypothesis
 from hypothesis import strategies as st
 
 from tests import base
 from tests import hosts
+from tests import patience
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import rtnetlink
@@ -181,16 +183,22 @@ class AnswersTest(base.TestCase):
 
     def setUp(self):
         super().setUp()
-        self.patch(rtnetlink, '_PATIENCE', 0.2)
+        self.patch(rtnetlink, '_PATIENCE', patience.HANG)
         self.netlink = nl.Netlink()
         self.addCleanup(self.netlink.__exit__, None, None, None)
         self.kernel, ours = socket.socketpair(socket.AF_UNIX,
                                               socket.SOCK_SEQPACKET)
         self.addCleanup(self.kernel.close)
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO,
-                        rtnetlink._timeval(0.2))
         self.netlink._socket.close()
-        self.netlink._socket._socket = ours
+        self.netlink._socket._socket = self.ours = ours
+
+    def assert_timeout(self, *answers):
+        """Expect it to give up what it waits for."""
+        with fixtures.MonkeyPatch(
+                'vif_plug_tapmac.kernel.rtnetlink._PATIENCE', 0.2):
+            self.ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO,
+                                 rtnetlink._timeval(0.2))
+            self.assert_refused(errno.ETIMEDOUT, *answers)
 
     def get(self, *answers):
         for answer in answers:
@@ -206,13 +214,13 @@ class AnswersTest(base.TestCase):
         self.assertEqual(7, self.get(_LINK).index)
 
     def test_none(self):
-        self.assert_refused(errno.ETIMEDOUT)
+        self.assert_timeout()
 
     def test_of_another_request(self):
         self.assertEqual(7, self.get(link(99, 8), _LINK).index)
 
     def test_late_one_is_passed_over(self):
-        self.assert_refused(errno.ETIMEDOUT)
+        self.assert_timeout()
         self.assertEqual(7, self.get(_LINK, link(2)).index)
 
     def test_only_others_for_ever(self):
@@ -224,7 +232,7 @@ class AnswersTest(base.TestCase):
         thread = threading.Thread(target=chatter)
         thread.start()
         try:
-            self.assert_refused(errno.ETIMEDOUT)
+            self.assert_timeout()
         finally:
             stop.set()
             thread.join()

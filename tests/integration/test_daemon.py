@@ -27,7 +27,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 
 from oslo_privsep import capabilities
 from testtools import content
@@ -36,6 +35,7 @@ from tests import base
 from tests import documents
 from tests import hosts
 from tests import os_vif_client
+from tests import patience
 
 NOVA = base.CHECKOUT / '.venv/nova-33'
 BIN = pathlib.Path(sys.prefix) / 'bin'
@@ -65,9 +65,6 @@ os_vif_client.main(futures.ThreadPoolExecutor(os_vif_client.VIFS).map)
 '''
 
 #: Seconds until we call it a hang. A case takes one or two.
-PATIENCE = 60
-
-
 # A udev of this machine does not see the host of the test.
 NOVA_CONF = documents.block(
     base.README, '[os_vif_tapmac]') + 'udev_timeout = 0\n'
@@ -158,16 +155,14 @@ class DaemonTest(UnprivilegedTestCase):
 
     def wait_until_done(self, client):
         """Wait for the client to say so, or to hang."""
-        ready = select.select([client.stdout], [], [], PATIENCE)[0]
+        ready = select.select([client.stdout], [], [], patience.HANG)[0]
         self.assertTrue(ready, 'hangs')
         self.assertEqual('done\n', client.stdout.readline())
 
     def wait_until_alone(self):
         """Wait for the daemon to notice that the client is gone."""
-        deadline = time.monotonic() + PATIENCE
-        while self.host.processes() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        self.assertEqual([], self.host.processes())
+        patience.wait_until(lambda: not self.host.processes(),
+                            lambda: 'there is %s' % self.host.processes())
 
     def check(self, script):
         client = subprocess.Popen(
@@ -187,7 +182,7 @@ class DaemonTest(UnprivilegedTestCase):
         self.wait_until_done(client)
         for vif in vifs:
             self.assertIsNone(self.host.find(vif.vif_name))
-        client.communicate('\n', PATIENCE)
+        client.communicate('\n', patience.HANG)
         self.assertEqual(0, client.returncode)
         self.wait_until_alone()
 
@@ -226,6 +221,7 @@ class DaemonTest(UnprivilegedTestCase):
 
     def use_rootwrap(self):
         """Do what Nova's packages do, with Nova's own files."""
+        self.only_in_full()
         if not NOVA.exists():
             self.cannot_run('needs Nova: run tools/peers.sh')
         self.install('/etc/nova/nova.conf', NOVA_CONF)
@@ -269,7 +265,7 @@ class SudoersTest(UnprivilegedTestCase):
     def run_sudo(self, *command):
         """Return what is said of why this cannot be done."""
         done = subprocess.run(
-            ['sudo', '-n', *command], **self.as_user(), timeout=PATIENCE,
+            ['sudo', '-n', *command], **self.as_user(), timeout=patience.HANG,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self.assertEqual(1, done.returncode, done.stdout)
         return done.stdout

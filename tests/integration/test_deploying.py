@@ -29,7 +29,6 @@ import stat
 import subprocess
 import sys
 import sysconfig
-import time
 
 import fixtures
 from testtools import content
@@ -39,6 +38,7 @@ from tests import documents
 from tests import guest_image
 from tests import hosts
 from tests.integration import test_daemon
+from tests import patience
 
 # All up to the guest's end, which comes when the standard input says so.
 _NOVA_COMPUTE = '''\
@@ -90,6 +90,7 @@ class DeployingTest(test_daemon.UnprivilegedTestCase):
         home = os.open('/proc/thread-self/ns/net', os.O_RDONLY)
         self.addCleanup(os.close, home)
         super().setUp()
+        self.only_in_full()
         for program in 'ip', 'ping', 'qemu-system-x86_64':
             if not shutil.which(program):
                 self.cannot_run('needs %s: run tools/peers.sh' % program)
@@ -166,7 +167,7 @@ class DeployingTest(test_daemon.UnprivilegedTestCase):
         done = subprocess.run(
             ['sh', '-eu', '-c', block.text], cwd=self.clone, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, timeout=test_daemon.PATIENCE,
+            stderr=subprocess.STDOUT, timeout=patience.HANG,
             # Packages are not to be had in the namespace of the test.
             preexec_fn=(lambda: hosts.enter(self.home))
             if block.section == 'Package' else None,
@@ -185,7 +186,7 @@ class DeployingTest(test_daemon.UnprivilegedTestCase):
         self.addCleanup(self.nova_compute.__exit__, None, None, None)
         self.addCleanup(self.nova_compute.kill)
         ready = select.select([self.nova_compute.stdout], [], [],
-                              test_daemon.PATIENCE)[0]
+                              patience.HANG)[0]
         self.assertTrue(ready, 'hangs')
         self.assertEqual('done\n', self.nova_compute.stdout.readline(),
                          _LOG.exists() and _LOG.read_text())
@@ -206,10 +207,9 @@ class DeployingTest(test_daemon.UnprivilegedTestCase):
 
     def end_guest(self):
         os.kill(self.guest, signal.SIGTERM)
-        deadline = time.monotonic() + test_daemon.PATIENCE
-        while self.host.link(base.TAP).held and time.monotonic() < deadline:
-            time.sleep(0.01)
-        self.nova_compute.communicate('\n', test_daemon.PATIENCE)
+        patience.wait_until(lambda: not self.host.link(base.TAP).held,
+                            'the guest does not end')
+        self.nova_compute.communicate('\n', patience.HANG)
         self.assertEqual(0, self.nova_compute.returncode)
 
     def test_from_package_to_guest(self):
@@ -274,7 +274,7 @@ class ContainerTest(base.FunctionalTestCase):
 
     def assert_plug_fails_with(self, *words, prefix=()):
         nova_compute, log = self.start_nova_compute(*prefix)
-        nova_compute.wait(test_daemon.PATIENCE)
+        nova_compute.wait(patience.HANG)
         error = re.findall('Got error: (.*)', log.read_text())[-1]
         for word in words:
             self.assertIn(word, error)
@@ -284,11 +284,9 @@ class ContainerTest(base.FunctionalTestCase):
         # oslo.privsep may hang then: do not wait for the end.
         _, log = self.start_nova_compute(
             'setpriv', '--inh-caps=-net_admin', '--bounding-set=-net_admin')
-        deadline = time.monotonic() + test_daemon.PATIENCE
-        while time.monotonic() < deadline and (
-                '[Errno 1] Operation not permitted' not in log.read_text()):
-            time.sleep(0.01)
-        self.assertIn('[Errno 1] Operation not permitted', log.read_text())
+        patience.wait_until(
+            lambda: '[Errno 1] Operation not permitted' in log.read_text(),
+            log.read_text)
         self.assertIsNone(self.host.find(base.TAP))
 
     def test_device_of_another_user(self):

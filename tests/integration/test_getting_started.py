@@ -28,10 +28,8 @@ from tests import base
 from tests import documents
 from tests import guest_image
 from tests import hosts
-from tests.integration import test_daemon
+from tests import patience
 
-#: Setting up a Python takes the longest.
-_PATIENCE = 10 * test_daemon.PATIENCE
 _OWN_PROCESSES = ('setpriv', '--pdeathsig', 'KILL', 'unshare', '--pid',
                   '--fork', '--kill-child', '--mount-proc')
 
@@ -40,6 +38,7 @@ class GettingStartedTest(base.TestCase):
 
     def setUp(self):
         super().setUp()
+        self.only_in_full()
         missing = hosts.missing_privilege() or guest_image.missing()
         if missing:
             self.cannot_run(missing)
@@ -72,7 +71,7 @@ class GettingStartedTest(base.TestCase):
                 [*_OWN_PROCESSES, 'sh', '-eux', '-c', commands],
                 cwd=self.clone, env=environment, text=True,
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, timeout=_PATIENCE)
+                stderr=subprocess.STDOUT, timeout=patience.HANG)
         self.assertEqual(0, done.returncode, done.stdout)
         return done.stdout
 

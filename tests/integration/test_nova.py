@@ -62,6 +62,7 @@ class Nova33Test(base.FunctionalTestCase):
 
     def setUp(self):
         super().setUp()
+        self.only_in_full()
         self.venv = base.CHECKOUT / '.venv' / ('nova-' + self.NOVA)
         if not (self.venv / 'bin' / 'python').exists():
             self.cannot_run(self.how_to_get_nova())

@@ -77,6 +77,7 @@ class OsVif4Test(base.TestCase):
 
     def setUp(self):
         super().setUp()
+        self.only_in_full()
         self.python = (base.CHECKOUT / '.venv' / ('os-vif-' + self.VERSION)
                        / 'bin' / 'python')
         if sys.version_info < self.NEEDS_PYTHON:

@@ -26,7 +26,6 @@ import logging
 import os
 import sys
 import threading
-import time
 
 import fixtures
 from nova import context
@@ -45,14 +44,14 @@ from tests import bound_port
 from tests import hosts
 from tests.nova import base as nova_base
 from tests.nova import libvirt_contract
+from tests import patience
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac import opts
 from vif_plug_tapmac import privsep
 
 # One thread at a time: to Eventlet, all threads are one for the kernel.
 _on_a_host = threading.Lock()
-#: How long Nova may take for anything, and how often we look, in seconds.
-_PATIENCE = 30
+#: How often we look at what Nova does, in seconds.
 _PAUSE = 0.05
 
 
@@ -119,6 +118,7 @@ class Cloud(functional_base.ServersTestBase):
         super().setUp()
         self.useFixture(fixtures.MonkeyPatch(
             'nova.virt.libvirt.LibvirtDriver._create_image', _create_image))
+        self._be_patient()
         self._load_plugins()
         for port in self.neutron.port_1, self.neutron.port_2:
             self.bind(port)
@@ -126,7 +126,8 @@ class Cloud(functional_base.ServersTestBase):
 
     def tearDown(self):
         # What goes on after a test meets the next one.
-        _wait_for(self._unfinished_actions, lambda count: count == 0)
+        patience.wait_until(lambda: self._unfinished_actions() == 0,
+                            'Nova goes on and on', _PAUSE)
         super().tearDown()
 
     def _unfinished_actions(self):
@@ -144,6 +145,17 @@ class Cloud(functional_base.ServersTestBase):
         # Nova makes warnings of its libraries errors, for its own good.
         self.useFixture(fixtures.MonkeyPatch(
             'nova.tests.fixtures.WarningsFixture', fixtures.Fixture))
+
+    def _be_patient(self):
+        """Have Nova, and what its tests wait for, meet no bound but ours."""
+        self.flags(rpc_response_timeout=round(patience.HANG),
+                   service_down_time=round(patience.HANG),
+                   vif_plugging_timeout=round(patience.HANG))
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova.context.CELL_TIMEOUT', patience.HANG))
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova.tests.fixtures.notifications.NotificationFixture'
+            '.wait_for_versioned_notifications', _wait_for_notifications))
 
     def _replace_libvirt(self):
         self.useFixture(fixtures.MonkeyPatch(
@@ -261,6 +273,33 @@ class Cloud(functional_base.ServersTestBase):
             lambda: self.api.get_server(server['id']),
             lambda found: expected_params.items() <= found.items())
 
+    def _wait_until_deleted(self, server):
+        def is_deleted():
+            try:
+                found = self.api.get_server(server['id'])
+            except client.OpenStackApiNotFoundException:
+                return True
+            if server.get('status') != 'ERROR':
+                self.assertNotEqual('ERROR', found['status'], found)
+            return False
+        patience.wait_until(is_deleted, 'it is not deleted', _PAUSE)
+
+    def _wait_for_instance_action_event(self, server, action_name, event_name,
+                                        event_result):
+        """Wait for an event of an action, and return it."""
+        def look():
+            for action in self.api.get_instance_actions(server['id']):
+                if action['action'] == action_name:
+                    for event in self.api.get_instance_action_details(
+                            server['id'], action['request_id'])['events']:
+                        result = (event['result'] or '').lower()
+                        if (event['event'], result) == (event_name,
+                                                        event_result):
+                            return event
+            return None
+        return patience.wait_until(
+            look, 'no %s of %s' % (event_name, action_name), _PAUSE)
+
     def _wait_for_migration_status(self, server, expected_statuses):
         """Wait for the latest migration of the server."""
         return _wait_for(
@@ -278,12 +317,20 @@ def _count_unfinished_actions(cell):
 
 def _wait_for(look, is_right):
     """Look until it is right; return what is seen then."""
-    deadline = time.monotonic() + _PATIENCE
-    while not is_right(found := look()):
-        if time.monotonic() > deadline:
-            raise AssertionError('This goes on and on: %s' % found)
-        time.sleep(_PAUSE)
-    return found
+    seen = []
+
+    def look_once():
+        seen[:] = [look()]
+        return is_right(*seen)
+    patience.wait_until(
+        look_once, lambda: 'this goes on and on: %s' % seen, _PAUSE)
+    return seen[0]
+
+
+def _wait_for_notifications(fixture, event_type, n_events=1, timeout=None):
+    """Do what Nova's fixture does, for as long as it takes."""
+    return fixture.fake_versioned_notifier.wait_for_versioned_notifications(
+        event_type, n_events, patience.HANG)
 
 
 class BridgeCloud(Cloud):

@@ -31,17 +31,16 @@ import tty
 import fixtures
 from lxml import etree
 from nova.virt.libvirt import host as libvirt_host
+from oslo_config import cfg
 from testtools import content
 
 from tests import guest_image
 from tests import libvirt_domains
 from tests.nova import cloud
 from tests.nova import machine
+from tests import patience
 
 LOG = logging.getLogger(__name__)
-
-#: How long a guest may take for anything; it is not the machine's only one.
-_PATIENCE = 60
 
 _UNAME = os.uname()
 
@@ -62,11 +61,10 @@ class Console:
 
     def wait_until_up(self):
         """Ask until the guest has booted, which takes two seconds alone."""
-        deadline = time.monotonic() + _PATIENCE
         # What is echoed while the terminal still does that is no answer.
-        while not self._answer("echo u''p", '^up$', 1):
-            if time.monotonic() > deadline:
-                raise AssertionError('The guest never boots: ' + self._seen)
+        patience.wait_until(
+            lambda: self._answer("echo u''p", '^up$', 1),
+            lambda: 'the guest does not boot: ' + self._seen)
 
     def run(self, command):
         """Return what a shell command of the guest prints, without ends."""
@@ -74,7 +72,8 @@ class Console:
         answer = self._answer(
             'echo start {0}; {1}; echo end {0} $?'.format(
                 self._number, command),
-            r'^start {0}\n(.*)^end {0} (\d+)$'.format(self._number), _PATIENCE)
+            r'^start {0}\n(.*)^end {0} (\d+)$'.format(self._number),
+            patience.HANG)
         if answer is None or answer[2] != '0':
             raise AssertionError('In the guest, %s: %s' % (
                 command, self._seen))
@@ -101,7 +100,7 @@ def run_on(host, *command):
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL,
                                    stdout=subprocess.PIPE,
                                    stderr=subprocess.STDOUT, text=True)
-    return process.communicate(timeout=_PATIENCE)[0]
+    return process.communicate(timeout=patience.HANG)[0]
 
 
 class Ping:
@@ -128,7 +127,7 @@ class Ping:
         """Return how many were sent, and which of them were lost."""
         time.sleep(1.5 * self.LATE * self.INTERVAL)
         self._ping.send_signal(signal.SIGINT)
-        self._ping.wait(_PATIENCE)
+        self._ping.wait(patience.HANG)
         self._said.seek(0)
         said = self._said.read()
         sent = int(re.search(r'(\d+) packets transmitted', said).group(1))
@@ -209,6 +208,14 @@ class GuestCloud(cloud.Cloud):
         self._really = {
             name: getattr(libvirt_host.Host, name)
             for name in ('get_connection', '_init_events')}
+
+    def _be_patient(self):
+        super()._be_patient()
+        # libvirt asks a guest again each time that this is over.
+        self.flags(wait_soft_reboot_seconds=round(patience.HANG),
+                   device_detach_attempts=round(
+                       patience.HANG / cfg.CONF.libvirt.device_detach_timeout),
+                   group='libvirt')
 
     def _load_plugins(self):
         for name, method in self._really.items():

@@ -22,12 +22,10 @@ import pathlib
 import shutil
 import socket
 import subprocess
-import time
 
 from tests import libvirt_domains
 from tests.nova import cloud
-
-_PATIENCE = 60
+from tests import patience
 
 _QEMU_CONF = '''\
 # QEMU cannot be kept from anything in a sandbox that may have no cgroups.
@@ -39,6 +37,8 @@ security_driver = "none"
 namespaces = []
 cgroup_controllers = []
 stdio_handler = "file"
+# Whoever does not answer is busy.
+keepalive_interval = -1
 '''
 
 # Files that several programs know by their name, and that are ours in here.
@@ -110,9 +110,8 @@ class Machine(cloud.ComputeHost):
     def _end(self):
         self._unshare.kill()
         self._unshare.communicate()
-        deadline = time.monotonic() + _PATIENCE
-        while self.processes() and time.monotonic() < deadline:
-            time.sleep(0.01)
+        patience.wait_until(lambda: not self.processes(),
+                            lambda: 'still there: %s' % self.processes())
 
     def _write_files(self):
         for part in ('run', 'etc/libvirt', 'var/lib/libvirt',
@@ -132,7 +131,7 @@ class Machine(cloud.ComputeHost):
         # Machines are told from each other by that of their hardware.
         (etc / 'libvirt/libvirtd.conf').write_text(
             'host_uuid = "00000000-0000-4000-8000-%012x"\n'
-            % int(self.name[-1]))
+            'keepalive_interval = -1\n' % int(self.name[-1]))
 
     def popen(self, command, **arguments):
         """Start a program on this machine.
@@ -154,7 +153,7 @@ class Machine(cloud.ComputeHost):
     def run(self, *command):
         """Run a program on this machine; return what it says."""
         with self.popen(command) as process:
-            said, _ = process.communicate(timeout=_PATIENCE)
+            said, _ = process.communicate(timeout=patience.HANG)
         if process.returncode:
             raise AssertionError('%s: %s' % (' '.join(command), said))
         return said
@@ -176,11 +175,8 @@ class Machine(cloud.ComputeHost):
         self._wait_for_libvirtd(False)
 
     def _wait_for_libvirtd(self, answers):
-        deadline = time.monotonic() + _PATIENCE
-        while self._answers() != answers:
-            if time.monotonic() > deadline:
-                raise AssertionError(self.libvirtd_log())
-            time.sleep(0.02)
+        patience.wait_until(lambda: self._answers() == answers,
+                            self.libvirtd_log)
 
     def _answers(self):
         with socket.socket(socket.AF_UNIX) as client:

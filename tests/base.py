@@ -55,6 +55,7 @@ TAP_MAC = 'fe:16:3e:28:64:c2'
 BRIDGE = 'br100'
 INSTANCE = instance_info.InstanceInfo(
     uuid='d1b6c1b2-0000-4000-8000-000000000000', name='demo')
+_Test = typing.TypeVar('_Test', bound=typing.Callable[..., typing.Any])
 #: A field of a VIF that is to stay unset.
 UNSET = object()
 
@@ -120,8 +121,30 @@ def run_command(
         capture_output=True)
 
 
+#: What a user namespace does not have, for :func:`needs_real_root`.
+SEVERAL_USERS = 'several users'
+DEVICE_NODES = 'device nodes'
+
+
+def needs_real_root(why: str) -> typing.Callable[[_Test], _Test]:
+    """Mark a test, or a class of tests, that a user namespace cannot run.
+
+    The mark is the attribute "why_real_root".
+
+    :param why: what is not to be had there: one of few, because skipped tests
+        are counted by it
+    """
+    def mark(test: _Test) -> _Test:
+        test.why_real_root = why  # type: ignore[attr-defined]
+        return test
+    return mark
+
+
 class TestCase(testtools.TestCase):
     """A test that needs nothing."""
+
+    #: Set by :func:`needs_real_root`.
+    why_real_root: str | None = None
 
     #: What is kept of the log, and shown with the test's result, which may
     #: have 4 MB (subunit).
@@ -129,6 +152,10 @@ class TestCase(testtools.TestCase):
 
     def setUp(self) -> None:
         super().setUp()
+        why = getattr(getattr(self, self._testMethodName), 'why_real_root',
+                      self.why_real_root)
+        if why is not None and hosts.in_user_namespace():
+            self.cannot_run('needs real root: ' + why)
         self.logs = self.useFixture(fixtures.FakeLogger(level=self.LOG_LEVEL))
         self.config = self.useFixture(config_fixture.Config(cfg.CONF))
         self.config.conf([], project='tapmac', default_config_files=[])

@@ -12,11 +12,13 @@
 
 """Hosts to test on: network namespaces, guests, and what is seen on a wire."""
 
+import concurrent.futures
 import contextlib
 import ctypes
 import dataclasses
 import errno
 import fcntl
+import functools
 import itertools
 import os
 import pathlib
@@ -37,13 +39,28 @@ from tests import patience
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import rtnetlink
 
+#: Why there is no test on a kernel; skipped tests are counted by it.
+NO_CAPABILITIES = (
+    'needs CAP_SYS_ADMIN and CAP_NET_ADMIN: root, or a user namespace; in a '
+    'container, --cap-add SYS_ADMIN --cap-add NET_ADMIN')
+NO_TUN = ('needs /dev/net/tun: modprobe tun; in a container, '
+          '--device /dev/net/tun')
+NO_TUN_PERMISSION = ('may not open /dev/net/tun: needs root, or mode 0666; in '
+                     'a container, --device /dev/net/tun')
+
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWNET = 0x40000000
 _MS_REC_PRIVATE = 0x4000 | 0x40000
 _MS_BIND_REMOUNT_RDONLY = 0x1000 | 0x20 | 0x1
+#: nosuid, nodev, noexec: in a user namespace they are there to stay.
+_MS_LOCKED = 0x2 | 0x4 | 0x8
 MS_BIND = 0x1000
 _MS_REC = 0x4000
 _PR_SET_PDEATHSIG = 1
+_NS_GET_USERNS = 0xb701
+_CAP_NET_ADMIN, _CAP_SYS_ADMIN = 12, 21
+#: What the initial user namespace has, with other spaces between.
+_EVERY_USER = ['0', '0', '4294967295']
 
 TUNSETIFF = 0x400454ca
 _TUNSETPERSIST = 0x400454cb
@@ -63,6 +80,7 @@ BROADCAST = 'ff:ff:ff:ff:ff:ff'
 ETHERTYPE = 0x88b5
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_Result = typing.TypeVar('_Result')
 _numbers = itertools.count()
 
 
@@ -85,6 +103,7 @@ def enter(namespace: int) -> None:
 @contextlib.contextmanager
 def returning() -> typing.Iterator[None]:
     """Come back to the network namespace that this thread is in now."""
+    _settle()
     home = _own_namespace('net')
     try:
         yield
@@ -98,23 +117,69 @@ def missing_privilege() -> str | None:
     with open('/proc/thread-self/status') as status:
         caps = next(int(line.split()[1], 16) for line in status
                     if line.startswith('CapEff'))
-    if not caps >> 21 & 1 or not caps >> 12 & 1:
-        return 'needs CAP_SYS_ADMIN and CAP_NET_ADMIN: run as root'
-    if not os.access('/dev/net/tun', os.R_OK | os.W_OK):
-        return 'needs /dev/net/tun'
+    if not caps >> _CAP_SYS_ADMIN & 1 or not caps >> _CAP_NET_ADMIN & 1:
+        return NO_CAPABILITIES
+    try:
+        os.close(os.open('/dev/net/tun', os.O_RDWR))
+    except PermissionError:
+        return NO_TUN_PERMISSION
+    except OSError:
+        return NO_TUN
     return None
+
+
+def in_user_namespace() -> bool:
+    """Return whether root here is another user outside."""
+    with open('/proc/self/uid_map') as opened:
+        return opened.read().split() != _EVERY_USER
+
+
+@functools.lru_cache
+def _settle() -> concurrent.futures.Executor | None:
+    """Have namespaces to come back to.
+
+    Who is root in a user namespace only may leave what is not of that, as the
+    host's network, and never comes back: this thread does so, into empty ones.
+
+    :returns: what calls functions where this thread was; None if it still is
+    """
+    home = _own_namespace('net')
+    try:
+        os.close(fcntl.ioctl(home, _NS_GET_USERNS))
+        return None
+    except PermissionError:
+        pass
+    finally:
+        os.close(home)
+    staying = concurrent.futures.ThreadPoolExecutor(1)
+    staying.submit(int).result()  # A thread starts where this one is.
+    _call('unshare', _CLONE_NEWNET)
+    own_mounts()
+    return staying
+
+
+def at_home(function: typing.Callable[..., _Result],
+            *arguments: typing.Any, **named: typing.Any) -> _Result:
+    """Call a function that needs the network of the machine, as pip does."""
+    staying = _settle() if in_user_namespace() else None
+    if staying is None:
+        return function(*arguments, **named)
+    return staying.submit(function, *arguments, **named).result()
 
 
 def kernel_knows_vlans() -> bool:
     """Return whether there is 802.1Q: many test machines have none."""
-    with pyroute2.NetNS('tapmac-%d' % os.getpid()) as ip:
+    with Peer() as peer:
+        return bool(peer.run(_can_make_a_vlan))
+
+
+def _can_make_a_vlan() -> bool:
+    with pyroute2.IPRoute() as ip:
         try:
             ip.link('add', ifname='v', kind='vlan', vlan_id=1,
                     link=ip.link_lookup(ifname='lo')[0])
         except pyroute2.NetlinkError:
             return False
-        finally:
-            ip.remove()
         return True
 
 
@@ -357,6 +422,7 @@ def private_mounts() -> typing.Iterator[None]:
     Only for a process without other threads: the way back is closed to one
     that shares its working directory.
     """
+    _settle()
     before = _own_namespace('mnt')
     directory = os.getcwd()
     _call('unshare', _CLONE_NEWNS)
@@ -390,7 +456,8 @@ def mount(source: str | None, target: str, kind: str | None,
 
 def mount_read_only(path: str) -> None:
     mount(path, path, None, MS_BIND)
-    mount(None, path, None, _MS_BIND_REMOUNT_RDONLY)
+    mount(None, path, None, _MS_BIND_REMOUNT_RDONLY
+          | os.statvfs(path).f_flag & _MS_LOCKED)
 
 
 def die_with_parent() -> None:
@@ -411,10 +478,15 @@ def fork(function: typing.Callable[..., typing.Any],
     return child
 
 
-def own_empty_dev() -> None:
-    """Have a /dev without devices; for a child process before it starts."""
+def own_mounts() -> None:
+    """Be in a mount namespace of one's own; for a child process."""
     _call('unshare', _CLONE_NEWNS)
     mount(None, '/', None, _MS_REC_PRIVATE)
+
+
+def own_empty_dev() -> None:
+    """Have a /dev without devices; for a child process before it starts."""
+    own_mounts()
     null = os.open('/dev/null', os.O_RDWR)
     mount('tmpfs', '/dev', 'tmpfs')
     os.close(os.open('/dev/null', os.O_CREAT | os.O_WRONLY, 0o666))

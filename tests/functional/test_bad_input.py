@@ -151,6 +151,7 @@ class BadHostTest(base.FunctionalTestCase):
             self.assert_plug_fails(exception.KernelRefused, '/dev/net/tun',
                                    'ENOENT', 'modprobe tun')
 
+    @base.needs_real_root(base.DEVICE_NODES)
     def test_no_tun_driver(self):
         # ENODEV, as of a link that somebody removed meanwhile. For that we
         # would start over, and here it helps nobody.

@@ -166,6 +166,7 @@ class Ours(base.FunctionalTestCase):
         self.configure(owner='nobody')
         self.assert_held_stays_with_error('owner is 0 and should be 65534')
 
+    @base.needs_real_root(base.SEVERAL_USERS)
     def test_wrong_owner_idle(self):
         self.configure(owner='nobody')
         self.plug()
@@ -252,6 +253,7 @@ class UnmarkedWithNovasName(base.FunctionalTestCase):
             self.assertEqual(before, self.host.state())
         self.assert_logged('is on br200 and should be on br100', 'Remedy')
 
+    @base.needs_real_root(base.SEVERAL_USERS)
     def test_held_with_any_queue_mode_and_owner(self):
         self.host.delete(base.TAP)
         self.made = self.host.add_tap(base.TAP, _MULTI_QUEUE, owner=65534)

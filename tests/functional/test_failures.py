@@ -118,6 +118,7 @@ class FailureTest(base.FunctionalTestCase):
             self.plug()
             self.assert_finished()
 
+    @base.needs_real_root(base.SEVERAL_USERS)
     def test_making_an_idle_tap_anew(self):
         self.plug()
         self.configure(owner='nobody')

@@ -176,6 +176,7 @@ class TunTest(base.FunctionalTestCase):
             self.assert_errno(errno.EADDRNOTAVAIL, self.host.set, 't0',
                               address=mac)
 
+    @base.needs_real_root(base.SEVERAL_USERS)
     def test_owner_that_means_none(self):
         with hosts.Guest('t0') as device:
             fcntl.ioctl(device.descriptor, 0x400454cc,

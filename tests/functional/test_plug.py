@@ -63,11 +63,13 @@ class PlugTest(base.FunctionalTestCase):
         self.plug(base.make_vif(address=base.GUEST_MAC.upper()))
         self.assert_finished()
 
+    @base.needs_real_root(base.SEVERAL_USERS)
     def test_owner_by_name(self):
         self.configure(owner='nobody')
         self.plug()
         self.assert_finished(owner=65534)
 
+    @base.needs_real_root(base.SEVERAL_USERS)
     def test_owner_by_uid(self):
         for uid in (0, 4242, 2 ** 31, 2 ** 32 - 2):
             self.configure(owner=str(uid))

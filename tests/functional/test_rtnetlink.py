@@ -101,7 +101,8 @@ class ContractTest(base.FunctionalTestCase):
                       address='52:54:00:12:34:56')
         self.host.add('ifb7', 'ifb')
         self.host.add_tap('tun0', flags=hosts.IFF_TUN)
-        self.host.add_tap('tap0', owner=65534)
+        self.host.add_tap('tap0', owner=(
+            0 if hosts.in_user_namespace() else 65534))
         self.host.add_tap('tap1', flags=_MULTI_QUEUE, owner=0)
         for name in 'tap0', 'veth0':
             self.host.set(name, master=self.host.link('br1').index)

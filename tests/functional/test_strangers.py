@@ -95,6 +95,7 @@ def watch(board, flags, detach):
                     board.attached += 1
 
 
+@base.needs_real_root(base.SEVERAL_USERS)
 class StrangersTest(base.FunctionalTestCase):
 
     LOG_LEVEL = logging.WARNING

@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import ctypes
 import dataclasses
+import errno
 import logging
 import os
 import typing
@@ -29,6 +30,7 @@ from os_vif.objects import vif as vif_objects
 from oslo_config import cfg
 
 from vif_plug_tapmac.cli import look
+from vif_plug_tapmac.cli import vif
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge
 from vif_plug_tapmac.kernel import netlink as nl
@@ -36,7 +38,11 @@ from vif_plug_tapmac.kernel import tun
 from vif_plug_tapmac import opts
 from vif_plug_tapmac import privsep
 
-_CLONE_NEWNET = 0x40000000  # os.CLONE_NEWNET, from Python 3.12 on
+# os.CLONE_NEWNET and os.CLONE_NEWUSER, from Python 3.12 on
+_CLONE_NEWNET = 0x40000000
+_CLONE_NEWUSER = 0x10000000
+#: A bridge that is made has others like it written.
+_SYSCTL = '/proc/sys/net/ipv4/conf/all/arp_ignore'
 
 _BRIDGE = 'br100'
 _TAP = 'tap1a2b3c4d-5e'
@@ -62,8 +68,10 @@ class Demo(lister.Lister):
     """Plug and unplug a guest's TAP on br100, and show what the kernel says.
 
     All of it happens in a network namespace made for this and gone
-    afterwards; the links of this host are not touched. Exit status: 0 if
-    every fact is as it should be, 1 if one is wrong or the demo may not run.
+    afterwards; the links of this host are not touched. Who is not root gets a
+    user namespace, too, where the kernel allows that and /dev/net/tun can be
+    opened. Exit status: 0 if every fact is as it should be, 1 if one is wrong
+    or the demo cannot run.
     """
 
     _all_right = False
@@ -108,16 +116,81 @@ _INSTANCE = instance_info.InstanceInfo(
     uuid='d1b6c1b2-0000-4000-8000-000000000000', name='demo')
 
 
+@dataclasses.dataclass(frozen=True)
+class _Lack:
+    """What the demo cannot do without.
+
+    :param host: how it is had on a host
+    :param container: options of Docker and Podman that give it to a container
+    """
+    what: str
+    error: OSError
+    host: str
+    container: str
+
+
+_AS_ROOT = 'run it as root with CAP_SYS_ADMIN and CAP_NET_ADMIN'
+
+
 def _enter_own_network_namespace() -> None:
-    """Leave the host's links behind for good."""
+    """Leave the host's links behind for good.
+
+    :raises TapMacError: the demo cannot run, for the reasons that it says
+    """
+    lacks = list(_enter_and_find_lacks())
+    if not lacks:
+        return
+    raise exception.TapMacError(
+        'The demo lacks %s: %s; in a container, start that with "%s", or with '
+        '"--privileged".' % (
+            ', '.join('%s (%s)' % (lack.what, lack.error.strerror)
+                      for lack in lacks),
+            ', '.join(dict.fromkeys(lack.host for lack in lacks)),
+            ' '.join(lack.container for lack in lacks)))
+
+
+def _enter_and_find_lacks() -> typing.Iterator[_Lack]:
+    entered = True
+    try:
+        _unshare_network()
+    except OSError as error:
+        entered = False
+        yield _Lack('a network namespace of its own', error, _AS_ROOT,
+                    '--cap-add SYS_ADMIN --cap-add NET_ADMIN')
+    try:
+        os.close(os.open(tun.TUN_DEVICE, os.O_RDWR))
+    except OSError as error:
+        yield _Lack(tun.TUN_DEVICE, error,
+                    _AS_ROOT if isinstance(error, PermissionError)
+                    else 'load the driver (modprobe tun)',
+                    '--device ' + tun.TUN_DEVICE)
+    try:
+        os.close(os.open(_SYSCTL, os.O_WRONLY))
+    except OSError as error:
+        # Others than the owner of the namespace may not write it.
+        if entered or error.errno == errno.EROFS:
+            yield _Lack('a writable /proc/sys/net', error,
+                        'mount /proc/sys writable',
+                        '--security-opt systempaths=unconfined')
+
+
+def _unshare_network() -> None:
+    """Get a network namespace, in a user namespace if it has to be."""
+    if vif.may_change_links():
+        with contextlib.suppress(PermissionError):
+            return _unshare(_CLONE_NEWNET)
+    uid, gid = os.geteuid(), os.getegid()
+    _unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
+    for name, line in (('setgroups', 'deny'), ('uid_map', '0 %d 1' % uid),
+                       ('gid_map', '0 %d 1' % gid)):
+        with open('/proc/self/' + name, 'w') as opened:
+            opened.write(line)
+
+
+def _unshare(flags: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(_CLONE_NEWNET) != 0:
-        raise exception.TapMacError(
-            'The demo makes a network namespace of its own, and may not: %s. '
-            'Run it as root; in a container, give that CAP_SYS_ADMIN.'
-            % os.strerror(ctypes.get_errno()))
-    if not os.path.exists(tun.TUN_DEVICE):
-        raise exception.TapMacError(tun.TUN_MISSING)
+    if libc.unshare(flags) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def _start_os_vif() -> None:

@@ -46,14 +46,19 @@ def act_as_root() -> None:
 
     :raises TapMacError: this process may not
     """
-    with open('/proc/self/status') as status:
-        capabilities = next(int(line.split()[1], 16) for line in status
-                            if line.startswith('CapEff'))
-    if not capabilities >> _CAP_NET_ADMIN & 1:
+    if not may_change_links():
         raise exception.TapMacError(
             'This changes links and needs CAP_NET_ADMIN: run it as root, or '
             'with --dry-run.')
     privsep.vif_plug.set_client_mode(False)
+
+
+def may_change_links() -> bool:
+    """Return whether this process has CAP_NET_ADMIN."""
+    with open('/proc/self/status') as status:
+        capabilities = next(int(line.split()[1], 16) for line in status
+                            if line.startswith('CapEff'))
+    return bool(capabilities >> _CAP_NET_ADMIN & 1)
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -27,12 +27,12 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 import typing
 
 import fixtures
@@ -40,13 +40,15 @@ import pymysql
 
 from tests import base
 from tests import hosts
+from tests import patience
 
 #: Where tools/neutron.sh unpacks it.
 _MARIADB = base.CHECKOUT / '.venv' / 'mariadb' / 'root' / 'usr'
 _BIN = pathlib.Path(sys.prefix) / 'bin'
-#: How long anything may take to start, in seconds.
-_PATIENCE = 120
+#: How often we look, in seconds.
 _PAUSE = 0.05
+#: Of uWSGI.
+PROCESSES = 2
 
 NEUTRON_CONF = """
 [DEFAULT]
@@ -56,10 +58,13 @@ service_plugins = trunk,qos
 transport_url = fake://
 state_path = %(directory)s
 api_paste_config = %(prefix)s/etc/neutron/api-paste.ini
-# So many seconds may an event for Nova be late; Neutron's default is 2.
+# For so many seconds events for Nova are collected; Neutron's default is 2.
 send_events_interval = 1
+rpc_response_timeout = %(patience)d
 [database]
-connection = mysql+pymysql://root@localhost/neutron?unix_socket=%(database)s
+connection = mysql+pymysql://root@localhost/neutron?unix_socket=%(database)s\
+&connect_timeout=%(patience)d
+pool_timeout = %(patience)d
 [oslo_concurrency]
 lock_path = %(directory)s
 [nova]
@@ -112,19 +117,21 @@ class Process(fixtures.Fixture):
     def _end(self) -> None:
         self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(20)
+            self.process.wait(patience.HANG)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
 
     def wait_for(self, condition: typing.Callable[[], bool]) -> None:
-        deadline = time.monotonic() + _PATIENCE
-        while not condition():
-            if (self.process.poll() is not None
-                    or time.monotonic() > deadline):
-                raise AssertionError('%s does not start:\n%s' % (
-                    self._command[0], self.log.read_text()[-20000:]))
-            time.sleep(_PAUSE)
+        patience.wait_until(
+            lambda: condition() or self.process.poll() is not None,
+            self._describe, _PAUSE)
+        if not condition():
+            raise AssertionError(self._describe())
+
+    def _describe(self) -> str:
+        return '%s does not start:\n%s' % (
+            self._command[0], self.log.read_text()[-20000:])
 
 
 class Database(fixtures.Fixture):
@@ -150,6 +157,8 @@ class Database(fixtures.Fixture):
             '--skip-networking', '--skip-grant-tables',
             '--lc-messages-dir=%s' % share,
             '--character-sets-dir=%s' % (share / 'charsets'),
+            *('--%s-timeout=%d' % (name, patience.HANG) for name in (
+                'connect', 'net-read', 'net-write', 'innodb-lock-wait')),
             # Nothing here needs to outlive a power failure.
             '--innodb-flush-log-at-trx-commit=0', '--innodb-fast-shutdown=2',
             log=directory / 'log'))
@@ -158,8 +167,8 @@ class Database(fixtures.Fixture):
 
     def execute(self, statement: str, *values: typing.Any) -> None:
         with contextlib.closing(pymysql.connect(
-                user='root', unix_socket=str(self.socket),
-                autocommit=True)) as connection:
+                user='root', unix_socket=str(self.socket), autocommit=True,
+                connect_timeout=round(patience.HANG))) as connection:
             connection.cursor().execute(statement, values)
 
 
@@ -208,7 +217,7 @@ class Nova(fixtures.Fixture):
 class _Connection(http.client.HTTPConnection):
 
     def __init__(self, path: pathlib.Path) -> None:
-        super().__init__('localhost', timeout=_PATIENCE)
+        super().__init__('localhost', timeout=patience.HANG)
         self._path = path
 
     def connect(self) -> None:
@@ -260,7 +269,8 @@ class Neutron(fixtures.Fixture):
         self.configuration = directory / 'neutron.conf'
         self.configuration.write_text(NEUTRON_CONF % {
             'directory': directory, 'prefix': sys.prefix, 'more': self._more,
-            'nova': nova_port, 'database': self.database.socket})
+            'nova': nova_port, 'database': self.database.socket,
+            'patience': patience.HANG})
         subprocess.run(
             [_BIN / 'neutron-db-manage', '--config-file',
              self.configuration, 'upgrade', 'heads'], check=True,
@@ -277,9 +287,10 @@ class Neutron(fixtures.Fixture):
             else '127.0.0.1:%d' % self._port,
             '--add-header', 'Connection: close',
             '--module', 'neutron.wsgi.api:application', '--master',
-            '--lazy-apps', '--enable-threads', '--processes', '2',
+            '--lazy-apps', '--enable-threads', '--processes', str(PROCESSES),
             '--thunder-lock', '--die-on-term', '--no-orphans',
-            '--buffer-size', '65535', log=self._log,
+            '--buffer-size', '65535',
+            '--socket-timeout', '%d' % patience.HANG, log=self._log,
             **configured_by(self.configuration))
         self._uwsgi.setUp()
         self._uwsgi.wait_for(self._is_up)
@@ -288,10 +299,23 @@ class Neutron(fixtures.Fixture):
         text = self.log()
         if 'CRITICAL' in text:
             raise AssertionError(text[-20000:])
-        return text.count('WSGI app 0 ') == 2
+        return text.count('WSGI app 0 ') == PROCESSES
 
     def log(self) -> str:
         return self._log.read_text()
+
+    def process_of(self, request: str) -> str:
+        """Return the id of the process that answered a request.
+
+        :param request: method and path; there is only one like it
+        """
+        pattern = re.compile(
+            r'\[pid: (\d+)\|.* %s => ' % re.escape(request))
+        found = patience.wait_until(
+            lambda: pattern.search(self.log()),
+            lambda: 'no %s in %s' % (request, self.log()[-20000:]), _PAUSE)
+        assert found is not None
+        return found[1]
 
     def restart(self) -> None:
         self._uwsgi.cleanUp()
@@ -396,13 +420,29 @@ class NeutronTestCase(base.TestCase):
         To be asked for after each step: uWSGI's processes collect events each
         for itself, and may send what came later first.
         """
-        deadline = time.monotonic() + 20
-        heard = self.neutron.nova.events
-        while (len(heard(port['id'])) < len(names)
-               and time.monotonic() < deadline):
-            time.sleep(_PAUSE)
-        time.sleep(1.5)  # send_events_interval, and some.
-        self.assertEqual(list(names), heard(port['id']))
+        self._wait_for_all_events()
+        self.assertEqual(list(names), self.neutron.nova.events(port['id']))
+
+    def _wait_for_all_events(self) -> None:
+        """Wait until Nova has heard all that there was for it.
+
+        A process sends them in their order. So each is given one more.
+        """
+        network = self.vlan_network()
+        given: dict[str, str] = {}
+
+        def give() -> bool:
+            # First all, then each: they take turns.
+            for port in [self.port(network, host=None) for _ in range(
+                    PROCESSES)]:
+                self.update(port, **{'binding:host_id': 'host1'})
+                given[self.neutron.process_of(
+                    'PUT /v2.0/ports/' + port['id'])] = port['id']
+            return len(given) == PROCESSES
+        patience.wait_until(give, 'one process answers all')
+        patience.wait_until(
+            lambda: all(map(self.neutron.nova.events, given.values())),
+            'Nova hears nothing more', _PAUSE)
 
     def assert_refused(self, *words: str, status: int = 400,
                        request: typing.Callable[[], typing.Any]) -> None:

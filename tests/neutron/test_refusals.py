@@ -24,6 +24,7 @@ import sys
 
 from tests import documents
 from tests.neutron import base
+from tests import patience
 
 
 class RefusalTest(base.NeutronTestCase):
@@ -203,4 +204,4 @@ class StartTest(base.NeutronTestCase):
             env=dict(os.environ, **base.configured_by(changed)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            timeout=60)
+            timeout=patience.HANG)

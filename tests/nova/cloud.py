@@ -149,8 +149,7 @@ class Cloud(functional_base.ServersTestBase):
     def _be_patient(self):
         """Have Nova, and what its tests wait for, meet no bound but ours."""
         self.flags(rpc_response_timeout=round(patience.HANG),
-                   service_down_time=round(patience.HANG),
-                   vif_plugging_timeout=round(patience.HANG))
+                   service_down_time=round(patience.HANG))
         self.useFixture(fixtures.MonkeyPatch(
             'nova.context.CELL_TIMEOUT', patience.HANG))
         self.useFixture(fixtures.MonkeyPatch(

@@ -32,6 +32,7 @@ import fixtures
 from tests import base
 from tests import hosts
 from tests import libvirt_domains
+from tests import patience
 from vif_plug_tapmac.cli import repair
 from vif_plug_tapmac.host import audit
 from vif_plug_tapmac.host import inventory
@@ -48,7 +49,7 @@ class AuditTestCase(base.FunctionalTestCase):
     def setUp(self):
         super().setUp()
         missing = libvirt_domains.missing()
-        if missing:
+        if missing and patience.IN_FULL:
             self.cannot_run(missing)
         mounts = hosts.private_mounts()
         mounts.__enter__()
@@ -56,8 +57,11 @@ class AuditTestCase(base.FunctionalTestCase):
         # Of this network namespace.
         hosts.mount('sysfs', '/sys', 'sysfs')
         self.set_sysctl('bridge/bridge-nf-call-iptables', '0')
-        self.domains = self.useFixture(libvirt_domains.Domains())
-        self.domains.define((base.TAP, base.GUEST_MAC, True, 1))
+        if missing:
+            self.domains = libvirt_domains.NoDomains(self)
+        else:
+            self.domains = self.useFixture(libvirt_domains.Domains())
+            self.domains.define((base.TAP, base.GUEST_MAC, True, 1))
         inventory._warn.cache_clear()
 
     def set_sysctl(self, path, value):

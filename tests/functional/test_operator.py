@@ -44,8 +44,9 @@ class OperatorTestCase(test_audit.AuditTestCase):
     def run_tapmac(self, *arguments, prefix=(), returncode=0):
         """Run a command; return what it prints on standard output."""
         done = base.run_command('main', *arguments, prefix=prefix,
-                                PYTHONPATH=os.environ['PYTHONPATH']
-                                + ':' + str(base.CHECKOUT))
+                                PYTHONPATH='%s:%s' % (
+                                    os.environ.get('PYTHONPATH', ''),
+                                    base.CHECKOUT))
         self.assertEqual(returncode, done.returncode,
                          done.stdout + done.stderr)
         self.said = done.stderr

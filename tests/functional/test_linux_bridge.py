@@ -241,6 +241,7 @@ class ComparisonTestCase(test_claim.ClaimTestCase):
 
     def setUp(self):
         super().setUp()
+        self.only_in_full()
         if not _PYTHON.exists():
             self.cannot_run('needs .venv/os-vif-4.3.1: run tools/peers.sh')
         self.old, self.new = self.useFixture(Old()), New()

@@ -89,9 +89,13 @@ class Domains(fixtures.Fixture):
         :param nics: name of the TAP, guest's MAC, whether it runs, queues
         """
         self._file.write_text('<node>%s</node>' % ''.join(
-            _DOMAIN % ('guest-of-' + tap, mac, tap, queues,
+            _DOMAIN % (self.of(tap), mac, tap, queues,
                        _RUNNING if active else _SHUT_OFF)
             for tap, mac, active, queues in nics))
+
+    def of(self, tap):
+        """Return what the domain with this TAP is called."""
+        return 'guest-of-' + tap
 
     def end(self):
         """Have libvirt answer no more."""
@@ -107,6 +111,9 @@ class NoDomains:
     def define(self, *nics):
         """Leave out a test of what libvirt answers."""
         self._test.only_in_full()
+
+    def of(self, tap):
+        return 'unknown'
 
     def end(self):
         pass

@@ -99,7 +99,7 @@ class ListTest(OperatorTestCase):
              'Guest MAC': base.GUEST_MAC, 'TAP MAC': base.TAP_MAC,
              'VIF': base.VIF_ID, 'Owner': 'root', 'Carrier': 'on',
              'Port options': 'locked, isolated, no learning',
-             'Domain': 'guest-of-' + base.TAP},
+             'Domain': self.domains.of(base.TAP)},
             row)
         self.assertRegex(made, r'\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00')
         self.assertLessEqual(before, mark.TapMark.parse(

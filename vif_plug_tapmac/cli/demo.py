@@ -171,7 +171,9 @@ def _enter_and_find_lacks() -> typing.Iterator[_Lack]:
         if entered or error.errno == errno.EROFS:
             yield _Lack('a writable /proc/sys/net', error,
                         'mount /proc/sys writable',
-                        '--security-opt systempaths=unconfined')
+                        '--security-opt %s=unconfined' % (
+                            'systempaths' if error.errno == errno.EROFS
+                            else 'apparmor'))
 
 
 def _unshare_network() -> None:

@@ -124,6 +124,7 @@ def run_command(
 #: What a user namespace does not have, for :func:`needs_real_root`.
 SEVERAL_USERS = 'several users'
 DEVICE_NODES = 'device nodes'
+SUDO = 'sudo'
 
 
 def needs_real_root(why: str) -> typing.Callable[[_Test], _Test]:

@@ -77,6 +77,7 @@ def status(pid):
         line.split(':', 1) for line in lines)}
 
 
+@base.needs_real_root(base.SUDO)
 class UnprivilegedTestCase(base.FunctionalTestCase):
     """A test whose /etc is its own, and that acts as the user nobody."""
 

@@ -289,6 +289,7 @@ class ContainerTest(base.FunctionalTestCase):
             log.read_text)
         self.assertIsNone(self.host.find(base.TAP))
 
+    @base.needs_real_root(base.SEVERAL_USERS)
     def test_device_of_another_user(self):
         device = os.stat('/dev/net/tun')
         with hosts.private_mounts():

@@ -22,6 +22,7 @@ import sys
 import fixtures
 
 from tests import base
+from tests import hosts
 
 
 #: Prints how each test of os-vif ended, and where its plugins come from.
@@ -103,8 +104,9 @@ class OsVif4Test(base.TestCase):
         return target
 
     def run_command(self, *command, **environment):
-        done = subprocess.run(
-            command, cwd=self.directory, text=True, capture_output=True,
+        done = hosts.at_home(
+            subprocess.run, command, cwd=self.directory, text=True,
+            capture_output=True,
             env=dict(os.environ, PYTHONWARNINGS='ignore', **environment))
         self.assertEqual(0, done.returncode, done.stdout + done.stderr)
         return done.stdout

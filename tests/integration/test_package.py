@@ -23,6 +23,7 @@ import zipfile
 import fixtures
 
 from tests import base
+from tests import hosts
 
 VERSION = '1.2.3'
 
@@ -40,8 +41,8 @@ class PackageTest(base.TestCase):
                          str(self.clone), cwd=base.CHECKOUT)
 
     def run_command(self, *command, cwd=None, **environment):
-        done = subprocess.run(
-            command, cwd=cwd or self.clone, text=True,
+        done = hosts.at_home(
+            subprocess.run, command, cwd=cwd or self.clone, text=True,
             env=dict(os.environ, **environment), stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT)
         self.assertEqual(0, done.returncode, done.stdout)

@@ -35,6 +35,7 @@ from tests.nova import base as nova_base
 from tests.nova import cloud
 from tests.nova import guests
 from tests.nova import test_guests
+from tests import patience
 from vif_plug_tapmac import desired
 from vif_plug_tapmac import opts
 
@@ -190,8 +191,11 @@ class NeutronTest(test_guests.Guests, guests.GuestCloud,
         self.assertEqual(('ACTIVE', 'host2'),
                          (port['status'], port['binding:host_id']))
 
+        # A process of Neutron's collects them for some time.
+        patience.wait_until(lambda: len(self.told()) >= 3,
+                            lambda: 'Nova is told only %s' % self.told())
+        self.assertEqual(['plugged', 'unplugged', 'plugged'], self.told())
         self._delete_server(server)
-        self.assertEqual(['plugged', 'unplugged', 'plugged'], self.told()[:3])
         self.delete_port()
         self.assertEqual(before, self.states())
 

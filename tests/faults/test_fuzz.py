@@ -36,11 +36,12 @@ from tests import base
 from tests import faults
 from tests.faults import boundary
 from tests.faults import targets
+from tests import patience
 from vif_plug_tapmac import exception
 from vif_plug_tapmac import mark
 from vif_plug_tapmac import privileged
 
-_EXAMPLES = 5000 if faults.LONG else 300
+_EXAMPLES = 5000 if faults.LONG else 300 if patience.IN_FULL else 100
 #: In seconds, for each of what atheris runs.
 _ATHERIS = 120
 

@@ -273,6 +273,7 @@ class RepairTest(OperatorTestCase):
         self.assertIn('allowed_bridges', self.said)
 
     def test_without_privilege(self):
+        self.domains.define((base.TAP, base.GUEST_MAC, True, 1))
         self.break_two()
         self.run_tapmac('repair', prefix=_NO_CAPABILITY, returncode=1)
         self.assertEqual(

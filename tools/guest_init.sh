@@ -10,6 +10,10 @@ mount -t sysfs sys /sys
 # The kernel's own choice drops what waited for 100 ms, as it does where this
 # machine is busy.
 echo pfifo_fast > /proc/sys/net/core/default_qdisc
+# And to the kernel, nobody is there who does not answer for three seconds.
+for kind in mcast ucast; do
+    echo 600 > /proc/sys/net/ipv4/neigh/default/${kind}_solicit
+done
 depmod
 modprobe -a virtio_pci virtio_net button evdev
 # Whoever presses the power button.

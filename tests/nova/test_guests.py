@@ -16,7 +16,6 @@ Each test ends with the host as it was before, to the last link, FDB entry and
 file.
 """
 
-import contextlib
 from importlib import metadata
 import json
 import os
@@ -45,9 +44,11 @@ from tests.nova import guests
 from tests.nova import machine
 from tests.nova import test_flows
 from tests import nova_service
+from tests import patience
 from vif_plug_tapmac import opts
 
 _BRIDGE_ADDRESS, _UPLINK_ADDRESS = '10.0.0.2', '10.0.0.3'
+_LAST_ADDRESS = '10.0.0.98'
 _OTHER_BRIDGE = 'br200'
 
 _NUD_PERMANENT = 0x80
@@ -118,6 +119,12 @@ class Guests(test_flows.Guests):
     def give_address(self, host, name, address):
         host.ip.addr('add', index=host.link(name).index, address=address,
                      prefixlen=24)
+        with host.entered():
+            # Else nobody is there who does not answer for three seconds.
+            for kind in 'mcast', 'ucast':
+                pathlib.Path('/proc/sys/net/ipv4/neigh', name,
+                             kind + '_solicit').write_text(
+                                 '%d' % patience.HANG)
 
     def files(self):
         """Return which files there are because of guests."""
@@ -182,12 +189,12 @@ class Guests(test_flows.Guests):
         self.assert_answers(self.uplink, self.address(port))
         if host == 'host1':
             self.assert_answers(self.host, self.address(port))
-        console.run('ping -c 1 -W 5 ' + _UPLINK_ADDRESS)
+        console.run('ping -c 1 -W %d %s' % (patience.HANG, _UPLINK_ADDRESS))
         return tap
 
     def assert_answers(self, host, address, *options):
-        said = guests.run_on(host, 'busybox', 'ping', '-c', '1', '-W', '10',
-                             *options, address)
+        said = guests.run_on(host, 'busybox', 'ping', '-c', '1', '-W',
+                             '%d' % patience.HANG, *options, address)
         self.assertIn('1 packets received', said)
 
     def ping(self, port=None):
@@ -263,7 +270,8 @@ class Flows(Guests):
         tap = self.assert_well(server)
         self.assert_well(other, other_port)
         for one, port in (server, other_port), (other, self.port):
-            self.console(one).run('ping -c 1 -W 5 ' + self.address(port))
+            self.console(one).run('ping -c 1 -W %d %s' % (
+                patience.HANG, self.address(port)))
 
         self.host.virsh('destroy', server['id'])
         self.assert_waits('host1', tap)
@@ -374,7 +382,8 @@ class Flows(Guests):
             console.run('while [ ! -e /sys/class/net/eth1 ]; do :; done; '
                         'address eth1 1; cat /sys/class/net/eth1/address '
                         '/sys/class/net/eth1/mtu').split())
-        console.run('ping -c 3 -W 5 ' + self.address(ports[0], 1))
+        console.run('ping -c 3 -W %d %s' % (
+            patience.HANG, self.address(ports[0], 1)))
         self._detach_interface(server, ports[1]['id'])
         self.assert_gone('host1', ports[1])
         self.assertEqual('', console.run('ls /sys/class/net | grep eth1 || :'))
@@ -455,7 +464,8 @@ class Flows(Guests):
         for host in self.host, self.uplink:
             # With headers 8000 octets, in one frame.
             self.assert_answers(host, self.address(port), '-s', '7972')
-        self.console(server).run('ping -c 1 -W 5 -s 7972 ' + _UPLINK_ADDRESS)
+        self.console(server).run('ping -c 1 -W %d -s 7972 %s' % (
+            patience.HANG, _UPLINK_ADDRESS))
         self.assert_as_before()
 
 
@@ -505,16 +515,20 @@ class OpenVSwitchTest(Flows, guests.GuestCloud, cloud.OpenVSwitchCloud):
                                  socket.htons(3))  # ETH_P_ALL
         with wire:
             wire.bind(('eth1', 0))
-            wire.setblocking(False)
-            for kind, (command, pattern) in _FRAMES.items():
+            wire.settimeout(patience.HANG)
+            for command, _ in _FRAMES.values():
                 console.run('arp -s %s %s; %s; true' % (
                     _UPLINK_ADDRESS, self.uplink.link('eth1').mac, command))
-                with contextlib.suppress(BlockingIOError):
-                    while True:
-                        frame = wire.recv(65536)
-                        if (frame[6:12] == bytes.fromhex(mac.replace(':', ''))
-                                and re.match(pattern, frame[12:], re.DOTALL)):
-                            seen.add(kind)
+            # What comes after these comes out after these, and it may.
+            console.run('ip link set eth0 address %s; '
+                        'arping -c 1 -w 1 -I eth0 %s; true' % (
+                            self.port['mac_address'], _LAST_ADDRESS))
+            while socket.inet_aton(_LAST_ADDRESS) not in (
+                    frame := wire.recv(65536)):
+                for kind, (_, pattern) in _FRAMES.items():
+                    if (frame[6:12] == bytes.fromhex(mac.replace(':', ''))
+                            and re.match(pattern, frame[12:], re.DOTALL)):
+                        seen.add(kind)
         return seen
 
     def tapmac(self, *arguments, status=(0,)):

@@ -24,6 +24,8 @@ import textwrap
 import fixtures
 
 from tests import base
+from tests import hosts
+from tests import situations
 
 _RUNNER = base.CHECKOUT / 'tools/run_tests.py'
 
@@ -34,13 +36,10 @@ class RunTestsTest(base.TestCase):
         super().setUp()
         self.checkout = pathlib.Path(
             self.useFixture(fixtures.TempDir()).path)
-        (self.checkout / '.venv').mkdir()
-        self.add_group('test')
+        (self.checkout / '.venv/test').mkdir(parents=True)
+        (self.checkout / '.venv/test/bin').symlink_to(sys.prefix + '/bin')
         (self.checkout / 'tests').mkdir()
         (self.checkout / 'tests/__init__.py').touch()
-
-    def add_group(self, name):
-        (self.checkout / '.venv' / name).symlink_to(sys.prefix)
 
     def suite(self, name, *bodies):
         """Have a module of tests with these bodies."""
@@ -126,6 +125,42 @@ class RunTestsTest(base.TestCase):
         self.assertIn('FAILED test: ', said)
         self.assertIn('nowhere', (
             self.checkout / '.venv/log/test').read_text())
+
+    def run_in(self, situation):
+        """Return what the runner says there; all must be well.
+
+        The one test needs root and its capabilities, or is skipped.
+        """
+        missing = hosts.missing_privilege() or situations.missing()
+        if missing:
+            self.cannot_run(missing)
+        self.suite('good', 'pass', """\
+lines = open('/proc/self/status').read().splitlines()
+if 'CapEff:\\t0000000000000000' in lines:
+    self.skipTest('needs capabilities')
+self.assertEqual(0, os.getuid())
+""")
+        for path in (self.checkout, self.checkout / '.venv',
+                     self.checkout / '.venv/test'):
+            path.chmod(0o777)
+        done = subprocess.run(
+            [*situations.command(situation), 'sh', '-c', 'cd %s && exec "$@"'
+             % self.checkout, 'sh', sys.executable, _RUNNER, '--groups',
+             'test', '--'], cwd=base.CHECKOUT, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            env=dict(os.environ, PYTHONWARNINGS='ignore'))
+        self.assertEqual(0, done.returncode, done.stdout)
+        return done.stdout
+
+    @base.needs_real_root(base.SEVERAL_USERS)
+    def test_ordinary_user_has_a_user_namespace(self):
+        said = self.run_in('user')
+        self.assertIn('\n2 passed, 0 failed, 0 skipped', said)
+
+    def test_root_in_a_container_has_none(self):
+        said = self.run_in('container')
+        self.assertNotIn('user namespace', said)
+        self.assertRegex(said, r'\n(1|2) passed, 0 failed')
 
     def test_check_that_fails(self):
         self.suite('good', 'pass')

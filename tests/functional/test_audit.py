@@ -383,6 +383,7 @@ class CodesTest(AuditTestCase):
         self.assert_mends('TM212', base.TAP, 'has 2 queues')
         self.assertTrue(self.host.link(base.TAP).multi_queue)
 
+    @base.needs_real_root(base.SEVERAL_USERS)
     def test_tm213(self):
         self.plug_clean()
         self.configure(owner='nobody')

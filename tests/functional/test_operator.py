@@ -114,6 +114,7 @@ class ListTest(OperatorTestCase):
             row['TAP'] for row in self.rows('list', '--bridge', 'br200')])
         self.assertEqual([], self.rows('list', '--bridge', 'br300'))
 
+    @base.needs_real_root(base.SEVERAL_USERS)
     def test_nobody_may_look(self):
         self.plug()
         for command in 'list', 'audit':
@@ -183,6 +184,7 @@ class AuditTest(OperatorTestCase):
         row, = self.rows('--config-file', path, 'audit', returncode=10)
         self.assertEqual('TM211', row['Code'])
 
+    @base.needs_real_root(base.SEVERAL_USERS)
     def test_configuration_that_is_not_for_everybody(self):
         hosts.mount_copy('/etc', without=('nova',))
         os.makedirs('/etc/nova')

@@ -165,15 +165,16 @@ def _enter_and_find_lacks() -> typing.Iterator[_Lack]:
                     else 'load the driver (modprobe tun)',
                     '--device ' + tun.TUN_DEVICE)
     try:
-        os.close(os.open(_SYSCTL, os.O_WRONLY))
+        if os.statvfs(_SYSCTL).f_flag & os.ST_RDONLY:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        if entered:  # Others than the namespace's owner may not write it.
+            os.close(os.open(_SYSCTL, os.O_WRONLY))
     except OSError as error:
-        # Others than the owner of the namespace may not write it.
-        if entered or error.errno == errno.EROFS:
-            yield _Lack('a writable /proc/sys/net', error,
-                        'mount /proc/sys writable',
-                        '--security-opt %s=unconfined' % (
-                            'systempaths' if error.errno == errno.EROFS
-                            else 'apparmor'))
+        yield _Lack('a writable /proc/sys/net', error,
+                    'mount /proc/sys writable',
+                    '--security-opt %s=unconfined' % (
+                        'systempaths' if error.errno == errno.EROFS
+                        else 'apparmor'))
 
 
 def _unshare_network() -> None:

@@ -198,15 +198,14 @@ class InProcess(Contestant):
     def __init__(self, arguments: typing.Sequence[str]) -> None:
         super().__init__(arguments)
         from oslo_config import cfg
-        from vif_plug_tapmac import desired
         from vif_plug_tapmac import opts
         from vif_plug_tapmac import privileged
         from vif_plug_tapmac import privsep
+        from vif_plug_tapmac.wanted import from_config
         privsep.vif_plug.set_client_mode(False)
         self._doors = privileged
-        self._desired = desired
         self._fields = dict(
-            desired.config_fields(opts.group(cfg.CONF)), bridge=BRIDGE,
+            from_config.port_fields(opts.group(cfg.CONF)), bridge=BRIDGE,
             mtu=MTU, create_tap=True, uplink=None)
 
     def _identity(self, port: Port) -> dict[str, str]:

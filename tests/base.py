@@ -34,9 +34,10 @@ import testtools
 
 from tests import hosts
 from tests import patience
-from vif_plug_tapmac import desired
 from vif_plug_tapmac import opts
 from vif_plug_tapmac import privsep
+from vif_plug_tapmac.wanted import names
+from vif_plug_tapmac.wanted.port import TapPort
 
 os_vif.objects.register_all()
 
@@ -49,7 +50,7 @@ hypothesis.settings.load_profile('tapmac')
 CHECKOUT = pathlib.Path(__file__).parent.parent
 README = CHECKOUT / 'README.rst'
 VIF_ID = '1a2b3c4d-5e6f-4a1b-8c2d-3e4f5a6b7c8d'
-TAP = desired.nova_tap_name(VIF_ID)
+TAP = names.nova_tap_name(VIF_ID)
 GUEST_MAC = 'fa:16:3e:28:64:c2'
 TAP_MAC = 'fe:16:3e:28:64:c2'
 BRIDGE = 'br100'
@@ -79,7 +80,7 @@ def make_vif(**fields: typing.Any) -> vif_objects.VIFBridge:
         if value is not UNSET and field in cls.fields})
 
 
-def make_port(**fields: typing.Any) -> desired.TapPort:
+def make_port(**fields: typing.Any) -> TapPort:
     """Return a valid TapPort, but for the fields given."""
     values = dict(
         {'vif_id': VIF_ID, 'name': TAP, 'bridge': BRIDGE,
@@ -91,7 +92,7 @@ def make_port(**fields: typing.Any) -> desired.TapPort:
          'port_flood_unicast': True, 'port_flood_multicast': True,
          'port_hairpin': False, 'host_shield': False},
         **fields)
-    return desired.TapPort(**values)
+    return TapPort(**values)
 
 
 def numbered_vif(number: int, **fields: typing.Any) -> vif_objects.VIFBridge:

@@ -27,8 +27,8 @@ from os_vif import plugin
 from oslo_log import log as logging
 from stevedore import extension
 
-from vif_plug_tapmac import desired
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.wanted import from_vif
 
 LOG = logging.getLogger(__name__)
 
@@ -80,12 +80,12 @@ class Claim(plugin.PluginBase):
 
     def _whose(self, vif: vif_objects.VIFBase) -> plugin.PluginBase:
         # A VIFBridge of ovs is its hybrid, on a bridge of its own.
-        if (desired.is_bound_by_tapmac(vif) if self._name == 'ovs'
+        if (from_vif.is_bound_by_tapmac(vif) if self._name == 'ovs'
                 else isinstance(vif, vif_objects.VIFBridge)):
             return self.ours
         if self.original is None:
             raise exception.InvalidVif(
-                vif=desired.vif_label(vif),
+                vif=from_vif.label(vif),
                 reason='it is for the os-vif plugin %s, which is not there or '
                        'could not be loaded (the log says why), and tapmac '
                        'plugs no such %s in its name'

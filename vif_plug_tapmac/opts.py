@@ -17,9 +17,10 @@ import copy
 from oslo_config import cfg
 from oslo_config import types
 
-from vif_plug_tapmac import desired
 from vif_plug_tapmac import linux_bridge
 from vif_plug_tapmac import spoofing
+from vif_plug_tapmac.wanted import names
+from vif_plug_tapmac.wanted import port as port_values
 
 #: os-vif derives it from the name of our entry point.
 GROUP = 'os_vif_tapmac'
@@ -49,7 +50,7 @@ TAPMAC_OPTS = [
              'if, every guest of this host asks for more than one queue.'),
     cfg.ListOpt(
         'claim_plugins',
-        item_type=types.String(choices=desired.CLAIMABLE),
+        item_type=types.String(choices=names.CLAIMABLE),
         default=[],
         help='The os-vif plugins that tapmac answers for beside its own, '
              'because Nova names no others. ovs, for ports that the Neutron '
@@ -88,7 +89,7 @@ TAPMAC_OPTS = [
              'option by itself.'),
     cfg.StrOpt(
         'vlan_bridge',
-        default=desired.VLAN_BRIDGE,
+        default=names.VLAN_BRIDGE,
         help='How the bridge of a VLAN is named, with {bridge} for a bridge '
              'of bridge_uplinks and {vlan} for the number of the VLAN: '
              'br100-200 has the uplink eth1.200 if br100 has eth1, without '
@@ -106,8 +107,8 @@ TAPMAC_OPTS = [
     cfg.IntOpt(
         'link_group',
         default=29793,
-        min=desired.LINK_GROUP_MIN,
-        max=desired.LINK_GROUP_MAX,
+        min=port_values.LINK_GROUP_MIN,
+        max=port_values.LINK_GROUP_MAX,
         help='The link group number that all TAPs of tapmac are put in, as in '
              '"ip link show group 29793". Change it only where something else '
              'on this host uses this number. It must differ from '
@@ -115,8 +116,8 @@ TAPMAC_OPTS = [
     cfg.IntOpt(
         'bridge_group',
         default=29794,
-        min=desired.LINK_GROUP_MIN,
-        max=desired.LINK_GROUP_MAX,
+        min=port_values.LINK_GROUP_MIN,
+        max=port_values.LINK_GROUP_MAX,
         help='The link group number of the bridges that tapmac makes. A '
              'bridge in this group without an alias was left half-made and is '
              'finished by the next plug, so change it only while no bridge is '
@@ -134,7 +135,7 @@ TAPMAC_OPTS = [
         'anti_spoofing',
         default='mac' if spoofing.kernel_can_lock() else 'none',
         sample_default='mac',
-        choices=desired.ANTI_SPOOFING,
+        choices=port_values.ANTI_SPOOFING,
         help='What a guest is kept to. mac: it can send from the MAC of its '
              'port and from no other, and no frame from elsewhere takes that '
              'MAC away from it; the port on the bridge is locked, learns '
@@ -148,7 +149,7 @@ TAPMAC_OPTS = [
     cfg.StrOpt(
         'arriving_guests',
         default='lock',
-        choices=desired.ARRIVING_GUESTS,
+        choices=port_values.ARRIVING_GUESTS,
         help='How anti_spoofing = mac is done for a guest that is heard from '
              'elsewhere when its TAP is made, as on the target of a live '
              'migration. lock: as for any other guest. The fixed FDB entry '
@@ -236,7 +237,7 @@ TAPMAC_OPTS = [
         'network_device_mtu',
         default=0,
         min=0,
-        max=desired.TAP_MTU_MAX,
+        max=port_values.TAP_MTU_MAX,
         deprecated_opts=_once_of_linux_bridge('network_device_mtu'),
         help='The MTU, in bytes, of bridges and TAPs of a network that has '
              'none itself, 68 to 65521. It is read from '

@@ -20,13 +20,13 @@ from oslo_config import cfg
 from oslo_log import log as logging
 
 from vif_plug_tapmac import claim
-from vif_plug_tapmac import desired
 from vif_plug_tapmac import linux_bridge
 from vif_plug_tapmac import nova_driver
 from vif_plug_tapmac import opts
 from vif_plug_tapmac import privileged
 from vif_plug_tapmac import privsep
 from vif_plug_tapmac import spoofing
+from vif_plug_tapmac.wanted import from_vif
 
 LOG = logging.getLogger(__name__)
 
@@ -73,8 +73,8 @@ class TapMacPlugin(plugin.PluginBase):
         :raises TapMacError: see :mod:`vif_plug_tapmac.exception`; nothing
             half-made is left
         """
-        port = desired.TapPort.from_vif(vif, self.config,
-                                        nova_driver.multi_queue())
+        port = from_vif.tap_port(vif, self.config,
+                                 nova_driver.multi_queue())
         with privsep.vif_plug.calling(port.name):
             made = privileged.ensure_port(port.to_fields())
         if made is not None:
@@ -88,6 +88,6 @@ class TapMacPlugin(plugin.PluginBase):
 
         :raises TapMacError: see :mod:`vif_plug_tapmac.exception`
         """
-        identity = desired.TapIdentity.from_vif(vif)
+        identity = from_vif.tap_identity(vif)
         with privsep.vif_plug.calling(identity.name):
             privileged.remove_port(identity.to_fields())

@@ -16,34 +16,36 @@ import typing
 
 from oslo_config import cfg
 
-from vif_plug_tapmac import desired
 from vif_plug_tapmac.kernel import port as kernel_port
 from vif_plug_tapmac import opts
 from vif_plug_tapmac import privsep
+from vif_plug_tapmac.wanted import from_config
+from vif_plug_tapmac.wanted.port import TapIdentity
+from vif_plug_tapmac.wanted.port import TapPort
 
 
 @privsep.vif_plug.entrypoint
 def ensure_port(fields: dict[str, typing.Any]) -> str | None:
     """Make or mend a TAP; see :func:`vif_plug_tapmac.kernel.port.ensure`.
 
-    :param fields: of a :class:`vif_plug_tapmac.desired.TapPort`
+    :param fields: of a :class:`vif_plug_tapmac.wanted.port.TapPort`
     :returns: what was made, for the caller's log; None if nothing was
     :raises InvalidConfig: this side reads another configuration, or does not
         allow the bridge; the host is untouched
     """
     config = opts.group(cfg.CONF)
-    port = desired.TapPort.from_fields(fields)
-    port.require_configuration(config)
-    return kernel_port.ensure(port, desired.Limits.from_config(config))
+    port = TapPort.from_fields(fields)
+    from_config.require_same(port, config)
+    return kernel_port.ensure(port, from_config.limits(config))
 
 
 @privsep.vif_plug.entrypoint
 def remove_port(fields: dict[str, typing.Any]) -> None:
     """Remove a TAP; see :func:`vif_plug_tapmac.kernel.port.remove`.
 
-    :param fields: of a :class:`vif_plug_tapmac.desired.TapIdentity`
+    :param fields: of a :class:`vif_plug_tapmac.wanted.port.TapIdentity`
     """
-    kernel_port.remove(desired.TapIdentity.from_fields(fields))
+    kernel_port.remove(TapIdentity.from_fields(fields))
 
 
 @privsep.vif_plug.entrypoint
@@ -51,9 +53,9 @@ def remove_ports(ports: typing.Iterable[dict[str, typing.Any]],
                  also_held: bool) -> list[str]:
     """Remove many; see :func:`vif_plug_tapmac.kernel.port.remove_many`.
 
-    :param ports: fields of :class:`vif_plug_tapmac.desired.TapIdentity`
+    :param ports: fields of :class:`vif_plug_tapmac.wanted.port.TapIdentity`
     :returns: the names of those that were removed
     """
     return kernel_port.remove_many(
-        [desired.TapIdentity.from_fields(fields) for fields in ports],
+        [TapIdentity.from_fields(fields) for fields in ports],
         also_held)

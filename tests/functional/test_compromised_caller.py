@@ -27,8 +27,8 @@ from hypothesis import strategies as st
 
 from tests import base
 from tests import hosts
-from vif_plug_tapmac import desired
 from vif_plug_tapmac import privileged
+from vif_plug_tapmac.wanted import names
 
 _OTHERS_VIF = 'deadbeef-0000-4000-8000-000000000000'
 #: VIFs whose TAPs Nova would give a name that another kind of device has, or
@@ -38,9 +38,9 @@ _ALTNAMES_VIF = 'a1700000-0000-4000-8000-000000000000'
 _VIFS = (base.VIF_ID, _IFBS_VIF, _ALTNAMES_VIF)
 _OTHERS_GROUP = 77
 _OTHERS = ('eth7', 'wire', 'mgmt', 'storage', 'tap0', 'vnet0', 'vnet1',
-           'vpn0', desired.nova_tap_name(_OTHERS_VIF),
-           desired.nova_tap_name(_IFBS_VIF))
-_ALTNAMES = ('uplink0', desired.nova_tap_name(_ALTNAMES_VIF))
+           'vpn0', names.nova_tap_name(_OTHERS_VIF),
+           names.nova_tap_name(_IFBS_VIF))
+_ALTNAMES = ('uplink0', names.nova_tap_name(_ALTNAMES_VIF))
 
 #: Audit events by which Python changes files, or has others do it.
 _CHANGES = re.compile(
@@ -139,13 +139,13 @@ class CompromisedCallerTest(base.FunctionalTestCase):
         self.configure(allowed_bridges=['br1*'])
         add, tap = self.host.add, self.host.add_tap
         add('eth7', 'veth', peer='wire', address='02:00:00:00:00:07')
-        add(desired.nova_tap_name(_IFBS_VIF), 'ifb')
+        add(names.nova_tap_name(_IFBS_VIF), 'ifb')
         add('mgmt', 'bridge')
         # As a bridge of ours looks that is half-made, but for the number.
         storage = add('storage', 'bridge', group=_OTHERS_GROUP)
         self.host.set('wire', master=storage.index, state='up')
         for name in ('tap0', 'vnet0', 'vnet1',
-                     desired.nova_tap_name(_OTHERS_VIF)):
+                     names.nova_tap_name(_OTHERS_VIF)):
             tap(name)
             self.host.quiet_ipv6(name)  # Nothing is to come later.
         tap('vpn0', hosts.IFF_TUN)

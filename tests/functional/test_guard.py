@@ -25,9 +25,9 @@ import time
 from tests import base
 from tests import hosts
 from tests import patience
-from vif_plug_tapmac import desired
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.wanted import names
 
 _MULTI_QUEUE = hosts.IFF_TAP | hosts.IFF_MULTI_QUEUE
 _STRANGER = '52:54:00:00:00:99'
@@ -379,7 +379,7 @@ class FdbTest(GuardTestCase):
         self.plug()
         vif_id = '2' + base.VIF_ID[1:]
         other = base.make_vif(id=vif_id,
-                              vif_name=desired.nova_tap_name(vif_id))
+                              vif_name=names.nova_tap_name(vif_id))
         self.assert_plug_fails(exception.DeviceConflict, base.GUEST_MAC,
                                base.TAP, vif=other)
         self.assert_guarded()

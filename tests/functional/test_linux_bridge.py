@@ -441,7 +441,8 @@ class OptionsTest(ComparisonTestCase):
             'use_ipv6 = true', '[os_vif_tapmac]', 'allowed_bridges = br100')
         old = ('from vif_plug_linux_bridge import linux_bridge as old; '
                'one = old.LinuxBridgePlugin.load("linux_bridge"); ')
-        ours = ('from vif_plug_tapmac import plugin, linux_bridge, desired; '
+        ours = ('from vif_plug_tapmac import plugin, linux_bridge; '
+                'from vif_plug_tapmac.wanted import from_config; '
                 'from oslo_config import cfg; '
                 'two = plugin.TapMacPlugin.load("tapmac"); '
                 'cfg.CONF.set_override("claim_plugins", ["linux_bridge"], '
@@ -454,7 +455,7 @@ class OptionsTest(ComparisonTestCase):
                  'cfg.CONF([], default_config_files=sys.argv[1:]); '
                  + first + second
                  + 'print(one.config.flat_interface, one.config.use_ipv6, '
-                 'desired.Uplinks.from_config(two.config).of("br100"))',
+                 'from_config.uplinks(two.config).of("br100"))',
                  nova_conf], text=True, capture_output=True,
                 env=dict(os.environ, PYTHONWARNINGS='ignore',
                          PYTHONPATH=str(base.CHECKOUT)))

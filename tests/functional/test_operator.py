@@ -27,11 +27,11 @@ from tests import base
 from tests.functional import test_audit
 from tests import hosts
 from tests import patience
-from vif_plug_tapmac import desired
 from vif_plug_tapmac.host import audit
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import port as kernel_port
 from vif_plug_tapmac import mark
+from vif_plug_tapmac.wanted.port import TapIdentity
 
 _NOBODY = ('setpriv', '--reuid', '65534', '--regid', '65534',
            '--clear-groups')
@@ -352,7 +352,7 @@ class RemoveManyTest(test_audit.AuditTestCase):
         self.deleted = []
 
     def identities(self):
-        return [desired.TapIdentity(vif.id, vif.vif_name)
+        return [TapIdentity(vif.id, vif.vif_name)
                 for vif in self.vifs]
 
     def before_deletion(self, function):

@@ -29,8 +29,8 @@ from tests import hosts
 from tests.nova import base as nova_base
 from tests.nova import cloud
 from tests.nova import libvirt_contract
-from vif_plug_tapmac import desired
 from vif_plug_tapmac import mark
+from vif_plug_tapmac.wanted import names
 
 
 class Guests:
@@ -44,7 +44,7 @@ class Guests:
     def setUp(self):
         super().setUp()
         self.port = self.neutron.port_1
-        self.tap = desired.nova_tap_name(self.port['id'])
+        self.tap = names.nova_tap_name(self.port['id'])
 
     def boot(self, flavor='1', **expected):
         """Boot a guest on host1; return its TAP there."""
@@ -79,7 +79,7 @@ class Guests:
     def assert_gone(self, host, port=None):
         port = port or self.port
         self.assertIsNone(self.hosts[host].find(
-            desired.nova_tap_name(port['id'])))
+            names.nova_tap_name(port['id'])))
 
     def assert_kept(self, tap, other):
         """Expect that a TAP of ours served two guests, one after the other.
@@ -94,7 +94,7 @@ class Guests:
 
     def _assert_tap(self, host, port, **expected):
         on_host = self.hosts[host]
-        tap = on_host.link(desired.nova_tap_name(port['id']))
+        tap = on_host.link(names.nova_tap_name(port['id']))
         wanted = {'mac': 'fe' + port['mac_address'][2:], 'up': True,
                   'mtu': 1450, 'multi_queue': False, 'master': base.BRIDGE,
                   'marked_for': port['id'], 'persistent': True, 'owner': 0}

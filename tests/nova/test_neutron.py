@@ -36,8 +36,8 @@ from tests.nova import cloud
 from tests.nova import guests
 from tests.nova import test_guests
 from tests import patience
-from vif_plug_tapmac import desired
 from vif_plug_tapmac import opts
+from vif_plug_tapmac.wanted import names
 
 _PYTHON = base.CHECKOUT / '.venv' / 'neutron-29' / 'bin' / 'python'
 #: In a network namespace of the test.
@@ -145,7 +145,7 @@ class NeutronTest(test_guests.Guests, guests.GuestCloud,
             'port', network_id=self.network['id'],
             mac_address='fa:16:3e:00:00:64', fixed_ips=[
                 {'ip_address': '10.0.0.100'}])
-        self.tap = desired.nova_tap_name(self.port['id'])
+        self.tap = names.nova_tap_name(self.port['id'])
 
     def delete_port(self):
         self.client.delete_port(self.port['id'])

@@ -27,8 +27,8 @@ from tests import base
 from tests import compatibility
 from tests import hosts
 from tests.nova import base as nova_base
-from vif_plug_tapmac import desired
 from vif_plug_tapmac import exception as tapmac_exception
+from vif_plug_tapmac.wanted import from_vif
 
 #: What quota:vif_* in a flavor is in the domain XML.
 BANDWIDTH = {
@@ -333,7 +333,7 @@ class OvsTest(_OurTapTest):
         for vif in (nova_base.make_hybrid_vif(),
                     nova_base.make_ovs_vif(datapath_type='system'),
                     nova_base.make_ovs_vif(ovs_create_tap=False)):
-            self.assertFalse(desired.is_bound_by_tapmac(
+            self.assertFalse(from_vif.is_bound_by_tapmac(
                 os_vif_util.nova_to_osvif_vif(vif)))
 
 
@@ -347,7 +347,7 @@ class NoCreateTapTest(nova_base.NovaTestCase):
 
     def test_libvirt_makes_the_tap(self):
         self.assert_interface('ethernet', None, {})
-        self.assertFalse(desired.is_bound_by_tapmac(
+        self.assertFalse(from_vif.is_bound_by_tapmac(
             os_vif_util.nova_to_osvif_vif(self.vif)))
 
 

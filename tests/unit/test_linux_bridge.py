@@ -17,11 +17,12 @@ from os_vif.objects import network
 from oslo_config import cfg
 
 from tests import base
-from vif_plug_tapmac import desired
 from vif_plug_tapmac import exception
 from vif_plug_tapmac import linux_bridge
 from vif_plug_tapmac import opts
 from vif_plug_tapmac import plugin
+from vif_plug_tapmac.wanted import from_config
+from vif_plug_tapmac.wanted import from_vif
 
 _CLAIMED = '[os_vif_tapmac]\nclaim_plugins = linux_bridge\n'
 _ONE_BRIDGE = _CLAIMED + 'allowed_bridges = br100\n'
@@ -46,8 +47,8 @@ class LinuxBridgeTestCase(base.TestCase):
         self.config.conf([], default_config_files=[str(path)])
 
     def port(self, **fields):
-        port = desired.TapPort.from_vif(make_vif(**fields), self.options)
-        desired.Limits.from_config(self.options).require_bridge(port)
+        port = from_vif.tap_port(make_vif(**fields), self.options)
+        from_config.limits(self.options).require_bridge(port)
         return port
 
 
@@ -104,17 +105,17 @@ class KeptTest(LinuxBridgeTestCase):
 
     def test_vlan_without_a_number(self):
         vif = base.make_vif(network=network.Network(should_provide_vlan=True))
-        port = desired.TapPort.from_vif(vif, self.options)
+        port = from_vif.tap_port(vif, self.options)
         self.assertIsNone(port.uplink)
         self.load('[os_vif_linux_bridge]', 'vlan_interface = eth1',
                   _ONE_BRIDGE)
-        self.assertRaises(exception.InvalidVif, desired.TapPort.from_vif,
+        self.assertRaises(exception.InvalidVif, from_vif.tap_port,
                           vif, self.options)
 
     def test_what_the_privileged_side_refuses(self):
         self.load('[os_vif_linux_bridge]', 'vlan_interface = eth1',
                   _ONE_BRIDGE)
-        limits = desired.Limits.from_config(self.options)
+        limits = from_config.limits(self.options)
         limits.require_bridge(base.make_port(uplink='eth1.200'))
         for uplink in ('eth1', 'eth2.200', 'eth1.0', 'eth1.4095', 'eth1.07',
                        'eth1.2.3', 'xeth1.2'):

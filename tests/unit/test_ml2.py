@@ -30,11 +30,11 @@ from stevedore import extension
 
 from tests import base
 from tests import bound_port
-from vif_plug_tapmac import desired
 from vif_plug_tapmac.ml2 import driver
 from vif_plug_tapmac.ml2 import exception
 from vif_plug_tapmac.ml2 import mappings
 from vif_plug_tapmac.ml2 import opts
+from vif_plug_tapmac.wanted import names
 
 
 class Ml2TestCase(base.TestCase):
@@ -108,7 +108,7 @@ class BridgesTest(Ml2TestCase):
     def test_every_name_is_one_for_nova_and_for_the_plugin(self):
         bridges = self.bridges('one:br1234567', 'two:br-a')
         for _, _, bridge in bridges._all():
-            self.assertLessEqual(len(bridge), desired.NOVA_NAME_LENGTH)
+            self.assertLessEqual(len(bridge), names.NOVA_NAME_LENGTH)
             base.make_port(bridge=bridge)
 
     def test_wrong_mappings(self):

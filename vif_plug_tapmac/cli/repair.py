@@ -23,12 +23,15 @@ from oslo_log import log as logging
 from vif_plug_tapmac.cli import configuration
 from vif_plug_tapmac.cli import look
 from vif_plug_tapmac.cli import vif
-from vif_plug_tapmac import desired
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import audit
 from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac import privileged
+from vif_plug_tapmac.wanted import from_config
+from vif_plug_tapmac.wanted import names
+from vif_plug_tapmac.wanted.port import TapIdentity
+from vif_plug_tapmac.wanted.port import TapPort
 
 LOG = logging.getLogger(__name__)
 
@@ -134,7 +137,7 @@ class Purge(lister.Lister):
             vif.act_as_root()
             LOG.info('Removing %d TAPs', len(going))
             gone = privileged.remove_ports(
-                [desired.TapIdentity(_vif_id(tap), tap.link.name).to_fields()
+                [TapIdentity(_vif_id(tap), tap.link.name).to_fields()
                  for tap in going], parsed_args.force)
         return ('TAP', 'Bridge', 'Guest MAC', 'VIF', 'Result'), [
             (tap.link.name, tap.bridge.name if tap.bridge else '',
@@ -181,28 +184,28 @@ def _mend(seen: inventory.Inventory, config: cfg.ConfigOpts.GroupAttr,
 
 
 def _port_of(tap: inventory.Tap, config: cfg.ConfigOpts.GroupAttr,
-             bridge: str | None) -> desired.TapPort:
+             bridge: str | None) -> TapPort:
     """Return the port that a TAP is, by its mark and as it is."""
     on_bridge = tap.bridge.name if tap.bridge else bridge
     queues = tap.nic.queues if tap.nic else (2 if tap.link.multi_queue else 1)
-    return desired.TapPort(**_fields(
+    return TapPort(**_fields(
         config, str(on_bridge), vif_id=_vif_id(tap), name=tap.link.name,
         guest_mac=str(tap.guest_mac), mtu=tap.link.mtu, create_tap=True,
         multi_queue=queues > 1))
 
 
 def _port_on(bridge: nl.Link,
-             config: cfg.ConfigOpts.GroupAttr) -> desired.TapPort:
+             config: cfg.ConfigOpts.GroupAttr) -> TapPort:
     """Return a port whose TAP libvirt is to make, on a bridge to be mended."""
     vif_id = str(uuid.uuid4())
-    return desired.TapPort(**_fields(
+    return TapPort(**_fields(
         config, bridge.name, vif_id=vif_id,
-        name=desired.nova_tap_name(vif_id), guest_mac='fa:16:3e:00:00:00',
+        name=names.nova_tap_name(vif_id), guest_mac='fa:16:3e:00:00:00',
         mtu=bridge.mtu, create_tap=False))
 
 
 def _fields(config: cfg.ConfigOpts.GroupAttr, bridge: str,
             **fields: typing.Any) -> dict[str, typing.Any]:
-    return dict(desired.config_fields(config), bridge=bridge,
-                uplink=desired.Uplinks.from_config(config).of(bridge),
+    return dict(from_config.port_fields(config), bridge=bridge,
+                uplink=from_config.uplinks(config).of(bridge),
                 **fields)

@@ -27,7 +27,6 @@ from oslo_log import log
 from oslo_upgradecheck import upgradecheck
 
 from vif_plug_tapmac.cli import daemon
-from vif_plug_tapmac import desired
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import audit
 from vif_plug_tapmac.host import domains
@@ -35,6 +34,7 @@ from vif_plug_tapmac.kernel import tun
 from vif_plug_tapmac import linux_bridge
 from vif_plug_tapmac import nova_driver
 from vif_plug_tapmac import opts
+from vif_plug_tapmac.wanted import from_config
 
 
 class Checks(upgradecheck.UpgradeCommands):
@@ -53,8 +53,8 @@ class Checks(upgradecheck.UpgradeCommands):
 
     def _check_configuration(self) -> upgradecheck.Result:
         try:
-            desired.config_fields(cfg.CONF[opts.GROUP])
-            desired.Uplinks.from_config(cfg.CONF[opts.GROUP])
+            from_config.port_fields(cfg.CONF[opts.GROUP])
+            from_config.uplinks(cfg.CONF[opts.GROUP])
         except (exception.InvalidConfig, cfg.ConfigFileValueError) as error:
             return _result(False, str(error))
         return _result(True)

@@ -28,12 +28,14 @@ from oslo_config import cfg
 from vif_plug_tapmac.cli import configuration
 from vif_plug_tapmac.cli import look
 from vif_plug_tapmac.cli import mac as mac_command
-from vif_plug_tapmac import desired
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac import mac
 from vif_plug_tapmac import opts
 from vif_plug_tapmac import privsep
+from vif_plug_tapmac.wanted import from_config
+from vif_plug_tapmac.wanted import from_vif
+from vif_plug_tapmac.wanted import names
 
 _CAP_NET_ADMIN = 12
 _NAMESPACE = uuid.UUID('0e3c4c1e-5d2f-4b7a-9a63-7461706d6163')
@@ -179,7 +181,7 @@ def _vif(parsed_args: argparse.Namespace,
                           **({} if mtu is None else {'mtu': mtu}))
     return vif_objects.VIFBridge(
         id=vif_id, plugin='tapmac', address=parsed_args.mac,
-        vif_name=parsed_args.name or desired.nova_tap_name(vif_id),
+        vif_name=parsed_args.name or names.nova_tap_name(vif_id),
         bridge_name=bridge, network=net)
 
 
@@ -188,8 +190,8 @@ def _dry_run(
     seen: inventory.Inventory,
 ) -> tuple[tuple[str, ...], tuple[typing.Any, ...]]:
     """Return what a plug would ask for, and what of it is there."""
-    port = desired.TapPort.from_vif(vif, config)
-    desired.Limits.from_config(config).require_bridge(port)
+    port = from_vif.tap_port(vif, config)
+    from_config.limits(config).require_bridge(port)
     names = {link.name: link for link in seen.links.values()}
     if port.bridge not in names and not port.create_bridge:
         raise exception.BridgeNotFound(device=port.name, bridge=port.bridge)

@@ -26,7 +26,6 @@ import typing
 
 from oslo_config import cfg
 
-from vif_plug_tapmac import desired
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.host import link_files
@@ -36,6 +35,8 @@ from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import tun
 from vif_plug_tapmac.kernel import udev
 from vif_plug_tapmac import mac
+from vif_plug_tapmac.wanted import from_config
+from vif_plug_tapmac.wanted import names
 
 _SYSCTLS = '/proc/sys/net/ipv4/conf'
 
@@ -476,7 +477,7 @@ def rivals(config: cfg.ConfigOpts.GroupAttr) -> _Findings:
     for entry_point in importlib.metadata.entry_points(group='os_vif'):
         plugins[entry_point.name].add(entry_point.value)
     for name, found in plugins.items():
-        if len(found) > 1 and name in ('tapmac', *desired.CLAIMABLE):
+        if len(found) > 1 and name in ('tapmac', *names.CLAIMABLE):
             yield Finding(
                 'TM303', name, 'os-vif finds %s'
                 % ' and '.join(sorted(found)),
@@ -508,8 +509,8 @@ def _sysctls(config: cfg.ConfigOpts.GroupAttr) -> _Findings:
 
 def _configuration(config: cfg.ConfigOpts.GroupAttr) -> _Findings:
     try:
-        desired.config_fields(config)
-        desired.Uplinks.from_config(config)
+        from_config.port_fields(config)
+        from_config.uplinks(config)
     except (exception.InvalidConfig, cfg.ConfigFileValueError) as error:
         yield Finding('TM307', '[os_vif_tapmac]', str(error),
                       'correct nova.conf')

@@ -22,11 +22,12 @@ import typing
 from oslo_config import cfg
 from oslo_log import log as logging
 
-from vif_plug_tapmac import desired
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import domains
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac import mark
+from vif_plug_tapmac.wanted import from_config
+from vif_plug_tapmac.wanted.uplinks import Uplinks
 
 LOG = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class Inventory:
     link_group: int
     bridge_group: int
     wanted: dict[str, typing.Any] | None
-    uplinks: desired.Uplinks | None
+    uplinks: Uplinks | None
 
     @functools.cached_property
     def nics(self) -> dict[str, domains.Nic] | None:
@@ -173,8 +174,8 @@ def read(config: cfg.ConfigOpts.GroupAttr) -> Inventory:
         addresses = netlink.all_addresses()
     wanted, uplinks = None, None
     try:
-        wanted = desired.config_fields(config)
-        uplinks = desired.Uplinks.from_config(config)
+        wanted = from_config.port_fields(config)
+        uplinks = from_config.uplinks(config)
     except exception.InvalidConfig as error:
         LOG.debug('The configuration can not be used: %s', error)
     return Inventory(links=links, addresses=addresses,

@@ -13,5 +13,5 @@
 """Everything that changes the host, and so runs as root.
 
 No configuration, no VIFs and no privsep in here: values from
-:mod:`vif_plug_tapmac.desired` come in, the kernel's answers go out.
+:mod:`vif_plug_tapmac.wanted` come in, the kernel's answers go out.
 """

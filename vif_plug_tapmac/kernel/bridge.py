@@ -20,11 +20,11 @@ import typing
 
 from oslo_log import log as logging
 
-from vif_plug_tapmac import desired
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import uplink
 from vif_plug_tapmac import mark
+from vif_plug_tapmac.wanted.port import TapPort
 
 LOG = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ _ROUNDS = 3
 _warned: set[tuple[int, str, str]] = set()
 
 
-def find(netlink: nl.Netlink, port: desired.TapPort) -> nl.Link | None:
+def find(netlink: nl.Netlink, port: TapPort) -> nl.Link | None:
     """Return the bridge of the port, None if it is to be made.
 
     :raises BridgeNotFound: it is missing and may not be made
@@ -67,7 +67,7 @@ def find(netlink: nl.Netlink, port: desired.TapPort) -> nl.Link | None:
     return link
 
 
-def ensure(netlink: nl.Netlink, port: desired.TapPort,
+def ensure(netlink: nl.Netlink, port: TapPort,
            found: nl.Link | None) -> nl.Link:
     """Return the bridge of the port, made or finished where needed.
 
@@ -117,11 +117,11 @@ def warn_if_nearly_full(link: nl.Link, newest: nl.Link) -> None:
                     'fails.', link.name, newest.port_number, PORTS)
 
 
-def _is_unfinished(link: nl.Link, port: desired.TapPort) -> bool:
+def _is_unfinished(link: nl.Link, port: TapPort) -> bool:
     return link.group == port.bridge_group and link.alias is None
 
 
-def _look_after(netlink: nl.Netlink, port: desired.TapPort,
+def _look_after(netlink: nl.Netlink, port: TapPort,
                 link: nl.Link) -> None:
     """Mend or warn of a bridge that was there before."""
     if link.group != port.bridge_group:
@@ -134,7 +134,7 @@ def _look_after(netlink: nl.Netlink, port: desired.TapPort,
         _take_uplink_back(netlink, port, link)
 
 
-def _take_uplink_back(netlink: nl.Netlink, port: desired.TapPort,
+def _take_uplink_back(netlink: nl.Netlink, port: TapPort,
                       link: nl.Link) -> None:
     """Make the uplink a port again, if it was the bridge's before.
 
@@ -161,7 +161,7 @@ def _take_uplink_back(netlink: nl.Netlink, port: desired.TapPort,
                     link.name)
 
 
-def _require(netlink: nl.Netlink, port: desired.TapPort) -> nl.Link:
+def _require(netlink: nl.Netlink, port: TapPort) -> nl.Link:
     link = find(netlink, port)
     if link is None:
         raise exception.KernelRefused.from_errno(
@@ -179,7 +179,7 @@ def _unique_mac() -> str:
                               for octet in secrets.token_bytes(5)])
 
 
-def _unpinned_mtu(port: desired.TapPort) -> int | None:
+def _unpinned_mtu(port: TapPort) -> int | None:
     """Return an MTU to make the bridge with that differs from the wanted one.
 
     Ports change a bridge's MTU until the administrator sets it, and the
@@ -192,7 +192,7 @@ def _unpinned_mtu(port: desired.TapPort) -> int | None:
     return None if port.mtu is None else port.mtu + 1
 
 
-def _finish(netlink: nl.Netlink, link: nl.Link, port: desired.TapPort,
+def _finish(netlink: nl.Netlink, link: nl.Link, port: TapPort,
             wire: nl.Link | None) -> nl.Link:
     fields: dict[str, typing.Any] = {'up': True}
     if port.mtu is not None:
@@ -261,7 +261,7 @@ def _first_time(link: nl.Link, about: str) -> bool:
     return True
 
 
-def _warn_about_mtu(link: nl.Link, port: desired.TapPort) -> None:
+def _warn_about_mtu(link: nl.Link, port: TapPort) -> None:
     if (port.mtu is not None and link.mtu < port.mtu
             and _first_time(link, 'MTU')):
         LOG.warning('Bridge %s has MTU %d, and the network of %s has %d: this '

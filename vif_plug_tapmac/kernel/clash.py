@@ -37,11 +37,11 @@ MAC. Plugging its VIF again puts it right.
 
 from oslo_log import log as logging
 
-from vif_plug_tapmac import desired
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac import mac
 from vif_plug_tapmac import mark
+from vif_plug_tapmac.wanted.port import TapPort
 
 LOG = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ _MOST_IN_THE_WAY = 64
 
 
 def settle_tap_mac(netlink: nl.Netlink, bridge: nl.Link,
-                   port: desired.TapPort, link: nl.Link) -> str:
+                   port: TapPort, link: nl.Link) -> str:
     """Return the MAC that the port's TAP shall have on this bridge.
 
     TAPs of ours that have the guest's own MAC get another one first; guests
@@ -78,7 +78,7 @@ def settle_tap_mac(netlink: nl.Netlink, bridge: nl.Link,
     return chosen
 
 
-def _make_way(netlink: nl.Netlink, bridge: nl.Link, port: desired.TapPort,
+def _make_way(netlink: nl.Netlink, bridge: nl.Link, port: TapPort,
               link: nl.Link) -> bool:
     """Move our TAPs off the guest's MAC; return whether there was one."""
     for count in range(_MOST_IN_THE_WAY):
@@ -93,7 +93,7 @@ def _make_way(netlink: nl.Netlink, bridge: nl.Link, port: desired.TapPort,
                     'ports of %s' % (port.guest_mac, bridge.name))
 
 
-def _move_aside(netlink: nl.Netlink, bridge: nl.Link, port: desired.TapPort,
+def _move_aside(netlink: nl.Netlink, bridge: nl.Link, port: TapPort,
                 index: int) -> None:
     holder = netlink.get(index, 'port %d of %s' % (index, bridge.name))
     if holder is None:
@@ -121,7 +121,7 @@ def _move_aside(netlink: nl.Netlink, bridge: nl.Link, port: desired.TapPort,
 
 
 def _is_rule_taken(netlink: nl.Netlink, bridge: nl.Link,
-                   port: desired.TapPort, link: nl.Link) -> bool:
+                   port: TapPort, link: nl.Link) -> bool:
     """Return whether a guest may have for its own what the rule gives us."""
     rule = netlink.fdb_entry(bridge, mac.tap_mac(port.guest_mac))
     if _is_guest(rule, link):

@@ -37,10 +37,10 @@ import typing
 
 from oslo_log import log as logging
 
-from vif_plug_tapmac import desired
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac import mark
+from vif_plug_tapmac.wanted.port import TapPort
 
 LOG = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ _OPTIONS = {'isolated': 'port_isolated',
             'locked': 'anti_spoofing'}
 
 
-def port_options(port: desired.TapPort,
+def port_options(port: TapPort,
                  arriving: bool) -> dict[str, typing.Any]:
     """Return the fields of a :class:`Link` that the port shall have.
 
@@ -87,7 +87,7 @@ def require_kernel(link: nl.Link, differing: dict[str, typing.Any]) -> None:
 
 
 def find_guest(netlink: nl.Netlink, on_bridge: nl.Link,
-               port: desired.TapPort, link: nl.Link) -> nl.FdbEntry | None:
+               port: TapPort, link: nl.Link) -> nl.FdbEntry | None:
     """Return where the FDB has the guest, None if nowhere or nobody cares.
 
     :raises DeviceConflict: the FDB has it on another port for good, most
@@ -113,7 +113,7 @@ def find_guest(netlink: nl.Netlink, on_bridge: nl.Link,
                % (name, port.guest_mac, name))
 
 
-def is_arriving(port: desired.TapPort, link: nl.Link,
+def is_arriving(port: TapPort, link: nl.Link,
                 entry: nl.FdbEntry | None) -> bool:
     """Return whether the guest speaks elsewhere still, and may go on so.
 
@@ -128,7 +128,7 @@ def is_arriving(port: desired.TapPort, link: nl.Link,
             and entry.port_index != link.index and not link.locked)
 
 
-def is_in_place(netlink: nl.Netlink, port: desired.TapPort, link: nl.Link,
+def is_in_place(netlink: nl.Netlink, port: TapPort, link: nl.Link,
                 entry: nl.FdbEntry | None, arriving: bool) -> bool:
     """Return whether what keeps the guest to its MAC is as it shall be.
 
@@ -140,7 +140,7 @@ def is_in_place(netlink: nl.Netlink, port: desired.TapPort, link: nl.Link,
             and entry.port_index == link.index)
 
 
-def put_filter(netlink: nl.Netlink, port: desired.TapPort,
+def put_filter(netlink: nl.Netlink, port: TapPort,
                link: nl.Link) -> None:
     """Keep an arriving guest to its MAC.
 
@@ -159,7 +159,7 @@ def put_filter(netlink: nl.Netlink, port: desired.TapPort,
 
 
 def is_guest_local(netlink: nl.Netlink, on_bridge: nl.Link,
-                   port: desired.TapPort, link: nl.Link) -> bool:
+                   port: TapPort, link: nl.Link) -> bool:
     """Return whether a TAP that joined just now has the guest's MAC.
 
     A fixed entry would hide this. It is for kernel/clash.py to see and solve,
@@ -174,7 +174,7 @@ def is_guest_local(netlink: nl.Netlink, on_bridge: nl.Link,
             and entry.port_index != link.index)
 
 
-def forget_former(netlink: nl.Netlink, port: desired.TapPort,
+def forget_former(netlink: nl.Netlink, port: TapPort,
                   link: nl.Link) -> None:
     """Remove what kept the TAP to a MAC that it is not to be kept to.
 
@@ -191,7 +191,7 @@ def forget_former(netlink: nl.Netlink, port: desired.TapPort,
         netlink.remove_fdb_entry(link, found.guest_mac)
 
 
-def finish_change(netlink: nl.Netlink, port: desired.TapPort, link: nl.Link,
+def finish_change(netlink: nl.Netlink, port: TapPort, link: nl.Link,
                   changed: dict[str, typing.Any]) -> None:
     """Do what is due after a port was locked or unlocked while on its bridge.
 
@@ -205,7 +205,7 @@ def finish_change(netlink: nl.Netlink, port: desired.TapPort, link: nl.Link,
         netlink.remove_fdb_entry(link, port.guest_mac)
 
 
-def lend_uplink(netlink: nl.Netlink, port: desired.TapPort,
+def lend_uplink(netlink: nl.Netlink, port: TapPort,
                 on_bridge: nl.Link, link: nl.Link) -> None:
     """Have what is for the guest go to the wire while nobody holds its TAP.
 

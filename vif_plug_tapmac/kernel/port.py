@@ -21,7 +21,6 @@ import typing
 
 from oslo_log import log as logging
 
-from vif_plug_tapmac import desired
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge
 from vif_plug_tapmac.kernel import clash
@@ -32,6 +31,11 @@ from vif_plug_tapmac.kernel import tun
 from vif_plug_tapmac.kernel import udev
 from vif_plug_tapmac import mac
 from vif_plug_tapmac import mark
+from vif_plug_tapmac.wanted.limits import Limits
+from vif_plug_tapmac.wanted import names
+from vif_plug_tapmac.wanted import port as port_values
+from vif_plug_tapmac.wanted.port import TapIdentity
+from vif_plug_tapmac.wanted.port import TapPort
 
 LOG = logging.getLogger(__name__)
 
@@ -59,7 +63,7 @@ class _Overtaken(Exception):
         self.error = error
 
 
-def ensure(port: desired.TapPort, limits: desired.Limits) -> str | None:
+def ensure(port: TapPort, limits: Limits) -> str | None:
     """Have the port's TAP on its bridge, finished and verified.
 
     Any number of callers may do this at once, also for one VIF.
@@ -84,8 +88,8 @@ def ensure(port: desired.TapPort, limits: desired.Limits) -> str | None:
             time.sleep(_PAUSE)
 
 
-def _ensure_once(netlink: nl.Netlink, port: desired.TapPort,
-                 limits: desired.Limits, deadline: float) -> str | None:
+def _ensure_once(netlink: nl.Netlink, port: TapPort,
+                 limits: Limits, deadline: float) -> str | None:
     found = netlink.find(port.name)
     LOG.debug('Wanted: %s. Observed: %s', port, found)
     if found is not None and _is_being_made(found):
@@ -124,7 +128,7 @@ def _is_being_made(link: nl.Link) -> bool:
             and mark.TapMark.parse(link.alias) is not None)
 
 
-def _wait_for_other_plug(netlink: nl.Netlink, port: desired.TapPort,
+def _wait_for_other_plug(netlink: nl.Netlink, port: TapPort,
                          found: nl.Link, deadline: float) -> nl.Link | None:
     """Wait until the other plug is done, or was killed; return what is left.
 
@@ -139,7 +143,7 @@ def _wait_for_other_plug(netlink: nl.Netlink, port: desired.TapPort,
     return left
 
 
-def remove(identity: desired.TapIdentity) -> None:
+def remove(identity: TapIdentity) -> None:
     """Delete the TAP if it carries our mark for this VIF.
 
     Absent is success. Anything else of that name stays and is warned about.
@@ -169,7 +173,7 @@ def remove(identity: desired.TapIdentity) -> None:
         LOG.info('%s removed', identity.name)
 
 
-def remove_many(identities: typing.Collection[desired.TapIdentity],
+def remove_many(identities: typing.Collection[TapIdentity],
                 also_held: bool) -> list[str]:
     """Delete many TAPs that carry our mark, each for its VIF, at once.
 
@@ -213,10 +217,10 @@ def _is_marked(link: nl.Link, vif_id: str | None) -> bool:
 def _unused_group(links: list[nl.Link]) -> int:
     used = {link.group for link in links}
     return next(group for group in iter(lambda: secrets.randbits(31), None)
-                if group not in used and group >= desired.LINK_GROUP_MIN)
+                if group not in used and group >= port_values.LINK_GROUP_MIN)
 
 
-def _make(netlink: nl.Netlink, port: desired.TapPort, limits: desired.Limits,
+def _make(netlink: nl.Netlink, port: TapPort, limits: Limits,
           instead_of: nl.Link | None = None) -> str:
     """Make the TAP; it outlives us only if every step went well.
 
@@ -267,7 +271,7 @@ def _unguessable_name() -> str:
     return 'tapmac-' + secrets.token_hex(4)
 
 
-def _require_sole_user(port: desired.TapPort, link: nl.Link) -> None:
+def _require_sole_user(port: TapPort, link: nl.Link) -> None:
     sole_user = {'is_tap': True, 'owner': port.owner,
                  'multi_queue': port.multi_queue,
                  'queues': 1 if port.multi_queue else None}
@@ -276,14 +280,14 @@ def _require_sole_user(port: desired.TapPort, link: nl.Link) -> None:
             device=port.name, differences=link.explain(sole_user)))
 
 
-def _require_bridge_name(port: desired.TapPort, on_bridge: nl.Link) -> None:
+def _require_bridge_name(port: TapPort, on_bridge: nl.Link) -> None:
     if not nl.is_named(on_bridge.index, port.bridge):
         raise _Overtaken(exception.VerifyFailed(
             device=port.bridge,
             differences='the bridge was removed or renamed'))
 
 
-def _keep(netlink: nl.Netlink, port: desired.TapPort, limits: desired.Limits,
+def _keep(netlink: nl.Netlink, port: TapPort, limits: Limits,
           found: nl.Link) -> None:
     """Mend a TAP that a guest holds, so that the guest does not notice."""
     found_mark = mark.TapMark.parse(found.alias)
@@ -297,7 +301,7 @@ def _keep(netlink: nl.Netlink, port: desired.TapPort, limits: desired.Limits,
                   'make it, and Nova would name the TAP of VIF %s %s. Remedy: '
                   'give that VIF this name, or have its TAP made by tapmac.',
                   port.name, port.vif_id,
-                  desired.nova_tap_name(port.vif_id))
+                  names.nova_tap_name(port.vif_id))
         return
     faults = _faults(netlink, port, found, found_mark)
     if faults:
@@ -322,7 +326,7 @@ def _keep(netlink: nl.Netlink, port: desired.TapPort, limits: desired.Limits,
                   port.name, error)
 
 
-def _reuse(netlink: nl.Netlink, port: desired.TapPort, limits: desired.Limits,
+def _reuse(netlink: nl.Netlink, port: TapPort, limits: Limits,
            found: nl.Link) -> str | None:
     """Mend an idle TAP, make it anew or refuse.
 
@@ -357,7 +361,7 @@ def _reuse(netlink: nl.Netlink, port: desired.TapPort, limits: desired.Limits,
     return None
 
 
-def _faults(netlink: nl.Netlink, port: desired.TapPort, found: nl.Link,
+def _faults(netlink: nl.Netlink, port: TapPort, found: nl.Link,
             found_mark: mark.TapMark | None) -> list[str]:
     """Return what only a new TAP can put right, in words."""
     faults = []
@@ -376,7 +380,7 @@ def _faults(netlink: nl.Netlink, port: desired.TapPort, found: nl.Link,
     return faults
 
 
-def _wanted(port: desired.TapPort,
+def _wanted(port: TapPort,
             tap_mark: mark.TapMark | None) -> dict[str, typing.Any]:
     """Return the fields that a TAP shall have, but for MAC and master.
 
@@ -392,7 +396,7 @@ def _wanted(port: desired.TapPort,
     return wanted
 
 
-def _converge(netlink: nl.Netlink, port: desired.TapPort, on_bridge: nl.Link,
+def _converge(netlink: nl.Netlink, port: TapPort, on_bridge: nl.Link,
               link: nl.Link, wanted: dict[str, typing.Any]) -> nl.Link:
     """Set what differs until it reads back right; return what was read."""
     wanted = dict(wanted, master=on_bridge.index)
@@ -442,7 +446,7 @@ def _differing(link: nl.Link,
     return differing
 
 
-def _set(netlink: nl.Netlink, port: desired.TapPort, on_bridge: nl.Link,
+def _set(netlink: nl.Netlink, port: TapPort, on_bridge: nl.Link,
          link: nl.Link, differing: dict[str, typing.Any],
          fixed: bool) -> None:
     """Set what differs, so that no frame comes in unguarded meanwhile.
@@ -490,7 +494,7 @@ def _can_have_ipv6(link: nl.Link, wanted: dict[str, typing.Any]) -> bool:
             and wanted.get('mtu', link.mtu) >= nl.IPV6_MTU_MIN)
 
 
-def _require_tap(link: nl.Link | None, port: desired.TapPort,
+def _require_tap(link: nl.Link | None, port: TapPort,
                  name: str | None = None) -> nl.Link:
     """Return the link if it has its name still.
 

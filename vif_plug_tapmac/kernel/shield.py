@@ -21,15 +21,15 @@ without, and there is nothing to add for it and to remove.
 
 import errno
 
-from vif_plug_tapmac import desired
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.wanted.port import TapPort
 
 #: Whether this process has looked for what another configuration left.
 _looked = False
 
 
-def ensure(port: desired.TapPort) -> None:
+def ensure(port: TapPort) -> None:
     """Have the rule, or not, as the port says.
 
     One that nobody wants any more is looked for once in a process.
@@ -45,7 +45,7 @@ def ensure(port: desired.TapPort) -> None:
         _looked = True
 
 
-def _require(port: desired.TapPort) -> None:
+def _require(port: TapPort) -> None:
     try:
         if nl.is_host_shielded(port.link_group):
             return

@@ -12,9 +12,10 @@
 
 """The device that connects a bridge of ours with the wire."""
 
-from vif_plug_tapmac import desired
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.wanted import names
+from vif_plug_tapmac.wanted.port import TapPort
 
 # How the host's own network configuration makes such a bridge, its addresses
 # on the bridge.
@@ -27,7 +28,7 @@ _SNIPPETS = (
     'Bridge={bridge}" and "[Match] Name={bridge} [Network] {lines}"')
 
 
-def find(netlink: nl.Netlink, port: desired.TapPort,
+def find(netlink: nl.Netlink, port: TapPort,
          bridge: nl.Link | None) -> nl.Link | None:
     """Return the uplink of the port's bridge if it is fit for that.
 
@@ -74,7 +75,7 @@ def find(netlink: nl.Netlink, port: desired.TapPort,
     return link
 
 
-def make_missing(netlink: nl.Netlink, port: desired.TapPort,
+def make_missing(netlink: nl.Netlink, port: TapPort,
                  found: nl.Link | None) -> tuple[nl.Link | None, bool]:
     """Make the uplink if it is a VLAN that is missing.
 
@@ -93,7 +94,7 @@ def make_missing(netlink: nl.Netlink, port: desired.TapPort,
     return link, made
 
 
-def join(netlink: nl.Netlink, port: desired.TapPort, link: nl.Link,
+def join(netlink: nl.Netlink, port: TapPort, link: nl.Link,
          bridge: nl.Link) -> None:
     """Make the uplink a port of the bridge, up, and with its network's MTU.
 
@@ -111,12 +112,12 @@ def join(netlink: nl.Netlink, port: desired.TapPort, link: nl.Link,
 
 
 def _parent(netlink: nl.Netlink,
-            port: desired.TapPort) -> tuple[nl.Link, int]:
+            port: TapPort) -> tuple[nl.Link, int]:
     """Return of which device the uplink is which VLAN.
 
     :raises UplinkUnusable: of none that is there
     """
-    found = desired.parse_vlan_device(port.uplink or '')
+    found = names.parse_vlan_device(port.uplink or '')
     if found is None:
         raise _unusable(port, 'does not exist',
                         'bring the device there, or correct bridge_uplinks')
@@ -136,7 +137,7 @@ def _parent(netlink: nl.Netlink,
     return parent, vlan
 
 
-def _unusable(port: desired.TapPort, reason: str,
+def _unusable(port: TapPort, reason: str,
               remedy: str) -> exception.UplinkUnusable:
     return exception.UplinkUnusable(uplink=port.uplink, bridge=port.bridge,
                                     reason=reason, remedy=remedy)

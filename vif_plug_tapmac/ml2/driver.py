@@ -33,10 +33,10 @@ from neutron_lib.services.trunk import constants as trunk
 from oslo_config import cfg
 from oslo_log import log as logging
 
-from vif_plug_tapmac import desired
 from vif_plug_tapmac.ml2 import exception
 from vif_plug_tapmac.ml2 import mappings
 from vif_plug_tapmac.ml2 import opts
+from vif_plug_tapmac.wanted import names
 
 LOG = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ _NOT_PLUGGED = (constants.DEVICE_OWNER_DVR_INTERFACE,
 
 
 class TapMacMechanismDriver(api.MechanismDriver):
-    """Binds ports for the os-vif plugin, as ``ovs``: see ``desired``."""
+    """Binds ports for the os-vif plugin, as ``ovs``: see ``from_vif``."""
 
     def initialize(self) -> None:
         """Read the configuration, which must be right, and say what we are.
@@ -170,7 +170,7 @@ class TapMacMechanismDriver(api.MechanismDriver):
 def _vif_details(bridge: str) -> dict[str, typing.Any]:
     """Return what makes Nova have os-vif make the TAP, and us be os-vif."""
     return {portbindings.VIF_DETAILS_BRIDGE_NAME: bridge,
-            portbindings.OVS_DATAPATH_TYPE: desired.DATAPATH_TYPE,
+            portbindings.OVS_DATAPATH_TYPE: names.DATAPATH_TYPE,
             # neutron-lib has no name for this.
             'ovs_create_tap': True,
             portbindings.CAP_PORT_FILTER: False,
@@ -183,7 +183,7 @@ def _is_ours(port: _Resource) -> bool:
     details = port.get(portbindings.VIF_DETAILS) or {}
     return (port.get(portbindings.VIF_TYPE) == portbindings.VIF_TYPE_OVS
             and details.get(portbindings.OVS_DATAPATH_TYPE)
-            == desired.DATAPATH_TYPE)
+            == names.DATAPATH_TYPE)
 
 
 def _active_host(context: api.PortContext) -> str | None:

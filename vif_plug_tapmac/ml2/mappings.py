@@ -24,8 +24,8 @@ from neutron_lib.plugins.ml2 import api
 from neutron_lib.utils import helpers
 from oslo_config import cfg
 
-from vif_plug_tapmac import desired
 from vif_plug_tapmac.ml2 import exception
+from vif_plug_tapmac.wanted import names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,15 +70,15 @@ class Bridges:
                                 'that it may have in braces')
 
     def _check_name(self, option: str, network: str, bridge: str) -> None:
-        if not desired.is_device_name(bridge):
+        if not names.is_device_name(bridge):
             raise self._invalid(
                 option, '%r for %s is no name for a bridge: letters, digits, '
                 '"_", "." and "-", starting with a letter or a digit, and not '
                 '"all" or "default"' % (bridge, network))
-        if len(bridge) > desired.NOVA_NAME_LENGTH:
+        if len(bridge) > names.NOVA_NAME_LENGTH:
             raise self._invalid(
                 option, '%s for %s has %d characters, and Nova keeps %d'
-                % (bridge, network, len(bridge), desired.NOVA_NAME_LENGTH))
+                % (bridge, network, len(bridge), names.NOVA_NAME_LENGTH))
 
     def _invalid(self, option: str, reason: str) -> exception.InvalidConfig:
         value = {'vlan_bridge': self.vlan_bridge,

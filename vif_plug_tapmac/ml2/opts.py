@@ -16,7 +16,7 @@ import copy
 
 from oslo_config import cfg
 
-from vif_plug_tapmac import desired
+from vif_plug_tapmac.wanted import names
 
 GROUP = 'ml2_tapmac'
 
@@ -32,7 +32,7 @@ ML2_TAPMAC_OPTS = [
              'Nova cuts what is longer.'),
     cfg.StrOpt(
         'vlan_bridge',
-        default=desired.VLAN_BRIDGE,
+        default=names.VLAN_BRIDGE,
         help='The bridge of a VLAN on a physical network: {bridge} stands for '
              'its bridge in bridge_mappings, {vlan} for the VLAN id. Nova '
              'does not tell hosts of VLAN ids, so each VLAN has a bridge of '

@@ -19,8 +19,13 @@ from os_vif.objects import vif as vif_objects
 import testtools
 
 from tests import base
-from vif_plug_tapmac import desired
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.wanted import from_config
+from vif_plug_tapmac.wanted import from_vif
+from vif_plug_tapmac.wanted import names
+from vif_plug_tapmac.wanted.port import TapIdentity
+from vif_plug_tapmac.wanted.port import TapPort
+from vif_plug_tapmac.wanted.uplinks import Uplinks
 
 GOOD = base.make_port()
 
@@ -57,7 +62,7 @@ class FieldsTest(base.TestCase):
 
     def test_round_trip(self):
         for value in (GOOD, base.make_port(mtu=None, uplink='eth1.200'),
-                      desired.TapIdentity(base.VIF_ID, base.TAP)):
+                      TapIdentity(base.VIF_ID, base.TAP)):
             fields = value.to_fields()
             self.assertEqual(value, type(value).from_fields(fields))
             self.assertTrue(all(isinstance(field, (str, int, bool, type(None)))
@@ -71,7 +76,7 @@ class FieldsTest(base.TestCase):
         for field, values in BAD.items():
             for value in values:
                 with testtools.ExpectedException(exception.InvalidVif):
-                    desired.TapPort.from_fields(
+                    TapPort.from_fields(
                         dict(GOOD.to_fields(), **{field: value}))
 
     def test_missing_and_extra_fields(self):
@@ -79,28 +84,28 @@ class FieldsTest(base.TestCase):
             fields = GOOD.to_fields()
             del fields[field]
             self.assertRaises(exception.InvalidVif,
-                              desired.TapPort.from_fields, fields)
+                              TapPort.from_fields, fields)
         for field in ('x', 7, None, ('name',)):
             self.assertRaises(exception.InvalidVif,
-                              desired.TapPort.from_fields,
+                              TapPort.from_fields,
                               {**GOOD.to_fields(), field: 1})
         for fields in (None, [], 'name', 7, list(GOOD.to_fields().items())):
             self.assertRaises(exception.InvalidVif,
-                              desired.TapPort.from_fields, fields)
+                              TapPort.from_fields, fields)
 
     @given(st.dictionaries(st.sampled_from(sorted(BAD)), st.one_of(
         st.none(), st.booleans(), st.integers(), st.floats(), st.text(),
         st.binary(), st.lists(st.integers()))))
     def test_anything_is_valid_or_invalid_vif(self, fields):
         try:
-            desired.TapPort.from_fields(dict(GOOD.to_fields(), **fields))
+            TapPort.from_fields(dict(GOOD.to_fields(), **fields))
         except exception.InvalidVif:
             pass
 
     @given(st.text())
     def test_names_are_what_the_kernel_takes_literally(self, name):
         try:
-            desired.TapIdentity(base.VIF_ID, name)
+            TapIdentity(base.VIF_ID, name)
         except exception.InvalidVif:
             return
         self.assertRegex(name, re.compile(r'\A[a-z0-9][a-z0-9_.-]{0,14}\Z',
@@ -110,7 +115,7 @@ class FieldsTest(base.TestCase):
     @given(st.from_regex(r'\A[a-zA-Z0-9][a-zA-Z0-9_.-]{0,14}\Z').filter(
         lambda name: name not in ('all', 'default')))
     def test_good_names(self, name):
-        self.assertEqual(name, desired.TapIdentity(base.VIF_ID, name).name)
+        self.assertEqual(name, TapIdentity(base.VIF_ID, name).name)
 
     def test_is_frozen(self):
         self.assertRaises(dataclasses.FrozenInstanceError, setattr, GOOD,
@@ -120,8 +125,8 @@ class FieldsTest(base.TestCase):
 class FromVifTest(base.TestCase):
 
     def test_vif(self):
-        self.assertEqual(GOOD, desired.TapPort.from_vif(base.make_vif(),
-                                                        self.options))
+        self.assertEqual(GOOD, from_vif.tap_port(base.make_vif(),
+                                                 self.options))
 
     def test_options(self):
         self.configure(owner='7', multiqueue=True, create_bridge=False,
@@ -137,21 +142,21 @@ class FromVifTest(base.TestCase):
                            port_flood_unicast=False,
                            port_flood_multicast=False, port_hairpin=True,
                            host_shield=True),
-            desired.TapPort.from_vif(base.make_vif(), self.options))
+            from_vif.tap_port(base.make_vif(), self.options))
 
     def test_no_network(self):
         for net in (None, base.UNSET):
-            port = desired.TapPort.from_vif(base.make_vif(network=net),
-                                            self.options)
+            port = from_vif.tap_port(base.make_vif(network=net),
+                                     self.options)
             self.assertIsNone(port.mtu)
 
     def test_no_network_and_no_bridge_name(self):
         self.assertRaises(
-            exception.InvalidVif, desired.TapPort.from_vif,
+            exception.InvalidVif, from_vif.tap_port,
             base.make_vif(network=None, bridge_name=base.UNSET), self.options)
 
     def test_nova_name(self):
-        self.assertEqual('tap1a2b3c4d-5e', desired.nova_tap_name(base.VIF_ID))
+        self.assertEqual('tap1a2b3c4d-5e', names.nova_tap_name(base.VIF_ID))
         self.assertTrue(GOOD.has_nova_name)
         self.assertFalse(base.make_port(name='vnet0').has_nova_name)
 
@@ -163,8 +168,8 @@ class FromVifTest(base.TestCase):
         self.assertGreater(len(classes), 5)
         for cls in classes:
             for function in (
-                    desired.TapIdentity.from_vif,
-                    lambda vif: desired.TapPort.from_vif(vif, self.options)):
+                    from_vif.tap_identity,
+                    lambda vif: from_vif.tap_port(vif, self.options)):
                 error = self.assertRaises(exception.InvalidVif, function,
                                           cls(id=base.VIF_ID))
                 self.assertIn(cls.__name__, str(error))
@@ -175,7 +180,7 @@ class PrivilegedSideTest(base.TestCase):
     """What the other side has its own word on."""
 
     def test_same_configuration(self):
-        base.make_port().require_configuration(self.options)
+        from_config.require_same(base.make_port(), self.options)
 
     def test_other_configuration(self):
         for field, value in {'owner': 65534, 'create_bridge': False,
@@ -189,17 +194,18 @@ class PrivilegedSideTest(base.TestCase):
                              'host_shield': True}.items():
             port = base.make_port(**{field: value})
             error = self.assertRaises(
-                exception.InvalidConfig, port.require_configuration,
+                exception.InvalidConfig, from_config.require_same, port,
                 self.options)
             for word in (field, str(value), 'helper_command', 'restart'):
                 self.assertIn(word, str(error))
 
     def test_caller_may_know_better_about_queues(self):
-        base.make_port(multi_queue=True).require_configuration(self.options)
+        from_config.require_same(base.make_port(multi_queue=True),
+                                 self.options)
 
     def assert_allowed(self, patterns, *bridges):
         self.configure(allowed_bridges=patterns)
-        limits = desired.Limits.from_config(self.options)
+        limits = from_config.limits(self.options)
         for bridge in ('br100', 'br101', 'br1000', 'Br100', 'brmgmt'):
             port = base.make_port(bridge=bridge)
             if bridge in bridges:
@@ -222,7 +228,7 @@ class PrivilegedSideTest(base.TestCase):
         self.assert_allowed(['br[0-9]*'], 'br100', 'br101', 'br1000')
 
     def assert_uplink_refused(self, option, uplink, bridge='br100'):
-        limits = desired.Limits.from_config(self.options)
+        limits = from_config.limits(self.options)
         port = base.make_port(bridge=bridge, uplink=uplink)
         error = self.assertRaises(exception.InvalidConfig,
                                   limits.require_bridge, port)
@@ -231,7 +237,7 @@ class PrivilegedSideTest(base.TestCase):
 
     def test_uplinks_of_the_configuration(self):
         self.configure(bridge_uplinks={'br100': 'eth1'})
-        limits = desired.Limits.from_config(self.options)
+        limits = from_config.limits(self.options)
         for bridge, uplink in (('br100', 'eth1'), ('br100-7', 'eth1.7'),
                                ('br200', None)):
             limits.require_bridge(base.make_port(bridge=bridge,
@@ -243,7 +249,7 @@ class PrivilegedSideTest(base.TestCase):
 
     def test_uplinks_that_a_vif_may_name(self):
         self.configure(allowed_uplinks=['eth*', 'bond0'])
-        limits = desired.Limits.from_config(self.options)
+        limits = from_config.limits(self.options)
         for uplink in 'eth1', 'eth1.7', 'bond0':
             limits.require_bridge(base.make_port(uplink=uplink))
         for uplink in 'bond1', 'Eth1', 'lo':
@@ -253,8 +259,8 @@ class PrivilegedSideTest(base.TestCase):
 class UplinksTest(base.TestCase):
 
     def test_of(self):
-        uplinks = desired.Uplinks({'br100': 'eth1', 'br100-9': 'eth9'},
-                                  '{bridge}-{vlan}')
+        uplinks = Uplinks({'br100': 'eth1', 'br100-9': 'eth9'},
+                          '{bridge}-{vlan}')
         for bridge, uplink in (
                 ('br100', 'eth1'), ('br100-1', 'eth1.1'),
                 ('br100-4094', 'eth1.4094'), ('br100-9', 'eth9'),
@@ -264,7 +270,7 @@ class UplinksTest(base.TestCase):
             self.assertEqual(uplink, uplinks.of(bridge), bridge)
 
     def test_pattern_is_taken_as_it_is(self):
-        uplinks = desired.Uplinks({'br.1': 'eth1'}, '{bridge}.v{vlan}')
+        uplinks = Uplinks({'br.1': 'eth1'}, '{bridge}.v{vlan}')
         for bridge, uplink in (('br.1.v7', 'eth1.7'), ('brx1.v7', None),
                                ('br.1xv7', None)):
             self.assertEqual(uplink, uplinks.of(bridge), bridge)

@@ -1,0 +1,145 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""The values that the configuration gives.
+
+The ``[os_vif_tapmac]`` group of oslo.config goes in, values come out.
+"""
+
+import functools
+import pwd
+import typing
+
+from oslo_config import cfg
+
+from vif_plug_tapmac import exception
+from vif_plug_tapmac import linux_bridge
+from vif_plug_tapmac.wanted.limits import Limits
+from vif_plug_tapmac.wanted import names
+from vif_plug_tapmac.wanted import port as port_values
+from vif_plug_tapmac.wanted.port import TapPort
+from vif_plug_tapmac.wanted.uplinks import Uplinks
+
+
+def port_fields(
+        config: cfg.ConfigOpts.GroupAttr) -> dict[str, typing.Any]:
+    """Return the fields of a TapPort that the configuration gives.
+
+    :param config: the ``[os_vif_tapmac]`` group
+    :raises InvalidConfig: an option has a value that cannot work here
+    """
+    if config.link_group == config.bridge_group:
+        raise exception.InvalidConfig(
+            option='bridge_group', value=config.bridge_group,
+            reason='it must differ from link_group')
+    return {'owner': _uid(config.owner),
+            'multi_queue': config.multiqueue,
+            'create_bridge': config.create_bridge,
+            'link_group': config.link_group,
+            'bridge_group': config.bridge_group,
+            'anti_spoofing': config.anti_spoofing,
+            'arriving_guests': config.arriving_guests,
+            'port_isolated': config.port_isolated,
+            'port_flood_unicast': config.port_flood_unicast,
+            'port_flood_multicast': config.port_flood_multicast,
+            'port_hairpin': config.port_hairpin,
+            'host_shield': config.host_shield}
+
+
+def require_same(port: TapPort, config: cfg.ConfigOpts.GroupAttr) -> None:
+    """Check that the fields that the configuration gives are as here.
+
+    For the privileged side. Else a caller could have a TAP that he owns
+    himself, or have the bridge of somebody else taken for one of ours by
+    naming its link group.
+
+    :param config: the ``[os_vif_tapmac]`` group of this side
+    :raises InvalidConfig: the caller had another configuration
+    """
+    for field, value in port_fields(config).items():
+        # The caller may know better how many queues a guest has.
+        if field != 'multi_queue' and getattr(port, field) != value:
+            raise exception.InvalidConfig(
+                option=field, value=getattr(port, field),
+                reason='the privileged daemon has %s there. It was '
+                       'started with other configuration files, or '
+                       'before they were changed: restart the service, '
+                       'and name all its files in helper_command of '
+                       '[vif_plug_tapmac_privileged]' % value)
+
+
+def limits(config: cfg.ConfigOpts.GroupAttr) -> Limits:
+    """Return what no caller has a say in."""
+    return Limits(allowed_bridges=tuple(config.allowed_bridges),
+                  allowed_uplinks=tuple(config.allowed_uplinks),
+                  uplinks=uplinks(config),
+                  udev_timeout=config.udev_timeout)
+
+
+def uplinks(config: cfg.ConfigOpts.GroupAttr) -> Uplinks:
+    """Return what the ``[os_vif_tapmac]`` group says.
+
+    :raises InvalidConfig: a name cannot be one, two bridges have one
+        uplink, or the pattern lacks a part
+    """
+    flat, vlan = (linux_bridge.kept_of_one_bridge(config, option)
+                  for option in ('flat_interface', 'vlan_interface'))
+    for option, given in (('bridge_uplinks', config.bridge_uplinks),
+                          ('flat_interface', flat),
+                          ('vlan_interface', vlan)):
+        for bridge, uplink in given.items():
+            _require_names(option, bridge, uplink)
+    by_bridge = dict(config.bridge_uplinks, **flat)
+    for uplink in by_bridge.values():
+        sharing = sorted(other for other in by_bridge
+                         if by_bridge[other] == uplink)
+        if len(sharing) > 1:
+            raise exception.InvalidConfig(
+                option='bridge_uplinks', value=uplink,
+                reason='a device can be a port of one bridge only, and '
+                       'this is the uplink of %s' % ' and '.join(sharing))
+    pattern = config.vlan_bridge
+    if pattern.count('{bridge}') != 1 or pattern.count('{vlan}') != 1:
+        raise exception.InvalidConfig(
+            option='vlan_bridge', value=pattern,
+            reason='{bridge} and {vlan} must be in it, once each')
+    return Uplinks(by_bridge, pattern, vlan)
+
+
+def _require_names(option: str, bridge: str, uplink: str) -> None:
+    for name in bridge, uplink:
+        if not names.DEVICE_NAME.match(name):
+            raise exception.InvalidConfig(
+                option=option, value='%s:%s' % (bridge, uplink),
+                reason='%r can not be the name of a device' % name)
+
+
+@functools.cache
+def _uid(owner: str) -> int:
+    """Return the uid for a user's name or number, looked up once.
+
+    Who knows the users may be far away.
+    """
+    try:
+        uid = int(owner)
+    except ValueError:
+        try:
+            uid = pwd.getpwnam(owner).pw_uid
+        except KeyError:
+            raise exception.InvalidConfig(
+                option='owner', value=owner,
+                reason='this host has no such user')
+    if not 0 <= uid <= port_values.UID_MAX:
+        raise exception.InvalidConfig(
+            option='owner', value=owner,
+            reason='a uid is a number from 0 to %d' % port_values.UID_MAX)
+    return uid

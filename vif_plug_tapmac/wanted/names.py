@@ -1,0 +1,69 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Names of TAPs, bridges and VLANs' devices, and what else has one.
+
+What Nova, Neutron, os-vif and the kernel have to agree on.
+"""
+
+import re
+import typing
+
+# The tun driver accepts far more and treats some of it as templates (t%d), or
+# cuts what is too long and so names another device: see the functional tests.
+DEVICE_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.-]{0,14}\Z')
+# Directories of /proc/sys/net/ipv4/conf, not interfaces.
+_RESERVED_NAMES = ('all', 'default')
+#: The port profile of an Open vSwitch VIF says so where Neutron's tapmac
+#: driver bound it: Nova has no other words for a TAP that os-vif makes.
+DATAPATH_TYPE = 'tapmac'
+
+#: How the bridge of a VLAN is named unless the operator says otherwise.
+VLAN_BRIDGE = '{bridge}-{vlan}'
+#: 0 is for frames without a VLAN, 4095 is reserved.
+#: Source: IEEE 802.1Q, table 9-2
+VLAN_MIN, VLAN_MAX = 1, 4094
+#: Names of other plugins that Nova knows, and tapmac can answer for.
+CLAIMABLE = ('ovs', 'linux_bridge')
+#: To how many characters Nova cuts the names of TAPs and bridges. Source:
+#: nova/network/model.py, NIC_NAME_LEN (33.0.2)
+NOVA_NAME_LENGTH = 14
+
+
+def nova_tap_name(vif_id: str) -> str:
+    """Return the name that Nova gives to the TAP of a port.
+
+    Source: nova/network/neutron.py, _build_vif_model (33.0.2)
+    """
+    return ('tap' + vif_id)[:NOVA_NAME_LENGTH]
+
+
+def parse_vlan_device(name: str) -> tuple[str, int] | None:
+    """Return of which device another is which VLAN, by its name: eth1.200.
+
+    :returns: None if the name says nothing of the kind
+    """
+    match = re.fullmatch(r'(.+)\.([1-9][0-9]{0,3})', name)
+    if match is None or int(match[2]) > VLAN_MAX:
+        return None
+    return match[1], int(match[2])
+
+
+def vlan_device(parent: str, vlan: int) -> str:
+    """Return how the device of a VLAN on another is named."""
+    return '%s.%d' % (parent, vlan)
+
+
+def is_device_name(name: typing.Any) -> bool:
+    """Return whether TAPs and bridges may have this name here."""
+    return (isinstance(name, str) and name not in _RESERVED_NAMES
+            and DEVICE_NAME.match(name) is not None)

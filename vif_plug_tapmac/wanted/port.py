@@ -1,0 +1,210 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A guest's TAP as it is wanted: a value that is valid or does not exist.
+
+It knows neither VIFs nor configuration: see the files beside.
+"""
+
+import dataclasses
+import re
+import typing
+
+from vif_plug_tapmac import exception
+from vif_plug_tapmac import mac
+from vif_plug_tapmac.wanted import names
+
+_UUID = re.compile(r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z')
+
+#: What a guest can be kept to: nothing, or its MAC.
+ANTI_SPOOFING = ('none', 'mac')
+#: How a TAP is kept to a guest that is still on another host.
+ARRIVING_GUESTS = ('lock', 'filter')
+#: Limits of a TAP's MTU in bytes. Source: drivers/net/tun.c, MIN_MTU and
+#: MAX_MTU less the Ethernet header.
+TAP_MTU_MIN, TAP_MTU_MAX = 68, 65521
+#: A uid of 2**32 - 1 means "no owner" to the tun driver.
+UID_MAX = 2 ** 32 - 2
+#: Link groups are signed in the kernel; 0 is where every link starts.
+LINK_GROUP_MIN, LINK_GROUP_MAX = 1, 2 ** 31 - 1
+
+_FieldsT = typing.TypeVar('_FieldsT', bound='_Fields')
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fields:
+    """What identifies a TAP, checked as it is built."""
+    vif_id: str
+    name: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.vif_id, str) or not _UUID.match(self.vif_id):
+            raise exception.InvalidVif(
+                vif=repr(self.vif_id), reason='its id is not a UUID')
+        self._check_device_name('vif_name', self.name)
+
+    def _require(self, valid: bool, reason: str, *values: object) -> None:
+        if not valid:
+            raise self._invalid(reason % values)
+
+    def _invalid(self, reason: str) -> exception.InvalidVif:
+        return exception.InvalidVif(vif=label(self.vif_id, self.name),
+                                    reason=reason)
+
+    def _check_device_name(self, field: str, name: str) -> None:
+        self._require(
+            names.is_device_name(name),
+            '%s %r is no name for a network device here: 1 to 15 letters, '
+            'digits, "_", "." and "-", starting with a letter or a digit, '
+            'and not "all" or "default"', field, name)
+
+    def to_fields(self) -> dict[str, typing.Any]:
+        """Return plain fields that can cross the privilege boundary."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_fields(cls: type[_FieldsT],
+                    fields: dict[str, typing.Any]) -> _FieldsT:
+        """Build from what :meth:`to_fields` returned, trusting nothing.
+
+        :raises InvalidVif: a field is missing, unknown or wrong
+        """
+        known = cls.__dataclass_fields__.keys()
+        if not isinstance(fields, dict) or fields.keys() != known:
+            raise exception.InvalidVif(
+                vif='(from an unprivileged caller)',
+                reason='its fields must be exactly %s'
+                       % ', '.join(sorted(known)))
+        return cls(**fields)
+
+
+@dataclasses.dataclass(frozen=True)
+class TapIdentity(_Fields):
+    """Which TAP: enough to remove it.
+
+    :param vif_id: the VIF's UUID in canonical lower case form
+    :param name: the TAP's name, 1 to 15 characters
+    :raises InvalidVif: the first field that is wrong
+    """
+
+
+@dataclasses.dataclass(frozen=True)
+class TapPort(_Fields):
+    """A guest's TAP and its bridge, as they shall be on the host.
+
+    :param vif_id: the VIF's UUID in canonical lower case form
+    :param name: the TAP's name, 1 to 15 characters
+    :param bridge: the bridge's name, 1 to 15 characters
+    :param guest_mac: MAC of the guest's NIC, as :func:`mac.parse` returns it
+    :param mtu: in bytes, 68 to 65521; None leaves the kernel's default on
+        what is made and does not touch what exists
+    :param create_tap: whether we make the TAP; if not, libvirt will, on a
+        bridge that we have ready, and we only mend what we find
+    :param owner: uid of the one user who may attach to the TAP
+    :param multi_queue: whether the guest's NIC has more than one queue
+    :param create_bridge: whether a missing bridge may be made
+    :param link_group: group number of our TAPs
+    :param bridge_group: group number of our bridges
+    :param uplink: the device that is to connect the bridge with the wire, 1
+        to 15 characters; None if nobody names one
+    :param anti_spoofing: one of ANTI_SPOOFING: what the guest is kept to
+    :param arriving_guests: one of ARRIVING_GUESTS: how the guest is kept to
+        that while it is still on another host
+    :param port_isolated: whether the guest does not reach other such guests
+    :param port_flood_unicast: whether the guest gets frames for MACs that the
+        bridge does not know
+    :param port_flood_multicast: whether it gets multicast of groups that
+        nobody is known to have joined
+    :param port_hairpin: whether its frames may come back to it
+    :param host_shield: whether guests do not reach the host through bridges
+    :raises InvalidVif: the first field that is wrong
+    """
+    bridge: str
+    guest_mac: str
+    mtu: int | None
+    create_tap: bool
+    owner: int
+    multi_queue: bool
+    create_bridge: bool
+    link_group: int
+    bridge_group: int
+    uplink: str | None
+    anti_spoofing: str
+    arriving_guests: str
+    port_isolated: bool
+    port_flood_unicast: bool
+    port_flood_multicast: bool
+    port_hairpin: bool
+    host_shield: bool
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_device_name('bridge_name', self.bridge)
+        if self.uplink is not None:
+            self._check_device_name('uplink', self.uplink)
+        three = [self.name, self.bridge, self.uplink]
+        self._require(len(set(three)) == len(three),
+                      'two of TAP, bridge and uplink have one name: '
+                      '%s, %s, %s', *three)
+        self._check_guest_mac()
+        if self.mtu is not None:
+            self._check_number('MTU', self.mtu, TAP_MTU_MIN, TAP_MTU_MAX)
+        self._check_number('owner', self.owner, 0, UID_MAX)
+        for field in ('link_group', 'bridge_group'):
+            self._check_number(field, getattr(self, field),
+                               LINK_GROUP_MIN, LINK_GROUP_MAX)
+        self._require(self.link_group != self.bridge_group,
+                      'TAPs and bridges share link group %s', self.link_group)
+        self._require(self.anti_spoofing in ANTI_SPOOFING,
+                      'anti_spoofing %r is none of %s', self.anti_spoofing,
+                      ', '.join(ANTI_SPOOFING))
+        self._require(self.arriving_guests in ARRIVING_GUESTS,
+                      'arriving_guests %r is none of %s',
+                      self.arriving_guests, ', '.join(ARRIVING_GUESTS))
+        for field in ('create_tap', 'multi_queue', 'create_bridge',
+                      'port_isolated', 'port_flood_unicast',
+                      'port_flood_multicast', 'port_hairpin',
+                      'host_shield'):
+            self._require(isinstance(getattr(self, field), bool),
+                          '%s is not a boolean', field)
+
+    def _check_guest_mac(self) -> None:
+        self._require(isinstance(self.guest_mac, str),
+                      'MAC %r is no text', self.guest_mac)
+        try:
+            parsed = mac.parse(self.guest_mac)
+        except ValueError as error:
+            raise self._invalid(str(error))
+        self._require(parsed == self.guest_mac,
+                      'MAC %s is not in lower case', self.guest_mac)
+
+    def _check_number(self, field: str, value: int, least: int,
+                      most: int) -> None:
+        self._require(
+            type(value) is int and least <= value <= most,
+            '%s %r is not a whole number from %d to %d',
+            field, value, least, most)
+
+    @property
+    def has_nova_name(self) -> bool:
+        """Whether the TAP's name is the one that Nova gives to this VIF."""
+        return self.name == names.nova_tap_name(self.vif_id)
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether the guest may send from its own MAC only."""
+        return self.anti_spoofing != 'none'
+
+
+def label(vif_id: str, name: str) -> str:
+    """Return how errors call a VIF."""
+    return '%s, device %s' % (vif_id, name)

@@ -36,6 +36,8 @@ import pyroute2
 from pyroute2.nftables import main as nftables
 
 from tests import patience
+from vif_plug_tapmac.kernel import link as link_data
+from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import rtnetlink
 
@@ -192,11 +194,12 @@ def addr_gen_mode(mode: int) -> dict[str, typing.Any]:
 def set_port_options(index: int, **options: int) -> None:
     """Set options of a port of a bridge: those of :data:`PORT_OPTIONS`."""
     netlink = rtnetlink.Socket()
-    netlink.set(rtnetlink.NEW_LINK, rtnetlink.link(index, nl.port_options(*(
-        rtnetlink.attribute(number, options[name].to_bytes(
-            size, sys.byteorder))
-        for name, (number, size) in PORT_OPTIONS.items()
-        if name in options))))
+    netlink.set(rtnetlink.NEW_LINK, rtnetlink.link(
+        index, link_data.port_options(*(
+            rtnetlink.attribute(number, options[name].to_bytes(
+                size, sys.byteorder))
+            for name, (number, size) in PORT_OPTIONS.items()
+            if name in options))))
     netlink.close()
 
 
@@ -228,11 +231,11 @@ class Host(fixtures.Fixture):
                     found.append(int(pid))
         return found
 
-    def find(self, name: str) -> nl.Link | None:
+    def find(self, name: str) -> Link | None:
         with nl.Netlink() as netlink:
             return netlink.find(name)
 
-    def link(self, name: str) -> nl.Link:
+    def link(self, name: str) -> Link:
         link = self.find(name)
         assert link is not None, '%s does not exist' % name
         return link
@@ -271,7 +274,7 @@ class Host(fixtures.Fixture):
         with open('/proc/sys/net/' + path) as opened:
             return opened.read().strip()
 
-    def links(self) -> list[nl.Link]:
+    def links(self) -> list[Link]:
         with nl.Netlink() as netlink:
             return netlink.links()
 
@@ -292,11 +295,11 @@ class Host(fixtures.Fixture):
                  for message in self.ip.fdb('dump')
                  if not _is_of_a_group(message.get_attr('NDA_LLADDR'))]]
 
-    def add(self, name: str, kind: str, **attributes: typing.Any) -> nl.Link:
+    def add(self, name: str, kind: str, **attributes: typing.Any) -> Link:
         self.ip.link('add', ifname=name, kind=kind, **attributes)
         return self.link(name)
 
-    def set(self, name: str, **attributes: typing.Any) -> nl.Link:
+    def set(self, name: str, **attributes: typing.Any) -> Link:
         self.ip.link('set', index=self.link(name).index, **attributes)
         return self.link(name)
 
@@ -315,10 +318,10 @@ class Host(fixtures.Fixture):
 
     def quiet_ipv6(self, name: str) -> None:
         """Keep a link from getting a link-local address."""
-        self.set(name, **addr_gen_mode(nl.ADDR_GEN_NONE))
+        self.set(name, **addr_gen_mode(link_data.ADDR_GEN_NONE))
 
     def add_tap(self, name: str, flags: int = IFF_TAP,
-                owner: int | None = None) -> nl.Link:
+                owner: int | None = None) -> Link:
         """Make a TUN or TAP as any other program would: nobody's yet."""
         with Guest(name, flags=flags) as device:
             device.persist()

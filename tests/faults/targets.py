@@ -27,6 +27,8 @@ if with_atheris:
         include=['vif_plug_tapmac'])
     instrumented.__enter__()
 
+from vif_plug_tapmac.kernel.fdb import FdbEntry
+from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl  # noqa: E402
 from vif_plug_tapmac.kernel import rtnetlink  # noqa: E402
 from vif_plug_tapmac import mark  # noqa: E402
@@ -47,11 +49,12 @@ def marks(data: bytes) -> None:
 
 def answers(data: bytes) -> None:
     """Any datagram is an answer, or a refusal that is expected."""
-    for read in nl._to_link, nl._to_fdb_entry, rtnetlink._require_success:
+    for read in (Link.from_message, FdbEntry.from_message,
+                 rtnetlink._require_success):
         with contextlib.suppress(*EXPECTED):
             for message in rtnetlink.messages(data):
                 seen = read(message.body)
-                if isinstance(seen, nl.Link):
+                if isinstance(seen, Link):
                     mark.TapMark.parse(seen.alias)
                     hash((seen.held, seen.name))
 

@@ -34,6 +34,7 @@ from tests.functional import test_sigkill
 from tests import hosts
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import nftables
 from vif_plug_tapmac.kernel import port
 from vif_plug_tapmac.kernel import rtnetlink
 from vif_plug_tapmac import mark
@@ -283,7 +284,7 @@ class ShieldedTest(StepsTestCase):
     def prepare(self):
         self.plug()
         self.host.delete(base.TAP)
-        nl.unshield_host()
+        nftables.unshield_host()
 
     def call(self):
         self.configure(host_shield=True)

@@ -38,6 +38,8 @@ from vif_plug_tapmac.host import audit
 from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.kernel import bridge
 from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import nftables
+from vif_plug_tapmac.kernel import source_filter
 from vif_plug_tapmac import mark
 
 OTHER = base.numbered_vif(1)
@@ -423,7 +425,8 @@ class CodesTest(AuditTestCase):
     def test_tm214_filter_will_do(self):
         self.plug_clean()
         with nl.Netlink() as netlink:
-            netlink.filter_sources(self.host.link(base.TAP), base.GUEST_MAC)
+            source_filter.put(netlink, self.host.link(base.TAP),
+                              base.GUEST_MAC)
         self.brport(LOCKED=0, LEARNING=1)
         self.assert_finds('TM214', base.TAP)
         self.configure(arriving_guests='filter')
@@ -446,8 +449,8 @@ class CodesTest(AuditTestCase):
         self.configure(host_shield=True)
         self.assert_finds('TM308', 'nftables', 'link group 29793')
         self.plug_clean()
-        nl.unshield_host()
-        self.assert_finds('TM308', 'nftables', nl.SHIELD)
+        nftables.unshield_host()
+        self.assert_finds('TM308', 'nftables', nftables.SHIELD)
 
     def have_link_files(self, **files):
         """Have these in /etc/systemd/network, and none elsewhere."""

@@ -26,6 +26,8 @@ from tests import base
 from tests import hosts
 from tests import patience
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel.fdb import FdbEntry
+from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.wanted import names
 
@@ -59,17 +61,19 @@ class GuardTestCase(base.FunctionalTestCase):
 
     def options_of(self, tap=base.TAP):
         link = self.host.link(tap)
-        return {field: getattr(link, field) for field in nl.PORT_OPTIONS}
+        return {field: getattr(link, field)
+                for field in link_data.PORT_OPTIONS}
 
     def entry(self, mac=base.GUEST_MAC):
         with nl.Netlink() as netlink:
             return netlink.fdb_entry(self.host.link(base.BRIDGE), mac)
 
     def fixed(self, tap=base.TAP):
-        return nl.FdbEntry(self.host.link(tap).index, local=False, fixed=True)
+        return FdbEntry(self.host.link(tap).index, local=False, fixed=True)
 
     def assert_guarded(self, tap=base.TAP, mac=base.GUEST_MAC):
-        self.assertEqual(dict(nl.PORT_OPTIONS, learning=False, locked=True),
+        self.assertEqual(dict(link_data.PORT_OPTIONS, learning=False,
+                              locked=True),
                          self.options_of(tap))
         self.assertEqual(self.fixed(tap), self.entry(mac))
 
@@ -79,7 +83,7 @@ class PortOptionsTest(GuardTestCase):
     def test_each_is_set_and_set_back(self):
         for option in ('isolated', 'flood_unicast', 'flood_multicast',
                        'hairpin'):
-            initial = nl.PORT_OPTIONS[option]
+            initial = link_data.PORT_OPTIONS[option]
             self.configure(**{'port_' + option: not initial})
             self.plug()
             self.assertIs(not initial, self.options_of()[option], option)
@@ -100,20 +104,20 @@ class PortOptionsTest(GuardTestCase):
 
     def test_a_kernel_that_lacks_one(self):
         # It takes the message, and says nothing of the option ever after.
-        told = nl._port_data
+        told = link_data._port_data
         for field, options in {'locked': {},
                                'isolated': {'port_isolated': True,
                                             'anti_spoofing': 'none'}}.items():
             self.configure(**options)
-            self.patch(nl, '_port_data',
+            self.patch(link_data, '_port_data',
                        lambda data: dict(told(data), **{field: None}))
             self.assert_plug_fails(exception.KernelRefused, field,
                                    'newer kernel', 'anti_spoofing = none')
-            self.patch(nl, '_port_data', told)
+            self.patch(link_data, '_port_data', told)
 
     def test_a_kernel_that_lacks_all_and_none_is_wanted(self):
         self.configure(anti_spoofing='none')
-        self.patch(nl, '_port_data', lambda data: {})
+        self.patch(link_data, '_port_data', lambda data: {})
         self.plug()
         self.assert_finished()
 
@@ -289,7 +293,7 @@ class LockTest(GuardTestCase):
         self.assert_guarded()
         self.configure(anti_spoofing='none')
         self.plug()
-        self.assertEqual(nl.PORT_OPTIONS, self.options_of())
+        self.assertEqual(link_data.PORT_OPTIONS, self.options_of())
         self.assertIsNone(self.entry())
 
     def test_what_somebody_undid_is_done_again(self):

@@ -22,6 +22,7 @@ import pyroute2
 
 from tests import base
 from tests import hosts
+from vif_plug_tapmac.kernel.fdb import FdbEntry
 from vif_plug_tapmac.kernel import netlink as nl
 
 _MULTI_QUEUE = hosts.IFF_TAP | hosts.IFF_MULTI_QUEUE
@@ -269,10 +270,10 @@ class BridgeTest(base.FunctionalTestCase):
         other = self.join('p1', 'b0', address=mac)
         with nl.Netlink() as netlink:
             bridge = self.host.link('b0')
-            self.assertEqual(nl.FdbEntry(one.index, local=True),
+            self.assertEqual(FdbEntry(one.index, local=True),
                              netlink.fdb_entry(bridge, mac))
             self.host.delete('p0')
-            self.assertEqual(nl.FdbEntry(other.index, local=True),
+            self.assertEqual(FdbEntry(other.index, local=True),
                              netlink.fdb_entry(bridge, mac))
             self.host.delete('p1')
             self.assertIsNone(netlink.fdb_entry(bridge, mac))

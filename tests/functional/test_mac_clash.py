@@ -21,6 +21,7 @@ import concurrent.futures
 from tests import base
 from tests import hosts
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel.fdb import FdbEntry
 from vif_plug_tapmac.kernel import netlink as nl
 
 _TAIL = ':16:3e:28:64:c2'
@@ -179,7 +180,7 @@ class ClashTest(base.FunctionalTestCase):
             self.add('fa' + _TAIL)
             self.assertEqual('f6', self.tap_octet('fa' + _TAIL))
             self.assertEqual(
-                nl.FdbEntry(uplink.index, local=False), netlink.fdb_entry(
+                FdbEntry(uplink.index, local=False), netlink.fdb_entry(
                     self.host.link(base.BRIDGE), 'fe' + _TAIL))
 
     def test_no_second_bridge_is_concerned(self):

@@ -26,7 +26,9 @@ from tests import base
 from tests.functional import test_guard
 from tests import hosts
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import source_filter
 
 _STRANGER = '52:54:00:00:00:99'
 
@@ -138,7 +140,7 @@ class KernelTest(MigrationTestCase):
 
     def test_filter(self):
         with nl.Netlink() as netlink:
-            netlink.filter_sources(self.tap, base.GUEST_MAC)
+            source_filter.put(netlink, self.tap, base.GUEST_MAC)
         self.assert_seen('can say that it is here', 'is reached then',
                          'loses its traffic to a false frame',
                          'has it back when it speaks')
@@ -207,10 +209,10 @@ class ArrivingGuestTest(MigrationTestCase):
     def is_filtered(self):
         link = self.host.link(base.TAP)
         with nl.Netlink() as netlink:
-            return netlink.filters_sources(link, base.GUEST_MAC)
+            return source_filter.is_there(netlink, link, base.GUEST_MAC)
 
     def assert_filtered(self):
-        self.assertEqual(nl.PORT_OPTIONS, self.options_of())
+        self.assertEqual(link_data.PORT_OPTIONS, self.options_of())
         self.assertTrue(self.is_filtered())
         self.assert_finished()
 
@@ -254,8 +256,9 @@ class ArrivingGuestTest(MigrationTestCase):
     def test_filter_that_somebody_removed(self):
         self.arrive()
         for remove in (
-                lambda netlink, link: netlink.unfilter_sources(link),
-                lambda netlink, link: netlink.filter_sources(link, _STRANGER),
+                lambda netlink, link: source_filter.remove(netlink, link),
+                lambda netlink, link: source_filter.put(netlink, link,
+                                                        _STRANGER),
                 lambda netlink, link: self.host.ip.tc(
                     'del', kind='clsact', index=link.index)):
             with nl.Netlink() as netlink:
@@ -286,6 +289,6 @@ class ArrivingGuestTest(MigrationTestCase):
 
         def refuse(netlink, link, mac):
             raise exception.KernelRefused.from_errno(link.name, 'filtering', 2)
-        self.patch(nl.Netlink, 'filter_sources', refuse)
+        self.patch(source_filter, 'put', refuse)
         self.assert_plug_fails(exception.KernelRefused, base.TAP, 'cls_bpf',
                                'arriving_guests')

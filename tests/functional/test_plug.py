@@ -20,6 +20,8 @@ from os_vif import exception as os_vif_exception
 from tests import base
 from tests import hosts
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel.fdb import FdbEntry
+from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac import mark
 
@@ -40,7 +42,7 @@ class PlugTest(base.FunctionalTestCase):
         self.plug()
         self.assert_finished()
         link = self.host.link(base.TAP)
-        self.assertEqual(nl.ADDR_GEN_NONE, link.addr_gen_mode)
+        self.assertEqual(link_data.ADDR_GEN_NONE, link.addr_gen_mode)
         self.assertFalse(link.held)
         found = mark.TapMark.parse(link.alias)
         self.assertEqual((base.VIF_ID, base.GUEST_MAC),
@@ -130,8 +132,8 @@ class PlugTest(base.FunctionalTestCase):
                 entry = netlink.fdb_entry(self.host.link(base.BRIDGE),
                                           base.GUEST_MAC)
         self.assertEqual(
-            nl.FdbEntry(self.host.link(base.TAP).index, local=False,
-                        fixed=True), entry)
+            FdbEntry(self.host.link(base.TAP).index, local=False,
+                     fixed=True), entry)
 
     def test_no_frame_disturbs_the_guest(self):
         self.plug()

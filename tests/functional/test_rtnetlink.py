@@ -30,6 +30,8 @@ from tests import base
 from tests import hosts
 from tests import patience
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel.fdb import FdbEntry
+from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import rtnetlink
 
@@ -154,7 +156,7 @@ class ContractTest(base.FunctionalTestCase):
             netlink.fix_fdb_entry(port, base.GUEST_MAC)
             self.assertEqual({(port.index, base.GUEST_MAC)},
                              netlink.fixed_macs())
-            self.assertEqual(nl.FdbEntry(port.index, False, True),
+            self.assertEqual(FdbEntry(port.index, False, True),
                              netlink.fdb_entry(br1, base.GUEST_MAC))
             entry, = [each for each in self.host.ip.fdb(
                 'dump', ifindex=port.index) if each.get_attr(
@@ -271,6 +273,6 @@ class AnswersTest(base.TestCase):
             return bytes(16) + octets
         try:
             self.netlink._request('7', 'looking it up', answer,
-                                  decode=nl._to_link)
+                                  decode=Link.from_message)
         except exception.KernelRefused as error:
             self.assertIn('EBADMSG', str(error))

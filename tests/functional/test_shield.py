@@ -27,7 +27,7 @@ from tests.functional import test_guard
 from tests import hosts
 from tests import patience
 from vif_plug_tapmac import exception
-from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import nftables
 from vif_plug_tapmac.kernel import shield
 
 _BRIDGE = '02:00:00:00:00:05'
@@ -118,7 +118,7 @@ class ShieldTest(test_guard.GuardTestCase):
         self.guest = self.open(base.TAP, base.GUEST_MAC)
 
     def tables(self):
-        with nl._bridge_nftables('test') as nft:
+        with nftables._bridge_nftables('test') as nft:
             return [table.get_attr('NFTA_TABLE_NAME')
                     for table in nft.get_tables()]
 
@@ -160,17 +160,17 @@ class ShieldTest(test_guard.GuardTestCase):
         self.start(host_shield=True)
         for number in range(3):
             self.plug(base.numbered_vif(number))
-        with nl._bridge_nftables('test') as nft:
+        with nftables._bridge_nftables('test') as nft:
             self.assertEqual(1, len(list(nft.get_rules())))
         self.unplug(base.numbered_vif(1))
-        self.assertTrue(nl.is_host_shielded(29793))
+        self.assertTrue(nftables.is_host_shielded(29793))
 
     def test_next_plug_heals(self):
         self.start(host_shield=True)
-        for undo in (nl.unshield_host, lambda: nl.shield_host(5)):
-            nl.unshield_host()
+        for undo in (nftables.unshield_host, lambda: nftables.shield_host(5)):
+            nftables.unshield_host()
             undo()
-            self.assertFalse(nl.is_host_shielded(29793))
+            self.assertFalse(nftables.is_host_shielded(29793))
             self.plug()
             self.assertEqual([], self.reached())
 
@@ -181,7 +181,7 @@ class ShieldTest(test_guard.GuardTestCase):
         self.plug()
         self.assertFalse(self.arp())
         # Another table of that family is not ours.
-        with nl._bridge_nftables('test') as nft:
+        with nftables._bridge_nftables('test') as nft:
             nft.table('add', name='others')
         self.configure(host_shield=False)
         shield._looked = False  # As after a restart.
@@ -194,11 +194,11 @@ class ShieldTest(test_guard.GuardTestCase):
 
         def refuse(group):
             raise exception.KernelRefused.from_errno('nftables', 'asking', 93)
-        self.patch(nl, 'is_host_shielded', refuse)
+        self.patch(nftables, 'is_host_shielded', refuse)
         self.assert_plug_fails(exception.KernelRefused, 'nf_tables',
                                'host_shield')
 
     def test_somebody_removes_it_at_once(self):
         self.configure(host_shield=True)
-        self.patch(nl, 'shield_host', lambda group: None)
-        self.assert_plug_fails(exception.VerifyFailed, nl.SHIELD)
+        self.patch(nftables, 'shield_host', lambda group: None)
+        self.assert_plug_fails(exception.VerifyFailed, nftables.SHIELD)

@@ -33,6 +33,7 @@ from vif_plug_tapmac.cli import look
 from vif_plug_tapmac.cli import vif
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge
+from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import tun
 from vif_plug_tapmac import opts
@@ -251,13 +252,13 @@ def _text(value: typing.Any) -> str:
     return _ABSENT if value is None else str(value)
 
 
-def _state(link: nl.Link | None) -> str:
+def _state(link: Link | None) -> str:
     if link is None:
         return _ABSENT
     return 'UP' if link.up else 'DOWN'
 
 
-def _master(netlink: nl.Netlink, tap: nl.Link) -> str:
+def _master(netlink: nl.Netlink, tap: Link) -> str:
     master = None if tap.master is None else netlink.get(tap.master)
     return 'none' if master is None else master.name
 

@@ -24,7 +24,7 @@ from vif_plug_tapmac.cli import configuration
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import audit
 from vif_plug_tapmac.host import inventory
-from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel.link import Link
 
 #: What is shown of a bridge's port, by fields of a link.
 _PORT_OPTIONS = ('locked', 'isolated', 'hairpin')
@@ -157,7 +157,7 @@ def _time(made: int) -> str:
         return str(made)
 
 
-def _port_options(link: nl.Link) -> str:
+def _port_options(link: Link) -> str:
     """Return in what a port differs from a bridge's defaults."""
     return ', '.join(
         [name for name in _PORT_OPTIONS if getattr(link, name)]

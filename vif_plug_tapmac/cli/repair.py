@@ -26,7 +26,7 @@ from vif_plug_tapmac.cli import vif
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import audit
 from vif_plug_tapmac.host import inventory
-from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac import privileged
 from vif_plug_tapmac.wanted import from_config
 from vif_plug_tapmac.wanted import names
@@ -194,7 +194,7 @@ def _port_of(tap: inventory.Tap, config: cfg.ConfigOpts.GroupAttr,
         multi_queue=queues > 1))
 
 
-def _port_on(bridge: nl.Link,
+def _port_on(bridge: Link,
              config: cfg.ConfigOpts.GroupAttr) -> TapPort:
     """Return a port whose TAP libvirt is to make, on a bridge to be mended."""
     vif_id = str(uuid.uuid4())

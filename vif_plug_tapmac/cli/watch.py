@@ -23,7 +23,8 @@ from cliff import command
 from vif_plug_tapmac.cli import configuration
 from vif_plug_tapmac.host import audit
 from vif_plug_tapmac.host import inventory
-from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import events
+from vif_plug_tapmac.kernel.link import Link
 
 # A plug makes a dozen events in some milliseconds; what is wrong is looked
 # for when they are through, or after so many seconds in any case.
@@ -56,22 +57,22 @@ class Watch(command.Command):
         self._config = configuration.read(self.app_args)
         self._findings: dict[tuple[str, str], audit.Finding] = {}
         try:
-            with nl.LinkEvents() as events:
-                self._watch(events, parsed_args.interval)
+            with events.LinkEvents() as happening:
+                self._watch(happening, parsed_args.interval)
         except KeyboardInterrupt:
             return
 
-    def _watch(self, events: nl.LinkEvents, interval: float) -> None:
+    def _watch(self, happening: events.LinkEvents, interval: float) -> None:
         self._seen = inventory.read(self._config)
         self._say('watching', 'this host', '%d TAPs, %d bridges' % (
             sum(tap.mark is not None for tap in self._seen.taps),
             len(self._seen.bridges)))
         while True:
             self._audit()
-            self._collect(events, interval)
-            self._follow(self._read(events))
+            self._collect(happening, interval)
+            self._follow(self._read(happening))
 
-    def _read(self, events: nl.LinkEvents) -> inventory.Inventory:
+    def _read(self, happening: events.LinkEvents) -> inventory.Inventory:
         """Look at the whole host, and pass over what happened before.
 
         Events that came before the look would tell again, and backwards, what
@@ -79,15 +80,15 @@ class Watch(command.Command):
         """
         for _ in range(_LOOKS):
             seen = inventory.read(self._config)
-            if not self._next(events, 0):
+            if not self._next(happening, 0):
                 break
-            while self._next(events, 0):
+            while self._next(happening, 0):
                 pass
         return seen
 
-    def _collect(self, events: nl.LinkEvents, interval: float) -> None:
+    def _collect(self, happening: events.LinkEvents, interval: float) -> None:
         """Say what happens, up to when it deserves a look at the whole."""
-        batch = self._next(events, interval)
+        batch = self._next(happening, interval)
         latest = time.monotonic() + _LATEST
         while batch:
             links = dict(self._seen.links)
@@ -98,13 +99,13 @@ class Watch(command.Command):
             self._follow(self._seen.with_links(links))
             if time.monotonic() > latest:
                 break
-            batch = self._next(events, _QUIET)
+            batch = self._next(happening, _QUIET)
 
-    def _next(self, events: nl.LinkEvents,
-              seconds: float) -> list[nl.LinkEvent]:
+    def _next(self, happening: events.LinkEvents,
+              seconds: float) -> list[events.LinkEvent]:
         try:
-            return events.wait(seconds)
-        except nl.Overrun:  # All links are read next.
+            return happening.wait(seconds)
+        except events.Overrun:  # All links are read next.
             return []
 
     def _follow(self, now: inventory.Inventory) -> None:
@@ -174,6 +175,6 @@ def _changes(before: inventory.Inventory | None,
                else ('released', 'no guest has it any more'))
 
 
-def _on(seen: inventory.Inventory | None, link: nl.Link) -> str:
+def _on(seen: inventory.Inventory | None, link: Link) -> str:
     bridge = seen and seen.links.get(link.master or 0)
     return ' on %s' % bridge.name if bridge else ''

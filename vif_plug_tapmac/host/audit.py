@@ -31,7 +31,11 @@ from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.host import link_files
 from vif_plug_tapmac.host import selinux
 from vif_plug_tapmac.kernel import bridge as kernel_bridge
+from vif_plug_tapmac.kernel import link as link_data
+from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import nftables
+from vif_plug_tapmac.kernel import source_filter
 from vif_plug_tapmac.kernel import tun
 from vif_plug_tapmac.kernel import udev
 from vif_plug_tapmac import mac
@@ -158,7 +162,7 @@ def audit_host(config: cfg.ConfigOpts.GroupAttr) -> list[Finding]:
     return [finding for check in _HOST_CHECKS for finding in check(config)]
 
 
-def _fixed_mac(seen: inventory.Inventory, bridge: nl.Link) -> _Findings:
+def _fixed_mac(seen: inventory.Inventory, bridge: Link) -> _Findings:
     if kernel_bridge.is_pinned(bridge) is not False:
         return
     macs = {port.name: str(port.mac) for port in seen.ports(bridge)}
@@ -175,7 +179,7 @@ def _fixed_mac(seen: inventory.Inventory, bridge: nl.Link) -> _Findings:
         'configuration of this host' % (bridge.name, bridge.mac))
 
 
-def _down(seen: inventory.Inventory, bridge: nl.Link) -> _Findings:
+def _down(seen: inventory.Inventory, bridge: Link) -> _Findings:
     if not bridge.up:
         yield Finding(
             'TM103', bridge.name, 'no guest on it has a network',
@@ -184,7 +188,7 @@ def _down(seen: inventory.Inventory, bridge: nl.Link) -> _Findings:
             'of this host' % bridge.name)
 
 
-def _stp(seen: inventory.Inventory, bridge: nl.Link) -> _Findings:
+def _stp(seen: inventory.Inventory, bridge: Link) -> _Findings:
     if bridge.stp and bridge.forward_delay:
         yield Finding(
             'TM104', bridge.name,
@@ -193,7 +197,7 @@ def _stp(seen: inventory.Inventory, bridge: nl.Link) -> _Findings:
             '"ip link set %s type bridge stp_state 0"' % bridge.name)
 
 
-def _nearly_full(seen: inventory.Inventory, bridge: nl.Link) -> _Findings:
+def _nearly_full(seen: inventory.Inventory, bridge: Link) -> _Findings:
     count = len(seen.ports(bridge))
     if count >= kernel_bridge.NEARLY_ALL_PORTS:
         yield Finding(
@@ -202,7 +206,7 @@ def _nearly_full(seen: inventory.Inventory, bridge: nl.Link) -> _Findings:
             'move guests to another bridge or host')
 
 
-def _uplink(seen: inventory.Inventory, bridge: nl.Link) -> _Findings:
+def _uplink(seen: inventory.Inventory, bridge: Link) -> _Findings:
     uplink = seen.uplinks and seen.uplinks.of(bridge.name)
     if uplink and uplink not in (port.name for port in seen.ports(bridge)):
         yield Finding(
@@ -213,7 +217,7 @@ def _uplink(seen: inventory.Inventory, bridge: nl.Link) -> _Findings:
 
 
 def _router_advertisements(seen: inventory.Inventory,
-                           bridge: nl.Link) -> _Findings:
+                           bridge: Link) -> _Findings:
     if bridge.takes_ra:
         sysctl = 'net/ipv6/conf/%s' % bridge.name  # A name may have dots.
         yield Finding(
@@ -224,7 +228,7 @@ def _router_advertisements(seen: inventory.Inventory,
             % (sysctl, sysctl))
 
 
-def _bridge_mtu(seen: inventory.Inventory, bridge: nl.Link) -> _Findings:
+def _bridge_mtu(seen: inventory.Inventory, bridge: Link) -> _Findings:
     larger = [port for port in seen.ports(bridge)
               if port.is_tap and port.mtu > bridge.mtu]
     if larger:
@@ -236,7 +240,7 @@ def _bridge_mtu(seen: inventory.Inventory, bridge: nl.Link) -> _Findings:
             % (bridge.name, max(port.mtu for port in larger)))
 
 
-def _changed(seen: inventory.Inventory, bridge: nl.Link) -> _Findings:
+def _changed(seen: inventory.Inventory, bridge: Link) -> _Findings:
     made = {'arp_ignore': 1, 'multicast_snooping': False}
     if seen.is_ours(bridge) and bridge.differences(made):
         yield Finding(
@@ -339,13 +343,13 @@ def _tap_mtu(seen: inventory.Inventory, tap: inventory.Tap) -> _Findings:
 def _addresses(seen: inventory.Inventory, tap: inventory.Tap) -> _Findings:
     wrong = ['has %s' % ', '.join(tap.addresses)] if tap.addresses else []
     if (tap.mark is not None
-            and tap.link.addr_gen_mode not in (None, nl.ADDR_GEN_NONE)):
+            and tap.link.addr_gen_mode not in (None, link_data.ADDR_GEN_NONE)):
         wrong.append('gets a link-local address when it comes up')
     if wrong:
         yield Finding(
             'TM209', tap.link.name, 'it ' + ' and '.join(wrong),
             _REPAIR if tap.mark is not None
-            and tap.link.addr_gen_mode != nl.ADDR_GEN_NONE
+            and tap.link.addr_gen_mode != link_data.ADDR_GEN_NONE
             else '"ip address flush dev %s"' % tap.link.name)
 
 
@@ -435,7 +439,7 @@ def _is_filtered(seen: inventory.Inventory, tap: inventory.Tap,
     if not seen.wanted or seen.wanted['arriving_guests'] != 'filter':
         return False
     with nl.Netlink() as netlink:
-        return netlink.filters_sources(tap.link, guest_mac)
+        return source_filter.is_there(netlink, tap.link, guest_mac)
 
 
 def _port_options(seen: inventory.Inventory,
@@ -519,11 +523,12 @@ def _configuration(config: cfg.ConfigOpts.GroupAttr) -> _Findings:
 def _shield(config: cfg.ConfigOpts.GroupAttr) -> _Findings:
     # Whoever may not ask the kernel does not know, and nothing is said.
     with contextlib.suppress(exception.KernelRefused):
-        if config.host_shield and not nl.is_host_shielded(config.link_group):
+        if config.host_shield and not nftables.is_host_shielded(
+                config.link_group):
             yield Finding(
                 'TM308', 'nftables', 'host_shield is on, and no rule in the '
                 'table bridge %s drops what link group %d sends to this host'
-                % (nl.SHIELD, config.link_group),
+                % (nftables.SHIELD, config.link_group),
                 'start nova-compute again, which plugs each guest, or plug '
                 'one by hand; and find what flushes the rules')
 

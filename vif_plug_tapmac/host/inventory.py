@@ -24,6 +24,7 @@ from oslo_log import log as logging
 
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import domains
+from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted import from_config
@@ -41,9 +42,9 @@ class Tap:
     :param addresses: the host's own ones on it
     :param seen: where this was seen
     """
-    link: nl.Link
+    link: Link
     mark: mark.TapMark | None
-    bridge: nl.Link | None
+    bridge: Link | None
     addresses: tuple[str, ...]
     seen: 'Inventory' = dataclasses.field(repr=False, compare=False)
 
@@ -79,7 +80,7 @@ class Inventory:
         a TapPort; None if it can't be used
     :param uplinks: by the configuration, None if that can't be used
     """
-    links: dict[int, nl.Link]
+    links: dict[int, Link]
     addresses: dict[int, list[str]]
     link_group: int
     bridge_group: int
@@ -116,14 +117,14 @@ class Inventory:
                 if link.index in ours
                 or link.is_tap and link.master in on_bridges]
 
-    def _tap(self, link: nl.Link) -> Tap:
+    def _tap(self, link: Link) -> Tap:
         return Tap(link=link, mark=mark.TapMark.parse(link.alias),
                    bridge=self.links.get(link.master or 0),
                    addresses=tuple(self.addresses.get(link.index, ())),
                    seen=self)
 
     @functools.cached_property
-    def bridges(self) -> list[nl.Link]:
+    def bridges(self) -> list[Link]:
         """Those that concern us, by name.
 
         tapmac made them, they have TAPs of ours, or the configuration has an
@@ -138,22 +139,22 @@ class Inventory:
                   or link.name in with_uplink)), key=lambda each: each.name)
 
     @functools.cached_property
-    def _ports(self) -> dict[int, list[nl.Link]]:
-        found: dict[int, list[nl.Link]] = {}
+    def _ports(self) -> dict[int, list[Link]]:
+        found: dict[int, list[Link]] = {}
         for link in self.links.values():
             if link.master is not None:
                 found.setdefault(link.master, []).append(link)
         return found
 
-    def ports(self, bridge: nl.Link) -> list[nl.Link]:
+    def ports(self, bridge: Link) -> list[Link]:
         """Return the ports of a bridge."""
         return self._ports.get(bridge.index, [])
 
-    def with_links(self, links: dict[int, nl.Link]) -> 'Inventory':
+    def with_links(self, links: dict[int, Link]) -> 'Inventory':
         """Return the same but for the links, asking nobody."""
         return dataclasses.replace(self, links=links)
 
-    def is_ours(self, bridge: nl.Link) -> bool:
+    def is_ours(self, bridge: Link) -> bool:
         """Return whether tapmac made this bridge."""
         return bridge.group == self.bridge_group
 

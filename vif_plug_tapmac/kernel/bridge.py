@@ -21,7 +21,9 @@ import typing
 from oslo_log import log as logging
 
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import nftables
 from vif_plug_tapmac.kernel import uplink
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted.port import TapPort
@@ -48,7 +50,7 @@ _ROUNDS = 3
 _warned: set[tuple[int, str, str]] = set()
 
 
-def find(netlink: nl.Netlink, port: TapPort) -> nl.Link | None:
+def find(netlink: nl.Netlink, port: TapPort) -> Link | None:
     """Return the bridge of the port, None if it is to be made.
 
     :raises BridgeNotFound: it is missing and may not be made
@@ -68,7 +70,7 @@ def find(netlink: nl.Netlink, port: TapPort) -> nl.Link | None:
 
 
 def ensure(netlink: nl.Netlink, port: TapPort,
-           found: nl.Link | None) -> nl.Link:
+           found: Link | None) -> Link:
     """Return the bridge of the port, made or finished where needed.
 
     Any number of callers may do this at once: creation is one message, of
@@ -104,7 +106,7 @@ def ensure(netlink: nl.Netlink, port: TapPort,
     return found
 
 
-def warn_if_nearly_full(link: nl.Link, newest: nl.Link) -> None:
+def warn_if_nearly_full(link: Link, newest: Link) -> None:
     """Say once that a bridge will not take many ports more.
 
     :param newest: the port that was added last; its number tells how many
@@ -117,12 +119,12 @@ def warn_if_nearly_full(link: nl.Link, newest: nl.Link) -> None:
                     'fails.', link.name, newest.port_number, PORTS)
 
 
-def _is_unfinished(link: nl.Link, port: TapPort) -> bool:
+def _is_unfinished(link: Link, port: TapPort) -> bool:
     return link.group == port.bridge_group and link.alias is None
 
 
 def _look_after(netlink: nl.Netlink, port: TapPort,
-                link: nl.Link) -> None:
+                link: Link) -> None:
     """Mend or warn of a bridge that was there before."""
     if link.group != port.bridge_group:
         _warn_about(link)
@@ -135,7 +137,7 @@ def _look_after(netlink: nl.Netlink, port: TapPort,
 
 
 def _take_uplink_back(netlink: nl.Netlink, port: TapPort,
-                      link: nl.Link) -> None:
+                      link: Link) -> None:
     """Make the uplink a port again, if it was the bridge's before.
 
     It was if the bridge has its MAC. Any other device might close a loop.
@@ -161,7 +163,7 @@ def _take_uplink_back(netlink: nl.Netlink, port: TapPort,
                     link.name)
 
 
-def _require(netlink: nl.Netlink, port: TapPort) -> nl.Link:
+def _require(netlink: nl.Netlink, port: TapPort) -> Link:
     link = find(netlink, port)
     if link is None:
         raise exception.KernelRefused.from_errno(
@@ -192,8 +194,8 @@ def _unpinned_mtu(port: TapPort) -> int | None:
     return None if port.mtu is None else port.mtu + 1
 
 
-def _finish(netlink: nl.Netlink, link: nl.Link, port: TapPort,
-            wire: nl.Link | None) -> nl.Link:
+def _finish(netlink: nl.Netlink, link: Link, port: TapPort,
+            wire: Link | None) -> Link:
     fields: dict[str, typing.Any] = {'up': True}
     if port.mtu is not None:
         fields['mtu'] = port.mtu
@@ -226,7 +228,7 @@ def _finish(netlink: nl.Netlink, link: nl.Link, port: TapPort,
                                  differences=link.explain(wanted))
 
 
-def _write_sysctl(link: nl.Link, family: str, sysctl: str, value: str) -> None:
+def _write_sysctl(link: Link, family: str, sysctl: str, value: str) -> None:
     path = os.path.join('/proc/sys/net', family, 'conf', link.name, sysctl)
     try:
         with open(path, 'w') as opened:
@@ -239,7 +241,7 @@ def _write_sysctl(link: nl.Link, family: str, sysctl: str, value: str) -> None:
             link.name, 'writing %s' % path, code)
 
 
-def _remove_half_made(netlink: nl.Netlink, link: nl.Link) -> None:
+def _remove_half_made(netlink: nl.Netlink, link: Link) -> None:
     try:
         seen = netlink.get(link.index, link.name)
         # Another caller may have finished the bridge meanwhile, or have made
@@ -252,7 +254,7 @@ def _remove_half_made(netlink: nl.Netlink, link: nl.Link) -> None:
                     link.name, error)
 
 
-def _first_time(link: nl.Link, about: str) -> bool:
+def _first_time(link: Link, about: str) -> bool:
     """Return whether this was not said of this bridge before."""
     key = link.index, link.name, about
     if key in _warned:
@@ -261,7 +263,7 @@ def _first_time(link: nl.Link, about: str) -> bool:
     return True
 
 
-def _warn_about_mtu(link: nl.Link, port: TapPort) -> None:
+def _warn_about_mtu(link: Link, port: TapPort) -> None:
     if (port.mtu is not None and link.mtu < port.mtu
             and _first_time(link, 'MTU')):
         LOG.warning('Bridge %s has MTU %d, and the network of %s has %d: this '
@@ -280,10 +282,10 @@ def passes_netfilter() -> bool:
         return False
 
 
-def _warn_about_netfilter(link: nl.Link) -> None:
+def _warn_about_netfilter(link: Link) -> None:
     if not _first_time(link, 'netfilter') or not passes_netfilter():
         return
-    chain = nl.chain_that_drops_forwarded()
+    chain = nftables.chain_that_drops_forwarded()
     if chain is not None:
         LOG.warning('Bridge %s: what guests send to each other by IPv4 passes '
                     'the firewall of this host, whose chain %s drops it '
@@ -292,7 +294,7 @@ def _warn_about_netfilter(link: nl.Link) -> None:
                     '/etc/sysctl.d, or such a rule.', link.name, chain)
 
 
-def _warn_about(link: nl.Link) -> None:
+def _warn_about(link: Link) -> None:
     """Say once what is unsafe about a bridge that somebody else made."""
     if not _first_time(link, 'made by somebody else'):
         return
@@ -314,7 +316,7 @@ def _warn_about(link: nl.Link) -> None:
                     'host.', link.name, link.name, link.mac)
 
 
-def is_pinned(link: nl.Link) -> bool | None:
+def is_pinned(link: Link) -> bool | None:
     """Return whether the bridge's MAC was set by hand; None: can't tell.
 
     netlink does not say. sysfs does, for the network namespace it was mounted

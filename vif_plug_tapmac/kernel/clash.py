@@ -38,6 +38,8 @@ MAC. Plugging its VIF again puts it right.
 from oslo_log import log as logging
 
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel.fdb import FdbEntry
+from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac import mac
 from vif_plug_tapmac import mark
@@ -50,8 +52,8 @@ LOG = logging.getLogger(__name__)
 _MOST_IN_THE_WAY = 64
 
 
-def settle_tap_mac(netlink: nl.Netlink, bridge: nl.Link,
-                   port: TapPort, link: nl.Link) -> str:
+def settle_tap_mac(netlink: nl.Netlink, bridge: Link,
+                   port: TapPort, link: Link) -> str:
     """Return the MAC that the port's TAP shall have on this bridge.
 
     TAPs of ours that have the guest's own MAC get another one first; guests
@@ -78,8 +80,8 @@ def settle_tap_mac(netlink: nl.Netlink, bridge: nl.Link,
     return chosen
 
 
-def _make_way(netlink: nl.Netlink, bridge: nl.Link, port: TapPort,
-              link: nl.Link) -> bool:
+def _make_way(netlink: nl.Netlink, bridge: Link, port: TapPort,
+              link: Link) -> bool:
     """Move our TAPs off the guest's MAC; return whether there was one."""
     for count in range(_MOST_IN_THE_WAY):
         entry = netlink.fdb_entry(bridge, port.guest_mac)
@@ -93,7 +95,7 @@ def _make_way(netlink: nl.Netlink, bridge: nl.Link, port: TapPort,
                     'ports of %s' % (port.guest_mac, bridge.name))
 
 
-def _move_aside(netlink: nl.Netlink, bridge: nl.Link, port: TapPort,
+def _move_aside(netlink: nl.Netlink, bridge: Link, port: TapPort,
                 index: int) -> None:
     holder = netlink.get(index, 'port %d of %s' % (index, bridge.name))
     if holder is None:
@@ -120,8 +122,8 @@ def _move_aside(netlink: nl.Netlink, bridge: nl.Link, port: TapPort,
         netlink.fix_fdb_entry(holder, holder_mark.guest_mac)
 
 
-def _is_rule_taken(netlink: nl.Netlink, bridge: nl.Link,
-                   port: TapPort, link: nl.Link) -> bool:
+def _is_rule_taken(netlink: nl.Netlink, bridge: Link,
+                   port: TapPort, link: Link) -> bool:
     """Return whether a guest may have for its own what the rule gives us."""
     rule = netlink.fdb_entry(bridge, mac.tap_mac(port.guest_mac))
     if _is_guest(rule, link):
@@ -133,8 +135,8 @@ def _is_rule_taken(netlink: nl.Netlink, bridge: nl.Link,
         for sign in signs if sign is not None)
 
 
-def _first_without_guest(netlink: nl.Netlink, bridge: nl.Link,
-                         alternates: list[str], link: nl.Link,
+def _first_without_guest(netlink: nl.Netlink, bridge: Link,
+                         alternates: list[str], link: Link,
                          device: str) -> str:
     for alternate in alternates:
         if not _is_guest(netlink.fdb_entry(bridge, alternate), link):
@@ -146,11 +148,11 @@ def _first_without_guest(netlink: nl.Netlink, bridge: nl.Link,
         remedy='give the guest a MAC with other last five octets')
 
 
-def _is_local_elsewhere(entry: nl.FdbEntry | None, link: nl.Link) -> bool:
+def _is_local_elsewhere(entry: FdbEntry | None, link: Link) -> bool:
     return (entry is not None and entry.local
             and entry.port_index != link.index)
 
 
-def _is_guest(entry: nl.FdbEntry | None, link: nl.Link) -> bool:
+def _is_guest(entry: FdbEntry | None, link: Link) -> bool:
     return (entry is not None and not entry.local
             and entry.port_index != link.index)

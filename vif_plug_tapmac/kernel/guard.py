@@ -38,7 +38,10 @@ import typing
 from oslo_log import log as logging
 
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel.fdb import FdbEntry
+from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import source_filter
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted.port import TapPort
 
@@ -68,7 +71,7 @@ def port_options(port: TapPort,
             'locked': locked}
 
 
-def require_kernel(link: nl.Link, differing: dict[str, typing.Any]) -> None:
+def require_kernel(link: Link, differing: dict[str, typing.Any]) -> None:
     """Check that this kernel has the options that are to be set.
 
     :param link: a port as it was read
@@ -86,8 +89,8 @@ def require_kernel(link: nl.Link, differing: dict[str, typing.Any]) -> None:
                        'as the kernel has it (anti_spoofing = none)' % option)
 
 
-def find_guest(netlink: nl.Netlink, on_bridge: nl.Link,
-               port: TapPort, link: nl.Link) -> nl.FdbEntry | None:
+def find_guest(netlink: nl.Netlink, on_bridge: Link,
+               port: TapPort, link: Link) -> FdbEntry | None:
     """Return where the FDB has the guest, None if nowhere or nobody cares.
 
     :raises DeviceConflict: the FDB has it on another port for good, most
@@ -113,8 +116,8 @@ def find_guest(netlink: nl.Netlink, on_bridge: nl.Link,
                % (name, port.guest_mac, name))
 
 
-def is_arriving(port: TapPort, link: nl.Link,
-                entry: nl.FdbEntry | None) -> bool:
+def is_arriving(port: TapPort, link: Link,
+                entry: FdbEntry | None) -> bool:
     """Return whether the guest speaks elsewhere still, and may go on so.
 
     Its port is not locked then: the entry that this takes would draw frames
@@ -128,26 +131,26 @@ def is_arriving(port: TapPort, link: nl.Link,
             and entry.port_index != link.index and not link.locked)
 
 
-def is_in_place(netlink: nl.Netlink, port: TapPort, link: nl.Link,
-                entry: nl.FdbEntry | None, arriving: bool) -> bool:
+def is_in_place(netlink: nl.Netlink, port: TapPort, link: Link,
+                entry: FdbEntry | None, arriving: bool) -> bool:
     """Return whether what keeps the guest to its MAC is as it shall be.
 
     Beside the options of the port.
     """
     if arriving:
-        return netlink.filters_sources(link, port.guest_mac)
+        return source_filter.is_there(netlink, link, port.guest_mac)
     return (not port.is_guarded or entry is not None and entry.fixed
             and entry.port_index == link.index)
 
 
 def put_filter(netlink: nl.Netlink, port: TapPort,
-               link: nl.Link) -> None:
+               link: Link) -> None:
     """Keep an arriving guest to its MAC.
 
     :raises KernelRefused: this kernel cannot filter so
     """
     try:
-        netlink.filter_sources(link, port.guest_mac)
+        source_filter.put(netlink, link, port.guest_mac)
     except exception.KernelRefused as error:
         if error.kwargs.get('code') not in (errno.ENOENT, errno.EOPNOTSUPP):
             raise
@@ -158,8 +161,8 @@ def put_filter(netlink: nl.Netlink, port: TapPort,
                    'of [os_vif_tapmac] at lock')
 
 
-def is_guest_local(netlink: nl.Netlink, on_bridge: nl.Link,
-                   port: TapPort, link: nl.Link) -> bool:
+def is_guest_local(netlink: nl.Netlink, on_bridge: Link,
+                   port: TapPort, link: Link) -> bool:
     """Return whether a TAP that joined just now has the guest's MAC.
 
     A fixed entry would hide this. It is for kernel/clash.py to see and solve,
@@ -175,7 +178,7 @@ def is_guest_local(netlink: nl.Netlink, on_bridge: nl.Link,
 
 
 def forget_former(netlink: nl.Netlink, port: TapPort,
-                  link: nl.Link) -> None:
+                  link: Link) -> None:
     """Remove what kept the TAP to a MAC that it is not to be kept to.
 
     To be called before the mark changes, which tells of the former MAC.
@@ -186,12 +189,12 @@ def forget_former(netlink: nl.Netlink, port: TapPort,
     if found is None:
         return
     if not port.is_guarded or found.guest_mac != port.guest_mac:
-        netlink.unfilter_sources(link)
+        source_filter.remove(netlink, link)
     if found.guest_mac != port.guest_mac and link.locked:
         netlink.remove_fdb_entry(link, found.guest_mac)
 
 
-def finish_change(netlink: nl.Netlink, port: TapPort, link: nl.Link,
+def finish_change(netlink: nl.Netlink, port: TapPort, link: Link,
                   changed: dict[str, typing.Any]) -> None:
     """Do what is due after a port was locked or unlocked while on its bridge.
 
@@ -200,13 +203,13 @@ def finish_change(netlink: nl.Netlink, port: TapPort, link: nl.Link,
     """
     if changed.get('locked') or changed.get('learning') is False:
         netlink.forget_learned(link)
-        netlink.unfilter_sources(link)
+        source_filter.remove(netlink, link)
     if changed.get('locked') is False:
         netlink.remove_fdb_entry(link, port.guest_mac)
 
 
 def lend_uplink(netlink: nl.Netlink, port: TapPort,
-                on_bridge: nl.Link, link: nl.Link) -> None:
+                on_bridge: Link, link: Link) -> None:
     """Have what is for the guest go to the wire while nobody holds its TAP.
 
     Its fixed entry draws that to the TAP, also after the guest has moved to

@@ -25,6 +25,8 @@ from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge
 from vif_plug_tapmac.kernel import clash
 from vif_plug_tapmac.kernel import guard
+from vif_plug_tapmac.kernel import link as link_data
+from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import shield
 from vif_plug_tapmac.kernel import tun
@@ -118,7 +120,7 @@ def _ensure_once(netlink: nl.Netlink, port: TapPort,
         raise _Overtaken(error)
 
 
-def _is_being_made(link: nl.Link) -> bool:
+def _is_being_made(link: Link) -> bool:
     """Return whether another plug is at work on this TAP.
 
     Ours have their mark before they have their name, and are persistent when
@@ -129,13 +131,13 @@ def _is_being_made(link: nl.Link) -> bool:
 
 
 def _wait_for_other_plug(netlink: nl.Netlink, port: TapPort,
-                         found: nl.Link, deadline: float) -> nl.Link | None:
+                         found: Link, deadline: float) -> Link | None:
     """Wait until the other plug is done, or was killed; return what is left.
 
     If it takes forever it is no plug, but a guest who made its TAP vanish with
     itself.
     """
-    left: nl.Link | None = found
+    left: Link | None = found
     while (left is not None and _is_being_made(left)
            and time.monotonic() < deadline):
         time.sleep(_PAUSE)
@@ -209,19 +211,19 @@ def remove_many(identities: typing.Collection[TapIdentity],
     return [link.name for link in going.values()]
 
 
-def _is_marked(link: nl.Link, vif_id: str | None) -> bool:
+def _is_marked(link: Link, vif_id: str | None) -> bool:
     found = mark.TapMark.parse(link.alias)
     return link.is_tap and found is not None and found.vif_id == vif_id
 
 
-def _unused_group(links: list[nl.Link]) -> int:
+def _unused_group(links: list[Link]) -> int:
     used = {link.group for link in links}
     return next(group for group in iter(lambda: secrets.randbits(31), None)
                 if group not in used and group >= port_values.LINK_GROUP_MIN)
 
 
 def _make(netlink: nl.Netlink, port: TapPort, limits: Limits,
-          instead_of: nl.Link | None = None) -> str:
+          instead_of: Link | None = None) -> str:
     """Make the TAP; it outlives us only if every step went well.
 
     It gets its own name together with its mark, so that whoever finds a TAP of
@@ -271,7 +273,7 @@ def _unguessable_name() -> str:
     return 'tapmac-' + secrets.token_hex(4)
 
 
-def _require_sole_user(port: TapPort, link: nl.Link) -> None:
+def _require_sole_user(port: TapPort, link: Link) -> None:
     sole_user = {'is_tap': True, 'owner': port.owner,
                  'multi_queue': port.multi_queue,
                  'queues': 1 if port.multi_queue else None}
@@ -280,7 +282,7 @@ def _require_sole_user(port: TapPort, link: nl.Link) -> None:
             device=port.name, differences=link.explain(sole_user)))
 
 
-def _require_bridge_name(port: TapPort, on_bridge: nl.Link) -> None:
+def _require_bridge_name(port: TapPort, on_bridge: Link) -> None:
     if not nl.is_named(on_bridge.index, port.bridge):
         raise _Overtaken(exception.VerifyFailed(
             device=port.bridge,
@@ -288,7 +290,7 @@ def _require_bridge_name(port: TapPort, on_bridge: nl.Link) -> None:
 
 
 def _keep(netlink: nl.Netlink, port: TapPort, limits: Limits,
-          found: nl.Link) -> None:
+          found: Link) -> None:
     """Mend a TAP that a guest holds, so that the guest does not notice."""
     found_mark = mark.TapMark.parse(found.alias)
     if found_mark is not None and found_mark.vif_id != port.vif_id:
@@ -327,7 +329,7 @@ def _keep(netlink: nl.Netlink, port: TapPort, limits: Limits,
 
 
 def _reuse(netlink: nl.Netlink, port: TapPort, limits: Limits,
-           found: nl.Link) -> str | None:
+           found: Link) -> str | None:
     """Mend an idle TAP, make it anew or refuse.
 
     One that libvirt is to make is in libvirt's way if it is wrong, and goes.
@@ -361,7 +363,7 @@ def _reuse(netlink: nl.Netlink, port: TapPort, limits: Limits,
     return None
 
 
-def _faults(netlink: nl.Netlink, port: TapPort, found: nl.Link,
+def _faults(netlink: nl.Netlink, port: TapPort, found: Link,
             found_mark: mark.TapMark | None) -> list[str]:
     """Return what only a new TAP can put right, in words."""
     faults = []
@@ -392,12 +394,12 @@ def _wanted(port: TapPort,
     if tap_mark is not None:
         alias = mark.TapMark(port.vif_id, port.guest_mac, tap_mark.made)
         wanted.update(group=port.link_group, alias=str(alias),
-                      addr_gen_mode=nl.ADDR_GEN_NONE)
+                      addr_gen_mode=link_data.ADDR_GEN_NONE)
     return wanted
 
 
-def _converge(netlink: nl.Netlink, port: TapPort, on_bridge: nl.Link,
-              link: nl.Link, wanted: dict[str, typing.Any]) -> nl.Link:
+def _converge(netlink: nl.Netlink, port: TapPort, on_bridge: Link,
+              link: Link, wanted: dict[str, typing.Any]) -> Link:
     """Set what differs until it reads back right; return what was read."""
     wanted = dict(wanted, master=on_bridge.index)
     shield.ensure(port)
@@ -429,14 +431,14 @@ def _converge(netlink: nl.Netlink, port: TapPort, on_bridge: nl.Link,
         or 'bridge %s does not keep the guest to its MAC' % port.bridge)
 
 
-def _differing(link: nl.Link,
+def _differing(link: Link,
                wanted: dict[str, typing.Any]) -> dict[str, typing.Any]:
     """Return the wanted fields that are to be set."""
     differing = link.differences(wanted)
     if not _can_have_ipv6(link, wanted):
         differing.pop('addr_gen_mode', None)
     joins = 'master' in differing
-    for field, initial in nl.PORT_OPTIONS.items():
+    for field, initial in link_data.PORT_OPTIONS.items():
         # What the kernel does not tell is as it always was.
         seen = None if joins else getattr(link, field)
         if (initial if seen is None else seen) == wanted[field]:
@@ -446,8 +448,8 @@ def _differing(link: nl.Link,
     return differing
 
 
-def _set(netlink: nl.Netlink, port: TapPort, on_bridge: nl.Link,
-         link: nl.Link, differing: dict[str, typing.Any],
+def _set(netlink: nl.Netlink, port: TapPort, on_bridge: Link,
+         link: Link, differing: dict[str, typing.Any],
          fixed: bool) -> None:
     """Set what differs, so that no frame comes in unguarded meanwhile.
 
@@ -464,7 +466,7 @@ def _set(netlink: nl.Netlink, port: TapPort, on_bridge: nl.Link,
         netlink.change(link, {'up': False}, step)
         differing['up'] = True
     late = {field: differing.pop(field) for field in list(differing)
-            if field == 'up' or field in nl.PORT_OPTIONS}
+            if field == 'up' or field in link_data.PORT_OPTIONS}
     netlink.change(link, differing, step)
     link = dataclasses.replace(link, name=port.name)
     if joins and guard.is_guest_local(netlink, on_bridge, port, link):
@@ -488,14 +490,14 @@ def _set(netlink: nl.Netlink, port: TapPort, on_bridge: nl.Link,
         netlink.remove_addresses(link)
 
 
-def _can_have_ipv6(link: nl.Link, wanted: dict[str, typing.Any]) -> bool:
+def _can_have_ipv6(link: Link, wanted: dict[str, typing.Any]) -> bool:
     """Whether there are IPv6 settings on the link, and will be."""
     return (link.addr_gen_mode is not None
-            and wanted.get('mtu', link.mtu) >= nl.IPV6_MTU_MIN)
+            and wanted.get('mtu', link.mtu) >= link_data.IPV6_MTU_MIN)
 
 
-def _require_tap(link: nl.Link | None, port: TapPort,
-                 name: str | None = None) -> nl.Link:
+def _require_tap(link: Link | None, port: TapPort,
+                 name: str | None = None) -> Link:
     """Return the link if it has its name still.
 
     :param name: None: the port's
@@ -508,7 +510,7 @@ def _require_tap(link: nl.Link | None, port: TapPort,
     return link
 
 
-def _discard(netlink: nl.Netlink, link: nl.Link) -> None:
+def _discard(netlink: nl.Netlink, link: Link) -> None:
     try:
         netlink.delete(link)
     except exception.TapMacError as error:

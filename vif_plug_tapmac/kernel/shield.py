@@ -22,7 +22,7 @@ without, and there is nothing to add for it and to remove.
 import errno
 
 from vif_plug_tapmac import exception
-from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import nftables
 from vif_plug_tapmac.wanted.port import TapPort
 
 #: Whether this process has looked for what another configuration left.
@@ -41,16 +41,16 @@ def ensure(port: TapPort) -> None:
     if port.host_shield:
         _require(port)
     elif not _looked:
-        nl.unshield_host()
+        nftables.unshield_host()
         _looked = True
 
 
 def _require(port: TapPort) -> None:
     try:
-        if nl.is_host_shielded(port.link_group):
+        if nftables.is_host_shielded(port.link_group):
             return
-        nl.shield_host(port.link_group)
-        if nl.is_host_shielded(port.link_group):
+        nftables.shield_host(port.link_group)
+        if nftables.is_host_shielded(port.link_group):
             return
     except exception.KernelRefused as error:
         if error.kwargs.get('code') == errno.EPERM:
@@ -62,4 +62,4 @@ def _require(port: TapPort) -> None:
                    'host_shield of [os_vif_tapmac] to false')
     raise exception.VerifyFailed(
         device='nftables', differences='table bridge %s is removed again'
-        % nl.SHIELD)
+        % nftables.SHIELD)

@@ -25,7 +25,7 @@ import time
 
 from oslo_log import log as logging
 
-from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel.link import Link
 
 LOG = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def is_running() -> bool:
     return os.path.exists(os.path.join(_RUN, 'control'))
 
 
-def wait_for(link: nl.Link, name: str, since: int, timeout: float) -> None:
+def wait_for(link: Link, name: str, since: int, timeout: float) -> None:
     """Wait until udev has handled a new device; warn if it does not in time.
 
     Numbers of devices repeat, in other network namespaces and after udev
@@ -71,7 +71,7 @@ def wait_for(link: nl.Link, name: str, since: int, timeout: float) -> None:
         time.sleep(min(_PAUSE, left))
 
 
-def _has_record(link: nl.Link, since: int) -> bool:
+def _has_record(link: Link, since: int) -> bool:
     try:
         record = os.stat(os.path.join(_RUN, 'data', 'n%d' % link.index))
     except OSError:

@@ -13,6 +13,7 @@
 """The device that connects a bridge of ours with the wire."""
 
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.wanted import names
 from vif_plug_tapmac.wanted.port import TapPort
@@ -29,7 +30,7 @@ _SNIPPETS = (
 
 
 def find(netlink: nl.Netlink, port: TapPort,
-         bridge: nl.Link | None) -> nl.Link | None:
+         bridge: Link | None) -> Link | None:
     """Return the uplink of the port's bridge if it is fit for that.
 
     :param bridge: None if it is to be made
@@ -76,7 +77,7 @@ def find(netlink: nl.Netlink, port: TapPort,
 
 
 def make_missing(netlink: nl.Netlink, port: TapPort,
-                 found: nl.Link | None) -> tuple[nl.Link | None, bool]:
+                 found: Link | None) -> tuple[Link | None, bool]:
     """Make the uplink if it is a VLAN that is missing.
 
     :param found: what :func:`find` returned
@@ -94,8 +95,8 @@ def make_missing(netlink: nl.Netlink, port: TapPort,
     return link, made
 
 
-def join(netlink: nl.Netlink, port: TapPort, link: nl.Link,
-         bridge: nl.Link) -> None:
+def join(netlink: nl.Netlink, port: TapPort, link: Link,
+         bridge: Link) -> None:
     """Make the uplink a port of the bridge, up, and with its network's MTU.
 
     An MTU that is larger stays.
@@ -112,7 +113,7 @@ def join(netlink: nl.Netlink, port: TapPort, link: nl.Link,
 
 
 def _parent(netlink: nl.Netlink,
-            port: TapPort) -> tuple[nl.Link, int]:
+            port: TapPort) -> tuple[Link, int]:
     """Return of which device the uplink is which VLAN.
 
     :raises UplinkUnusable: of none that is there

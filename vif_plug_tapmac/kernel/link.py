@@ -1,0 +1,294 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""A link as the kernel describes it: from the bytes of a message, and back.
+
+Pure: nothing here asks or tells the kernel anything.
+"""
+
+import dataclasses
+import socket
+import typing
+
+from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import rtnetlink
+
+IFF_UP = 1
+_TUN_TYPE_TAP = 2
+#: IN6_ADDR_GEN_MODE_NONE, include/uapi/linux/if_link.h
+ADDR_GEN_NONE = 1
+#: A link with a smaller MTU has no IPv6 at all: the kernel takes its IPv6
+#: settings away, and makes new ones by default when the MTU grows again.
+#: Source: net/ipv6/addrconf.c addrconf_notify, NETDEV_CHANGEMTU
+IPV6_MTU_MIN = 1280
+# Attributes. Source: include/uapi/linux/if_link.h
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER = 1, 3, 4, 10
+_IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_GROUP = 18, 20, 26, 27
+_IFLA_EXT_MASK, _IFLA_CARRIER = 29, 33
+_INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
+_INET_CONF, _INET6_CONF, _INET6_ADDR_GEN_MODE = 1, 2, 8
+_BR_FORWARD_DELAY, _BR_STP_STATE, _BR_MCAST_SNOOPING = 1, 5, 23
+_TUN_OWNER, _TUN_TYPE, _TUN_PERSIST, _TUN_MULTI_QUEUE = 1, 3, 6, 7
+_TUN_NUM_QUEUES, _TUN_NUM_DISABLED_QUEUES = 8, 9
+#: Places in arrays of sysctls. Source: include/uapi/linux/ip.h (which counts
+#: from 1), linux/ipv6.h
+_ARP_IGNORE = 18
+_FORWARDING, _ACCEPT_RA, _DISABLE_IPV6 = 0, 3, 26
+#: The counters of a link take the kernel a look at each CPU.
+#: Source: include/uapi/linux/rtnetlink.h, RTEXT_FILTER_SKIP_STATS
+WITHOUT_STATISTICS = rtnetlink.number(_IFLA_EXT_MASK, 1 << 3)
+
+#: How the fields of a Link are written, but for those of its port.
+_ATTRIBUTES: dict[str, typing.Callable[[typing.Any], bytes]] = {
+    'name': lambda value: rtnetlink.text(_IFLA_IFNAME, value),
+    'mac': lambda value: rtnetlink.mac(_IFLA_ADDRESS, value),
+    'mtu': lambda value: rtnetlink.number(_IFLA_MTU, value),
+    'master': lambda value: rtnetlink.number(_IFLA_MASTER, value),
+    'group': lambda value: rtnetlink.number(_IFLA_GROUP, value),
+    'alias': lambda value: rtnetlink.text(_IFLA_IFALIAS, value),
+    'addr_gen_mode': lambda value: rtnetlink.attribute(
+        _IFLA_AF_SPEC, rtnetlink.attribute(
+            socket.AF_INET6, rtnetlink.octet(_INET6_ADDR_GEN_MODE, value))),
+}
+
+#: The fields of a Link that only ports of bridges have, and how they are when
+#: a port joins.
+#: Source: net/bridge/br_if.c, new_nbp
+PORT_OPTIONS = {'isolated': False, 'flood_unicast': True,
+                'flood_multicast': True, 'hairpin': False, 'learning': True,
+                'locked': False}
+#: Their attributes. Source: include/uapi/linux/if_link.h
+_PORT_OPTIONS = {'isolated': 33, 'flood_unicast': 9, 'flood_multicast': 27,
+                 'hairpin': 4, 'learning': 8, 'locked': 39}
+_BRPORT_NO, _BRPORT_FLUSH, _BRPORT_BACKUP_PORT = 18, 24, 34
+
+_T = typing.TypeVar('_T')
+
+
+@dataclasses.dataclass(frozen=True)
+class Link:
+    """A network device as the kernel describes it.
+
+    :param kind: "bridge", "veth", ...; "tun" for TUN and TAP alike; None for
+        hardware and loopback
+    :param master: index of the bridge it is a port of, or None
+    :param carrier: on a TAP, whether a process holds it open
+    :param addr_gen_mode: how IPv6 makes its link-local address; None where
+        there is no IPv6 (in this kernel, or below its least MTU)
+    :param disable_ipv6: the sysctl of that name; None likewise
+    :param arp_ignore: the sysctl of that name, for this device
+    :param takes_ra: whether a router advertisement that comes in there gets
+        this host an IPv6 address and a default route; None without IPv6
+    :param owner: uid that may attach to the TUN or TAP, None: everyone
+    :param queues: processes' queues of a multi-queue TUN or TAP, detached
+        ones included; None if it is single-queue
+    :param persistent: whether it outlives the process that holds it
+    :param port_number: of a port, which it is on its bridge, from 1; each
+        gets the lowest that is free
+    :param backup_port: of a port, the index of another that gets its frames
+        while it has no carrier; None if there is none
+    :param isolated: of a port, whether it does not reach other such ports
+    :param flood_unicast: of a port, whether it gets frames for MACs that the
+        bridge does not know
+    :param flood_multicast: of a port, whether it gets multicast of groups
+        that nobody is known to have joined
+    :param hairpin: of a port, whether a frame may leave where it came in
+    :param learning: of a port, whether its frames tell the bridge who is there
+    :param locked: of a port, whether only frames from MACs in the FDB come in;
+        None where the kernel has no such option (before 5.18)
+    :param stp: of a bridge, whether it runs the spanning tree protocol
+    :param forward_delay: of a bridge, in hundredths of a second
+    """
+    index: int
+    name: str
+    kind: str | None
+    mac: str | None
+    mtu: int
+    up: bool
+    carrier: bool
+    master: int | None
+    group: int
+    alias: str | None
+    addr_gen_mode: int | None
+    disable_ipv6: int | None
+    arp_ignore: int | None
+    takes_ra: bool | None = None
+    is_tap: bool = False
+    owner: int | None = None
+    multi_queue: bool = False
+    queues: int | None = None
+    persistent: bool = False
+    port_number: int | None = None
+    backup_port: int | None = None
+    isolated: bool | None = None
+    flood_unicast: bool | None = None
+    flood_multicast: bool | None = None
+    hairpin: bool | None = None
+    learning: bool | None = None
+    locked: bool | None = None
+    stp: bool | None = None
+    forward_delay: int | None = None
+    multicast_snooping: bool | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether a process, most likely a guest's, has this TAP open."""
+        return self.is_tap and (self.carrier or bool(self.queues))
+
+    def differences(
+            self, wanted: dict[str, typing.Any]) -> dict[str, typing.Any]:
+        """Return the part of the wanted fields that this link has not."""
+        return {field: value for field, value in wanted.items()
+                if getattr(self, field) != value}
+
+    def verify(self, wanted: dict[str, typing.Any]) -> None:
+        """Check that the link has all wanted fields.
+
+        :raises VerifyFailed: it has not
+        """
+        if self.differences(wanted):
+            raise exception.VerifyFailed(device=self.name,
+                                         differences=self.explain(wanted))
+
+    def explain(self, wanted: dict[str, typing.Any]) -> str:
+        """Return in words what differs, for an error or a log line."""
+        return ', '.join(
+            '%s is %s and should be %s' % (field, getattr(self, field), value)
+            for field, value in self.differences(wanted).items())
+
+    @classmethod
+    def from_message(cls, body: bytes) -> 'Link':
+        """Return the link that a message describes.
+
+        :raises LookupError: the message was cut off, or is of another kind
+        """
+        message = rtnetlink.LinkMessage(body)
+        attributes = message.attributes
+        link_info = attributes.nested(_IFLA_LINKINFO)
+        af_spec = attributes.nested(_IFLA_AF_SPEC)
+        inet_conf = af_spec.nested(socket.AF_INET).numbers(_INET_CONF)
+        af_inet6 = af_spec.nested(socket.AF_INET6)
+        inet6_conf = af_inet6.numbers(_INET6_CONF)
+        return cls(
+            index=message.index,
+            name=_required(attributes.text(_IFLA_IFNAME)),
+            kind=link_info.text(_INFO_KIND),
+            mac=attributes.mac(_IFLA_ADDRESS),
+            mtu=_required(attributes.number(_IFLA_MTU)),
+            up=bool(message.flags & IFF_UP),
+            carrier=bool(attributes.number(_IFLA_CARRIER)),
+            master=attributes.number(_IFLA_MASTER),
+            group=attributes.number(_IFLA_GROUP) or 0,
+            alias=attributes.text(_IFLA_IFALIAS),
+            addr_gen_mode=af_inet6.number(_INET6_ADDR_GEN_MODE),
+            disable_ipv6=inet6_conf[_DISABLE_IPV6] if inet6_conf else None,
+            arp_ignore=inet_conf[_ARP_IGNORE] if inet_conf else None,
+            takes_ra=_takes_ra(inet6_conf) if inet6_conf else None,
+            **_port_data(link_info),
+            **_info_data(link_info))
+
+
+def named(name: str) -> bytes:
+    """Return the attribute that says which link is meant, by its name."""
+    return rtnetlink.text(_IFLA_IFNAME, name)
+
+
+def settings(fields: dict[str, typing.Any]) -> list[bytes]:
+    """Return the attributes that set these fields of a Link.
+
+    But "up", which is a flag, and those of a port.
+    """
+    return [_ATTRIBUTES[field](value) for field, value in fields.items()
+            if field != 'up' and field not in PORT_OPTIONS]
+
+
+def port_settings(fields: dict[str, typing.Any]) -> list[bytes]:
+    """Return the attribute that sets those of these that are of a port."""
+    options = [rtnetlink.octet(_PORT_OPTIONS[field], fields[field])
+               for field in PORT_OPTIONS if field in fields]
+    return [port_options(*options)] if options else []
+
+
+def backup_port(index: int) -> bytes:
+    """Return the attribute that gives a port another for its frames.
+
+    :param index: of the other; 0: none
+    """
+    return port_options(rtnetlink.number(_BRPORT_BACKUP_PORT, index))
+
+
+def forget_learned() -> bytes:
+    """Return the attribute that has no MAC on a port that was learned."""
+    return port_options(rtnetlink.attribute(_BRPORT_FLUSH, b''))
+
+
+def port_options(*options: bytes) -> bytes:
+    """Return the attribute that sets these options of a port."""
+    return rtnetlink.attribute(
+        _IFLA_LINKINFO, rtnetlink.text(_INFO_SLAVE_KIND, 'bridge')
+        + rtnetlink.attribute(_INFO_SLAVE_DATA, b''.join(options)))
+
+
+def _required(value: _T | None) -> _T:
+    """Return what each such message has.
+
+    :raises LookupError: this one was cut off, or is of another kind
+    """
+    if value is None:
+        raise LookupError()
+    return value
+
+
+def _takes_ra(conf: tuple[int, ...]) -> bool:
+    # Source: Documentation/networking/ip-sysctl.rst, accept_ra
+    return not conf[_DISABLE_IPV6] and (
+        conf[_ACCEPT_RA] == 2
+        or bool(conf[_ACCEPT_RA]) and not conf[_FORWARDING])
+
+
+def _port_data(link_info: rtnetlink.Attributes) -> dict[str, typing.Any]:
+    """Return the fields that only ports of bridges have."""
+    if link_info.text(_INFO_SLAVE_KIND) != 'bridge':
+        return {}
+    data = link_info.nested(_INFO_SLAVE_DATA)
+    options = {field: data.number(kind)
+               for field, kind in _PORT_OPTIONS.items()}
+    return dict({field: None if value is None else bool(value)
+                 for field, value in options.items()},
+                port_number=data.number(_BRPORT_NO),
+                backup_port=data.number(_BRPORT_BACKUP_PORT))
+
+
+def _info_data(link_info: rtnetlink.Attributes) -> dict[str, typing.Any]:
+    """Return the fields that only links of this kind have."""
+    kind = link_info.text(_INFO_KIND)
+    if _INFO_DATA not in link_info:
+        return {}
+    data = link_info.nested(_INFO_DATA)
+    if kind == 'tun':
+        multi_queue = bool(data.number(_TUN_MULTI_QUEUE))
+        return {
+            'is_tap': data.number(_TUN_TYPE) == _TUN_TYPE_TAP,
+            'owner': data.number(_TUN_OWNER),
+            'persistent': bool(data.number(_TUN_PERSIST)),
+            'multi_queue': multi_queue,
+            'queues': (data.number(_TUN_NUM_QUEUES) or 0)
+            + (data.number(_TUN_NUM_DISABLED_QUEUES) or 0)
+            if multi_queue else None,
+        }
+    if kind == 'bridge':
+        return {
+            'stp': bool(data.number(_BR_STP_STATE)),
+            'forward_delay': data.number(_BR_FORWARD_DELAY),
+            'multicast_snooping': bool(data.number(_BR_MCAST_SNOOPING)),
+        }
+    return {}

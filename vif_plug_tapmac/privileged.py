@@ -17,6 +17,7 @@ import typing
 from oslo_config import cfg
 
 from vif_plug_tapmac.kernel import port as kernel_port
+from vif_plug_tapmac.kernel import removing
 from vif_plug_tapmac import opts
 from vif_plug_tapmac import privsep
 from vif_plug_tapmac.wanted import from_config
@@ -41,21 +42,21 @@ def ensure_port(fields: dict[str, typing.Any]) -> str | None:
 
 @privsep.vif_plug.entrypoint
 def remove_port(fields: dict[str, typing.Any]) -> None:
-    """Remove a TAP; see :func:`vif_plug_tapmac.kernel.port.remove`.
+    """Remove a TAP; see :func:`vif_plug_tapmac.kernel.removing.remove`.
 
     :param fields: of a :class:`vif_plug_tapmac.wanted.port.TapIdentity`
     """
-    kernel_port.remove(TapIdentity.from_fields(fields))
+    removing.remove(TapIdentity.from_fields(fields))
 
 
 @privsep.vif_plug.entrypoint
 def remove_ports(ports: typing.Iterable[dict[str, typing.Any]],
                  also_held: bool) -> list[str]:
-    """Remove many; see :func:`vif_plug_tapmac.kernel.port.remove_many`.
+    """Remove many; see :func:`vif_plug_tapmac.kernel.removing.remove_many`.
 
     :param ports: fields of :class:`vif_plug_tapmac.wanted.port.TapIdentity`
     :returns: the names of those that were removed
     """
-    return kernel_port.remove_many(
+    return removing.remove_many(
         [TapIdentity.from_fields(fields) for fields in ports],
         also_held)

@@ -19,7 +19,7 @@ from tests import base
 from tests import faults
 from tests import hosts
 from vif_plug_tapmac import exception
-from vif_plug_tapmac.kernel import bridge
+from vif_plug_tapmac.kernel import bridge_health
 
 _BRIDGES = 50
 
@@ -47,8 +47,8 @@ class ScaleTest(base.FunctionalTestCase):
         return [link for link in self.host.state()[0] if link.master == index]
 
     def test_all_ports_of_a_bridge(self):
-        self.fill(bridge.PORTS)
-        self.assertEqual(bridge.PORTS, len(self.ports()))
+        self.fill(bridge_health.PORTS)
+        self.assertEqual(bridge_health.PORTS, len(self.ports()))
         self.assert_logged('has 1000 ports of 1023 at least')
         self.assert_finished('tap00000002', mac='fe:16:3e:00:00:02')
         # It is refused, nothing changes, and no other bridge minds.
@@ -64,7 +64,7 @@ class ScaleTest(base.FunctionalTestCase):
         self.unplug(base.numbered_vif(2))
         self.plug()
         self.assert_finished()
-        self.assertEqual(bridge.PORTS, len(self.ports()))
+        self.assertEqual(bridge_health.PORTS, len(self.ports()))
 
     def test_many_bridges(self):
         vifs = [base.numbered_vif(number, bridge_name='br%d' % number)

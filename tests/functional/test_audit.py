@@ -36,7 +36,7 @@ from tests import patience
 from vif_plug_tapmac.cli import repair
 from vif_plug_tapmac.host import audit
 from vif_plug_tapmac.host import inventory
-from vif_plug_tapmac.kernel import bridge
+from vif_plug_tapmac.kernel import bridge_health
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import nftables
 from vif_plug_tapmac.kernel import source_filter
@@ -169,7 +169,7 @@ class CodesTest(AuditTestCase):
 
     def test_tm105(self):
         self.plug_clean()
-        self.patch(bridge, 'NEARLY_ALL_PORTS', 1)
+        self.patch(bridge_health, 'NEARLY_ALL_PORTS', 1)
         self.assert_finds('TM105', base.BRIDGE, '1 ports of 1023')
 
     def test_tm106(self):

@@ -25,6 +25,7 @@ from tests import base
 from tests import hosts
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge
+from vif_plug_tapmac.kernel import bridge_health
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import port
 from vif_plug_tapmac import mark
@@ -85,7 +86,8 @@ class MadeBridgeTest(BridgeTestCase):
         with hosts.private_mounts():
             hosts.mount('sysfs', '/sys', 'sysfs')
             self.plug()
-            self.assertTrue(bridge.is_pinned(self.host.link(base.BRIDGE)))
+            self.assertTrue(bridge_health.is_pinned(
+                self.host.link(base.BRIDGE)))
 
     def test_mac_is_local_and_unique_to_host_and_bridge(self):
         self.plug()
@@ -261,7 +263,7 @@ class WarningTest(BridgeTestCase):
 
     def setUp(self):
         super().setUp()
-        bridge._warned.clear()
+        bridge_health._warned.clear()
 
     def plug_some(self, count=4):
         for number in range(count):
@@ -325,7 +327,7 @@ class WarningTest(BridgeTestCase):
         self.assertEqual(1, self.logs.output.count(self.DROPS))
 
     def test_nearly_all_ports(self):
-        self.patch(bridge, 'NEARLY_ALL_PORTS', 3)
+        self.patch(bridge_health, 'NEARLY_ALL_PORTS', 3)
         self.plug_some(2)
         self.assertNotIn('ports of 1023', self.logs.output)
         self.plug_some(4)
@@ -338,7 +340,7 @@ class OthersBridgeTest(base.FunctionalTestCase):
 
     def setUp(self):
         super().setUp()
-        bridge._warned.clear()
+        bridge_health._warned.clear()
 
     def make(self, **attributes):
         made = self.host.add(base.BRIDGE, 'bridge', **attributes)

@@ -37,7 +37,7 @@ from tests import base
 from tests import documents
 from tests.functional import test_claim
 from tests import hosts
-from vif_plug_tapmac.kernel import bridge
+from vif_plug_tapmac.kernel import bridge_health
 from vif_plug_tapmac import linux_bridge
 
 _PYTHON = base.CHECKOUT / '.venv' / 'os-vif-4.3.1' / 'bin' / 'python'
@@ -249,7 +249,7 @@ class ComparisonTestCase(test_claim.ClaimTestCase):
         self.configure(claim_plugins=['linux_bridge'],
                        allowed_uplinks=['eth*'])
         os_vif.initialize(reset=True)
-        self.patch(bridge, '_warned', set())
+        self.patch(bridge_health, '_warned', set())
 
     def on_both(self, shape, prepare=lambda host: None, filtering=True):
         """Plug on a host of each, and yield what became of it."""

@@ -39,7 +39,7 @@ from tests.functional import test_claim
 from tests import hosts
 from tests import udevd
 from vif_plug_tapmac import exception
-from vif_plug_tapmac.kernel import bridge
+from vif_plug_tapmac.kernel import bridge_health
 from vif_plug_tapmac import linux_bridge
 from vif_plug_tapmac import privsep
 
@@ -168,7 +168,7 @@ class LogTest(test_claim.ClaimTestCase):
 
     def case_bridge_is_nearly_full(self):
         self.case.enter_context(fixtures.MonkeyPatch(
-            'vif_plug_tapmac.kernel.bridge.NEARLY_ALL_PORTS', 1))
+            'vif_plug_tapmac.kernel.bridge_health.NEARLY_ALL_PORTS', 1))
         self.plug()
 
     def case_bridge_went_down(self):
@@ -247,7 +247,7 @@ class LogTest(test_claim.ClaimTestCase):
             udev_timeout=0, bridge_uplinks={}, allowed_bridges=['*'])
         extension.ExtensionManager.ENTRY_POINT_CACHE.pop('os_vif', None)
         # What is wrong with these is said once in a process.
-        self.patch(bridge, '_warned', set())
+        self.patch(bridge_health, '_warned', set())
         self.patch(linux_bridge, '_warned', set())
         with fixtures.FakeLogger(
                 'vif_plug_tapmac', logging.INFO,

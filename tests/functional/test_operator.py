@@ -29,7 +29,7 @@ from tests import hosts
 from tests import patience
 from vif_plug_tapmac.host import audit
 from vif_plug_tapmac.kernel import netlink as nl
-from vif_plug_tapmac.kernel import port as kernel_port
+from vif_plug_tapmac.kernel import removing
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted.port import TapIdentity
 
@@ -368,7 +368,7 @@ class RemoveManyTest(test_audit.AuditTestCase):
         self.patch(nl.Netlink, 'links', links)
 
     def remove(self, also_held=False):
-        return kernel_port.remove_many(self.identities(), also_held)
+        return removing.remove_many(self.identities(), also_held)
 
     def left(self):
         return [vif.vif_name for vif in self.vifs

@@ -19,6 +19,7 @@ from tests import hosts
 from tests import patience
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge
+from vif_plug_tapmac.kernel import bridge_health
 from vif_plug_tapmac import mark
 
 _UPLINK, _UPLINK_MAC = 'eth7', '5a:00:00:00:00:07'
@@ -28,7 +29,7 @@ class UplinkTestCase(base.FunctionalTestCase):
 
     def setUp(self):
         super().setUp()
-        bridge._warned.clear()
+        bridge_health._warned.clear()
         self.add_uplink()
         self.configure(bridge_uplinks={base.BRIDGE: _UPLINK})
 

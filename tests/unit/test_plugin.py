@@ -16,6 +16,8 @@ import os_vif
 from os_vif.objects import host_info
 
 from tests import base
+from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import tun
 from vif_plug_tapmac import plugin
 from vif_plug_tapmac import privileged
 
@@ -37,8 +39,8 @@ class PluginTest(base.TestCase):
             raise AssertionError('I/O while loading: %s' % (args,))
         self.patch(builtins, 'open', no_io)
         for name in ('open', 'stat', 'listdir'):
-            self.patch(plugin.privileged.kernel_port.tun.os, name, no_io)
-        self.patch(plugin.privileged.kernel_port.nl, 'Netlink', no_io)
+            self.patch(tun.os, name, no_io)
+        self.patch(nl, 'Netlink', no_io)
         for door in ('ensure_port', 'remove_port'):
             self.patch(privileged, door, no_io)
         plugin.TapMacPlugin.load('tapmac').describe()

@@ -30,7 +30,7 @@ from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.host import link_files
 from vif_plug_tapmac.host import selinux
-from vif_plug_tapmac.kernel import bridge as kernel_bridge
+from vif_plug_tapmac.kernel import bridge_health
 from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
@@ -163,7 +163,7 @@ def audit_host(config: cfg.ConfigOpts.GroupAttr) -> list[Finding]:
 
 
 def _fixed_mac(seen: inventory.Inventory, bridge: Link) -> _Findings:
-    if kernel_bridge.is_pinned(bridge) is not False:
+    if bridge_health.is_pinned(bridge) is not False:
         return
     macs = {port.name: str(port.mac) for port in seen.ports(bridge)}
     holder = next((name for name in macs if macs[name] == bridge.mac), None)
@@ -199,10 +199,10 @@ def _stp(seen: inventory.Inventory, bridge: Link) -> _Findings:
 
 def _nearly_full(seen: inventory.Inventory, bridge: Link) -> _Findings:
     count = len(seen.ports(bridge))
-    if count >= kernel_bridge.NEARLY_ALL_PORTS:
+    if count >= bridge_health.NEARLY_ALL_PORTS:
         yield Finding(
             'TM105', bridge.name,
-            '%d ports of %d' % (count, kernel_bridge.PORTS),
+            '%d ports of %d' % (count, bridge_health.PORTS),
             'move guests to another bridge or host')
 
 
@@ -454,7 +454,7 @@ def _port_options(seen: inventory.Inventory,
 
 
 def _firewall(config: cfg.ConfigOpts.GroupAttr) -> _Findings:
-    if kernel_bridge.passes_netfilter():
+    if bridge_health.passes_netfilter():
         yield Finding(
             'TM301', 'bridge-nf-call-iptables', 'it is 1: what guests send to '
             'each other by IPv4 passes the FORWARD chain of this host',

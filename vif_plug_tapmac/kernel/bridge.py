@@ -21,9 +21,9 @@ import typing
 from oslo_log import log as logging
 
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import bridge_health
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
-from vif_plug_tapmac.kernel import nftables
 from vif_plug_tapmac.kernel import uplink
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted.port import TapPort
@@ -38,16 +38,9 @@ _SYSCTLS = (('ipv4', 'arp_ignore', '1'),
 
 _FINISHED = {'stp': False, 'forward_delay': 0, 'multicast_snooping': False,
              'arp_ignore': 1}
-#: How many ports a bridge can have, and how many are nearly as many.
-#: Source: net/bridge/br_private.h, BR_PORT_BITS
-PORTS, NEARLY_ALL_PORTS = 1023, 1000
-_NETFILTER_SWITCH = '/proc/sys/net/bridge/bridge-nf-call-iptables'
 
 # Callers with different MTUs for one bridge may meet here; one of them wins.
 _ROUNDS = 3
-
-#: What was said of which bridge, so that it is said once.
-_warned: set[tuple[int, str, str]] = set()
 
 
 def find(netlink: nl.Netlink, port: TapPort) -> Link | None:
@@ -85,7 +78,7 @@ def ensure(netlink: nl.Netlink, port: TapPort,
     """
     if found is not None and not _is_unfinished(found, port):
         _look_after(netlink, port, found)
-        _warn_about_netfilter(found)
+        bridge_health.warn_about_netfilter(found)
         return found
     with contextlib.ExitStack() as undo:
         wire, made = uplink.make_missing(
@@ -102,21 +95,8 @@ def ensure(netlink: nl.Netlink, port: TapPort,
         if _is_unfinished(found, port):
             found = _finish(netlink, found, port, wire)
         undo.pop_all()
-    _warn_about_netfilter(found)
+    bridge_health.warn_about_netfilter(found)
     return found
-
-
-def warn_if_nearly_full(link: Link, newest: Link) -> None:
-    """Say once that a bridge will not take many ports more.
-
-    :param newest: the port that was added last; its number tells how many
-        there are at least, without asking for them all
-    """
-    if ((newest.port_number or 0) >= NEARLY_ALL_PORTS
-            and _first_time(link, 'ports')):
-        LOG.warning('Bridge %s has %d ports of %d at least: move guests to '
-                    'another bridge or host, or the plug after the last port '
-                    'fails.', link.name, newest.port_number, PORTS)
 
 
 def _is_unfinished(link: Link, port: TapPort) -> bool:
@@ -127,11 +107,11 @@ def _look_after(netlink: nl.Netlink, port: TapPort,
                 link: Link) -> None:
     """Mend or warn of a bridge that was there before."""
     if link.group != port.bridge_group:
-        _warn_about(link)
+        bridge_health.warn_of_anothers(link)
     elif not link.up:
         LOG.warning('Bridge %s was down; it is up again', link.name)
         netlink.change(link, {'up': True})
-    _warn_about_mtu(link, port)
+    bridge_health.warn_about_mtu(link, port)
     if port.uplink is not None:
         _take_uplink_back(netlink, port, link)
 
@@ -156,7 +136,7 @@ def _take_uplink_back(netlink: nl.Netlink, port: TapPort,
         reason = 'it was made without.'
     except exception.TapMacError as error:
         reason = str(error)
-    if _first_time(link, 'uplink'):
+    if bridge_health.first_time(link, 'uplink'):
         LOG.warning('Bridge %s lacks its uplink %s: %s Remedy: "ip link set '
                     '%s master %s", if no other port of it leads to the same '
                     'wire.', link.name, port.uplink, reason, port.uplink,
@@ -252,84 +232,3 @@ def _remove_half_made(netlink: nl.Netlink, link: Link) -> None:
     except exception.TapMacError as error:
         LOG.warning('%s stays half-made; the next plug finishes it: %s',
                     link.name, error)
-
-
-def _first_time(link: Link, about: str) -> bool:
-    """Return whether this was not said of this bridge before."""
-    key = link.index, link.name, about
-    if key in _warned:
-        return False
-    _warned.add(key)
-    return True
-
-
-def _warn_about_mtu(link: Link, port: TapPort) -> None:
-    if (port.mtu is not None and link.mtu < port.mtu
-            and _first_time(link, 'MTU')):
-        LOG.warning('Bridge %s has MTU %d, and the network of %s has %d: this '
-                    'host and its guests lose larger frames to each other. '
-                    'Remedy: "ip link set %s mtu %d", and the same in the '
-                    'network configuration of this host.', link.name,
-                    link.mtu, port.name, port.mtu, link.name, port.mtu)
-
-
-def passes_netfilter() -> bool:
-    """Return whether bridged IPv4 passes the firewall of this host."""
-    try:
-        with open(_NETFILTER_SWITCH) as switch:
-            return switch.read().strip() != '0'
-    except OSError:  # br_netfilter is not loaded.
-        return False
-
-
-def _warn_about_netfilter(link: Link) -> None:
-    if not _first_time(link, 'netfilter') or not passes_netfilter():
-        return
-    chain = nftables.chain_that_drops_forwarded()
-    if chain is not None:
-        LOG.warning('Bridge %s: what guests send to each other by IPv4 passes '
-                    'the firewall of this host, whose chain %s drops it '
-                    'unless a rule accepts it. Remedy: "sysctl '
-                    'net.bridge.bridge-nf-call-iptables=0", and the same in '
-                    '/etc/sysctl.d, or such a rule.', link.name, chain)
-
-
-def _warn_about(link: Link) -> None:
-    """Say once what is unsafe about a bridge that somebody else made."""
-    if not _first_time(link, 'made by somebody else'):
-        return
-    if not link.up:
-        LOG.warning('Bridge %s is down: no guest on it has a network. '
-                    'Remedy: "ip link set %s up", and the same in the '
-                    'network configuration of this host.',
-                    link.name, link.name)
-    if link.stp and link.forward_delay:
-        LOG.warning('Bridge %s runs STP with a forward delay: each guest '
-                    'waits %.0f s for its network. Remedy: "ip link set %s '
-                    'type bridge stp_state 0".', link.name,
-                    2 * link.forward_delay / 100, link.name)
-    if is_pinned(link) is False:
-        LOG.warning('Bridge %s has no fixed MAC: it changes as guests come '
-                    'and go, and cuts off for many seconds whoever talks to '
-                    'this host through it. Remedy: "ip link set %s address '
-                    '%s", and the same in the network configuration of this '
-                    'host.', link.name, link.name, link.mac)
-
-
-def is_pinned(link: Link) -> bool | None:
-    """Return whether the bridge's MAC was set by hand; None: can't tell.
-
-    netlink does not say. sysfs does, for the network namespace it was mounted
-    in, which need not be ours: hence the comparison of index and MAC.
-    Source: Documentation/ABI/testing/sysfs-class-net, addr_assign_type
-    """
-    def read(attribute: str) -> str:
-        with open(os.path.join('/sys/class/net', link.name,
-                               attribute)) as opened:
-            return opened.read().strip()
-    try:
-        if (read('ifindex'), read('address')) != (str(link.index), link.mac):
-            return None
-        return read('addr_assign_type') == '3'
-    except OSError:
-        return None

@@ -1,0 +1,180 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Setting what differs on a TAP until it reads back right."""
+
+import dataclasses
+import typing
+
+from oslo_log import log as logging
+
+from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import clash
+from vif_plug_tapmac.kernel import guard
+from vif_plug_tapmac.kernel import link as link_data
+from vif_plug_tapmac.kernel.link import Link
+from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import shield
+from vif_plug_tapmac import mark
+from vif_plug_tapmac.wanted.port import TapPort
+
+LOG = logging.getLogger(__name__)
+
+# Set, read back and found good; or repaired once and found good; and one more
+# where two TAPs that cross each other's guests join at once.
+_ROUNDS = 4
+
+
+class Overtaken(Exception):
+    """The host changed while we worked on it; it deserves another look.
+
+    :param error: what to raise if it never gets better
+    """
+
+    def __init__(self, error: exception.TapMacError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def wanted_fields(port: TapPort, tap_mark: mark.TapMark | None,
+                  ) -> dict[str, typing.Any]:
+    """Return the fields that a TAP shall have, but for MAC and master.
+
+    :param tap_mark: None if tapmac did not make it: it stays without mark
+    """
+    wanted: dict[str, typing.Any] = {'up': True}
+    if port.mtu is not None:
+        wanted['mtu'] = port.mtu
+    if tap_mark is not None:
+        alias = mark.TapMark(port.vif_id, port.guest_mac, tap_mark.made)
+        wanted.update(group=port.link_group, alias=str(alias),
+                      addr_gen_mode=link_data.ADDR_GEN_NONE)
+    return wanted
+
+
+def converge(netlink: nl.Netlink, port: TapPort, on_bridge: Link,
+             link: Link, wanted: dict[str, typing.Any]) -> Link:
+    """Set what differs until it reads back right; return what was read."""
+    wanted = dict(wanted, master=on_bridge.index)
+    shield.ensure(port)
+    guard.forget_former(netlink, port, link)
+    try:
+        for _ in range(_ROUNDS):
+            wanted['mac'] = clash.settle_tap_mac(netlink, on_bridge, port,
+                                                 link)
+            entry = guard.find_guest(netlink, on_bridge, port, link)
+            arriving = guard.is_arriving(port, link, entry)
+            wanted.update(guard.port_options(port, arriving))
+            differing = _differing(link, wanted)
+            guarded = guard.is_in_place(netlink, port, link, entry, arriving)
+            if guarded and not differing:
+                guard.lend_uplink(netlink, port, on_bridge, link)
+                return link
+            if arriving:
+                guard.put_filter(netlink, port, link)
+            _set(netlink, port, on_bridge, link, differing,
+                 guarded or arriving)
+            link = require_tap(netlink.get(link.index, port.name), port)
+    except exception.KernelRefused:
+        # If the bridge is gone, that is why.
+        require_bridge_name(port, on_bridge)
+        raise
+    raise exception.VerifyFailed(
+        device=port.name,
+        differences=link.explain(_differing(link, wanted))
+        or 'bridge %s does not keep the guest to its MAC' % port.bridge)
+
+
+def _differing(link: Link,
+               wanted: dict[str, typing.Any]) -> dict[str, typing.Any]:
+    """Return the wanted fields that are to be set."""
+    differing = link.differences(wanted)
+    if not _can_have_ipv6(link, wanted):
+        differing.pop('addr_gen_mode', None)
+    joins = 'master' in differing
+    for field, initial in link_data.PORT_OPTIONS.items():
+        # What the kernel does not tell is as it always was.
+        seen = None if joins else getattr(link, field)
+        if (initial if seen is None else seen) == wanted[field]:
+            differing.pop(field, None)
+        else:
+            differing[field] = wanted[field]
+    return differing
+
+
+def _set(netlink: nl.Netlink, port: TapPort, on_bridge: Link,
+         link: Link, differing: dict[str, typing.Any],
+         fixed: bool) -> None:
+    """Set what differs, so that no frame comes in unguarded meanwhile.
+
+    :param fixed: whether the guest's MAC is in the FDB where it is to be, or
+        is not to be there
+    """
+    LOG.debug('%s: setting %s', port.name, differing)
+    step = 'setting %s on bridge %s' % (', '.join(differing), port.bridge)
+    joins = 'master' in differing
+    if not joins:
+        guard.require_kernel(link, differing)
+    if joins and link.up:
+        # It has no network yet, so a guest that holds it loses nothing.
+        netlink.change(link, {'up': False}, step)
+        differing['up'] = True
+    late = {field: differing.pop(field) for field in list(differing)
+            if field == 'up' or field in link_data.PORT_OPTIONS}
+    netlink.change(link, differing, step)
+    link = dataclasses.replace(link, name=port.name)
+    if joins and guard.is_guest_local(netlink, on_bridge, port, link):
+        return
+    try:
+        if not fixed:
+            netlink.fix_fdb_entry(link, port.guest_mac)
+        netlink.change(link, late, step)
+    except exception.KernelRefused:
+        seen = netlink.get(link.index, port.name)
+        if seen is None or seen.master == on_bridge.index:
+            raise
+        # Taken off the bridge meanwhile: the next round puts it back.
+        LOG.debug('%s: no port of bridge %s any more', port.name, port.bridge)
+        return
+    if joins:
+        return
+    guard.finish_change(netlink, port, link, late)
+    if 'addr_gen_mode' in differing and link.up:
+        # It has its addresses already.
+        netlink.remove_addresses(link)
+
+
+def _can_have_ipv6(link: Link, wanted: dict[str, typing.Any]) -> bool:
+    """Whether there are IPv6 settings on the link, and will be."""
+    return (link.addr_gen_mode is not None
+            and wanted.get('mtu', link.mtu) >= link_data.IPV6_MTU_MIN)
+
+
+def require_tap(link: Link | None, port: TapPort,
+                name: str | None = None) -> Link:
+    """Return the link if it has its name still.
+
+    :param name: None: the port's
+    """
+    if link is None or link.name != (name or port.name):
+        raise Overtaken(exception.VerifyFailed(
+            device=port.name,
+            differences='it was %s' % ('deleted' if link is None
+                                       else 'renamed to ' + link.name)))
+    return link
+
+
+def require_bridge_name(port: TapPort, on_bridge: Link) -> None:
+    if not nl.is_named(on_bridge.index, port.bridge):
+        raise Overtaken(exception.VerifyFailed(
+            device=port.bridge,
+            differences='the bridge was removed or renamed'))

@@ -1,0 +1,103 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Making a TAP that outlives us only if every step went well."""
+
+import contextlib
+import secrets
+import time
+
+from oslo_log import log as logging
+
+from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import bridge
+from vif_plug_tapmac.kernel import bridge_health
+from vif_plug_tapmac.kernel import converging
+from vif_plug_tapmac.kernel.link import Link
+from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import tun
+from vif_plug_tapmac.kernel import udev
+from vif_plug_tapmac import mac
+from vif_plug_tapmac import mark
+from vif_plug_tapmac.wanted.limits import Limits
+from vif_plug_tapmac.wanted.port import TapPort
+
+LOG = logging.getLogger(__name__)
+
+
+def make(netlink: nl.Netlink, port: TapPort, limits: Limits,
+         instead_of: Link | None = None) -> str:
+    """Make the TAP; it outlives us only if every step went well.
+
+    It gets its own name together with its mark, so that whoever finds a TAP of
+    this name knows whose it is; until then nobody can know how to attach to
+    it. Whatever may fail for lack of something comes first, so that a bridge
+    is made, or an old TAP given up, only for a TAP that will be there.
+    """
+    found_bridge = bridge.find(netlink, port)
+    made_after = udev.now()
+    with tun.TunDevice(port.name) as device, contextlib.ExitStack() as undo:
+        name = _unguessable_name()
+        device.create(name, port.multi_queue, port.owner)
+        # At once, before udev looks.
+        device.set_mac(mac.tap_mac(port.guest_mac))
+        link = converging.require_tap(netlink.find(name, port.name), port,
+                                      name)
+        # Closing is not enough where a stranger got in before the owner was
+        # set: his queue keeps the TAP alive, and him on the guest's wire.
+        undo.callback(_discard, netlink, link)
+        _require_sole_user(port, link)
+        tap_mark = mark.TapMark(port.vif_id, port.guest_mac, int(time.time()))
+        wanted = dict(converging.wanted_fields(port, tap_mark), name=port.name)
+        on_bridge = bridge.ensure(netlink, port, found_bridge)
+        if instead_of is not None:
+            netlink.delete(instead_of)
+        link = converging.converge(netlink, port, on_bridge, link, wanted)
+        if limits.udev_timeout and udev.is_running():
+            udev.wait_for(link, port.name, made_after, limits.udev_timeout)
+            link = converging.converge(
+                netlink, port, on_bridge,
+                converging.require_tap(
+                    netlink.get(link.index, port.name), port), wanted)
+        _require_sole_user(port, link)
+        converging.require_bridge_name(port, on_bridge)
+        device.persist()
+        undo.pop_all()
+    bridge_health.warn_if_nearly_full(on_bridge, link)
+    return '%s made for guest %s: %s on bridge %s' % (
+        port.name, port.guest_mac, link.mac, port.bridge)
+
+
+def _unguessable_name() -> str:
+    """Return a name for a TAP that nobody shall find before it is ready.
+
+    With "tap" in front, for .link files and rules that match on that. No TAP
+    of Nova's is named so, theirs have a "-" after eight digits.
+    """
+    return 'tapmac-' + secrets.token_hex(4)
+
+
+def _require_sole_user(port: TapPort, link: Link) -> None:
+    sole_user = {'is_tap': True, 'owner': port.owner,
+                 'multi_queue': port.multi_queue,
+                 'queues': 1 if port.multi_queue else None}
+    if link.differences(sole_user):
+        raise converging.Overtaken(exception.VerifyFailed(
+            device=port.name, differences=link.explain(sole_user)))
+
+
+def _discard(netlink: nl.Netlink, link: Link) -> None:
+    try:
+        netlink.delete(link)
+    except exception.TapMacError as error:
+        LOG.warning('%s could not be removed after a failed plug: %s',
+                    link.name, error)

@@ -33,9 +33,10 @@ from tests import base
 from tests import hosts
 from tests import libvirt_domains
 from tests import patience
-from vif_plug_tapmac.cli import repair
 from vif_plug_tapmac.host import audit
+from vif_plug_tapmac.host import finding
 from vif_plug_tapmac.host import inventory
+from vif_plug_tapmac.host import mending
 from vif_plug_tapmac.kernel import bridge_health
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import nftables
@@ -89,7 +90,7 @@ class AuditTestCase(base.FunctionalTestCase):
     def repair(self, bridge=None):
         """Do what "tapmac repair" does."""
         seen = inventory.read(self.options)
-        repair._mend(seen, self.options, [
+        mending.mend(seen, self.options, [
             finding for finding in audit.audit_links(seen)
             if finding.mendable or bridge], bridge, open(os.devnull, 'w'))
 
@@ -532,7 +533,7 @@ class CodesTest(AuditTestCase):
 
     def test_each_code_has_a_test(self):
         self.assertEqual(
-            sorted(audit.CODES),
+            sorted(finding.CODES),
             sorted({name[5:10].upper() for name in dir(self)
                     if re.match(r'test_tm\d{3}', name)}))
 

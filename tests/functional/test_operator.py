@@ -27,7 +27,7 @@ from tests import base
 from tests.functional import test_audit
 from tests import hosts
 from tests import patience
-from vif_plug_tapmac.host import audit
+from vif_plug_tapmac.host import finding
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import removing
 from vif_plug_tapmac import mark
@@ -173,7 +173,7 @@ class AuditTest(OperatorTestCase):
         self.host.set(base.TAP, mtu=1400)
         row, = self.rows('audit', returncode=10)
         self.assertEqual(
-            ('TM208', 'warning', base.TAP, audit.CODES['TM208'][1]),
+            ('TM208', 'warning', base.TAP, finding.CODES['TM208'][1]),
             (row['Code'], row['Severity'], row['Device'], row['Meaning']))
         self.host.set(base.TAP, state='down')
         self.rows('audit', returncode=20)

@@ -16,7 +16,8 @@ import re
 
 from tests import base
 from tests import documents
-from vif_plug_tapmac.host import audit
+from vif_plug_tapmac.host import finding
+from vif_plug_tapmac.host.finding import Severity
 
 
 class AuditCodesTest(base.TestCase):
@@ -27,7 +28,7 @@ class AuditCodesTest(base.TestCase):
             documents.AUDIT_CODES.read_text(), re.MULTILINE)
         self.assertEqual(
             [(code, meaning, str(severity))
-             for code, (severity, meaning) in audit.CODES.items()], sections)
+             for code, (severity, meaning) in finding.CODES.items()], sections)
 
     def test_severity_is_the_exit_status(self):
-        self.assertEqual([10, 20], sorted(audit.Severity))
+        self.assertEqual([10, 20], sorted(Severity))

@@ -29,8 +29,8 @@ from os_vif.objects import network
 from os_vif.objects import vif as vif_objects
 from oslo_config import cfg
 
-from vif_plug_tapmac.cli import look
-from vif_plug_tapmac.cli import vif
+from vif_plug_tapmac.cli import as_root
+from vif_plug_tapmac.cli import tap_table
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge
 from vif_plug_tapmac.kernel.link import Link
@@ -180,7 +180,7 @@ def _enter_and_find_lacks() -> typing.Iterator[_Lack]:
 
 def _unshare_network() -> None:
     """Get a network namespace, in a user namespace if it has to be."""
-    if vif.may_change_links():
+    if as_root.may_change_links():
         with contextlib.suppress(PermissionError):
             return _unshare(_CLONE_NEWNET)
     uid, gid = os.geteuid(), os.getegid()
@@ -241,7 +241,7 @@ def _observe() -> dict[str, str]:
             'TAP MAC': _text(tap and tap.mac),
             'TAP master': _text(tap and _master(netlink, tap)),
             'TAP state': _state(tap),
-            'TAP owner': _text(tap and look.user(tap.owner)),
+            'TAP owner': _text(tap and tap_table.user(tap.owner)),
             'TAP MTU': _text(tap and tap.mtu),
             'TAP IP addresses': _text(
                 tap and (', '.join(netlink.addresses(tap)) or 'none')),

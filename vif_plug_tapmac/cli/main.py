@@ -10,7 +10,7 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The command ``tapmac``; each group of subcommands has a module beside."""
+"""The command ``tapmac``; each subcommand has a module beside."""
 
 import argparse
 import os

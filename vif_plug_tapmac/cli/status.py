@@ -28,8 +28,9 @@ from oslo_upgradecheck import upgradecheck
 
 from vif_plug_tapmac.cli import daemon
 from vif_plug_tapmac import exception
-from vif_plug_tapmac.host import audit
 from vif_plug_tapmac.host import domains
+from vif_plug_tapmac.host.finding import Finding
+from vif_plug_tapmac.host import host_checks
 from vif_plug_tapmac.kernel import tun
 from vif_plug_tapmac import linux_bridge
 from vif_plug_tapmac import nova_driver
@@ -122,11 +123,11 @@ class Checks(upgradecheck.UpgradeCommands):
             'as the user of nova-compute.' % failure)
 
     def _check_udev(self) -> upgradecheck.Result:
-        return _warning(_words(audit.hidden_udev(cfg.CONF[opts.GROUP])))
+        return _warning(_words(host_checks.hidden_udev(cfg.CONF[opts.GROUP])))
 
     def _check_rivals(self) -> upgradecheck.Result:
         return _warning(_words(
-            finding for finding in audit.rivals(cfg.CONF[opts.GROUP])
+            finding for finding in host_checks.rivals(cfg.CONF[opts.GROUP])
             if finding.device != 'tapmac'))  # As above.
 
     def _check_tun_device(self) -> upgradecheck.Result:
@@ -156,7 +157,7 @@ def _warning(details: str) -> upgradecheck.Result:
     return upgradecheck.Result(upgradecheck.Code.WARNING, details)
 
 
-def _words(findings: typing.Iterable[audit.Finding]) -> str:
+def _words(findings: typing.Iterable[Finding]) -> str:
     return ' '.join('%s: %s: %s. Remedy: %s.' % (
         finding.code, finding.device, finding.evidence, finding.remedy)
         for finding in findings)

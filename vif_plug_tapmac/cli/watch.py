@@ -22,6 +22,7 @@ from cliff import command
 
 from vif_plug_tapmac.cli import configuration
 from vif_plug_tapmac.host import audit
+from vif_plug_tapmac.host.finding import Finding
 from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.kernel import events
 from vif_plug_tapmac.kernel.link import Link
@@ -55,7 +56,7 @@ class Watch(command.Command):
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         self._json = parsed_args.format == 'json'
         self._config = configuration.read(self.app_args)
-        self._findings: dict[tuple[str, str], audit.Finding] = {}
+        self._findings: dict[tuple[str, str], Finding] = {}
         try:
             with events.LinkEvents() as happening:
                 self._watch(happening, parsed_args.interval)

@@ -10,7 +10,8 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What is on this host, and what is wrong with it.
+"""What is on this host, what is wrong with it, and having that mended.
 
-Nothing in here changes anything, and nobody needs to be root for it.
+Nobody needs to be root to look; what changes something (mending) asks the
+privileged side to do it.
 """

@@ -61,6 +61,12 @@ class Tap:
         return self.nic.guest_mac if self.nic else None
 
     @property
+    def vif_id(self) -> str:
+        """Of a TAP of ours: whose it is."""
+        assert self.mark is not None
+        return self.mark.vif_id
+
+    @property
     def is_being_made(self) -> bool:
         """Whether a plug is at work on it just now."""
         return (not self.link.persistent and self.link.held

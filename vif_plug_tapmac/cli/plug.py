@@ -10,67 +10,31 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""``tapmac plug`` and ``tapmac unplug``: a VIF by hand."""
+"""``tapmac plug``: a VIF by hand."""
 
 import argparse
 import typing
 import uuid
 
-from cliff import command
 from cliff import show
 import os_vif
 from os_vif import exception as os_vif_exception
-from os_vif.objects import instance_info
 from os_vif.objects import network
 from os_vif.objects import vif as vif_objects
 from oslo_config import cfg
 
+from vif_plug_tapmac.cli import as_root
+from vif_plug_tapmac.cli import by_hand
 from vif_plug_tapmac.cli import configuration
-from vif_plug_tapmac.cli import look
-from vif_plug_tapmac.cli import mac as mac_command
+from vif_plug_tapmac.cli import tap_table
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac import mac
-from vif_plug_tapmac import opts
-from vif_plug_tapmac import privsep
 from vif_plug_tapmac.wanted import from_config
 from vif_plug_tapmac.wanted import from_vif
 from vif_plug_tapmac.wanted import names
 
-_CAP_NET_ADMIN = 12
 _NAMESPACE = uuid.UUID('0e3c4c1e-5d2f-4b7a-9a63-7461706d6163')
-_INSTANCE = instance_info.InstanceInfo(
-    uuid='00000000-0000-4000-8000-000000000000', name='by-hand')
-
-
-def act_as_root() -> None:
-    """Have what runs as root run in this process, without a daemon.
-
-    :raises TapMacError: this process may not
-    """
-    if not may_change_links():
-        raise exception.TapMacError(
-            'This changes links and needs CAP_NET_ADMIN: run it as root, or '
-            'with --dry-run.')
-    privsep.vif_plug.set_client_mode(False)
-
-
-def may_change_links() -> bool:
-    """Return whether this process has CAP_NET_ADMIN."""
-    with open('/proc/self/status') as status:
-        capabilities = next(int(line.split()[1], 16) for line in status
-                            if line.startswith('CapEff'))
-    return bool(capabilities >> _CAP_NET_ADMIN & 1)
-
-
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--bridge', metavar='BRIDGE', required=True,
-                        help='the bridge of the TAP, as in br100')
-    parser.add_argument('--mac', metavar='MAC', required=True,
-                        type=mac_command.mac_argument,
-                        help='the MAC of the guest')
-    parser.add_argument('--dry-run', action='store_true',
-                        help='only say what would be done')
 
 
 class Plug(show.ShowOne):
@@ -83,7 +47,7 @@ class Plug(show.ShowOne):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
-        _add_arguments(parser)
+        by_hand.add_arguments(parser)
         parser.add_argument(
             '--vif-id', metavar='UUID', type=uuid.UUID,
             help='the id of the VIF; default: one that is the same each time '
@@ -105,67 +69,15 @@ class Plug(show.ShowOne):
         vif = _vif(parsed_args, seen)
         if parsed_args.dry_run:
             return _dry_run(vif, config, seen)
-        act_as_root()
+        as_root.act_as_root()
         try:
-            _start_os_vif()
-            os_vif.plug(vif, _INSTANCE)
+            by_hand.start_os_vif()
+            os_vif.plug(vif, by_hand.INSTANCE)
         except os_vif_exception.PlugException as error:
             raise error.kwargs['err']
         seen = inventory.read(config)
-        return look.COLUMNS, look.describe(
-            seen, look.require_one(seen, str(getattr(vif, 'id'))))
-
-
-class Unplug(command.Command):
-    """Unplug a VIF by hand: remove the TAP that a guest's MAC has on a bridge.
-
-    That there is none is said, and is success. A TAP that a guest holds stays
-    unless forced. The bridge stays in any case. Needs CAP_NET_ADMIN.
-    """
-
-    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        parser: argparse.ArgumentParser = super().get_parser(prog_name)
-        _add_arguments(parser)
-        parser.add_argument(
-            '--force', action='store_true',
-            help='remove it although a guest holds it, whose NIC is dead then')
-        return parser
-
-    def take_action(self, parsed_args: argparse.Namespace) -> None:
-        seen = inventory.read(configuration.read(self.app_args))
-        taps = [tap for tap in seen.find(parsed_args.mac)
-                if tap.bridge and tap.bridge.name == parsed_args.bridge
-                and tap.guest_mac == parsed_args.mac]
-        if not taps:
-            self._say('Nothing to do: no TAP of tapmac is there for guest %s '
-                      'on %s.' % (parsed_args.mac, parsed_args.bridge))
-        for tap in taps:
-            if tap.link.held and not parsed_args.force:
-                raise exception.TapMacError(
-                    '%s is used by a guest; shut that down first, or use '
-                    '--force.' % tap.link.name)
-            if parsed_args.dry_run:
-                self._say('%s would be removed.' % tap.link.name)
-                continue
-            act_as_root()
-            assert tap.mark is not None
-            try:
-                _start_os_vif()
-                os_vif.unplug(vif_objects.VIFBridge(
-                    id=tap.mark.vif_id, plugin='tapmac',
-                    vif_name=tap.link.name), _INSTANCE)
-            except os_vif_exception.UnplugException as error:
-                raise error.kwargs['err']
-            self._say('%s is removed.' % tap.link.name)
-
-    def _say(self, text: str) -> None:
-        self.app.stdout.write(text + '\n')
-
-
-def _start_os_vif() -> None:
-    # Wrapping Nova is for nova-compute.
-    cfg.CONF.set_override('nova_managed_tap', False, group=opts.GROUP)
-    os_vif.initialize()
+        return tap_table.COLUMNS, tap_table.describe(
+            seen, tap_table.require_one(seen, str(getattr(vif, 'id'))))
 
 
 def _vif(parsed_args: argparse.Namespace,
@@ -200,7 +112,7 @@ def _dry_run(
              'Would'),
             (port.name, port.bridge, port.guest_mac,
              mac.tap_mac(port.guest_mac), port.vif_id, port.mtu,
-             look.user(port.owner), ', and '.join(
+             tap_table.user(port.owner), ', and '.join(
                  ([] if port.bridge in names else ['make the bridge'])
                  + ['make the TAP' if found is None else
                     'mend the TAP that is there where it differs'])))

@@ -1,0 +1,49 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""``tapmac audit``: all that is wrong on this host."""
+
+import argparse
+
+from cliff import lister
+
+from vif_plug_tapmac.cli import configuration
+from vif_plug_tapmac.host import audit
+from vif_plug_tapmac.host.finding import exit_status
+from vif_plug_tapmac.host.finding import Finding
+from vif_plug_tapmac.host import inventory
+
+
+class Audit(lister.Lister):
+    """Look for all that is wrong with bridges and TAPs on this host.
+
+    Nothing is changed, and no privilege is needed. Bridges that tapmac made,
+    that have TAPs of tapmac, or an entry in bridge_uplinks, are looked at.
+    Exit status: 0 if nothing is wrong, 10 for warnings, 20 for errors. The
+    page "Audit codes" of the documentation explains each code.
+    """
+
+    _findings: list[Finding] = []
+
+    def take_action(
+        self, parsed_args: argparse.Namespace,
+    ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        config = configuration.read(self.app_args)
+        self._findings = audit.audit(inventory.read(config), config)
+        return (('Code', 'Severity', 'Device', 'Meaning', 'Evidence',
+                 'Remedy'),
+                [(finding.code, str(finding.severity), finding.device,
+                  finding.meaning, finding.evidence, finding.remedy)
+                 for finding in self._findings])
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        return super().run(parsed_args) or exit_status(self._findings)

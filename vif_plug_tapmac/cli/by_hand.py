@@ -1,0 +1,41 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What ``tapmac plug`` and ``tapmac unplug`` share: a VIF by hand."""
+
+import argparse
+
+import os_vif
+from os_vif.objects import instance_info
+from oslo_config import cfg
+
+from vif_plug_tapmac.cli import mac as mac_command
+from vif_plug_tapmac import opts
+
+INSTANCE = instance_info.InstanceInfo(
+    uuid='00000000-0000-4000-8000-000000000000', name='by-hand')
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--bridge', metavar='BRIDGE', required=True,
+                        help='the bridge of the TAP, as in br100')
+    parser.add_argument('--mac', metavar='MAC', required=True,
+                        type=mac_command.mac_argument,
+                        help='the MAC of the guest')
+    parser.add_argument('--dry-run', action='store_true',
+                        help='only say what would be done')
+
+
+def start_os_vif() -> None:
+    # Wrapping Nova is for nova-compute.
+    cfg.CONF.set_override('nova_managed_tap', False, group=opts.GROUP)
+    os_vif.initialize()

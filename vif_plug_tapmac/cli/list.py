@@ -1,0 +1,45 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""``tapmac list``: the TAPs on this host."""
+
+import argparse
+import typing
+
+from cliff import lister
+
+from vif_plug_tapmac.cli import configuration
+from vif_plug_tapmac.cli import tap_table
+from vif_plug_tapmac.host import inventory
+
+
+class List(lister.Lister):
+    """List the TAPs of tapmac on this host.
+
+    Nothing is changed, and no privilege is needed. The columns are those of
+    "tapmac show".
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        parser.add_argument('--bridge', metavar='BRIDGE',
+                            help='only those on this bridge')
+        return parser
+
+    def take_action(
+        self, parsed_args: argparse.Namespace,
+    ) -> tuple[tuple[str, ...], list[tuple[typing.Any, ...]]]:
+        seen = inventory.read(configuration.read(self.app_args))
+        return tap_table.COLUMNS, [
+            tap_table.describe(seen, tap) for tap in seen.taps
+            if tap.mark is not None and parsed_args.bridge in (
+                None, tap.bridge and tap.bridge.name)]

@@ -1,0 +1,78 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""``tapmac purge``: removing the TAPs that no domain has."""
+
+import argparse
+import typing
+
+from cliff import lister
+from oslo_log import log as logging
+
+from vif_plug_tapmac.cli import as_root
+from vif_plug_tapmac.cli import configuration
+from vif_plug_tapmac import exception
+from vif_plug_tapmac.host import inventory
+from vif_plug_tapmac.host import tap_checks
+from vif_plug_tapmac import privileged
+from vif_plug_tapmac.wanted.port import TapIdentity
+
+LOG = logging.getLogger(__name__)
+
+
+class Purge(lister.Lister):
+    """Remove TAPs of tapmac that no domain of libvirt has.
+
+    All of them at once, in a link group of their own. One that a process
+    holds stays unless forced; nothing is removed where libvirt does not
+    answer. Needs CAP_NET_ADMIN.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        parser.add_argument('--dry-run', action='store_true',
+                            help='only say what would be removed')
+        parser.add_argument('--force', action='store_true',
+                            help='remove those, too, that a process holds')
+        parser.add_argument(
+            '--older-than', metavar='SECONDS', type=float,
+            default=tap_checks.GRACE,
+            help='leave those that were made since then: their domain may '
+                 'still be on the way. Default: %(default)g')
+        return parser
+
+    def take_action(
+        self, parsed_args: argparse.Namespace,
+    ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        seen = inventory.read(configuration.read(self.app_args))
+        if seen.nics is None:
+            raise exception.TapMacError(
+                'Nothing is removed: without an answer of libvirt nobody '
+                'knows which TAPs are left over.')
+        orphans = [tap for tap in seen.taps if tap_checks.is_orphan(
+            seen, tap, parsed_args.older_than)]
+        going = [tap for tap in orphans
+                 if parsed_args.force or not tap.link.held]
+        gone: typing.Collection[str] = ()
+        if going and not parsed_args.dry_run:
+            as_root.act_as_root()
+            LOG.info('Removing %d TAPs', len(going))
+            gone = privileged.remove_ports(
+                [TapIdentity(tap.vif_id, tap.link.name).to_fields()
+                 for tap in going], parsed_args.force)
+        return ('TAP', 'Bridge', 'Guest MAC', 'VIF', 'Result'), [
+            (tap.link.name, tap.bridge.name if tap.bridge else '',
+             tap.guest_mac or '', tap.vif_id,
+             'removed' if tap.link.name in gone
+             else 'stays: a process holds it' if tap not in going
+             else 'would be removed' if parsed_args.dry_run
+             else 'stays: it is in use by now') for tap in orphans]

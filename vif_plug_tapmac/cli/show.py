@@ -1,0 +1,64 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""``tapmac show``: one TAP, and what is wrong with it."""
+
+import argparse
+import typing
+
+from cliff import show
+
+from vif_plug_tapmac.cli import configuration
+from vif_plug_tapmac.cli import tap_table
+from vif_plug_tapmac.host import audit
+from vif_plug_tapmac.host.finding import exit_status
+from vif_plug_tapmac.host.finding import Finding
+from vif_plug_tapmac.host import inventory
+
+
+class Show(show.ShowOne):
+    """Show one TAP of tapmac, and what is wrong with it and its bridge.
+
+    Nothing is changed, and no privilege is needed. Carrier is whether a guest
+    holds the TAP. Exit status: 0 if nothing is wrong, 10 for warnings, 20 for
+    errors, 1 if there is no such TAP.
+    """
+
+    _findings: list[Finding] = []
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        parser.add_argument(
+            'which', metavar='<TAP, VIF id or MAC>',
+            help='name of the TAP, id of its VIF (the port in Neutron), MAC '
+                 'of the guest, or of the TAP')
+        return parser
+
+    def take_action(
+        self, parsed_args: argparse.Namespace,
+    ) -> tuple[tuple[str, ...], tuple[typing.Any, ...]]:
+        seen = inventory.read(configuration.read(self.app_args))
+        tap = tap_table.require_one(seen, parsed_args.which)
+        names = [tap.link.name] + ([tap.bridge.name] if tap.bridge else [])
+        self._findings = [finding for finding in audit.audit_links(seen)
+                          if finding.device in names]
+        return ((*tap_table.COLUMNS, 'Queues', 'Wrong'),
+                (*tap_table.describe(seen, tap), tap.link.queues or 1,
+                 '\n'.join(map(_sentence, self._findings)) or 'nothing'))
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        return super().run(parsed_args) or exit_status(self._findings)
+
+
+def _sentence(finding: Finding) -> str:
+    return '%s %s: %s. Remedy: %s' % (finding.code, finding.device,
+                                      finding.evidence, finding.remedy)

@@ -1,0 +1,82 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What the commands tell of a TAP."""
+
+import datetime
+import pwd
+import typing
+
+from vif_plug_tapmac import exception
+from vif_plug_tapmac.host.inventory import Inventory
+from vif_plug_tapmac.host.inventory import Tap
+from vif_plug_tapmac.kernel.link import Link
+
+#: What is shown of a bridge's port, by fields of a link.
+_PORT_OPTIONS = ('locked', 'isolated', 'hairpin')
+_NO_PORT_OPTIONS = ('learning', 'flood_unicast', 'flood_multicast')
+#: What is told of each TAP.
+COLUMNS = ('TAP', 'Bridge', 'Guest MAC', 'TAP MAC', 'VIF', 'MTU', 'Owner',
+           'Carrier', 'Made', 'Port options', 'Domain')
+
+
+def require_one(seen: Inventory, which: str) -> Tap:
+    """Return the one TAP of ours that is meant.
+
+    :raises TapMacError: there is none, or several
+    """
+    found = seen.find(which)
+    if len(found) == 1:
+        return found[0]
+    raise exception.TapMacError(
+        'No TAP of tapmac has this name, VIF id or MAC here: %s.' % which
+        if not found else '%s can be each of these TAPs: %s.' % (
+            which, ', '.join(tap.link.name for tap in found)))
+
+
+def describe(seen: Inventory,
+             tap: Tap) -> tuple[typing.Any, ...]:
+    """Return what a TAP of ours has in each of :data:`COLUMNS`."""
+    assert tap.mark is not None
+    return (
+        tap.link.name, tap.bridge and tap.bridge.name, tap.mark.guest_mac,
+        tap.link.mac, tap.mark.vif_id, tap.link.mtu, user(tap.link.owner),
+        'on' if tap.link.held else 'off',
+        _time(tap.mark.made),
+        _port_options(tap.link),
+        'unknown' if seen.nics is None else tap.nic and tap.nic.domain)
+
+
+def _time(made: int) -> str:
+    try:
+        return datetime.datetime.fromtimestamp(
+            made, datetime.timezone.utc).isoformat()
+    except (OverflowError, ValueError):  # No plug of ours writes this.
+        return str(made)
+
+
+def _port_options(link: Link) -> str:
+    """Return in what a port differs from a bridge's defaults."""
+    return ', '.join(
+        [name for name in _PORT_OPTIONS if getattr(link, name)]
+        + ['no ' + name for name in _NO_PORT_OPTIONS
+           if getattr(link, name) is False])
+
+
+def user(uid: int | None) -> str:
+    """Return how a TAP's owner is called."""
+    if uid is None:
+        return 'everyone'
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

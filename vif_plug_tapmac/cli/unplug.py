@@ -1,0 +1,72 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""``tapmac unplug``: a VIF by hand."""
+
+import argparse
+
+from cliff import command
+import os_vif
+from os_vif import exception as os_vif_exception
+from os_vif.objects import vif as vif_objects
+
+from vif_plug_tapmac.cli import as_root
+from vif_plug_tapmac.cli import by_hand
+from vif_plug_tapmac.cli import configuration
+from vif_plug_tapmac import exception
+from vif_plug_tapmac.host import inventory
+
+
+class Unplug(command.Command):
+    """Unplug a VIF by hand: remove the TAP that a guest's MAC has on a bridge.
+
+    That there is none is said, and is success. A TAP that a guest holds stays
+    unless forced. The bridge stays in any case. Needs CAP_NET_ADMIN.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        by_hand.add_arguments(parser)
+        parser.add_argument(
+            '--force', action='store_true',
+            help='remove it although a guest holds it, whose NIC is dead then')
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        seen = inventory.read(configuration.read(self.app_args))
+        taps = [tap for tap in seen.find(parsed_args.mac)
+                if tap.bridge and tap.bridge.name == parsed_args.bridge
+                and tap.guest_mac == parsed_args.mac]
+        if not taps:
+            self._say('Nothing to do: no TAP of tapmac is there for guest %s '
+                      'on %s.' % (parsed_args.mac, parsed_args.bridge))
+        for tap in taps:
+            if tap.link.held and not parsed_args.force:
+                raise exception.TapMacError(
+                    '%s is used by a guest; shut that down first, or use '
+                    '--force.' % tap.link.name)
+            if parsed_args.dry_run:
+                self._say('%s would be removed.' % tap.link.name)
+                continue
+            as_root.act_as_root()
+            assert tap.mark is not None
+            try:
+                by_hand.start_os_vif()
+                os_vif.unplug(vif_objects.VIFBridge(
+                    id=tap.mark.vif_id, plugin='tapmac',
+                    vif_name=tap.link.name), by_hand.INSTANCE)
+            except os_vif_exception.UnplugException as error:
+                raise error.kwargs['err']
+            self._say('%s is removed.' % tap.link.name)
+
+    def _say(self, text: str) -> None:
+        self.app.stdout.write(text + '\n')

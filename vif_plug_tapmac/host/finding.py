@@ -1,0 +1,104 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""One thing that is wrong: how bad it is, what was seen, and the remedy.
+
+Each code has a section in "Audit codes" of the documentation.
+"""
+
+import dataclasses
+import enum
+import typing
+
+
+class Severity(enum.IntEnum):
+    """How bad it is; the number is the exit status of an audit."""
+    WARNING = 10
+    ERROR = 20
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+
+#: What each code means. A code is never used for something else again.
+CODES: dict[str, tuple[Severity, str]] = {
+    'TM101': (Severity.WARNING, 'The MAC of a bridge is not fixed'),
+    'TM102': (Severity.WARNING, 'A bridge is half-made'),
+    'TM103': (Severity.ERROR, 'A bridge is down'),
+    'TM104': (Severity.WARNING, 'A bridge runs STP with a delay'),
+    'TM105': (Severity.WARNING, 'A bridge is nearly full'),
+    'TM106': (Severity.WARNING, 'A bridge lacks its uplink'),
+    'TM107': (Severity.WARNING, 'Guests can give the host IPv6 routes'),
+    'TM108': (Severity.WARNING, 'The MTU of a bridge is too small'),
+    'TM109': (Severity.WARNING, 'A bridge of tapmac was changed'),
+    'TM201': (Severity.WARNING, 'The MAC of a TAP is not that of its guest'),
+    'TM202': (Severity.ERROR, 'A TAP has the MAC of its own guest'),
+    'TM203': (Severity.ERROR, 'The MAC of a guest is that of another TAP'),
+    'TM204': (Severity.ERROR, 'A TAP is open to every user'),
+    'TM205': (Severity.ERROR, 'Somebody else holds the TAP of a guest'),
+    'TM206': (Severity.ERROR, 'A TAP is on no bridge'),
+    'TM207': (Severity.ERROR, 'A TAP is down'),
+    'TM208': (Severity.WARNING, 'The MTU of a TAP is too small'),
+    'TM209': (Severity.WARNING, 'A TAP has IPv6 or IPv4 of the host'),
+    'TM210': (Severity.WARNING, 'A TAP is left over'),
+    'TM211': (Severity.WARNING, 'Mark and link group do not match'),
+    'TM212': (Severity.ERROR, 'A TAP has the wrong queue mode'),
+    'TM213': (Severity.WARNING, 'A TAP has another owner than configured'),
+    'TM214': (Severity.ERROR, 'A guest is not kept to its MAC'),
+    'TM215': (Severity.WARNING, 'The port of a TAP is not as configured'),
+    'TM301': (Severity.WARNING, 'The firewall stands between guests'),
+    'TM302': (Severity.WARNING, 'A udev that is not seen rewrites MACs'),
+    'TM303': (Severity.ERROR, 'Two os-vif plugins have one name'),
+    'TM304': (Severity.WARNING, 'SELinux lacks the rule for TAPs'),
+    'TM305': (Severity.ERROR, 'The TUN device is missing'),
+    'TM306': (Severity.WARNING, 'No bridge can be made here'),
+    'TM307': (Severity.ERROR, 'The configuration can not be used'),
+    'TM308': (Severity.ERROR, 'Guests can reach this host'),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    :param code: of :data:`CODES`
+    :param device: what it concerns: a link's name, a path, a plugin
+    :param evidence: what was seen
+    :param remedy: what the operator can do
+    """
+    code: str
+    device: str
+    evidence: str
+    remedy: str
+
+    @property
+    def severity(self) -> Severity:
+        return CODES[self.code][0]
+
+    @property
+    def meaning(self) -> str:
+        return CODES[self.code][1]
+
+    @property
+    def mendable(self) -> bool:
+        """Whether "tapmac repair" mends it, and disturbs no guest by it."""
+        return self.remedy == REPAIR
+
+
+Findings = typing.Iterator[Finding]
+REPAIR = 'tapmac repair'
+REBOOT = ('hard reboot the instance, or detach and attach the interface')
+
+
+def exit_status(findings: typing.Iterable[Finding]) -> int:
+    """Return the exit status that says how bad it is: 0, 10 or 20."""
+    return max((finding.severity for finding in findings), default=0)

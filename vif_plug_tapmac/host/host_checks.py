@@ -1,0 +1,119 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What can be wrong with a host beside its links."""
+
+import collections
+import contextlib
+import importlib.metadata
+import os
+
+from oslo_config import cfg
+
+from vif_plug_tapmac import exception
+from vif_plug_tapmac.host.finding import Finding
+from vif_plug_tapmac.host.finding import Findings
+from vif_plug_tapmac.host import link_files
+from vif_plug_tapmac.host import selinux
+from vif_plug_tapmac.kernel import bridge_health
+from vif_plug_tapmac.kernel import nftables
+from vif_plug_tapmac.kernel import tun
+from vif_plug_tapmac.kernel import udev
+from vif_plug_tapmac.wanted import from_config
+from vif_plug_tapmac.wanted import names
+
+_SYSCTLS = '/proc/sys/net/ipv4/conf'
+
+
+def _firewall(config: cfg.ConfigOpts.GroupAttr) -> Findings:
+    if bridge_health.passes_netfilter():
+        yield Finding(
+            'TM301', 'bridge-nf-call-iptables', 'it is 1: what guests send to '
+            'each other by IPv4 passes the FORWARD chain of this host',
+            '"sysctl net.bridge.bridge-nf-call-iptables=0", and the same in '
+            '/etc/sysctl.d, unless the firewall is meant for guests')
+
+
+def hidden_udev(config: cfg.ConfigOpts.GroupAttr) -> Findings:
+    """Look for a udev that can rewrite MACs after a plug (TM302)."""
+    path = link_files.file_that_rewrites()
+    if path is not None and not (udev.is_running() and config.udev_timeout):
+        yield Finding(
+            'TM302', path, 'it has MACAddressPolicy=persistent for TAPs, and '
+            '%s' % ('udev_timeout is 0' if udev.is_running() else 'there is '
+                    'no /run/udev to see by when udev is done'),
+            'show /run/udev of the host to nova-compute, and wait for it '
+            '(udev_timeout); or have a .link file with MACAddressPolicy=none '
+            'for TAPs that comes first')
+
+
+def rivals(config: cfg.ConfigOpts.GroupAttr) -> Findings:
+    """Look for plugins of one name, of which one wins by chance (TM303)."""
+    plugins = collections.defaultdict(set)
+    for entry_point in importlib.metadata.entry_points(group='os_vif'):
+        plugins[entry_point.name].add(entry_point.value)
+    for name, found in plugins.items():
+        if len(found) > 1 and name in ('tapmac', *names.CLAIMABLE):
+            yield Finding(
+                'TM303', name, 'os-vif finds %s'
+                % ' and '.join(sorted(found)),
+                'remove all but one of these packages')
+
+
+def _selinux(config: cfg.ConfigOpts.GroupAttr) -> Findings:
+    refused = selinux.refusal()
+    if refused is not None:
+        yield Finding(
+            'TM304', 'SELinux', refused,
+            'load the module of "Deploying with Nova", SELinux')
+
+
+def _tun_device(config: cfg.ConfigOpts.GroupAttr) -> Findings:
+    if not os.path.exists(tun.TUN_DEVICE):
+        yield Finding('TM305', tun.TUN_DEVICE, 'it is missing',
+                      'modprobe tun; in a container, pass the device in')
+
+
+def _sysctls(config: cfg.ConfigOpts.GroupAttr) -> Findings:
+    if (config.create_bridge and os.path.isdir(_SYSCTLS)
+            and os.statvfs(_SYSCTLS).f_flag & os.ST_RDONLY):
+        yield Finding(
+            'TM306', _SYSCTLS, 'it is mounted read-only, and create_bridge '
+            'is on', 'mount it writable, or have the host make the bridges '
+            'and switch create_bridge off')
+
+
+def _configuration(config: cfg.ConfigOpts.GroupAttr) -> Findings:
+    try:
+        from_config.port_fields(config)
+        from_config.uplinks(config)
+    except (exception.InvalidConfig, cfg.ConfigFileValueError) as error:
+        yield Finding('TM307', '[os_vif_tapmac]', str(error),
+                      'correct nova.conf')
+
+
+def _shield(config: cfg.ConfigOpts.GroupAttr) -> Findings:
+    # Whoever may not ask the kernel does not know, and nothing is said.
+    with contextlib.suppress(exception.KernelRefused):
+        if config.host_shield and not nftables.is_host_shielded(
+                config.link_group):
+            yield Finding(
+                'TM308', 'nftables', 'host_shield is on, and no rule in the '
+                'table bridge %s drops what link group %d sends to this host'
+                % (nftables.SHIELD, config.link_group),
+                'start nova-compute again, which plugs each guest, or plug '
+                'one by hand; and find what flushes the rules')
+
+
+#: In the order of their codes.
+CHECKS = (_firewall, hidden_udev, rivals, _selinux, _tun_device,
+          _sysctls, _configuration, _shield)

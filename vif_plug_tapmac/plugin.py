@@ -25,7 +25,7 @@ from vif_plug_tapmac import nova_driver
 from vif_plug_tapmac import opts
 from vif_plug_tapmac import privileged
 from vif_plug_tapmac import privsep
-from vif_plug_tapmac import spoofing
+from vif_plug_tapmac import startup
 from vif_plug_tapmac.wanted import from_vif
 
 LOG = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class TapMacPlugin(plugin.PluginBase):
         tapmac: TapMacPlugin = super().load(plugin_name)
         claim.take_over(tapmac.config.claim_plugins, tapmac)
         linux_bridge.warn_of_ignored(tapmac.config, cfg.CONF)
-        spoofing.tell(tapmac.config)
+        startup.tell(tapmac.config)
         if tapmac.config.nova_managed_tap:
             nova_driver.leave_taps_to_us(tapmac.config)
         return tapmac

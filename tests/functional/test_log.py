@@ -73,7 +73,7 @@ class LogTest(test_claim.ClaimTestCase):
 
     def case_kernel_cannot_lock(self):
         self.case.enter_context(fixtures.MonkeyPatch(
-            'vif_plug_tapmac.spoofing.kernel_can_lock', lambda: False))
+            'vif_plug_tapmac.opts.kernel_can_lock', lambda: False))
         self.case.enter_context(fixtures.MonkeyPatch(
             'os.uname', lambda: types.SimpleNamespace(release='5.15.0')))
         self.configure(anti_spoofing='none')

@@ -10,29 +10,16 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What guests are kept to on this host: decided and said when it starts."""
+"""What is said when the plugin starts: what guests are kept to here."""
 
 import os
-import re
 
 from oslo_config import cfg
 from oslo_log import log as logging
 
+from vif_plug_tapmac import opts
+
 LOG = logging.getLogger(__name__)
-
-
-def kernel_can_lock() -> bool:
-    """Return whether ports of bridges can be locked, by the kernel's version.
-
-    From 5.18 on they can; what a distribution took into an older one is not
-    seen. There is no other way to know before there is a port, and none that
-    both sides of the privilege boundary have alike.
-    Source: Linux commit a21d9a670d81 ("net: bridge: Add support for bridge
-    port in locked mode")
-    """
-    version = re.match(r'([0-9]+)\.([0-9]+)', os.uname().release)
-    return (version is not None
-            and (int(version[1]), int(version[2])) >= (5, 18))
 
 
 def tell(config: cfg.ConfigOpts.GroupAttr) -> None:
@@ -40,7 +27,7 @@ def tell(config: cfg.ConfigOpts.GroupAttr) -> None:
 
     :param config: the ``[os_vif_tapmac]`` group
     """
-    if config.anti_spoofing == 'none' and not kernel_can_lock():
+    if config.anti_spoofing == 'none' and not opts.kernel_can_lock():
         LOG.warning('anti_spoofing = none: guests can send from any MAC, '
                     'because this kernel, %s, is older than 5.18, from where '
                     'on ports of bridges can be locked. Remedy: a newer '

@@ -36,6 +36,7 @@ import pyroute2
 from pyroute2.nftables import main as nftables
 
 from tests import patience
+from vif_plug_tapmac.kernel import attributes
 from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
@@ -196,7 +197,7 @@ def set_port_options(index: int, **options: int) -> None:
     netlink = rtnetlink.Socket()
     netlink.set(rtnetlink.NEW_LINK, rtnetlink.link(
         index, link_data.port_options(*(
-            rtnetlink.attribute(number, options[name].to_bytes(
+            attributes.attribute(number, options[name].to_bytes(
                 size, sys.byteorder))
             for name, (number, size) in PORT_OPTIONS.items()
             if name in options))))

@@ -30,6 +30,8 @@ from tests import base
 from tests import hosts
 from tests import patience
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import attributes
+from vif_plug_tapmac.kernel.attributes import Attributes
 from vif_plug_tapmac.kernel.fdb import FdbEntry
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
@@ -95,10 +97,10 @@ def described(message):
 class ContractTest(base.FunctionalTestCase):
 
     def lay_links(self):
-        for name, attributes in (
+        for name, options in (
                 ('br1', {'br_stp_state': 1, 'br_forward_delay': 400}),
                 ('br2', {'br_mcast_snooping': 0, 'group': 7})):
-            self.host.add(name, 'bridge', **attributes)
+            self.host.add(name, 'bridge', **options)
         self.host.add('veth0', 'veth', peer='veth1', mtu=9000,
                       address='52:54:00:12:34:56')
         self.host.add('ifb7', 'ifb')
@@ -175,7 +177,7 @@ def message(kind, sequence, body, length=None):
 def link(sequence, index=7):
     """Return the least that describes a link."""
     return message(rtnetlink.NEW_LINK, sequence, rtnetlink.link(
-        index, rtnetlink.text(3, 'tap0'), rtnetlink.number(4, 1500)))
+        index, attributes.text(3, 'tap0'), attributes.number(4, 1500)))
 
 
 _LINK = link(1)
@@ -262,7 +264,7 @@ class AnswersTest(base.TestCase):
 
     @hypothesis.given(st.binary(max_size=200))
     def test_attributes_of_any_octets(self, octets):
-        attributes = rtnetlink.Attributes(octets)
+        attributes = Attributes(octets)
         for kind in range(64):
             attributes.number(kind), attributes.text(kind)
             attributes.mac(kind), attributes.nested(kind)

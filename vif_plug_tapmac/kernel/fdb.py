@@ -17,6 +17,7 @@ Pure: nothing here asks or tells the kernel anything.
 
 import dataclasses
 
+from vif_plug_tapmac.kernel import attributes
 from vif_plug_tapmac.kernel import rtnetlink
 
 #: State and flags of a forwarding entry.
@@ -56,18 +57,18 @@ def mac_of(body: bytes) -> str:
 
 def question(bridge_index: int, mac: str) -> bytes:
     """Return the body that asks a bridge for its entry."""
-    return rtnetlink.neighbour(0, rtnetlink.mac(_LLADDR, mac),
-                               rtnetlink.number(_MASTER, bridge_index))
+    return rtnetlink.neighbour(0, attributes.mac(_LLADDR, mac),
+                               attributes.number(_MASTER, bridge_index))
 
 
 def fixed(port_index: int, mac: str) -> bytes:
     """Return the body of an entry that stays on this port."""
     return rtnetlink.neighbour(
-        port_index, rtnetlink.mac(_LLADDR, mac), state=_NUD_NOARP,
+        port_index, attributes.mac(_LLADDR, mac), state=_NUD_NOARP,
         flags=_NTF_MASTER | _NTF_STICKY)
 
 
 def any_kind(port_index: int, mac: str) -> bytes:
     """Return the body that means the port's entry, whatever its kind."""
-    return rtnetlink.neighbour(port_index, rtnetlink.mac(_LLADDR, mac),
+    return rtnetlink.neighbour(port_index, attributes.mac(_LLADDR, mac),
                                flags=_NTF_MASTER)

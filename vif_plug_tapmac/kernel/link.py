@@ -20,6 +20,8 @@ import socket
 import typing
 
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import attributes
+from vif_plug_tapmac.kernel.attributes import Attributes
 from vif_plug_tapmac.kernel import rtnetlink
 
 IFF_UP = 1
@@ -45,19 +47,19 @@ _ARP_IGNORE = 18
 _FORWARDING, _ACCEPT_RA, _DISABLE_IPV6 = 0, 3, 26
 #: The counters of a link take the kernel a look at each CPU.
 #: Source: include/uapi/linux/rtnetlink.h, RTEXT_FILTER_SKIP_STATS
-WITHOUT_STATISTICS = rtnetlink.number(_IFLA_EXT_MASK, 1 << 3)
+WITHOUT_STATISTICS = attributes.number(_IFLA_EXT_MASK, 1 << 3)
 
 #: How the fields of a Link are written, but for those of its port.
 _ATTRIBUTES: dict[str, typing.Callable[[typing.Any], bytes]] = {
-    'name': lambda value: rtnetlink.text(_IFLA_IFNAME, value),
-    'mac': lambda value: rtnetlink.mac(_IFLA_ADDRESS, value),
-    'mtu': lambda value: rtnetlink.number(_IFLA_MTU, value),
-    'master': lambda value: rtnetlink.number(_IFLA_MASTER, value),
-    'group': lambda value: rtnetlink.number(_IFLA_GROUP, value),
-    'alias': lambda value: rtnetlink.text(_IFLA_IFALIAS, value),
-    'addr_gen_mode': lambda value: rtnetlink.attribute(
-        _IFLA_AF_SPEC, rtnetlink.attribute(
-            socket.AF_INET6, rtnetlink.octet(_INET6_ADDR_GEN_MODE, value))),
+    'name': lambda value: attributes.text(_IFLA_IFNAME, value),
+    'mac': lambda value: attributes.mac(_IFLA_ADDRESS, value),
+    'mtu': lambda value: attributes.number(_IFLA_MTU, value),
+    'master': lambda value: attributes.number(_IFLA_MASTER, value),
+    'group': lambda value: attributes.number(_IFLA_GROUP, value),
+    'alias': lambda value: attributes.text(_IFLA_IFALIAS, value),
+    'addr_gen_mode': lambda value: attributes.attribute(
+        _IFLA_AF_SPEC, attributes.attribute(
+            socket.AF_INET6, attributes.octet(_INET6_ADDR_GEN_MODE, value))),
 }
 
 #: The fields of a Link that only ports of bridges have, and how they are when
@@ -172,23 +174,23 @@ class Link:
         :raises LookupError: the message was cut off, or is of another kind
         """
         message = rtnetlink.LinkMessage(body)
-        attributes = message.attributes
-        link_info = attributes.nested(_IFLA_LINKINFO)
-        af_spec = attributes.nested(_IFLA_AF_SPEC)
+        told = message.attributes
+        link_info = told.nested(_IFLA_LINKINFO)
+        af_spec = told.nested(_IFLA_AF_SPEC)
         inet_conf = af_spec.nested(socket.AF_INET).numbers(_INET_CONF)
         af_inet6 = af_spec.nested(socket.AF_INET6)
         inet6_conf = af_inet6.numbers(_INET6_CONF)
         return cls(
             index=message.index,
-            name=_required(attributes.text(_IFLA_IFNAME)),
+            name=_required(told.text(_IFLA_IFNAME)),
             kind=link_info.text(_INFO_KIND),
-            mac=attributes.mac(_IFLA_ADDRESS),
-            mtu=_required(attributes.number(_IFLA_MTU)),
+            mac=told.mac(_IFLA_ADDRESS),
+            mtu=_required(told.number(_IFLA_MTU)),
             up=bool(message.flags & IFF_UP),
-            carrier=bool(attributes.number(_IFLA_CARRIER)),
-            master=attributes.number(_IFLA_MASTER),
-            group=attributes.number(_IFLA_GROUP) or 0,
-            alias=attributes.text(_IFLA_IFALIAS),
+            carrier=bool(told.number(_IFLA_CARRIER)),
+            master=told.number(_IFLA_MASTER),
+            group=told.number(_IFLA_GROUP) or 0,
+            alias=told.text(_IFLA_IFALIAS),
             addr_gen_mode=af_inet6.number(_INET6_ADDR_GEN_MODE),
             disable_ipv6=inet6_conf[_DISABLE_IPV6] if inet6_conf else None,
             arp_ignore=inet_conf[_ARP_IGNORE] if inet_conf else None,
@@ -199,7 +201,7 @@ class Link:
 
 def named(name: str) -> bytes:
     """Return the attribute that says which link is meant, by its name."""
-    return rtnetlink.text(_IFLA_IFNAME, name)
+    return attributes.text(_IFLA_IFNAME, name)
 
 
 def settings(fields: dict[str, typing.Any]) -> list[bytes]:
@@ -213,7 +215,7 @@ def settings(fields: dict[str, typing.Any]) -> list[bytes]:
 
 def port_settings(fields: dict[str, typing.Any]) -> list[bytes]:
     """Return the attribute that sets those of these that are of a port."""
-    options = [rtnetlink.octet(_PORT_OPTIONS[field], fields[field])
+    options = [attributes.octet(_PORT_OPTIONS[field], fields[field])
                for field in PORT_OPTIONS if field in fields]
     return [port_options(*options)] if options else []
 
@@ -223,19 +225,19 @@ def backup_port(index: int) -> bytes:
 
     :param index: of the other; 0: none
     """
-    return port_options(rtnetlink.number(_BRPORT_BACKUP_PORT, index))
+    return port_options(attributes.number(_BRPORT_BACKUP_PORT, index))
 
 
 def forget_learned() -> bytes:
     """Return the attribute that has no MAC on a port that was learned."""
-    return port_options(rtnetlink.attribute(_BRPORT_FLUSH, b''))
+    return port_options(attributes.attribute(_BRPORT_FLUSH, b''))
 
 
 def port_options(*options: bytes) -> bytes:
     """Return the attribute that sets these options of a port."""
-    return rtnetlink.attribute(
-        _IFLA_LINKINFO, rtnetlink.text(_INFO_SLAVE_KIND, 'bridge')
-        + rtnetlink.attribute(_INFO_SLAVE_DATA, b''.join(options)))
+    return attributes.attribute(
+        _IFLA_LINKINFO, attributes.text(_INFO_SLAVE_KIND, 'bridge')
+        + attributes.attribute(_INFO_SLAVE_DATA, b''.join(options)))
 
 
 def _required(value: _T | None) -> _T:
@@ -255,7 +257,7 @@ def _takes_ra(conf: tuple[int, ...]) -> bool:
         or bool(conf[_ACCEPT_RA]) and not conf[_FORWARDING])
 
 
-def _port_data(link_info: rtnetlink.Attributes) -> dict[str, typing.Any]:
+def _port_data(link_info: Attributes) -> dict[str, typing.Any]:
     """Return the fields that only ports of bridges have."""
     if link_info.text(_INFO_SLAVE_KIND) != 'bridge':
         return {}
@@ -268,7 +270,7 @@ def _port_data(link_info: rtnetlink.Attributes) -> dict[str, typing.Any]:
                 backup_port=data.number(_BRPORT_BACKUP_PORT))
 
 
-def _info_data(link_info: rtnetlink.Attributes) -> dict[str, typing.Any]:
+def _info_data(link_info: Attributes) -> dict[str, typing.Any]:
     """Return the fields that only links of this kind have."""
     kind = link_info.text(_INFO_KIND)
     if _INFO_DATA not in link_info:

@@ -24,9 +24,11 @@ import errno
 import os
 import socket
 import struct
-import sys
 import time
 import typing
+
+from vif_plug_tapmac.kernel import attributes
+from vif_plug_tapmac.kernel.attributes import Attributes
 
 # Message types, by what is done to what.
 NEW_LINK, DELETE_LINK, GET_LINK = 16, 17, 18
@@ -37,11 +39,8 @@ REPLACE, CREATE = 0x100, 0x400
 
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _REQUEST, _ACK, _DUMP, _DUMP_INTERRUPTED = 0x1, 0x4, 0x300, 0x10
-#: Flags of an attribute's type.
-_TYPE_MASK = 0x3fff
 
 _HEADER = struct.Struct('=IHHII')
-_ATTRIBUTE = struct.Struct('=HH')
 _ERROR = struct.Struct('=i')
 #: struct timeval: seconds, microseconds
 _TIMEVAL = struct.Struct('@ll')
@@ -65,67 +64,6 @@ _PATIENCE = 10.0
 _MAX_ERRNO = 4095
 
 
-class Attributes:
-    """The attributes in a part of a message, each found by its number.
-
-    A missing one is None.
-    """
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        # Where each begins. Few are ever asked for, and a link has a hundred:
-        # no name is looked up that need not be.
-        self._places: dict[int, int] = {}
-        places, unpack, mask = (self._places, _ATTRIBUTE.unpack_from,
-                                _TYPE_MASK)
-        place, least = 0, _ATTRIBUTE.size
-        last = len(data) - least
-        while place <= last:
-            length, kind = unpack(data, place)
-            if length < least:
-                break
-            places[kind & mask] = place
-            place += (length + 3) & ~3  # As in _aligned.
-
-    def __contains__(self, kind: int) -> bool:
-        return kind in self._places
-
-    def octets(self, kind: int) -> bytes | None:
-        """Return a value as it is."""
-        place = self._places.get(kind)
-        if place is None:
-            return None
-        length, _ = _ATTRIBUTE.unpack_from(self._data, place)
-        return self._data[place + _ATTRIBUTE.size:place + length]
-
-    def number(self, kind: int) -> int | None:
-        """Return an unsigned number of any size."""
-        octets = self.octets(kind)
-        return None if octets is None else int.from_bytes(octets,
-                                                          sys.byteorder)
-
-    def text(self, kind: int) -> str | None:
-        """Return a string, without the zero at its end."""
-        octets = self.octets(kind)
-        return (None if octets is None
-                else octets.rstrip(b'\0').decode('utf-8', 'replace'))
-
-    def mac(self, kind: int) -> str | None:
-        """Return an address as six colon-separated hex octets, lower case."""
-        octets = self.octets(kind)
-        return None if octets is None else octets.hex(':')
-
-    def numbers(self, kind: int) -> tuple[int, ...] | None:
-        """Return an array of numbers with 32 bits each."""
-        octets = self.octets(kind)
-        return (None if octets is None
-                else struct.unpack('=%dI' % (len(octets) // 4), octets))
-
-    def nested(self, kind: int) -> 'Attributes':
-        """Return the attributes inside of one; none if it is missing."""
-        return Attributes(self.octets(kind) or b'')
-
-
 class LinkMessage:
     """A link as the kernel describes it."""
 
@@ -147,29 +85,7 @@ class NeighbourMessage:
         self.attributes = Attributes(body[_NEIGHBOUR.size:])
 
 
-def attribute(kind: int, value: bytes) -> bytes:
-    length = _ATTRIBUTE.size + len(value)
-    return (_ATTRIBUTE.pack(length, kind) + value
-            + bytes(_aligned(length) - length))
-
-
-def octet(kind: int, value: int) -> bytes:
-    return attribute(kind, bytes([value]))
-
-
-def number(kind: int, value: int) -> bytes:
-    return attribute(kind, value.to_bytes(4, sys.byteorder))
-
-
-def text(kind: int, value: str) -> bytes:
-    return attribute(kind, value.encode('utf-8') + b'\0')
-
-
-def mac(kind: int, value: str) -> bytes:
-    return attribute(kind, bytes.fromhex(value.replace(':', '')))
-
-
-def link(index: int, *attributes: bytes, flags: int = 0,
+def link(index: int, *parts: bytes, flags: int = 0,
          change: int = 0) -> bytes:
     """Return the body of a message on a link.
 
@@ -178,24 +94,24 @@ def link(index: int, *attributes: bytes, flags: int = 0,
     :param change: which of these are to be set
     """
     return _LINK.pack(socket.AF_UNSPEC, 0, index, flags, change) + b''.join(
-        attributes)
+        parts)
 
 
-def neighbour(index: int, *attributes: bytes, state: int = 0,
+def neighbour(index: int, *parts: bytes, state: int = 0,
               flags: int = 0) -> bytes:
     """Return the body of a message on an entry of a bridge's FDB.
 
     :param index: of the port, 0 where it is not known
     """
     return (_NEIGHBOUR.pack(socket.AF_BRIDGE, index, state, flags, 0)
-            + b''.join(attributes))
+            + b''.join(parts))
 
 
 def traffic_control(index: int, handle: int, parent: int, info: int,
-                    *attributes: bytes) -> bytes:
+                    *parts: bytes) -> bytes:
     """Return the body of a message on traffic control of a link."""
     return (_TRAFFIC_CONTROL.pack(socket.AF_UNSPEC, index, handle, parent,
-                                  info) + b''.join(attributes))
+                                  info) + b''.join(parts))
 
 
 def traffic_control_attributes(body: bytes) -> Attributes:
@@ -228,7 +144,7 @@ def messages(data: bytes) -> typing.Iterator[Message]:
             raise _garbled()
         yield Message(kind, flags, sequence,
                       data[place + _HEADER.size:place + length])
-        place += _aligned(length)
+        place += attributes.aligned(length)
 
 
 class Interrupted(Exception):
@@ -344,7 +260,3 @@ def _require_success(body: bytes) -> None:
 
 def _garbled() -> OSError:
     return OSError(errno.EBADMSG, os.strerror(errno.EBADMSG))
-
-
-def _aligned(length: int) -> int:
-    return (length + 3) & ~3

@@ -21,6 +21,7 @@ import socket
 import struct
 
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import attributes
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import rtnetlink
@@ -46,10 +47,10 @@ def put(netlink: nl.Netlink, link: Link, mac: str) -> None:
     count = len(program) // struct.calcsize('HBBI')
     netlink.set(
         link.name, step, rtnetlink.NEW_FILTER,
-        _filter(link, rtnetlink.attribute(_TCA_OPTIONS, b''.join((
-            rtnetlink.attribute(_TCA_BPF_OPS_LEN, struct.pack('H', count)),
-            rtnetlink.attribute(_TCA_BPF_OPS, program),
-            rtnetlink.number(_TCA_BPF_FLAGS, _ACT_DIRECT))))),
+        _filter(link, attributes.attribute(_TCA_OPTIONS, b''.join((
+            attributes.attribute(_TCA_BPF_OPS_LEN, struct.pack('H', count)),
+            attributes.attribute(_TCA_BPF_OPS, program),
+            attributes.number(_TCA_BPF_FLAGS, _ACT_DIRECT))))),
         rtnetlink.CREATE | rtnetlink.REPLACE)
 
 
@@ -90,7 +91,7 @@ def _only_from(mac: str) -> bytes:
     return b''.join(struct.pack('HBBI', *each) for each in program)
 
 
-def _filter(link: Link, *attributes: bytes) -> bytes:
+def _filter(link: Link, *parts: bytes) -> bytes:
     return rtnetlink.traffic_control(
         link.index, 1, _INGRESS, _PRIORITY << 16 | _ALL_FRAMES,
-        rtnetlink.text(_TCA_KIND, 'bpf'), *attributes)
+        attributes.text(_TCA_KIND, 'bpf'), *parts)

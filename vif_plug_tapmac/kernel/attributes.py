@@ -1,0 +1,111 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""Attributes of netlink messages, as bytes.
+
+Source: include/uapi/linux/netlink.h
+"""
+
+import struct
+import sys
+
+#: Flags of an attribute's type.
+_TYPE_MASK = 0x3fff
+_ATTRIBUTE = struct.Struct('=HH')
+
+
+class Attributes:
+    """The attributes in a part of a message, each found by its number.
+
+    A missing one is None.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        # Where each begins. Few are ever asked for, and a link has a hundred:
+        # no name is looked up that need not be.
+        self._places: dict[int, int] = {}
+        places, unpack, mask = (self._places, _ATTRIBUTE.unpack_from,
+                                _TYPE_MASK)
+        place, least = 0, _ATTRIBUTE.size
+        last = len(data) - least
+        while place <= last:
+            length, kind = unpack(data, place)
+            if length < least:
+                break
+            places[kind & mask] = place
+            place += (length + 3) & ~3  # As in aligned.
+
+    def __contains__(self, kind: int) -> bool:
+        return kind in self._places
+
+    def octets(self, kind: int) -> bytes | None:
+        """Return a value as it is."""
+        place = self._places.get(kind)
+        if place is None:
+            return None
+        length, _ = _ATTRIBUTE.unpack_from(self._data, place)
+        return self._data[place + _ATTRIBUTE.size:place + length]
+
+    def number(self, kind: int) -> int | None:
+        """Return an unsigned number of any size."""
+        octets = self.octets(kind)
+        return None if octets is None else int.from_bytes(octets,
+                                                          sys.byteorder)
+
+    def text(self, kind: int) -> str | None:
+        """Return a string, without the zero at its end."""
+        octets = self.octets(kind)
+        return (None if octets is None
+                else octets.rstrip(b'\0').decode('utf-8', 'replace'))
+
+    def mac(self, kind: int) -> str | None:
+        """Return an address as six colon-separated hex octets, lower case."""
+        octets = self.octets(kind)
+        return None if octets is None else octets.hex(':')
+
+    def numbers(self, kind: int) -> tuple[int, ...] | None:
+        """Return an array of numbers with 32 bits each."""
+        octets = self.octets(kind)
+        return (None if octets is None
+                else struct.unpack('=%dI' % (len(octets) // 4), octets))
+
+    def nested(self, kind: int) -> 'Attributes':
+        """Return the attributes inside of one; none if it is missing."""
+        return Attributes(self.octets(kind) or b'')
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    length = _ATTRIBUTE.size + len(value)
+    return (_ATTRIBUTE.pack(length, kind) + value
+            + bytes(aligned(length) - length))
+
+
+def octet(kind: int, value: int) -> bytes:
+    return attribute(kind, bytes([value]))
+
+
+def number(kind: int, value: int) -> bytes:
+    return attribute(kind, value.to_bytes(4, sys.byteorder))
+
+
+def text(kind: int, value: str) -> bytes:
+    return attribute(kind, value.encode('utf-8') + b'\0')
+
+
+def mac(kind: int, value: str) -> bytes:
+    return attribute(kind, bytes.fromhex(value.replace(':', '')))
+
+
+def aligned(length: int) -> int:
+    """Return how many octets so many take in a message."""
+    return (length + 3) & ~3

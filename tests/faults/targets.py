@@ -29,12 +29,12 @@ if with_atheris:
 
 from vif_plug_tapmac.kernel.fdb import FdbEntry
 from vif_plug_tapmac.kernel.link import Link
-from vif_plug_tapmac.kernel import netlink as nl  # noqa: E402
 from vif_plug_tapmac.kernel import rtnetlink  # noqa: E402
+from vif_plug_tapmac.kernel import session
 from vif_plug_tapmac import mark  # noqa: E402
 
-#: What kernel/netlink.py makes errors of ours of.
-EXPECTED = (OSError,) + nl._GARBLED
+#: What kernel/session.py makes errors of ours of.
+EXPECTED = (OSError,) + session._GARBLED
 
 
 def marks(data: bytes) -> None:

@@ -33,7 +33,6 @@ from tests.faults import boundary
 from tests.functional import test_sigkill
 from tests import hosts
 from vif_plug_tapmac import exception
-from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import nftables
 from vif_plug_tapmac.kernel import port
 from vif_plug_tapmac.kernel import rtnetlink
@@ -173,7 +172,6 @@ class StepsTestCase(test_sigkill.SigkillTestCase):
             # Where nothing is to go wrong, a busy machine may take its time.
             if type(kernel) is not boundary.Kernel:
                 for module, patience in ((port, self.PORT_PATIENCE),
-                                         (nl, self.ANSWER_PATIENCE),
                                          (rtnetlink, self.ANSWER_PATIENCE)):
                     patches.enter_context(fixtures.MonkeyPatch(
                         module.__name__ + '._PATIENCE', patience))

@@ -17,6 +17,7 @@ Each kind of frame is sent with the option and without it.
 
 import socket
 
+from pyroute2.nftables import main as pyroute2_nftables
 from scapy.layers import inet
 from scapy.layers import inet6
 from scapy.layers import l2
@@ -118,7 +119,7 @@ class ShieldTest(test_guard.GuardTestCase):
         self.guest = self.open(base.TAP, base.GUEST_MAC)
 
     def tables(self):
-        with nftables._bridge_nftables('test') as nft:
+        with pyroute2_nftables.NFTables(nfgen_family=7) as nft:
             return [table.get_attr('NFTA_TABLE_NAME')
                     for table in nft.get_tables()]
 
@@ -160,7 +161,7 @@ class ShieldTest(test_guard.GuardTestCase):
         self.start(host_shield=True)
         for number in range(3):
             self.plug(base.numbered_vif(number))
-        with nftables._bridge_nftables('test') as nft:
+        with pyroute2_nftables.NFTables(nfgen_family=7) as nft:
             self.assertEqual(1, len(list(nft.get_rules())))
         self.unplug(base.numbered_vif(1))
         self.assertTrue(nftables.is_host_shielded(29793))
@@ -181,7 +182,7 @@ class ShieldTest(test_guard.GuardTestCase):
         self.plug()
         self.assertFalse(self.arp())
         # Another table of that family is not ours.
-        with nftables._bridge_nftables('test') as nft:
+        with pyroute2_nftables.NFTables(nfgen_family=7) as nft:
             nft.table('add', name='others')
         self.configure(host_shield=False)
         shield._looked = False  # As after a restart.

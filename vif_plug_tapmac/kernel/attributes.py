@@ -17,6 +17,7 @@ Source: include/uapi/linux/netlink.h
 
 import struct
 import sys
+import typing
 
 #: Flags of an attribute's type.
 _TYPE_MASK = 0x3fff
@@ -82,6 +83,17 @@ class Attributes:
     def nested(self, kind: int) -> 'Attributes':
         """Return the attributes inside of one; none if it is missing."""
         return Attributes(self.octets(kind) or b'')
+
+
+def every(data: bytes) -> typing.Iterator[tuple[int, bytes]]:
+    """Yield number and value of each, also where several have one number."""
+    place = 0
+    while place <= len(data) - _ATTRIBUTE.size:
+        length, kind = _ATTRIBUTE.unpack_from(data, place)
+        if length < _ATTRIBUTE.size:
+            return
+        yield kind & _TYPE_MASK, data[place + _ATTRIBUTE.size:place + length]
+        place += aligned(length)
 
 
 def attribute(kind: int, value: bytes) -> bytes:

@@ -17,6 +17,7 @@ Pure: nothing here asks or tells the kernel anything.
 
 import dataclasses
 import socket
+import struct
 import typing
 
 from vif_plug_tapmac import exception
@@ -33,12 +34,14 @@ ADDR_GEN_NONE = 1
 #: Source: net/ipv6/addrconf.c addrconf_notify, NETDEV_CHANGEMTU
 IPV6_MTU_MIN = 1280
 # Attributes. Source: include/uapi/linux/if_link.h
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER = 1, 3, 4, 10
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK = 1, 3, 4, 5
+_IFLA_MASTER = 10
 _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_GROUP = 18, 20, 26, 27
 _IFLA_EXT_MASK, _IFLA_CARRIER = 29, 33
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _INET_CONF, _INET6_CONF, _INET6_ADDR_GEN_MODE = 1, 2, 8
 _BR_FORWARD_DELAY, _BR_STP_STATE, _BR_MCAST_SNOOPING = 1, 5, 23
+_VLAN_ID = 1
 _TUN_OWNER, _TUN_TYPE, _TUN_PERSIST, _TUN_MULTI_QUEUE = 1, 3, 6, 7
 _TUN_NUM_QUEUES, _TUN_NUM_DISABLED_QUEUES = 8, 9
 #: Places in arrays of sysctls. Source: include/uapi/linux/ip.h (which counts
@@ -211,6 +214,30 @@ def settings(fields: dict[str, typing.Any]) -> list[bytes]:
     """
     return [_ATTRIBUTES[field](value) for field, value in fields.items()
             if field != 'up' and field not in PORT_OPTIONS]
+
+
+def new_bridge(name: str, mac: str, group: int, mtu: int | None) -> bytes:
+    """Return the body that makes a bridge, silent and with a MAC for good."""
+    fields: dict[str, typing.Any] = {'name': name, 'mac': mac, 'group': group}
+    if mtu is not None:
+        fields['mtu'] = mtu
+    return rtnetlink.link(0, *settings(fields), _info(
+        'bridge', attributes.number(_BR_FORWARD_DELAY, 0),
+        attributes.number(_BR_STP_STATE, 0),
+        attributes.octet(_BR_MCAST_SNOOPING, 0)))
+
+
+def new_vlan(name: str, parent_index: int, vlan: int) -> bytes:
+    """Return the body that makes the device of a VLAN."""
+    return rtnetlink.link(
+        0, named(name), attributes.number(_IFLA_LINK, parent_index), _info(
+            'vlan', attributes.attribute(_VLAN_ID, struct.pack('=H', vlan))))
+
+
+def _info(kind: str, *data: bytes) -> bytes:
+    return attributes.attribute(
+        _IFLA_LINKINFO, attributes.text(_INFO_KIND, kind)
+        + attributes.attribute(_INFO_DATA, b''.join(data)))
 
 
 def port_settings(fields: dict[str, typing.Any]) -> list[bytes]:

@@ -10,32 +10,71 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""nf_tables: what drops frames on this host, and what we put in to do so."""
+"""nf_tables: what drops frames on this host, and what we put in to do so.
 
-import asyncio
+Its messages are those of netlink, with numbers whose first octet counts most.
+Source: include/uapi/linux/netfilter/nf_tables.h, linux/netfilter/nfnetlink.h
+"""
+
 import contextlib
+import errno
 import socket
 import struct
-import typing
 
 from oslo_log import log as logging
-from pyroute2.nftables import main as nftables
 
 from vif_plug_tapmac import exception
-from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import attributes
+from vif_plug_tapmac.kernel.attributes import Attributes
+from vif_plug_tapmac.kernel import rtnetlink
+from vif_plug_tapmac.kernel import session
 
 LOG = logging.getLogger(__name__)
 
-_NFPROTO_INET, _NF_INET_FORWARD, _NF_DROP = 1, 2, 0
 #: The table and the chain in it that keep guests from the host.
 SHIELD = 'tapmac_shield'
-#: Source: include/uapi/linux/netfilter.h, NFPROTO_BRIDGE, NF_ACCEPT;
-#: linux/netfilter/nf_tables.h: NFT_META_IIFGROUP, NFT_REG_1, NFT_CMP_EQ,
-#: NFT_REG_VERDICT
-_NFPROTO_BRIDGE, _NF_ACCEPT = 7, 1
-_META_IIFGROUP, _REG_1, _CMP_EQ, _REG_VERDICT = 21, 1, 0, 0
+
+#: Source: include/uapi/linux/netlink.h
+_NETLINK_NETFILTER = 12
+#: NFNL_SUBSYS_NFTABLES, and what begins and ends a transaction.
+_NF_TABLES, _BEGIN, _END = 10, 0x10, 0x11
+_NEW_TABLE, _DELETE_TABLE = _NF_TABLES << 8 | 0, _NF_TABLES << 8 | 2
+_NEW_CHAIN, _GET_CHAIN = _NF_TABLES << 8 | 3, _NF_TABLES << 8 | 4
+_NEW_RULE, _GET_RULE = _NF_TABLES << 8 | 6, _NF_TABLES << 8 | 7
+_APPEND = 0x800
+#: Flag of an attribute's type: there are others inside.
+_NESTED = 0x8000
+#: struct nfgenmsg: family, version, which part of netfilter
+_BODY = struct.Struct('>BBH')
+_NFPROTO_INET, _NFPROTO_BRIDGE = 1, 7
+
+#: Attributes.
+_TABLE_NAME = 1
+_CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = (
+    1, 3, 4, 5, 7)
+_HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
+_RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS = 1, 2, 4
+_ELEMENT, _EXPRESSION_NAME, _EXPRESSION_DATA = 1, 1, 2
+_META_REGISTER, _META_KEY = 1, 2
+_COMPARE_REGISTER, _COMPARE_HOW, _COMPARE_WITH = 1, 2, 3
+_IMMEDIATE_REGISTER, _IMMEDIATE_DATA = 1, 2
+_DATA_VALUE, _DATA_VERDICT, _VERDICT_CODE = 1, 2, 1
+#: Values: NFT_META_IIFGROUP, NFT_CMP_EQ, NFT_REG_1, NFT_REG_VERDICT.
+_IIFGROUP, _EQUAL, _REGISTER, _VERDICT = 21, 0, 1, 0
+#: Source: include/uapi/linux/netfilter.h, linux/netfilter_bridge.h
+_DROP, _ACCEPT = 0, 1
+_INET_FORWARD, _BRIDGE_INPUT = 2, 1
 #: Before whatever else there may be.
 _FIRST = -300
+
+
+class _Session(session.Session):
+    PROTOCOL = _NETLINK_NETFILTER
+
+    def transact(self, step: str, *steps: tuple[int, int, bytes]) -> None:
+        self._request('nftables', step, self._socket.transact, [
+            (_BEGIN, 0, _BODY.pack(0, 0, _NF_TABLES)), *steps,
+            (_END, 0, _BODY.pack(0, 0, _NF_TABLES))])
 
 
 def is_host_shielded(group: int) -> bool:
@@ -43,9 +82,11 @@ def is_host_shielded(group: int) -> bool:
 
     :raises KernelRefused: nf_tables is missing, or no privilege to ask
     """
-    with _bridge_nftables('looking for %s' % SHIELD) as nft:
-        return any(rule.get_attr('NFTA_RULE_TABLE') == SHIELD
-                   and _drops_group(rule, group) for rule in nft.get_rules())
+    with _Session() as nft:
+        return any(nft.list(
+            'nftables', 'looking for %s' % SHIELD, _GET_RULE,
+            _bridge(attributes.text(_RULE_TABLE, SHIELD)),
+            lambda body: _drops_group(_read(body), group)))
 
 
 def shield_host(group: int) -> None:
@@ -56,59 +97,29 @@ def shield_host(group: int) -> None:
 
     :raises KernelRefused: nf_tables is missing, or no privilege
     """
-    with _bridge_nftables('adding %s' % SHIELD) as nft:
-        nft.table('add', name=SHIELD)
-        nft.chain('add', table=SHIELD, name=SHIELD, type='filter',
-                  hook='input', priority=_FIRST, policy=_NF_ACCEPT)
-        nft.rule('add', table=SHIELD, chain=SHIELD, expressions=([
-            _expression('meta', key=_META_IIFGROUP, dreg=_REG_1),
-            _expression('cmp', sreg=_REG_1, op=_CMP_EQ, data={'attrs': [
-                ('NFTA_DATA_VALUE', struct.pack('=I', group))]}),
-            _expression('immediate', dreg=_REG_VERDICT, data={'attrs': [
-                ('NFTA_DATA_VERDICT', {'attrs': [
-                    ('NFTA_VERDICT_CODE', _NF_DROP)]})]})],))
+    with _Session() as nft:
+        nft.transact(
+            'adding %s' % SHIELD,
+            (_NEW_TABLE, rtnetlink.CREATE,
+             _bridge(attributes.text(_TABLE_NAME, SHIELD))),
+            (_NEW_CHAIN, rtnetlink.CREATE, _bridge(
+                attributes.text(_CHAIN_TABLE, SHIELD),
+                attributes.text(_CHAIN_NAME, SHIELD),
+                _nested(_CHAIN_HOOK, _number(_HOOK_NUMBER, _BRIDGE_INPUT),
+                        _number(_HOOK_PRIORITY, _FIRST)),
+                _number(_CHAIN_POLICY, _ACCEPT),
+                attributes.text(_CHAIN_TYPE, 'filter'))),
+            (_NEW_RULE, rtnetlink.CREATE | _APPEND, _bridge(
+                attributes.text(_RULE_TABLE, SHIELD),
+                attributes.text(_RULE_CHAIN, SHIELD),
+                _nested(_RULE_EXPRESSIONS, *_dropping(group)))))
 
 
 def unshield_host() -> None:
     """Remove the table; there is none, or no nf_tables, is success."""
-    with contextlib.suppress(exception.KernelRefused):
-        with _bridge_nftables('removing %s' % SHIELD) as nft:
-            nft.table('del', name=SHIELD)
-
-
-@contextlib.contextmanager
-def _bridge_nftables(step: str) -> typing.Iterator[typing.Any]:
-    try:
-        with (nftables.NFTables(nfgen_family=_NFPROTO_BRIDGE) as nft,
-              nl.in_time(nft)):
-            yield nft
-    except nl.FAILURES as error:
-        raise exception.KernelRefused.from_errno(
-            'nftables', step, nl.errno_of(error, 'nftables', step))
-
-
-def _expression(name: str, **data: typing.Any) -> dict[str, typing.Any]:
-    return {'attrs': [
-        ('NFTA_EXPR_NAME', name),
-        ('NFTA_EXPR_DATA', {'attrs': [
-            ('NFTA_%s_%s' % (name.upper(), field.upper()), value)
-            for field, value in data.items()]})]}
-
-
-def _drops_group(rule: typing.Any, group: int) -> bool:
-    expressions = rule.get_attr('NFTA_RULE_EXPRESSIONS') or []
-    if [each.get_attr('NFTA_EXPR_NAME') for each in expressions] != [
-            'meta', 'cmp', 'immediate']:
-        return False
-    meta, compared, verdict = (each.get_attr('NFTA_EXPR_DATA')
-                               for each in expressions)
-    value = compared.get_attr('NFTA_CMP_DATA').get_attr('NFTA_DATA_VALUE')
-    code = verdict.get_attr('NFTA_IMMEDIATE_DATA').get_attr(
-        'NFTA_DATA_VERDICT')
-    return bool(meta.get_attr('NFTA_META_KEY') == 'NFT_META_IIFGROUP'
-                and compared.get_attr('NFTA_CMP_OP') == 'NFT_CMP_EQ'
-                and value == struct.pack('=I', group) and code is not None
-                and code.get_attr('NFTA_VERDICT_CODE') == 'NF_DROP')
+    with contextlib.suppress(exception.KernelRefused), _Session() as nft:
+        nft.transact('removing %s' % SHIELD, (_DELETE_TABLE, 0, _bridge(
+            attributes.text(_TABLE_NAME, SHIELD))))
 
 
 def chain_that_drops_forwarded() -> str | None:
@@ -118,23 +129,88 @@ def chain_that_drops_forwarded() -> str | None:
     the old ip_tables do not show here, those of iptables-nft do.
 
     :returns: its table and name; None if there is none, or no nf_tables
-    Source: include/uapi/linux/netfilter.h
     """
     try:
-        with (nftables.NFTables(nfgen_family=socket.AF_UNSPEC) as nft,
-              nl.in_time(nft)):
-            chains = list(nft.get_chains())
-    except (Exception, asyncio.CancelledError) as error:
-        # It is for a warning: whatever pyroute2 makes of a ruleset that it
-        # does not know, no plug is to fail for it.
-        LOG.debug('The chains of netfilter are not known: %r', error)
+        with _Session() as nft:
+            found = nft.list('nftables', 'listing its chains', _GET_CHAIN,
+                             _BODY.pack(socket.AF_UNSPEC, 0, 0),
+                             _forwarding_chain)
+    except exception.KernelRefused as error:
+        # It is for a warning: no plug is to fail for it.
+        LOG.debug('The chains of netfilter are not known: %s', error)
         return None
-    for chain in chains:
-        hook = chain.get_attr('NFTA_CHAIN_HOOK')
-        if (hook is not None
-                and chain['nfgen_family'] in (socket.AF_INET, _NFPROTO_INET)
-                and hook.get_attr('NFTA_HOOK_HOOKNUM') == _NF_INET_FORWARD
-                and chain.get_attr('NFTA_CHAIN_POLICY') == _NF_DROP):
-            return '%s %s' % (chain.get_attr('NFTA_CHAIN_TABLE'),
-                              chain.get_attr('NFTA_CHAIN_NAME'))
+    return next(filter(None, found), None)
+
+
+def _forwarding_chain(body: bytes) -> str | None:
+    """Return the name of a chain if it is one that drops forwarded IPv4."""
+    chain = _read(body)
+    hook = chain.nested(_CHAIN_HOOK)
+    if (body[0] in (socket.AF_INET, _NFPROTO_INET)
+            and _value(hook, _HOOK_NUMBER) == _INET_FORWARD
+            and _value(chain, _CHAIN_POLICY) == _DROP):
+        return '%s %s' % (chain.text(_CHAIN_TABLE), chain.text(_CHAIN_NAME))
     return None
+
+
+def _dropping(group: int) -> list[bytes]:
+    """Return the expressions that drop what comes from a link group."""
+    return [
+        _expression('meta', _number(_META_KEY, _IIFGROUP),
+                    _number(_META_REGISTER, _REGISTER)),
+        _expression('cmp', _number(_COMPARE_REGISTER, _REGISTER),
+                    _number(_COMPARE_HOW, _EQUAL),
+                    _nested(_COMPARE_WITH, attributes.attribute(
+                        _DATA_VALUE, struct.pack('=I', group)))),
+        _expression('immediate', _number(_IMMEDIATE_REGISTER, _VERDICT),
+                    _nested(_IMMEDIATE_DATA, _nested(
+                        _DATA_VERDICT, _number(_VERDICT_CODE, _DROP))))]
+
+
+def _drops_group(rule: Attributes, group: int) -> bool:
+    """Return whether a rule has what :func:`_dropping` returns."""
+    if rule.text(_RULE_TABLE) != SHIELD:
+        return False
+    expressions = [Attributes(value) for _, value in attributes.every(
+        rule.octets(_RULE_EXPRESSIONS) or b'')]
+    if [each.text(_EXPRESSION_NAME) for each in expressions] != [
+            'meta', 'cmp', 'immediate']:
+        return False
+    meta, compared, immediate = (each.nested(_EXPRESSION_DATA)
+                                 for each in expressions)
+    verdict = immediate.nested(_IMMEDIATE_DATA).nested(_DATA_VERDICT)
+    return (_value(meta, _META_KEY) == _IIFGROUP
+            and _value(compared, _COMPARE_HOW) == _EQUAL
+            and compared.nested(_COMPARE_WITH).octets(_DATA_VALUE)
+            == struct.pack('=I', group)
+            and _value(verdict, _VERDICT_CODE) == _DROP)
+
+
+def _bridge(*parts: bytes) -> bytes:
+    """Return the body of a message on the bridge family."""
+    return _BODY.pack(_NFPROTO_BRIDGE, 0, 0) + b''.join(parts)
+
+
+def _read(body: bytes) -> Attributes:
+    if len(body) < _BODY.size:
+        raise OSError(errno.EBADMSG, 'cut off')
+    return Attributes(body[_BODY.size:])
+
+
+def _expression(name: str, *data: bytes) -> bytes:
+    return _nested(_ELEMENT, attributes.text(_EXPRESSION_NAME, name),
+                   _nested(_EXPRESSION_DATA, *data))
+
+
+def _nested(kind: int, *parts: bytes) -> bytes:
+    return attributes.attribute(_NESTED | kind, b''.join(parts))
+
+
+def _number(kind: int, value: int) -> bytes:
+    return attributes.attribute(
+        kind, value.to_bytes(4, 'big', signed=value < 0))
+
+
+def _value(told: Attributes, kind: int) -> int | None:
+    octets = told.octets(kind)
+    return None if octets is None else int.from_bytes(octets, 'big')

@@ -12,10 +12,10 @@
 
 """rtnetlink as bytes: what a plug asks of the kernel, and its answers.
 
-pyroute2 knows all of this, and takes 0.2 to 0.6 ms for each request that the
-kernel answers in 0.01 ms: it runs an event loop for each, and finds out anew
-how each attribute of a link is to be decoded, of which there are a hundred. A
-plug has a dozen requests. So those go this way; all others go by pyroute2. See
+pyroute2 knows all of this, and takes half a second to be loaded, and 0.2 to
+0.6 ms for each request that the kernel answers in 0.01 ms: it runs an event
+loop for each, and finds out anew how each attribute of a link is to be
+decoded, of which there are a hundred. A plug has a dozen requests. See
 "Performance" in the documentation.
 Source: include/uapi/linux/netlink.h, include/uapi/linux/rtnetlink.h
 """
@@ -32,10 +32,12 @@ from vif_plug_tapmac.kernel.attributes import Attributes
 
 # Message types, by what is done to what.
 NEW_LINK, DELETE_LINK, GET_LINK = 16, 17, 18
-NEW_FILTER, DELETE_FILTER, GET_FILTER = 44, 45, 46
+NEW_ADDRESS, DELETE_ADDRESS, GET_ADDRESS = 20, 21, 22
 NEW_NEIGHBOUR, DELETE_NEIGHBOUR, GET_NEIGHBOUR = 28, 29, 30
-#: Add flags to a request: replace what there is, or make it.
-REPLACE, CREATE = 0x100, 0x400
+NEW_QUEUEING = 36
+NEW_FILTER, DELETE_FILTER, GET_FILTER = 44, 45, 46
+#: Add flags to a request: replace what there is, or fail; make it.
+REPLACE, EXCLUSIVE, CREATE = 0x100, 0x200, 0x400
 
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _REQUEST, _ACK, _DUMP, _DUMP_INTERRUPTED = 0x1, 0x4, 0x300, 0x10
@@ -46,6 +48,8 @@ _ERROR = struct.Struct('=i')
 _TIMEVAL = struct.Struct('@ll')
 #: struct ifinfomsg: family, type, index, flags, which flags to change
 _LINK = struct.Struct('=BxHiII')
+#: struct ifaddrmsg: family, length of the prefix, flags, scope, index
+_ADDRESS = struct.Struct('=BBBBI')
 #: struct ndmsg: family, index, state, flags, type
 _NEIGHBOUR = struct.Struct('=BxxxiHBB')
 #: struct tcmsg: family, index, handle, parent, info
@@ -107,6 +111,27 @@ def neighbour(index: int, *parts: bytes, state: int = 0,
             + b''.join(parts))
 
 
+def address(index: int, family: int, length: int, *parts: bytes) -> bytes:
+    """Return the body of a message on an IP address.
+
+    :param index: of the link; 0 where all are meant
+    :param length: of the prefix, in bits
+    """
+    return _ADDRESS.pack(family, length, 0, 0, index) + b''.join(parts)
+
+
+def read_address(body: bytes) -> tuple[int, int, int, int, Attributes]:
+    """Return what such a message says.
+
+    :returns: family, length of the prefix, scope, index of the link, and the
+        attributes
+    """
+    if len(body) < _ADDRESS.size:
+        raise _garbled()
+    family, length, _, scope, index = _ADDRESS.unpack_from(body)
+    return family, length, scope, index, Attributes(body[_ADDRESS.size:])
+
+
 def traffic_control(index: int, handle: int, parent: int, info: int,
                     *parts: bytes) -> bytes:
     """Return the body of a message on traffic control of a link."""
@@ -159,9 +184,9 @@ class Socket:
     after whatever went wrong.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, protocol: int = socket.NETLINK_ROUTE) -> None:
         self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+            socket.AF_NETLINK, socket.SOCK_RAW, protocol)
         # The kernel is to watch the time: Python asks it before each call.
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO,
                                 _timeval(_PATIENCE))
@@ -179,6 +204,26 @@ class Socket:
         self._send(kind, _ACK | flags, body)
         if next(self._answers()).kind != _NLMSG_ERROR:
             raise _garbled()
+
+    def transact(self, requests: typing.Sequence[tuple[int, int, bytes]],
+                 ) -> None:
+        """Have several things done, of which all or none is.
+
+        :param requests: types, flags and bodies; the first and the last frame
+            the others, and are not answered
+        :raises OSError: as :meth:`set`
+        """
+        self._sequence += 1
+        first, *steps, last = requests
+        self._socket.send(b''.join(
+            [self._message(first[0], first[1], first[2])]
+            + [self._message(kind, flags | _ACK, body)
+               for kind, flags, body in steps]
+            + [self._message(last[0], last[1], last[2])]))
+        answers = self._answers()
+        for _ in steps:
+            if next(answers).kind != _NLMSG_ERROR:
+                raise _garbled()
 
     def get(self, kind: int, body: bytes, answer: int) -> bytes:
         """Return what the one message has that answers.
@@ -210,9 +255,11 @@ class Socket:
 
     def _send(self, kind: int, flags: int, body: bytes) -> None:
         self._sequence += 1
-        self._socket.send(_HEADER.pack(
-            _HEADER.size + len(body), kind, _REQUEST | flags, self._sequence,
-            0) + body)
+        self._socket.send(self._message(kind, flags, body))
+
+    def _message(self, kind: int, flags: int, body: bytes) -> bytes:
+        return _HEADER.pack(_HEADER.size + len(body), kind, _REQUEST | flags,
+                            self._sequence, 0) + body
 
     def _answers(self) -> typing.Iterator[Message]:
         """Yield what answers the last request, as long as somebody asks.

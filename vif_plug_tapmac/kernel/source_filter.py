@@ -30,6 +30,8 @@ from vif_plug_tapmac.kernel import rtnetlink
 #: Source: include/uapi/linux/pkt_sched.h (TC_H_CLSACT, TC_H_MIN_INGRESS),
 #: linux/if_ether.h (ETH_P_ALL)
 _INGRESS, _PRIORITY, _ALL_FRAMES = 0xfffffff2, 29793, socket.htons(3)
+#: The place for filters of a link. Source: as above, TC_H_CLSACT
+_CLSACT_HANDLE, _CLSACT = 0xffff0000, 0xfffffff1
 #: The filter's verdict is final. Source: include/uapi/linux/pkt_cls.h,
 #: TCA_BPF_FLAG_ACT_DIRECT, TC_ACT_UNSPEC (as if there were no filter),
 #: TC_ACT_SHOT
@@ -42,7 +44,12 @@ _TCA_BPF_OPS_LEN, _TCA_BPF_OPS, _TCA_BPF_FLAGS = 4, 5, 8
 def put(netlink: nl.Netlink, link: Link, mac: str) -> None:
     """Have a TAP drop what comes in from any other MAC."""
     step = 'filtering by the source %s' % mac
-    netlink.add_clsact(link, step)
+    netlink.set(link.name, step, rtnetlink.NEW_QUEUEING,
+                rtnetlink.traffic_control(
+                    link.index, _CLSACT_HANDLE, _CLSACT, 0,
+                    attributes.text(_TCA_KIND, 'clsact')),
+                rtnetlink.CREATE | rtnetlink.EXCLUSIVE,
+                tolerated=errno.EEXIST)
     program = _only_from(mac)
     count = len(program) // struct.calcsize('HBBI')
     netlink.set(

@@ -1,0 +1,70 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""An IP address of a link: from the bytes of a message, and back.
+
+Pure: nothing here asks or tells the kernel anything.
+"""
+
+import dataclasses
+import socket
+
+from vif_plug_tapmac.kernel import attributes
+from vif_plug_tapmac.kernel import rtnetlink
+
+#: How far it reaches; the larger, the less. Source: linux/rtnetlink.h
+SCOPE_LINK, SCOPE_HOST = 253, 254
+#: Attributes. On a link with two ends the first is that of the other one.
+#: Source: include/uapi/linux/if_addr.h
+_ADDRESS, _LOCAL = 1, 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Address:
+    """An IP address of a link.
+
+    :param family: AF_INET or AF_INET6
+    :param length: of the prefix, in bits
+    :param scope: how far it reaches, as SCOPE_LINK
+    :param octets: the address; of the other end, where a link has two
+    :param local: the address here, None where it is the same
+    """
+    link_index: int
+    family: int
+    length: int
+    scope: int
+    octets: bytes
+    local: bytes | None
+
+    def __str__(self) -> str:
+        return '%s/%d' % (socket.inet_ntop(self.family, self.octets),
+                          self.length)
+
+    @classmethod
+    def from_message(cls, body: bytes) -> 'Address':
+        """Return the address that a message describes.
+
+        :raises LookupError: the message was cut off, or is of another kind
+        """
+        family, length, scope, index, told = rtnetlink.read_address(body)
+        octets = told.octets(_ADDRESS) or told.octets(_LOCAL)
+        if octets is None:
+            raise LookupError()
+        return cls(index, family, length, scope, octets, told.octets(_LOCAL))
+
+    def to_body(self) -> bytes:
+        """Return the body that means this address."""
+        return rtnetlink.address(
+            self.link_index, self.family, self.length,
+            attributes.attribute(_ADDRESS, self.octets),
+            *([] if self.local is None
+              else [attributes.attribute(_LOCAL, self.local)]))

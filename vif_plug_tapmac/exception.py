@@ -72,19 +72,23 @@ class KernelRefused(TapMacError):
                "act: %(remedy)s.")
 
     @classmethod
-    def from_errno(cls, device: str, step: str, code: int) -> 'KernelRefused':
+    def from_errno(cls, device: str, step: str, code: int,
+                   words: str | None = None) -> 'KernelRefused':
         """Return the error for an errno.
 
         :param device: what the step was done to: a link's name or a path
         :param step: what was being done, as in "setting the MTU"
         :param code: positive errno
+        :param words: the kernel's own, where it says more than a number
         """
         # One number has two names, of which the kernel uses this one.
         name = ('EOPNOTSUPP' if code == errno.EOPNOTSUPP
                 else errno.errorcode.get(code, str(code)))
         return cls(device=device, step=step, code=code,
-                   error='%s (%s)' % (name, os.strerror(code)),
-                   remedy=_REMEDIES.get(code, _READ_THE_ERRNO))
+                   error='%s (%s)' % (name, ': '.join(filter(None, (
+                       os.strerror(code), (words or '').rstrip('.'))))),
+                   remedy=_REMEDIES.get(
+                       code, _READ_THE_WORDS if words else _READ_THE_ERRNO))
 
 
 class DaemonLost(TapMacError):
@@ -114,6 +118,8 @@ class VerifyFailed(TapMacError):
 
 _READ_THE_ERRNO = ('the kernel gives no more than this error code; its log '
                    '(dmesg) may say why')
+_READ_THE_WORDS = ('what the kernel says tells what is in the way; its log '
+                   '(dmesg) may say more')
 _NOT_PERMITTED = (
     'changing links needs CAP_NET_ADMIN in this network namespace; run as '
     'root, or check helper_command in [vif_plug_tapmac_privileged] and the '

@@ -25,6 +25,7 @@ import threading
 import fixtures
 import hypothesis
 from hypothesis import strategies as st
+import pyroute2
 
 from tests import base
 from tests import hosts
@@ -169,6 +170,81 @@ class ContractTest(base.FunctionalTestCase):
             self.assertIsNone(netlink.fdb_entry(br1, base.GUEST_MAC))
 
 
+class DumpTest(base.FunctionalTestCase):
+
+    def churn(self, stop):
+        with pyroute2.IPRoute() as ip:
+            while not stop.wait(0.02):
+                ip.link('add', ifname='coming', kind='ifb')
+                ip.link('del', index=ip.link_lookup(ifname='coming')[0])
+
+    def test_links_that_come_and_go(self):
+        names = ['ifb%d' % number for number in range(50)]
+        for name in names:
+            self.host.add(name, 'ifb')
+        stop = threading.Event()
+        thread = threading.Thread(target=self.churn, args=(stop,))
+        thread.start()
+        try:
+            with nl.Netlink() as netlink:
+                for _ in range(20):
+                    seen = [link.name for link in netlink.links()]
+                    self.assertEqual(sorted([*names, 'lo']), sorted(
+                        set(seen) - {'coming'}))
+                    self.assertEqual('lo', netlink.get(1).name)
+        finally:
+            stop.set()
+            thread.join()
+
+    def test_interrupted_one_is_read_to_its_end(self):
+        rounds = []
+        dump = rtnetlink.Socket.dump
+
+        def interrupted(asked, *arguments):
+            found = dump(asked, *arguments)
+            rounds.append(found)
+            if len(rounds) < 3:
+                raise rtnetlink.Interrupted()
+            return found
+        self.patch(rtnetlink.Socket, 'dump', interrupted)
+        with nl.Netlink() as netlink:
+            self.assertEqual(['lo'], [link.name for link in netlink.links()])
+        self.assertEqual(3, len(rounds))
+
+    def test_what_the_kernel_does_not_know_in_a_list_it_refuses(self):
+        with nl.Netlink() as netlink:
+            error = self.assertRaises(
+                exception.KernelRefused, netlink.list, 'lo', 'listing',
+                rtnetlink.GET_LINK, rtnetlink.link(1), bytes)
+        self.assertIn('EINVAL (Invalid argument: ', str(error))
+
+    def test_words_of_the_kernel(self):
+        bridges = [self.host.add(name, 'bridge') for name in ('br1', 'br2')]
+        with nl.Netlink() as netlink:
+            error = self.assertRaises(
+                exception.KernelRefused, netlink.change, bridges[0],
+                {'master': bridges[1].index})
+        self.assertIn('Can not enslave a bridge to a bridge', str(error))
+
+    def test_addresses_of_one_link(self):
+        self.host.add('br1', 'bridge')
+        self.host.set('lo', state='up')
+        for name, address, length in (('br1', '192.0.2.7', 24),
+                                      ('br1', '2001:db8::7', 64)):
+            self.host.ip.addr('add', index=self.host.link(name).index,
+                              address=address, prefixlen=length)
+        with nl.Netlink() as netlink:
+            br1 = self.host.link('br1')
+            self.assertEqual(['192.0.2.7/24', '2001:db8::7/64'],
+                             netlink.global_addresses(br1))
+            self.assertEqual({'192.0.2.7/24', '2001:db8::7/64'},
+                             set(netlink.all_addresses()[br1.index]))
+            netlink.remove_addresses(br1)
+            self.assertEqual([], netlink.addresses(br1))
+            self.host.delete('br1')
+            self.assertEqual([], netlink.addresses(br1))
+
+
 def message(kind, sequence, body, length=None):
     return struct.pack('=IHHII', 16 + len(body) if length is None else length,
                        kind, 0, sequence, 0) + body
@@ -223,6 +299,19 @@ class AnswersTest(base.TestCase):
 
     def test_of_another_request(self):
         self.assertEqual(7, self.get(link(99, 8), _LINK).index)
+
+    def test_of_another_process(self):
+        ours = self.netlink._socket._socket
+
+        class Other:
+            send, close = ours.send, ours.close
+
+            def recvmsg(self, size):
+                data, control, flags, _ = ours.recvmsg(size)
+                stranger = data == link(1, 8)
+                return data, control, flags, (77 if stranger else 0, 0)
+        self.netlink._socket._socket = Other()
+        self.assertEqual(7, self.get(link(1, 8), _LINK).index)
 
     def test_late_one_is_passed_over(self):
         self.assert_timeout()

@@ -235,7 +235,9 @@ class Netlink(session.Session):
     def _addresses(self, link: Link) -> list[Address]:
         found = self.list(
             link.name, 'listing its addresses', rtnetlink.GET_ADDRESS,
-            rtnetlink.address(0, socket.AF_UNSPEC, 0), Address.from_message)
+            rtnetlink.address(link.index, socket.AF_UNSPEC, 0),
+            Address.from_message, tolerated=errno.ENODEV)
+        # Before Linux 4.20 they are those of all links.
         return [address for address in found
                 if address.link_index == link.index
                 and address.scope <= SCOPE_HOST]

@@ -41,6 +41,11 @@ REPLACE, EXCLUSIVE, CREATE = 0x100, 0x200, 0x400
 
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _REQUEST, _ACK, _DUMP, _DUMP_INTERRUPTED = 0x1, 0x4, 0x300, 0x10
+#: Of an acknowledgement: the request is not in it but for its header; words
+#: follow. And the number of these words.
+_CAPPED, _WORDS_FOLLOW, _WORDS = 0x100, 0x200, 1
+#: Options of a socket.
+_SOL_NETLINK, _CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 270, 10, 11, 12
 
 _HEADER = struct.Struct('=IHHII')
 _ERROR = struct.Struct('=i')
@@ -59,6 +64,8 @@ _TRAFFIC_CONTROL = struct.Struct('=BxxxiIII')
 _MESSAGE_SIZE = 1 << 16
 # As a number, for an enumeration takes a while to compare.
 _TRUNCATED = int(socket.MSG_TRUNC)
+#: Who sends what the kernel sends.
+_KERNEL = 0
 # In seconds. The kernel does what it is asked for while it is asked, so an
 # answer that is not there soon after was lost.
 _PATIENCE = 10.0
@@ -190,7 +197,18 @@ class Socket:
         # The kernel is to watch the time: Python asks it before each call.
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO,
                                 _timeval(_PATIENCE))
+        # To say why it refuses; and to refuse what it does not know in a
+        # request for a list, rather than to send all there is (Linux 4.20).
+        for option in _CAP_ACK, _EXT_ACK, _GET_STRICT_CHK:
+            self._switch_on(option)
         self._sequence = 0
+
+    def _switch_on(self, option: int) -> None:
+        try:
+            self._socket.setsockopt(_SOL_NETLINK, option, 1)
+        except OSError as error:
+            if error.errno != errno.ENOPROTOOPT:
+                raise
 
     def close(self) -> None:
         self._socket.close()
@@ -245,12 +263,16 @@ class Socket:
         """
         self._send(kind, _DUMP, body)
         found: list[bytes] = []
+        interrupted = False
+        # To its end in any case: a list that is not read through keeps the
+        # socket busy.
         for message in self._answers():
-            if message.flags & _DUMP_INTERRUPTED:
-                raise Interrupted()
+            interrupted |= bool(message.flags & _DUMP_INTERRUPTED)
             if message.kind == _NLMSG_DONE:
                 break
             found.append(message.body)
+        if interrupted:
+            raise Interrupted()
         return found
 
     def _send(self, kind: int, flags: int, body: bytes) -> None:
@@ -272,16 +294,18 @@ class Socket:
             for message in messages(self._receive()):
                 if message.sequence == self._sequence:
                     if message.kind in (_NLMSG_ERROR, _NLMSG_DONE):
-                        _require_success(message.body)
+                        _require_success(message.body, _words(message))
                     yield message
                     deadline = time.monotonic() + _PATIENCE
         raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
 
     def _receive(self) -> bytes:
         try:
-            data, _, flags, _ = self._socket.recvmsg(_MESSAGE_SIZE)
+            data, _, flags, sender = self._socket.recvmsg(_MESSAGE_SIZE)
         except BlockingIOError:
             raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+        if sender and sender[0] != _KERNEL:
+            return b''
         if flags & _TRUNCATED:
             raise _garbled()
         return data
@@ -291,9 +315,33 @@ def _timeval(seconds: float) -> bytes:
     return _TIMEVAL.pack(int(seconds), int(seconds % 1 * 1e6))
 
 
-def _require_success(body: bytes) -> None:
+class Refused(OSError):
+    """The kernel refuses, and perhaps says why, in a sentence of its own."""
+
+    words: str | None = None
+
+
+def _words(message: Message) -> str | None:
+    """Return what the kernel says beside the number of an error, if it does.
+
+    Source: include/uapi/linux/netlink.h, enum nlmsgerr_attrs
+    """
+    if not message.flags & _WORDS_FOLLOW:
+        return None
+    place = _ERROR.size
+    if message.kind == _NLMSG_ERROR:
+        if len(message.body) < place + _HEADER.size:
+            return None
+        length, *_ = _HEADER.unpack_from(message.body, place)
+        place += (_HEADER.size if message.flags & _CAPPED
+                  else attributes.aligned(length))
+    return Attributes(message.body[place:]).text(_WORDS)
+
+
+def _require_success(body: bytes, words: str | None = None) -> None:
     """Check what the kernel says at the end of its work.
 
+    :param words: what it says besides
     :raises OSError: it refuses, or could not go on
     """
     if len(body) < _ERROR.size:
@@ -302,7 +350,9 @@ def _require_success(body: bytes) -> None:
     if not 0 <= code <= _MAX_ERRNO:
         raise _garbled()
     if code:
-        raise OSError(code, os.strerror(code))
+        refused = Refused(code, os.strerror(code))
+        refused.words = words
+        raise refused
 
 
 def _garbled() -> OSError:

@@ -19,6 +19,7 @@ import contextlib
 import errno
 import socket
 import struct
+import time
 import types
 import typing
 
@@ -29,8 +30,8 @@ from vif_plug_tapmac.kernel import rtnetlink
 
 LOG = logging.getLogger(__name__)
 
-#: How often a list is asked for that others change meanwhile.
-_DUMPS = 10
+#: For how long, in seconds, a list is asked for that others change meanwhile.
+_PATIENCE = 10.0
 #: What comes of an answer that is cut off, or not to be understood.
 _GARBLED = (struct.error, AttributeError, LookupError, TypeError, ValueError)
 
@@ -88,14 +89,19 @@ class Session:
         return found
 
     def list(self, device: str, step: str, kind: int, body: bytes,
-             decode: typing.Callable[[bytes], _T]) -> typing.List[_T]:
-        """Return a whole list, also where it changes meanwhile."""
-        for _ in range(_DUMPS):
+             decode: typing.Callable[[bytes], _T],
+             tolerated: int | None = None) -> typing.List[_T]:
+        """Return a whole list, also where it changes meanwhile.
+
+        :returns: nothing if the kernel refuses with the errno ``tolerated``
+        """
+        deadline = time.monotonic() + _PATIENCE
+        while time.monotonic() < deadline:
             with contextlib.suppress(rtnetlink.Interrupted):
-                found: typing.List[_T] = self._request(
+                return self._request(
                     device, step, self._socket.dump, kind, body,
-                    decode=lambda bodies: [decode(each) for each in bodies])
-                return found
+                    tolerated=tolerated, decode=lambda bodies: [
+                        decode(each) for each in bodies]) or []
         raise exception.KernelRefused.from_errno(device, step, errno.EINTR)
 
     def _request(self, device: str, step: str,
@@ -112,9 +118,10 @@ class Session:
             return decode(function(*arguments))
         except (OSError, *_GARBLED) as error:
             code = _errno_of(error, device, step)
+            words = getattr(error, 'words', None)
         if code == tolerated:
             return None
-        raise exception.KernelRefused.from_errno(device, step, code)
+        raise exception.KernelRefused.from_errno(device, step, code, words)
 
 
 def _errno_of(error: Exception, device: str, step: str) -> int:

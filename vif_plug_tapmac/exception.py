@@ -13,18 +13,29 @@
 """What can go wrong, named by who must act.
 
 Every class here crosses the privsep boundary as ``cls(*args)`` with the
-finished message as its only argument, so none has an ``__init__`` and every
-fact is in the message: don't look for attributes on the other side.
+finished message as its only argument, so none but the first has an
+``__init__``, and every fact is in the message: don't look for attributes on
+the other side.
 """
 
 import errno
 import os
+import typing
 
-from os_vif import exception
 
+class TapMacError(Exception):
+    """Base of all errors that vif_plug_tapmac raises on purpose.
 
-class TapMacError(exception.ExceptionBase):
-    """Base of all errors that vif_plug_tapmac raises on purpose."""
+    :param message: finished; None: it is made of :attr:`msg_fmt` and the
+        keywords, which are in :attr:`kwargs`
+    """
+    msg_fmt = 'Something went wrong.'
+
+    def __init__(self, message: str | None = None,
+                 **kwargs: typing.Any) -> None:
+        self.kwargs = kwargs
+        super().__init__(self.msg_fmt % kwargs if message is None
+                         else message)
 
 
 class InvalidVif(TapMacError):

@@ -23,14 +23,14 @@ import typing
 from oslo_config import cfg
 from oslo_log import log as logging
 
+from vif_plug_tapmac.wanted import from_config
+
 LOG = logging.getLogger(__name__)
 
 #: The group of the old plugin.
 GROUP = 'os_vif_linux_bridge'
 #: What of it keeps a meaning.
 KEPT = ('flat_interface', 'vlan_interface', 'network_device_mtu')
-
-_WILDCARDS = '*?['
 
 _FIREWALL = ('tapmac writes no iptables rules. Remedy: remove it, and have '
              'the firewall of this host do what is still needed')
@@ -59,43 +59,11 @@ IGNORED = tuple(opt.name for opt, _ in _IGNORED)
 _warned: set[str] = set()
 
 
-def one_bridge(config: cfg.ConfigOpts.GroupAttr) -> str | None:
-    """Return the bridge of a host that has one, None if it has others.
-
-    It has one if allowed_bridges is one name, without wildcards.
-
-    :param config: the ``[os_vif_tapmac]`` group, as everywhere here
-    """
-    names = set(config.allowed_bridges)
-    if len(names) != 1 or any(char in name for name in names
-                              for char in _WILDCARDS):
-        return None
-    return str(names.pop())
-
-
-def kept(config: cfg.ConfigOpts.GroupAttr, option: str) -> typing.Any:
-    """Return the value of an option of :data:`KEPT`, None if it has none."""
-    if 'linux_bridge' not in config.claim_plugins:
-        return None
-    return config[option] or None
-
-
-def kept_of_one_bridge(config: cfg.ConfigOpts.GroupAttr,
-                       option: str) -> dict[str, str]:
-    """Return to which bridge the interface of an option belongs, if to any."""
-    interface = kept(config, option)
-    if interface is None:
-        return {}
-    bridge = one_bridge(config)
-    if bridge is None or bridge in config.bridge_uplinks:
-        return {}
-    return {bridge: interface}
-
-
 def warn_of_ignored(config: cfg.ConfigOpts.GroupAttr,
                     conf: cfg.ConfigOpts) -> None:
     """Say once in a process which options are ignored, and why.
 
+    :param config: the ``[os_vif_tapmac]`` group, as everywhere here
     :param conf: the whole configuration
     """
     for option, value, reason in ignored(config, conf):
@@ -118,9 +86,9 @@ def ignored(
 
 def _misplaced(config: cfg.ConfigOpts.GroupAttr,
                ) -> typing.Iterator[tuple[str, str, str]]:
-    bridge = one_bridge(config)
+    bridge = from_config.one_bridge(config)
     for option in 'flat_interface', 'vlan_interface':
-        interface = kept(config, option)
+        interface = from_config.kept(config, option)
         if interface is None:
             continue
         if bridge is None:

@@ -10,14 +10,16 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""The doors: all that an unprivileged process can ask root to do."""
+"""The doors: all that an unprivileged process can ask root to do.
+
+What is behind them is loaded by the first who goes through, on the other side:
+nova-compute needs none of it.
+"""
 
 import typing
 
 from oslo_config import cfg
 
-from vif_plug_tapmac.kernel import port as kernel_port
-from vif_plug_tapmac.kernel import removing
 from vif_plug_tapmac import opts
 from vif_plug_tapmac import privsep
 from vif_plug_tapmac.wanted import from_config
@@ -34,6 +36,7 @@ def ensure_port(fields: dict[str, typing.Any]) -> str | None:
     :raises InvalidConfig: this side reads another configuration, or does not
         allow the bridge; the host is untouched
     """
+    from vif_plug_tapmac.kernel import port as kernel_port
     config = opts.group(cfg.CONF)
     port = TapPort.from_fields(fields)
     from_config.require_same(port, config)
@@ -46,6 +49,7 @@ def remove_port(fields: dict[str, typing.Any]) -> None:
 
     :param fields: of a :class:`vif_plug_tapmac.wanted.port.TapIdentity`
     """
+    from vif_plug_tapmac.kernel import removing
     removing.remove(TapIdentity.from_fields(fields))
 
 
@@ -57,6 +61,7 @@ def remove_ports(ports: typing.Iterable[dict[str, typing.Any]],
     :param ports: fields of :class:`vif_plug_tapmac.wanted.port.TapIdentity`
     :returns: the names of those that were removed
     """
+    from vif_plug_tapmac.kernel import removing
     return removing.remove_many(
         [TapIdentity.from_fields(fields) for fields in ports],
         also_held)

@@ -79,3 +79,60 @@ class LayersTest(base.TestCase):
 
     def test_no_subprocesses(self):
         self.assertEqual(set(), self.modules_that_import('subprocess'))
+
+
+#: What a process of each kind loads, and what must not come along. A name
+#: that ends with a dot is a package of ours, of which every module is loaded.
+_LOADS = {
+    'nova-compute': (
+        ('vif_plug_tapmac.plugin', 'vif_plug_tapmac.privileged'),
+        ('vif_plug_tapmac.kernel', 'vif_plug_tapmac.host',
+         'vif_plug_tapmac.cli', 'vif_plug_tapmac.ml2', 'pyroute2')),
+    'the daemon': (
+        ('vif_plug_tapmac.privileged', 'vif_plug_tapmac.kernel.'),
+        ('vif_plug_tapmac.host', 'vif_plug_tapmac.cli',
+         'vif_plug_tapmac.ml2', 'vif_plug_tapmac.plugin', 'os_vif.objects',
+         'oslo_messaging', 'pyroute2')),
+    'what is wanted': (
+        ('vif_plug_tapmac.wanted.',),
+        ('os_vif', 'oslo_config', 'oslo_log', 'oslo_privsep',
+         'vif_plug_tapmac.kernel')),
+    'what asks the kernel': (
+        ('vif_plug_tapmac.kernel.',),
+        ('os_vif', 'oslo_config', 'oslo_log', 'oslo_privsep', 'asyncio',
+         'pyroute2')),
+    'an operator': (
+        ('vif_plug_tapmac.host.', 'vif_plug_tapmac.cli.'),
+        ('oslo_messaging', 'eventlet', 'dns', 'os_vif', 'oslo_privsep',
+         'pyroute2', 'vif_plug_tapmac.ml2')),
+    'neutron-server': (
+        ('vif_plug_tapmac.ml2.',),
+        ('vif_plug_tapmac.kernel', 'vif_plug_tapmac.privileged',
+         'vif_plug_tapmac.host', 'vif_plug_tapmac.cli')),
+}
+_LOAD = """
+import importlib, pkgutil, sys
+for name in sys.argv[1:]:
+    module = importlib.import_module(name.rstrip('.'))
+    if name.endswith('.'):
+        for each in pkgutil.iter_modules(module.__path__, name):
+            importlib.import_module(each.name)
+print(*sys.modules)
+"""
+
+
+class LoadingTest(base.TestCase):
+    """What a process has loaded, whoever imported it: each in its own."""
+
+    def test_what_each_process_loads(self):
+        for process, (loads, unwanted) in _LOADS.items():
+            done = subprocess.run(
+                [sys.executable, '-W', 'ignore', '-c', _LOAD, *loads],
+                cwd=base.CHECKOUT, text=True, capture_output=True)
+            self.assertEqual(0, done.returncode, done.stderr)
+            modules = done.stdout.split()
+            self.assertLess(set(each for each in loads
+                                if not each.endswith('.')), set(modules))
+            self.assertEqual([], sorted(
+                module for module in modules for name in unwanted
+                if module == name or module.startswith(name + '.')), process)

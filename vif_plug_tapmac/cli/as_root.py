@@ -13,7 +13,6 @@
 """Doing in this process what a daemon does for nova-compute."""
 
 from vif_plug_tapmac import exception
-from vif_plug_tapmac import privsep
 
 _CAP_NET_ADMIN = 12
 
@@ -27,6 +26,7 @@ def act_as_root() -> None:
         raise exception.TapMacError(
             'This changes links and needs CAP_NET_ADMIN: run it as root, or '
             'with --dry-run.')
+    from vif_plug_tapmac import privsep
     privsep.vif_plug.set_client_mode(False)
 
 

@@ -10,19 +10,20 @@
 # License for the specific language governing permissions and limitations
 # under the License.
 
-"""What ``tapmac plug`` and ``tapmac unplug`` share: a VIF by hand."""
+"""What ``tapmac plug`` and ``tapmac unplug`` share: a VIF by hand.
+
+os-vif is loaded by whoever calls it: it loads oslo.messaging, which takes
+longer than all the rest.
+"""
 
 import argparse
+import typing
 
-import os_vif
-from os_vif.objects import instance_info
 from oslo_config import cfg
 
+from vif_plug_tapmac.cli import as_root
 from vif_plug_tapmac.cli import mac as mac_command
 from vif_plug_tapmac import opts
-
-INSTANCE = instance_info.InstanceInfo(
-    uuid='00000000-0000-4000-8000-000000000000', name='by-hand')
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,7 +36,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='only say what would be done')
 
 
-def start_os_vif() -> None:
+def call_os_vif(function: str, vif: typing.Any) -> None:
+    """Have os-vif do something with a VIF, as root, in this process.
+
+    :param function: "plug" or "unplug"
+    :raises TapMacError: what tapmac raises
+    """
+    as_root.act_as_root()
+    import os_vif
+    from os_vif import exception as os_vif_exception
+    from os_vif.objects import instance_info
     # Wrapping Nova is for nova-compute.
     cfg.CONF.set_override('nova_managed_tap', False, group=opts.GROUP)
-    os_vif.initialize()
+    try:
+        os_vif.initialize()
+        getattr(os_vif, function)(vif, instance_info.InstanceInfo(
+            uuid='00000000-0000-4000-8000-000000000000', name='by-hand'))
+    except (os_vif_exception.PlugException,
+            os_vif_exception.UnplugException) as error:
+        raise error.kwargs['err']

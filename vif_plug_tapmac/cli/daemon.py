@@ -22,9 +22,7 @@ import signal
 import typing
 
 from oslo_config import cfg
-from oslo_privsep import priv_context
 
-from vif_plug_tapmac import privsep
 
 #: In seconds; it takes half of one.
 _PATIENCE = 30.0
@@ -65,6 +63,8 @@ _STARTED = 'started'
 
 
 def _start() -> str:
+    from oslo_privsep import priv_context
+    from vif_plug_tapmac import privsep
     # nova-compute opens its log before it starts the daemon. Made by that, as
     # root, it would be closed to nova-compute.
     if cfg.CONF.log_file:

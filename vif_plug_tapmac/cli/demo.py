@@ -22,11 +22,6 @@ import os
 import typing
 
 from cliff import lister
-import os_vif
-from os_vif import exception as os_vif_exception
-from os_vif.objects import instance_info
-from os_vif.objects import network
-from os_vif.objects import vif as vif_objects
 from oslo_config import cfg
 
 from vif_plug_tapmac.cli import as_root
@@ -37,7 +32,6 @@ from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import tun
 from vif_plug_tapmac import opts
-from vif_plug_tapmac import privsep
 
 # os.CLONE_NEWNET and os.CLONE_NEWUSER, from Python 3.12 on
 _CLONE_NEWNET = 0x40000000
@@ -91,6 +85,12 @@ class Demo(lister.Lister):
         return 0 if self._all_right else 1
 
     def _facts(self) -> list[Fact]:
+        # os-vif takes longer to be loaded than all the rest.
+        import os_vif
+        from os_vif import exception as os_vif_exception
+        from os_vif.objects import instance_info
+        instance = instance_info.InstanceInfo(
+            uuid='d1b6c1b2-0000-4000-8000-000000000000', name='demo')
         _enter_own_network_namespace()
         _start_os_vif()
         # The first guest ever on this host makes the bridge. It leaves again,
@@ -100,21 +100,17 @@ class Demo(lister.Lister):
         ours = _vif('1a2b3c4d-5e6f-4a1b-8c2d-3e4f5a6b7c8d', _TAP, _GUEST_MAC)
         try:
             with _no_warnings():
-                os_vif.plug(first, _INSTANCE)
-            os_vif.unplug(first, _INSTANCE)
+                os_vif.plug(first, instance)
+            os_vif.unplug(first, instance)
             before = _observe()
-            os_vif.plug(ours, _INSTANCE)
+            os_vif.plug(ours, instance)
             during = _observe()
-            os_vif.unplug(ours, _INSTANCE)
+            os_vif.unplug(ours, instance)
             after = _observe()
         except (os_vif_exception.PlugException,
                 os_vif_exception.UnplugException) as error:
             raise error.kwargs['err']
         return _compare(before, during, after)
-
-
-_INSTANCE = instance_info.InstanceInfo(
-    uuid='d1b6c1b2-0000-4000-8000-000000000000', name='demo')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,6 +200,8 @@ def _start_os_vif() -> None:
     cfg.CONF([], project='tapmac-demo', default_config_files=[])
     opts.group(cfg.CONF)
     cfg.CONF.set_override('udev_timeout', 0.0, group=opts.GROUP)
+    import os_vif
+    from vif_plug_tapmac import privsep
     privsep.vif_plug.set_client_mode(False)
     os_vif.initialize()
 
@@ -220,7 +218,9 @@ def _no_warnings() -> typing.Iterator[None]:
         logger.setLevel(level)
 
 
-def _vif(vif_id: str, name: str, guest_mac: str) -> vif_objects.VIFBridge:
+def _vif(vif_id: str, name: str, guest_mac: str) -> typing.Any:
+    from os_vif.objects import network
+    from os_vif.objects import vif as vif_objects
     return vif_objects.VIFBridge(
         id=vif_id, plugin='tapmac', vif_name=name, address=guest_mac,
         bridge_name=_BRIDGE,

@@ -16,9 +16,7 @@ import argparse
 
 from cliff import lister
 
-from vif_plug_tapmac.cli import configuration
 from vif_plug_tapmac import exception
-from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac import mac
 
 
@@ -51,6 +49,8 @@ class Mac(lister.Lister):
             return ('Guest MAC', 'TAP MAC', 'Instead, if taken'), [
                 (guest_mac, mac.tap_mac(guest_mac),
                  ', '.join(mac.alternate_tap_macs(guest_mac)))]
+        from vif_plug_tapmac.cli import configuration
+        from vif_plug_tapmac.host import inventory
         seen = inventory.read(configuration.read(self.app_args))
         found: list[tuple[str, ...]] = [
             (parsed_args.mac, tap.mark.guest_mac, tap.link.name,

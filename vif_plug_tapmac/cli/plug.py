@@ -17,13 +17,8 @@ import typing
 import uuid
 
 from cliff import show
-import os_vif
-from os_vif import exception as os_vif_exception
-from os_vif.objects import network
-from os_vif.objects import vif as vif_objects
 from oslo_config import cfg
 
-from vif_plug_tapmac.cli import as_root
 from vif_plug_tapmac.cli import by_hand
 from vif_plug_tapmac.cli import configuration
 from vif_plug_tapmac.cli import tap_table
@@ -69,19 +64,17 @@ class Plug(show.ShowOne):
         vif = _vif(parsed_args, seen)
         if parsed_args.dry_run:
             return _dry_run(vif, config, seen)
-        as_root.act_as_root()
-        try:
-            by_hand.start_os_vif()
-            os_vif.plug(vif, by_hand.INSTANCE)
-        except os_vif_exception.PlugException as error:
-            raise error.kwargs['err']
+        by_hand.call_os_vif('plug', vif)
         seen = inventory.read(config)
         return tap_table.COLUMNS, tap_table.describe(
             seen, tap_table.require_one(seen, str(getattr(vif, 'id'))))
 
 
 def _vif(parsed_args: argparse.Namespace,
-         seen: inventory.Inventory) -> vif_objects.VIFBridge:
+         seen: inventory.Inventory) -> typing.Any:
+    import os_vif
+    from os_vif.objects import network
+    from os_vif.objects import vif as vif_objects
     bridge = parsed_args.bridge
     vif_id = str(parsed_args.vif_id
                  or uuid.uuid5(_NAMESPACE, bridge + parsed_args.mac))
@@ -98,7 +91,7 @@ def _vif(parsed_args: argparse.Namespace,
 
 
 def _dry_run(
-    vif: vif_objects.VIFBridge, config: cfg.ConfigOpts.GroupAttr,
+    vif: typing.Any, config: cfg.ConfigOpts.GroupAttr,
     seen: inventory.Inventory,
 ) -> tuple[tuple[str, ...], tuple[typing.Any, ...]]:
     """Return what a plug would ask for, and what of it is there."""

@@ -23,7 +23,6 @@ from vif_plug_tapmac.cli import configuration
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.host import tap_checks
-from vif_plug_tapmac import privileged
 from vif_plug_tapmac.wanted.port import TapIdentity
 
 LOG = logging.getLogger(__name__)
@@ -65,6 +64,7 @@ class Purge(lister.Lister):
         gone: typing.Collection[str] = ()
         if going and not parsed_args.dry_run:
             as_root.act_as_root()
+            from vif_plug_tapmac import privileged
             LOG.info('Removing %d TAPs', len(going))
             gone = privileged.remove_ports(
                 [TapIdentity(tap.vif_id, tap.link.name).to_fields()

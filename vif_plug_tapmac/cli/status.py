@@ -33,7 +33,6 @@ from vif_plug_tapmac.host.finding import Finding
 from vif_plug_tapmac.host import host_checks
 from vif_plug_tapmac.kernel import tun
 from vif_plug_tapmac import linux_bridge
-from vif_plug_tapmac import nova_driver
 from vif_plug_tapmac import opts
 from vif_plug_tapmac.wanted import from_config
 
@@ -81,6 +80,7 @@ class Checks(upgradecheck.UpgradeCommands):
                         name, nova, releases))
         try:
             if config.nova_managed_tap:
+                from vif_plug_tapmac import nova_driver
                 nova_driver.require_nova(config)
         except exception.InvalidConfig as error:
             return _result(False, str(error))

@@ -15,11 +15,7 @@
 import argparse
 
 from cliff import command
-import os_vif
-from os_vif import exception as os_vif_exception
-from os_vif.objects import vif as vif_objects
 
-from vif_plug_tapmac.cli import as_root
 from vif_plug_tapmac.cli import by_hand
 from vif_plug_tapmac.cli import configuration
 from vif_plug_tapmac import exception
@@ -57,15 +53,9 @@ class Unplug(command.Command):
             if parsed_args.dry_run:
                 self._say('%s would be removed.' % tap.link.name)
                 continue
-            as_root.act_as_root()
-            assert tap.mark is not None
-            try:
-                by_hand.start_os_vif()
-                os_vif.unplug(vif_objects.VIFBridge(
-                    id=tap.mark.vif_id, plugin='tapmac',
-                    vif_name=tap.link.name), by_hand.INSTANCE)
-            except os_vif_exception.UnplugException as error:
-                raise error.kwargs['err']
+            from os_vif.objects import vif as vif_objects
+            by_hand.call_os_vif('unplug', vif_objects.VIFBridge(
+                id=tap.vif_id, plugin='tapmac', vif_name=tap.link.name))
             self._say('%s is removed.' % tap.link.name)
 
     def _say(self, text: str) -> None:

@@ -22,7 +22,6 @@ from vif_plug_tapmac import exception
 from vif_plug_tapmac.host.finding import Finding
 from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.kernel.link import Link
-from vif_plug_tapmac import privileged
 from vif_plug_tapmac.wanted import from_config
 from vif_plug_tapmac.wanted import names
 from vif_plug_tapmac.wanted.port import TapPort
@@ -33,6 +32,7 @@ LOG = logging.getLogger(__name__)
 def mend(seen: inventory.Inventory, config: cfg.ConfigOpts.GroupAttr,
          findings: list[Finding], bridge: str | None,
          progress: typing.TextIO) -> None:
+    from vif_plug_tapmac import privileged
     names = sorted({finding.device for finding in findings})
     taps = {tap.link.name: tap for tap in seen.taps}
     bridges = {link.name: link for link in seen.bridges}

@@ -14,11 +14,10 @@
 
 import contextlib
 import errno
+import logging
 import os
 import secrets
 import typing
-
-from oslo_log import log as logging
 
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge_health

@@ -12,9 +12,8 @@
 
 """What is unsafe about a bridge: found, and said once."""
 
+import logging
 import os
-
-from oslo_log import log as logging
 
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import nftables

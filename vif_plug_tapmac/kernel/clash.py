@@ -35,7 +35,7 @@ octet is an alternate (F6, F2 ...), as long as it is silent and not kept to its
 MAC. Plugging its VIF again puts it right.
 """
 
-from oslo_log import log as logging
+import logging
 
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel.fdb import FdbEntry

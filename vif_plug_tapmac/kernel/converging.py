@@ -13,9 +13,8 @@
 """Setting what differs on a TAP until it reads back right."""
 
 import dataclasses
+import logging
 import typing
-
-from oslo_log import log as logging
 
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import clash

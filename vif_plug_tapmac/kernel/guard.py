@@ -33,9 +33,8 @@ locked port goes on taking frames from that.
 """
 
 import errno
+import logging
 import typing
-
-from oslo_log import log as logging
 
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel.fdb import FdbEntry

@@ -13,10 +13,9 @@
 """Making a TAP that outlives us only if every step went well."""
 
 import contextlib
+import logging
 import secrets
 import time
-
-from oslo_log import log as logging
 
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge

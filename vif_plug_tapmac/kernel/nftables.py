@@ -18,10 +18,9 @@ Source: include/uapi/linux/netfilter/nf_tables.h, linux/netfilter/nfnetlink.h
 
 import contextlib
 import errno
+import logging
 import socket
 import struct
-
-from oslo_log import log as logging
 
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import attributes

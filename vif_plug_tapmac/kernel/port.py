@@ -13,9 +13,8 @@
 """A guest's port: what is done about the TAP that is found, or not."""
 
 import errno
+import logging
 import time
-
-from oslo_log import log as logging
 
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge

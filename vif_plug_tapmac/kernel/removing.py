@@ -12,10 +12,9 @@
 
 """Removing TAPs: those that carry our mark, and no others."""
 
+import logging
 import secrets
 import typing
-
-from oslo_log import log as logging
 
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel.link import Link

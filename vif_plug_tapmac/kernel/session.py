@@ -17,13 +17,12 @@ The only module that translates what netlink refuses.
 
 import contextlib
 import errno
+import logging
 import socket
 import struct
 import time
 import types
 import typing
-
-from oslo_log import log as logging
 
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import rtnetlink

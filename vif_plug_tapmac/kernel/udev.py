@@ -20,10 +20,9 @@ by writing its record of it.
 Source: systemd src/udev/net/link-config.c, src/libsystemd/sd-device
 """
 
+import logging
 import os
 import time
-
-from oslo_log import log as logging
 
 from vif_plug_tapmac.kernel.link import Link
 

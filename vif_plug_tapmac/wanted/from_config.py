@@ -19,19 +19,21 @@ import functools
 import pwd
 import typing
 
-from oslo_config import cfg
-
 from vif_plug_tapmac import exception
-from vif_plug_tapmac import linux_bridge
 from vif_plug_tapmac.wanted.limits import Limits
 from vif_plug_tapmac.wanted import names
 from vif_plug_tapmac.wanted import port as port_values
 from vif_plug_tapmac.wanted.port import TapPort
 from vif_plug_tapmac.wanted.uplinks import Uplinks
 
+if typing.TYPE_CHECKING:
+    from oslo_config import cfg
+
+_WILDCARDS = '*?['
+
 
 def port_fields(
-        config: cfg.ConfigOpts.GroupAttr) -> dict[str, typing.Any]:
+        config: 'cfg.ConfigOpts.GroupAttr') -> dict[str, typing.Any]:
     """Return the fields of a TapPort that the configuration gives.
 
     :param config: the ``[os_vif_tapmac]`` group
@@ -55,7 +57,7 @@ def port_fields(
             'host_shield': config.host_shield}
 
 
-def require_same(port: TapPort, config: cfg.ConfigOpts.GroupAttr) -> None:
+def require_same(port: TapPort, config: 'cfg.ConfigOpts.GroupAttr') -> None:
     """Check that the fields that the configuration gives are as here.
 
     For the privileged side. Else a caller could have a TAP that he owns
@@ -77,7 +79,7 @@ def require_same(port: TapPort, config: cfg.ConfigOpts.GroupAttr) -> None:
                        '[vif_plug_tapmac_privileged]' % value)
 
 
-def limits(config: cfg.ConfigOpts.GroupAttr) -> Limits:
+def limits(config: 'cfg.ConfigOpts.GroupAttr') -> Limits:
     """Return what no caller has a say in."""
     return Limits(allowed_bridges=tuple(config.allowed_bridges),
                   allowed_uplinks=tuple(config.allowed_uplinks),
@@ -85,13 +87,13 @@ def limits(config: cfg.ConfigOpts.GroupAttr) -> Limits:
                   udev_timeout=config.udev_timeout)
 
 
-def uplinks(config: cfg.ConfigOpts.GroupAttr) -> Uplinks:
+def uplinks(config: 'cfg.ConfigOpts.GroupAttr') -> Uplinks:
     """Return what the ``[os_vif_tapmac]`` group says.
 
     :raises InvalidConfig: a name cannot be one, two bridges have one
         uplink, or the pattern lacks a part
     """
-    flat, vlan = (linux_bridge.kept_of_one_bridge(config, option)
+    flat, vlan = (kept_of_one_bridge(config, option)
                   for option in ('flat_interface', 'vlan_interface'))
     for option, given in (('bridge_uplinks', config.bridge_uplinks),
                           ('flat_interface', flat),
@@ -121,6 +123,42 @@ def _require_names(option: str, bridge: str, uplink: str) -> None:
             raise exception.InvalidConfig(
                 option=option, value='%s:%s' % (bridge, uplink),
                 reason='%r can not be the name of a device' % name)
+
+
+def one_bridge(config: 'cfg.ConfigOpts.GroupAttr') -> str | None:
+    """Return the bridge of a host that has one, None if it has others.
+
+    It has one if allowed_bridges is one name, without wildcards.
+
+    :param config: the ``[os_vif_tapmac]`` group
+    """
+    names = set(config.allowed_bridges)
+    if len(names) != 1 or any(char in name for name in names
+                              for char in _WILDCARDS):
+        return None
+    return str(names.pop())
+
+
+def kept(config: 'cfg.ConfigOpts.GroupAttr', option: str) -> typing.Any:
+    """Return the value of an old option (:data:`linux_bridge.KEPT`).
+
+    None if it has none.
+    """
+    if 'linux_bridge' not in config.claim_plugins:
+        return None
+    return config[option] or None
+
+
+def kept_of_one_bridge(config: 'cfg.ConfigOpts.GroupAttr',
+                       option: str) -> dict[str, str]:
+    """Return to which bridge the interface of an option belongs, if to any."""
+    interface = kept(config, option)
+    if interface is None:
+        return {}
+    bridge = one_bridge(config)
+    if bridge is None or bridge in config.bridge_uplinks:
+        return {}
+    return {bridge: interface}
 
 
 @functools.cache

@@ -14,19 +14,22 @@
 
 import typing
 
-from os_vif.objects import vif as vif_objects
-from oslo_config import cfg
-
 from vif_plug_tapmac import exception
-from vif_plug_tapmac import linux_bridge
 from vif_plug_tapmac.wanted import from_config
 from vif_plug_tapmac.wanted import names
 from vif_plug_tapmac.wanted import port as port_values
 from vif_plug_tapmac.wanted.port import TapIdentity
 from vif_plug_tapmac.wanted.port import TapPort
 
+if typing.TYPE_CHECKING:
+    from os_vif.objects import vif as vif_objects
+    from oslo_config import cfg
 
-def tap_identity(vif: vif_objects.VIFBase) -> TapIdentity:
+#: Where os-vif has its classes of VIFs.
+_OBJECTS = 'os_vif.objects.vif'
+
+
+def tap_identity(vif: 'vif_objects.VIFBase') -> TapIdentity:
     """Return which TAP a VIF means.
 
     :raises InvalidVif: the class of the VIF is not one we plug, or a
@@ -36,7 +39,7 @@ def tap_identity(vif: vif_objects.VIFBase) -> TapIdentity:
     return TapIdentity(vif_id=_vif_id(vif), name=_field(vif, 'vif_name'))
 
 
-def tap_port(vif: vif_objects.VIFBase, config: cfg.ConfigOpts.GroupAttr,
+def tap_port(vif: 'vif_objects.VIFBase', config: 'cfg.ConfigOpts.GroupAttr',
              multi_queue: bool | None = None) -> TapPort:
     """Return what a VIF and the configuration ask for.
 
@@ -72,21 +75,20 @@ def tap_port(vif: vif_objects.VIFBase, config: cfg.ConfigOpts.GroupAttr,
         **fields)
 
 
-def is_bound_by_tapmac(vif: vif_objects.VIFBase) -> bool:
+def is_bound_by_tapmac(vif: 'vif_objects.VIFBase') -> bool:
     """Return whether this Open vSwitch VIF is a TAP on a bridge in disguise.
 
     So it is if its port profile has ``create_tap`` and the datapath type
     ``tapmac``. Any other is Open vSwitch's.
     """
     profile = _get(vif, 'port_profile')
-    return (isinstance(vif, vif_objects.VIFOpenVSwitch)
+    return (_is_a(vif, 'VIFOpenVSwitch')
             and _get(profile, 'create_tap') is True
             and _get(profile, 'datapath_type') == names.DATAPATH_TYPE)
 
 
-def _require_ours(vif: vif_objects.VIFBase) -> None:
-    if not isinstance(vif, vif_objects.VIFBridge) and not is_bound_by_tapmac(
-            vif):
+def _require_ours(vif: 'vif_objects.VIFBase') -> None:
+    if not _is_a(vif, 'VIFBridge') and not is_bound_by_tapmac(vif):
         raise exception.InvalidVif(
             vif=label(vif),
             reason='tapmac plugs VIFBridge, and VIFOpenVSwitch whose port '
@@ -94,8 +96,17 @@ def _require_ours(vif: vif_objects.VIFBase) -> None:
                    'a %s' % (names.DATAPATH_TYPE, type(vif).__name__))
 
 
-def _require_claim(vif: vif_objects.VIFBase,
-                   config: cfg.ConfigOpts.GroupAttr) -> None:
+def _is_a(vif: 'vif_objects.VIFBase', name: str) -> bool:
+    """Return whether a VIF is of os-vif's class of this name.
+
+    Whoever has a VIF has loaded os-vif; whoever has none need not.
+    """
+    return any(cls.__name__ == name and cls.__module__ == _OBJECTS
+               for cls in type(vif).__mro__)
+
+
+def _require_claim(vif: 'vif_objects.VIFBase',
+                   config: 'cfg.ConfigOpts.GroupAttr') -> None:
     plugin = _get(vif, 'plugin')
     if plugin in names.CLAIMABLE and plugin not in config.claim_plugins:
         raise exception.InvalidConfig(
@@ -115,7 +126,7 @@ def _get(versioned_object: typing.Any, field: str) -> typing.Any:
     return None if value == '' else value
 
 
-def _field(vif: vif_objects.VIFBase, field: str) -> typing.Any:
+def _field(vif: 'vif_objects.VIFBase', field: str) -> typing.Any:
     value = _get(vif, field)
     if value is None:
         raise exception.InvalidVif(
@@ -123,18 +134,18 @@ def _field(vif: vif_objects.VIFBase, field: str) -> typing.Any:
     return value
 
 
-def _vif_id(vif: vif_objects.VIFBase) -> str:
+def _vif_id(vif: 'vif_objects.VIFBase') -> str:
     vif_id = _get(vif, 'id')
     return '(without id)' if vif_id is None else str(vif_id).lower()
 
 
-def label(vif: vif_objects.VIFBase) -> str:
+def label(vif: 'vif_objects.VIFBase') -> str:
     """Return how errors shall call a VIF, whatever is unset."""
     return port_values.label(
         _vif_id(vif), _get(vif, 'vif_name') or '(without vif_name)')
 
 
-def _bridge_name(vif: vif_objects.VIFBase) -> typing.Any:
+def _bridge_name(vif: 'vif_objects.VIFBase') -> typing.Any:
     name = (_get(vif, 'bridge_name')
             or _get(_get(vif, 'network'), 'bridge'))
     if name is None:
@@ -144,8 +155,8 @@ def _bridge_name(vif: vif_objects.VIFBase) -> typing.Any:
     return name
 
 
-def _uplink(vif: vif_objects.VIFBase, bridge: str,
-            config: cfg.ConfigOpts.GroupAttr) -> str | None:
+def _uplink(vif: 'vif_objects.VIFBase', bridge: str,
+            config: 'cfg.ConfigOpts.GroupAttr') -> str | None:
     """Return the uplink of a VIF's bridge, None if nobody names one.
 
     :raises InvalidVif: the VIF names another than the configuration
@@ -169,7 +180,7 @@ def _uplink(vif: vif_objects.VIFBase, bridge: str,
     return own or named
 
 
-def _vlan(vif: vif_objects.VIFBase) -> int:
+def _vlan(vif: 'vif_objects.VIFBase') -> int:
     """Return the VLAN of a VIF that says that it has one."""
     vlan = _get(_get(vif, 'network'), 'vlan')
     if vlan is None or not names.VLAN_MIN <= vlan <= names.VLAN_MAX:
@@ -181,9 +192,9 @@ def _vlan(vif: vif_objects.VIFBase) -> int:
     return int(vlan)
 
 
-def _mtu(vif: vif_objects.VIFBase,
-         config: cfg.ConfigOpts.GroupAttr) -> int | None:
+def _mtu(vif: 'vif_objects.VIFBase',
+         config: 'cfg.ConfigOpts.GroupAttr') -> int | None:
     mtu: int | None = _get(_get(vif, 'network'), 'mtu')
     if mtu is None:
-        mtu = linux_bridge.kept(config, 'network_device_mtu')
+        mtu = from_config.kept(config, 'network_device_mtu')
     return mtu

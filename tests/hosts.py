@@ -196,7 +196,7 @@ def set_port_options(index: int, **options: int) -> None:
     """Set options of a port of a bridge: those of :data:`PORT_OPTIONS`."""
     netlink = rtnetlink.Socket()
     netlink.set(rtnetlink.NEW_LINK, rtnetlink.link(
-        index, link_data.port_options(*(
+        index, link_data.port_attribute(*(
             attributes.attribute(number, options[name].to_bytes(
                 size, sys.byteorder))
             for name, (number, size) in PORT_OPTIONS.items()

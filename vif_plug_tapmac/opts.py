@@ -22,7 +22,9 @@ from oslo_config import types
 from vif_plug_tapmac import linux_bridge
 from vif_plug_tapmac.wanted import names
 from vif_plug_tapmac.wanted import port as port_values
+from vif_plug_tapmac.wanted import port_options
 
+_LOCKED = next(each for each in port_options.TABLE if each.field == 'locked')
 #: os-vif derives it from the name of our entry point.
 GROUP = 'os_vif_tapmac'
 
@@ -36,15 +38,15 @@ def _once_of_linux_bridge(name: str) -> list[cfg.DeprecatedOpt]:
 def kernel_can_lock() -> bool:
     """Return whether ports of bridges can be locked, by the kernel's version.
 
-    From 5.18 on they can; what a distribution took into an older one is not
-    seen. There is no other way to know before there is a port, and none that
-    both sides of the privilege boundary have alike.
+    What a distribution took into an older one is not seen. There is no other
+    way to know before there is a port, and none that both sides of the
+    privilege boundary have alike.
     Source: Linux commit a21d9a670d81 ("net: bridge: Add support for bridge
     port in locked mode")
     """
     version = re.match(r'([0-9]+)\.([0-9]+)', os.uname().release)
     return (version is not None
-            and (int(version[1]), int(version[2])) >= (5, 18))
+            and (int(version[1]), int(version[2])) >= _LOCKED.since)
 
 
 TAPMAC_OPTS = [

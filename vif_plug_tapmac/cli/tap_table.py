@@ -20,10 +20,8 @@ from vif_plug_tapmac import exception
 from vif_plug_tapmac.host.inventory import Inventory
 from vif_plug_tapmac.host.inventory import Tap
 from vif_plug_tapmac.kernel.link import Link
+from vif_plug_tapmac.wanted import port_options
 
-#: What is shown of a bridge's port, by fields of a link.
-_PORT_OPTIONS = ('locked', 'isolated', 'hairpin')
-_NO_PORT_OPTIONS = ('learning', 'flood_unicast', 'flood_multicast')
 #: What is told of each TAP.
 COLUMNS = ('TAP', 'Bridge', 'Guest MAC', 'TAP MAC', 'VIF', 'MTU', 'Owner',
            'Carrier', 'Made', 'Port options', 'Domain')
@@ -67,9 +65,9 @@ def _time(made: int) -> str:
 def _port_options(link: Link) -> str:
     """Return in what a port differs from a bridge's defaults."""
     return ', '.join(
-        [name for name in _PORT_OPTIONS if getattr(link, name)]
-        + ['no ' + name for name in _NO_PORT_OPTIONS
-           if getattr(link, name) is False])
+        ('no ' if each.initial else '') + each.field
+        for each in sorted(port_options.TABLE, key=lambda each: each.initial)
+        if getattr(link, each.field) is (not each.initial))
 
 
 def user(uid: int | None) -> str:

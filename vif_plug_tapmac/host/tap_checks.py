@@ -24,6 +24,7 @@ from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import source_filter
 from vif_plug_tapmac import mac
+from vif_plug_tapmac.wanted import port_options
 
 #: How old a TAP is, in seconds, before it can be left over: its domain may
 #: still be on the way, from Nova or from the host that it migrates from.
@@ -226,8 +227,8 @@ def _port_options(seen: Inventory,
                   tap: Tap) -> Findings:
     if tap.mark is None or tap.bridge is None or not seen.wanted:
         return
-    wanted = {field: seen.wanted['port_' + field] for field in (
-        'isolated', 'flood_unicast', 'flood_multicast', 'hairpin')}
+    wanted = {each.field: seen.wanted[each.option]
+              for each in port_options.CONFIGURED}
     if tap.link.differences(wanted):
         yield Finding('TM215', tap.link.name, tap.link.explain(wanted),
                       REPAIR)

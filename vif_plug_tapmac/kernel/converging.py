@@ -72,7 +72,7 @@ def converge(netlink: nl.Netlink, port: TapPort, on_bridge: Link,
                                                  link)
             entry = guard.find_guest(netlink, on_bridge, port, link)
             arriving = guard.is_arriving(port, link, entry)
-            wanted.update(guard.port_options(port, arriving))
+            wanted.update(guard.wanted_options(port, arriving))
             differing = _differing(link, wanted)
             guarded = guard.is_in_place(netlink, port, link, entry, arriving)
             if guarded and not differing:

@@ -43,31 +43,21 @@ from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import source_filter
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted.port import TapPort
+from vif_plug_tapmac.wanted import port_options
 
 LOG = logging.getLogger(__name__)
 
-#: By the field of a Link: which option of ours asks for it.
-_OPTIONS = {'isolated': 'port_isolated',
-            'flood_unicast': 'port_flood_unicast',
-            'flood_multicast': 'port_flood_multicast',
-            'hairpin': 'port_hairpin',
-            'learning': 'anti_spoofing',
-            'locked': 'anti_spoofing'}
 
-
-def port_options(port: TapPort,
-                 arriving: bool) -> dict[str, typing.Any]:
+def wanted_options(port: TapPort,
+                   arriving: bool) -> dict[str, typing.Any]:
     """Return the fields of a :class:`Link` that the port shall have.
 
     :param arriving: what :func:`is_arriving` returned
     """
     locked = port.is_guarded and not arriving
-    return {'isolated': port.port_isolated,
-            'flood_unicast': port.port_flood_unicast,
-            'flood_multicast': port.port_flood_multicast,
-            'hairpin': port.port_hairpin,
-            'learning': not locked,
-            'locked': locked}
+    decided = {'learning': not locked, 'locked': locked}
+    return {each.field: getattr(port, each.option) if each.is_configured
+            else decided[each.field] for each in port_options.TABLE}
 
 
 def require_kernel(link: Link, differing: dict[str, typing.Any]) -> None:
@@ -77,15 +67,18 @@ def require_kernel(link: Link, differing: dict[str, typing.Any]) -> None:
     :param differing: what is to be set, by the fields of a :class:`Link`
     :raises KernelRefused: it does not tell of one, so it would ignore it
     """
-    for field, option in _OPTIONS.items():
-        if field in differing and getattr(link, field) is None:
+    for each in port_options.TABLE:
+        if each.field in differing and getattr(link, each.field) is None:
             raise exception.KernelRefused(
-                device=link.name, step='setting %s, for %s' % (field, option),
+                device=link.name,
+                step='setting %s, for %s' % (each.field, each.option),
                 code=errno.EOPNOTSUPP,
                 error='no effect, because this kernel has no such option for '
-                      'ports of bridges (locked came with Linux 5.18)',
+                      'ports of bridges (%s came with Linux %d.%d)'
+                      % (each.field, *each.since),
                 remedy='boot a newer kernel, or leave %s of [os_vif_tapmac] '
-                       'as the kernel has it (anti_spoofing = none)' % option)
+                       'as the kernel has it (anti_spoofing = none)'
+                       % each.option)
 
 
 def find_guest(netlink: nl.Netlink, on_bridge: Link,

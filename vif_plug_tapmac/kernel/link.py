@@ -24,6 +24,7 @@ from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import attributes
 from vif_plug_tapmac.kernel.attributes import Attributes
 from vif_plug_tapmac.kernel import rtnetlink
+from vif_plug_tapmac.wanted import port_options
 
 IFF_UP = 1
 _TUN_TYPE_TAP = 2
@@ -67,20 +68,26 @@ _ATTRIBUTES: dict[str, typing.Callable[[typing.Any], bytes]] = {
 
 #: The fields of a Link that only ports of bridges have, and how they are when
 #: a port joins.
-#: Source: net/bridge/br_if.c, new_nbp
-PORT_OPTIONS = {'isolated': False, 'flood_unicast': True,
-                'flood_multicast': True, 'hairpin': False, 'learning': True,
-                'locked': False}
-#: Their attributes. Source: include/uapi/linux/if_link.h
-_PORT_OPTIONS = {'isolated': 33, 'flood_unicast': 9, 'flood_multicast': 27,
-                 'hairpin': 4, 'learning': 8, 'locked': 39}
+PORT_OPTIONS = {each.field: each.initial for each in port_options.TABLE}
+#: Of a port, beside those. Source: include/uapi/linux/if_link.h
 _BRPORT_NO, _BRPORT_FLUSH, _BRPORT_BACKUP_PORT = 18, 24, 34
 
 _T = typing.TypeVar('_T')
 
 
+if typing.TYPE_CHECKING:
+    class _PortFields:
+        """Those that code reads by their names; all others by the table."""
+        learning: bool | None
+        locked: bool | None
+else:
+    _PortFields = dataclasses.make_dataclass(
+        '_PortFields', [(field, 'bool | None', None)
+                        for field in PORT_OPTIONS], frozen=True, kw_only=True)
+
+
 @dataclasses.dataclass(frozen=True)
-class Link:
+class Link(_PortFields):
     """A network device as the kernel describes it.
 
     :param kind: "bridge", "veth", ...; "tun" for TUN and TAP alike; None for
@@ -101,15 +108,8 @@ class Link:
         gets the lowest that is free
     :param backup_port: of a port, the index of another that gets its frames
         while it has no carrier; None if there is none
-    :param isolated: of a port, whether it does not reach other such ports
-    :param flood_unicast: of a port, whether it gets frames for MACs that the
-        bridge does not know
-    :param flood_multicast: of a port, whether it gets multicast of groups
-        that nobody is known to have joined
-    :param hairpin: of a port, whether a frame may leave where it came in
-    :param learning: of a port, whether its frames tell the bridge who is there
-    :param locked: of a port, whether only frames from MACs in the FDB come in;
-        None where the kernel has no such option (before 5.18)
+    :param ...: of a port, each field of :data:`port_options.TABLE`; None where
+        the kernel has no such option
     :param stp: of a bridge, whether it runs the spanning tree protocol
     :param forward_delay: of a bridge, in hundredths of a second
     """
@@ -134,12 +134,6 @@ class Link:
     persistent: bool = False
     port_number: int | None = None
     backup_port: int | None = None
-    isolated: bool | None = None
-    flood_unicast: bool | None = None
-    flood_multicast: bool | None = None
-    hairpin: bool | None = None
-    learning: bool | None = None
-    locked: bool | None = None
     stp: bool | None = None
     forward_delay: int | None = None
     multicast_snooping: bool | None = None
@@ -242,9 +236,9 @@ def _info(kind: str, *data: bytes) -> bytes:
 
 def port_settings(fields: dict[str, typing.Any]) -> list[bytes]:
     """Return the attribute that sets those of these that are of a port."""
-    options = [attributes.octet(_PORT_OPTIONS[field], fields[field])
-               for field in PORT_OPTIONS if field in fields]
-    return [port_options(*options)] if options else []
+    options = [attributes.octet(each.attribute, fields[each.field])
+               for each in port_options.TABLE if each.field in fields]
+    return [port_attribute(*options)] if options else []
 
 
 def backup_port(index: int) -> bytes:
@@ -252,15 +246,15 @@ def backup_port(index: int) -> bytes:
 
     :param index: of the other; 0: none
     """
-    return port_options(attributes.number(_BRPORT_BACKUP_PORT, index))
+    return port_attribute(attributes.number(_BRPORT_BACKUP_PORT, index))
 
 
 def forget_learned() -> bytes:
     """Return the attribute that has no MAC on a port that was learned."""
-    return port_options(attributes.attribute(_BRPORT_FLUSH, b''))
+    return port_attribute(attributes.attribute(_BRPORT_FLUSH, b''))
 
 
-def port_options(*options: bytes) -> bytes:
+def port_attribute(*options: bytes) -> bytes:
     """Return the attribute that sets these options of a port."""
     return attributes.attribute(
         _IFLA_LINKINFO, attributes.text(_INFO_SLAVE_KIND, 'bridge')
@@ -289,8 +283,8 @@ def _port_data(link_info: Attributes) -> dict[str, typing.Any]:
     if link_info.text(_INFO_SLAVE_KIND) != 'bridge':
         return {}
     data = link_info.nested(_INFO_SLAVE_DATA)
-    options = {field: data.number(kind)
-               for field, kind in _PORT_OPTIONS.items()}
+    options = {each.field: data.number(each.attribute)
+               for each in port_options.TABLE}
     return dict({field: None if value is None else bool(value)
                  for field, value in options.items()},
                 port_number=data.number(_BRPORT_NO),

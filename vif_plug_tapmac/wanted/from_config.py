@@ -24,6 +24,7 @@ from vif_plug_tapmac.wanted.limits import Limits
 from vif_plug_tapmac.wanted import names
 from vif_plug_tapmac.wanted import port as port_values
 from vif_plug_tapmac.wanted.port import TapPort
+from vif_plug_tapmac.wanted import port_options
 from vif_plug_tapmac.wanted.uplinks import Uplinks
 
 if typing.TYPE_CHECKING:
@@ -50,11 +51,9 @@ def port_fields(
             'bridge_group': config.bridge_group,
             'anti_spoofing': config.anti_spoofing,
             'arriving_guests': config.arriving_guests,
-            'port_isolated': config.port_isolated,
-            'port_flood_unicast': config.port_flood_unicast,
-            'port_flood_multicast': config.port_flood_multicast,
-            'port_hairpin': config.port_hairpin,
-            'host_shield': config.host_shield}
+            'host_shield': config.host_shield,
+            **{each.option: config[each.option]
+               for each in port_options.CONFIGURED}}
 
 
 def require_same(port: TapPort, config: 'cfg.ConfigOpts.GroupAttr') -> None:

@@ -22,6 +22,7 @@ import typing
 from vif_plug_tapmac import exception
 from vif_plug_tapmac import mac
 from vif_plug_tapmac.wanted import names
+from vif_plug_tapmac.wanted import port_options
 
 _UUID = re.compile(r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z')
 
@@ -97,8 +98,17 @@ class TapIdentity(_Fields):
     """
 
 
+if typing.TYPE_CHECKING:
+    class _PortFields:
+        """What code reads by the table only."""
+else:
+    _PortFields = dataclasses.make_dataclass(
+        '_PortFields', [(each.option, bool)
+                        for each in port_options.CONFIGURED], frozen=True)
+
+
 @dataclasses.dataclass(frozen=True)
-class TapPort(_Fields):
+class TapPort(_PortFields, _Fields):
     """A guest's TAP and its bridge, as they shall be on the host.
 
     :param vif_id: the VIF's UUID in canonical lower case form
@@ -119,12 +129,8 @@ class TapPort(_Fields):
     :param anti_spoofing: one of ANTI_SPOOFING: what the guest is kept to
     :param arriving_guests: one of ARRIVING_GUESTS: how the guest is kept to
         that while it is still on another host
-    :param port_isolated: whether the guest does not reach other such guests
-    :param port_flood_unicast: whether the guest gets frames for MACs that the
-        bridge does not know
-    :param port_flood_multicast: whether it gets multicast of groups that
-        nobody is known to have joined
-    :param port_hairpin: whether its frames may come back to it
+    :param port_...: how its port on the bridge shall be: see
+        :data:`port_options.CONFIGURED`
     :param host_shield: whether guests do not reach the host through bridges
     :raises InvalidVif: the first field that is wrong
     """
@@ -140,10 +146,6 @@ class TapPort(_Fields):
     uplink: str | None
     anti_spoofing: str
     arriving_guests: str
-    port_isolated: bool
-    port_flood_unicast: bool
-    port_flood_multicast: bool
-    port_hairpin: bool
     host_shield: bool
 
     def __post_init__(self) -> None:
@@ -171,8 +173,7 @@ class TapPort(_Fields):
                       'arriving_guests %r is none of %s',
                       self.arriving_guests, ', '.join(ARRIVING_GUESTS))
         for field in ('create_tap', 'multi_queue', 'create_bridge',
-                      'port_isolated', 'port_flood_unicast',
-                      'port_flood_multicast', 'port_hairpin',
+                      *(each.option for each in port_options.CONFIGURED),
                       'host_shield'):
             self._require(isinstance(getattr(self, field), bool),
                           '%s is not a boolean', field)

@@ -90,6 +90,7 @@ def make_port(**fields: typing.Any) -> TapPort:
          'anti_spoofing': 'mac', 'arriving_guests': 'lock',
          'port_isolated': False,
          'port_flood_unicast': True, 'port_flood_multicast': True,
+         'port_flood_broadcast': True,
          'port_hairpin': False, 'host_shield': False},
         **fields)
     return TapPort(**values)

@@ -203,6 +203,13 @@ TAPMAC_OPTS = [
              'makes have none, that is all multicast: switched off, guests '
              'have no IPv6, which finds its neighbours by multicast.'),
     cfg.BoolOpt(
+        'port_flood_broadcast',
+        default=True,
+        help='Guests get broadcast. Switched off, they hear no ARP requests '
+             'and no DHCP server that answers by broadcast: only for guests '
+             'that nobody has to find by IPv4, or where the network outside '
+             'answers ARP for them. This needs Linux 4.12.'),
+    cfg.BoolOpt(
         'port_hairpin',
         default=False,
         help='Frames of a guest may come back to it. Only for a guest that is '

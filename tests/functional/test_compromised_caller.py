@@ -110,6 +110,7 @@ _proper = {
     'arriving_guests': st.sampled_from(('lock', 'filter', '')),
     'port_isolated': st.booleans(), 'port_flood_unicast': st.booleans(),
     'port_flood_multicast': st.booleans(), 'port_hairpin': st.booleans(),
+    'port_flood_broadcast': st.booleans(),
     'host_shield': st.booleans()}
 
 

@@ -95,12 +95,13 @@ class PortOptionsTest(GuardTestCase):
     def test_all_at_once_from_the_start(self):
         self.configure(port_isolated=True, port_flood_unicast=False,
                        port_flood_multicast=False, port_hairpin=True,
-                       anti_spoofing='none')
+                       port_flood_broadcast=False, anti_spoofing='none')
         self.plug()
         self.assertEqual(
             {'isolated': True, 'flood_unicast': False,
-             'flood_multicast': False, 'hairpin': True, 'learning': True,
-             'locked': False}, self.options_of())
+             'flood_multicast': False, 'flood_broadcast': False,
+             'hairpin': True, 'learning': True, 'locked': False},
+            self.options_of())
 
     def test_a_kernel_that_lacks_one(self):
         # It takes the message, and says nothing of the option ever after.
@@ -135,6 +136,16 @@ class PortOptionsTest(GuardTestCase):
         self.assertTrue(self.wire.receive(_HONEST))
         self.wire.send(guests[1].mac, _HONEST)
         self.assertTrue(guests[1].receive(_HONEST))
+
+    def test_broadcast_is_not_shown(self):
+        for flood in True, False:
+            self.configure(port_flood_broadcast=flood)
+            self.plug()
+            with hosts.Guest(base.TAP, base.GUEST_MAC) as guest:
+                self.host.wait_until_forwarding(base.TAP)
+                self.wire.send(hosts.BROADCAST, _HONEST)
+                self.assertIs(flood, any(_HONEST in frame for frame
+                                         in guest.frames(0.3)))
 
     def test_unknown_unicast_is_not_shown(self):
         for flood in True, False:

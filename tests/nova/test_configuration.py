@@ -45,7 +45,8 @@ OPTIONS: dict[str, typing.Any] = {
     'vlan_interface': 'eth1', 'network_device_mtu': 1400,
     'anti_spoofing': 'none', 'arriving_guests': 'filter',
     'host_shield': True, 'port_isolated': True, 'port_flood_unicast': False,
-    'port_flood_multicast': False, 'port_hairpin': True}
+    'port_flood_multicast': False, 'port_flood_broadcast': False,
+    'port_hairpin': True}
 #: The same, all with other values.
 CHANGED: dict[str, typing.Any] = {
     'owner': 'root', 'multiqueue': False, 'claim_plugins': ['ovs'],
@@ -57,7 +58,7 @@ CHANGED: dict[str, typing.Any] = {
     'network_device_mtu': 1300, 'anti_spoofing': 'mac',
     'arriving_guests': 'lock', 'host_shield': False, 'port_isolated': False,
     'port_flood_unicast': True, 'port_flood_multicast': True,
-    'port_hairpin': False}
+    'port_flood_broadcast': True, 'port_hairpin': False}
 
 
 def to_text(value: typing.Any) -> str:

@@ -52,6 +52,7 @@ BAD = {
     'port_isolated': [None, 0, 1, 'no'],
     'port_flood_unicast': [None, 0, 1, 'no'],
     'port_flood_multicast': [None, 0, 1, 'no'],
+    'port_flood_broadcast': [None, 0, 1, 'no'],
     'port_hairpin': [None, 0, 1, 'no'],
     'host_shield': [None, 0, 1, 'no'],
 }
@@ -133,14 +134,16 @@ class FromVifTest(base.TestCase):
                        link_group=8, bridge_group=9, anti_spoofing='none',
                        arriving_guests='filter', port_isolated=True,
                        port_flood_unicast=False,
-                       port_flood_multicast=False, port_hairpin=True,
+                       port_flood_multicast=False,
+                       port_flood_broadcast=False, port_hairpin=True,
                        host_shield=True)
         self.assertEqual(
             base.make_port(owner=7, multi_queue=True, create_bridge=False,
                            link_group=8, bridge_group=9, anti_spoofing='none',
                            arriving_guests='filter', port_isolated=True,
                            port_flood_unicast=False,
-                           port_flood_multicast=False, port_hairpin=True,
+                           port_flood_multicast=False,
+                           port_flood_broadcast=False, port_hairpin=True,
                            host_shield=True),
             from_vif.tap_port(base.make_vif(), self.options))
 
@@ -190,6 +193,7 @@ class PrivilegedSideTest(base.TestCase):
                              'port_isolated': True,
                              'port_flood_unicast': False,
                              'port_flood_multicast': False,
+                             'port_flood_broadcast': False,
                              'port_hairpin': True,
                              'host_shield': True}.items():
             port = base.make_port(**{field: value})

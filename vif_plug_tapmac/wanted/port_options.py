@@ -56,6 +56,8 @@ TABLE = (
     PortOption('flood_unicast', 9, True, 'port_flood_unicast', (3, 11)),
     # It gets multicast of groups that nobody is known to have joined.
     PortOption('flood_multicast', 27, True, 'port_flood_multicast', (4, 9)),
+    # It gets broadcast.
+    PortOption('flood_broadcast', 30, True, 'port_flood_broadcast', (4, 12)),
 )
 
 #: Those that an option of their own says.

@@ -12,6 +12,7 @@
 
 import dataclasses
 import re
+import time
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -261,6 +262,31 @@ class PrivilegedSideTest(base.TestCase):
 
 
 class UplinksTest(base.TestCase):
+
+    def test_built_once_for_a_configuration(self):
+        self.configure(bridge_uplinks={'br100': 'eth1'})
+        first = from_config.uplinks(self.options)
+        self.assertIs(first, from_config.uplinks(self.options))
+        self.configure(bridge_uplinks={'br100': 'eth2'})
+        self.assertEqual('eth2', from_config.uplinks(self.options).of('br100'))
+
+    def test_takes_no_longer_with_many(self):
+        uplinks = Uplinks({'br%d' % number: 'eth%d' % number
+                           for number in range(100000)}, '{bridge}-{vlan}')
+        uplinks.of('br7-1')
+        start = time.process_time()
+        for number in range(1000):
+            self.assertEqual('eth99999.7', uplinks.of('br99999-7'))
+            self.assertIsNone(uplinks.of('br100000-7'))
+        self.assertLess(time.process_time() - start, 1)
+
+    def test_vlan_first_and_nothing_between(self):
+        self.assertEqual('eth1.20', Uplinks(
+            {'br1': 'eth1'}, 'v{vlan}.{bridge}').of('v20.br1'))
+        uplinks = Uplinks({'br12': 'eth12', 'br1': 'eth1'}, '{bridge}{vlan}')
+        for bridge, uplink in (('br1234', 'eth12.34'), ('br13', 'eth1.3'),
+                               ('br1', 'eth1'), ('br2', None)):
+            self.assertEqual(uplink, uplinks.of(bridge), bridge)
 
     def test_of(self):
         uplinks = Uplinks({'br100': 'eth1', 'br100-9': 'eth9'},

@@ -86,29 +86,47 @@ def limits(config: 'cfg.ConfigOpts.GroupAttr') -> Limits:
                   udev_timeout=config.udev_timeout)
 
 
+#: What the configuration was, and what was made of it, last.
+_built: tuple[tuple[typing.Any, ...], Uplinks] | None = None
+
+
 def uplinks(config: 'cfg.ConfigOpts.GroupAttr') -> Uplinks:
     """Return what the ``[os_vif_tapmac]`` group says.
+
+    Built once for a configuration: oslo.config returns the same objects until
+    it changes, so that nothing is compared that grows with their number.
 
     :raises InvalidConfig: a name cannot be one, two bridges have one
         uplink, or the pattern lacks a part
     """
-    flat, vlan = (kept_of_one_bridge(config, option)
-                  for option in ('flat_interface', 'vlan_interface'))
-    for option, given in (('bridge_uplinks', config.bridge_uplinks),
+    global _built
+    given = (config.bridge_uplinks, config.vlan_bridge, *(
+        kept_of_one_bridge(config, option)
+        for option in ('flat_interface', 'vlan_interface')))
+    if (_built is None or _built[0][0] is not given[0]
+            or _built[0][1:] != given[1:]):
+        _built = given, _build_uplinks(*given)
+    return _built[1]
+
+
+def _build_uplinks(by_option: dict[str, str], pattern: str,
+                   flat: dict[str, str], vlan: dict[str, str]) -> Uplinks:
+    for option, given in (('bridge_uplinks', by_option),
                           ('flat_interface', flat),
                           ('vlan_interface', vlan)):
         for bridge, uplink in given.items():
             _require_names(option, bridge, uplink)
-    by_bridge = dict(config.bridge_uplinks, **flat)
-    for uplink in by_bridge.values():
-        sharing = sorted(other for other in by_bridge
-                         if by_bridge[other] == uplink)
+    by_bridge = dict(by_option, **flat)
+    sharers: dict[str, list[str]] = {}
+    for bridge, uplink in by_bridge.items():
+        sharers.setdefault(uplink, []).append(bridge)
+    for uplink, sharing in sharers.items():
         if len(sharing) > 1:
             raise exception.InvalidConfig(
                 option='bridge_uplinks', value=uplink,
                 reason='a device can be a port of one bridge only, and '
-                       'this is the uplink of %s' % ' and '.join(sharing))
-    pattern = config.vlan_bridge
+                       'this is the uplink of %s'
+                       % ' and '.join(sorted(sharing)))
     if pattern.count('{bridge}') != 1 or pattern.count('{vlan}') != 1:
         raise exception.InvalidConfig(
             option='vlan_bridge', value=pattern,

@@ -13,9 +13,13 @@
 """Which device connects which bridge with the wire."""
 
 import dataclasses
+import functools
 import re
 
 from vif_plug_tapmac.wanted import names
+
+_PLACES = re.compile(r'\{(?:bridge|vlan)\}')
+_NUMBER = re.compile(r'[1-9][0-9]*')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,17 +50,53 @@ class Uplinks:
             return names.vlan_device(self.vlan_interfaces[bridge], vlan)
         if bridge in self.uplinks:
             return self.uplinks[bridge]
-        for untagged, uplink in self.uplinks.items():
-            number = self._vlan(bridge, untagged)
-            if number is not None:
-                return names.vlan_device(uplink, number)
-        return None
+        found = self._untagged(bridge)
+        return found and names.vlan_device(self.uplinks[found[0]], found[1])
 
-    def _vlan(self, bridge: str, untagged: str) -> int | None:
-        """Return for which VLAN beside this bridge another one is."""
-        pattern = re.escape(self.vlan_bridge.replace('{bridge}', untagged))
-        match = re.fullmatch(pattern.replace(
-            re.escape('{vlan}'), '([1-9][0-9]{0,3})'), bridge)
-        if match is None or int(match[1]) > names.VLAN_MAX:
+    def _untagged(self, bridge: str) -> tuple[str, int] | None:
+        """Return beside which bridge this one is, and for which VLAN.
+
+        The number has one to four digits, so there are four bridges at most to
+        look for, however many there are. Where several are there, which
+        takes a template with nothing between the two, the first is meant.
+        """
+        match = self._template.fullmatch(bridge)
+        candidates = [] if match is None else [
+            self._split(match['both'], digits) for digits in range(1, 5)]
+        return min((each for each in candidates if each is not None),
+                   key=lambda each: self._order[each[0]], default=None)
+
+    def _split(self, both: str, digits: int) -> tuple[str, int] | None:
+        """Return bridge and VLAN if the number has so many digits."""
+        between = self._between
+        if self._vlan_first:
+            number, rest = both[:digits], both[digits:]
+            untagged = rest.removeprefix(between)
+        else:
+            number, rest = both[-digits:], both[:-digits]
+            untagged = rest.removesuffix(between)
+        if (len(untagged) != len(rest) - len(between)
+                or untagged not in self.uplinks
+                or _NUMBER.fullmatch(number) is None
+                or int(number) > names.VLAN_MAX):
             return None
-        return int(match[1])
+        return untagged, int(number)
+
+    @functools.cached_property
+    def _order(self) -> dict[str, int]:
+        return {bridge: place for place, bridge in enumerate(self.uplinks)}
+
+    @functools.cached_property
+    def _vlan_first(self) -> bool:
+        return (self.vlan_bridge.index('{vlan}')
+                < self.vlan_bridge.index('{bridge}'))
+
+    @functools.cached_property
+    def _between(self) -> str:
+        return _PLACES.split(self.vlan_bridge)[1]
+
+    @functools.cached_property
+    def _template(self) -> re.Pattern[str]:
+        before, _, after = _PLACES.split(self.vlan_bridge)
+        return re.compile('%s(?P<both>.+)%s' % (re.escape(before),
+                                                re.escape(after)))

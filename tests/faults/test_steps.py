@@ -32,6 +32,7 @@ from tests import faults
 from tests.faults import boundary
 from tests.functional import test_sigkill
 from tests import hosts
+from tests import patience
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import nftables
 from vif_plug_tapmac.kernel import port
@@ -200,7 +201,8 @@ class StepsTestCase(test_sigkill.SigkillTestCase):
                      if (place[0], fault[0]) not in self.ONLY_IF_TRUE]
             if not faults.LONG:
                 found = found[:2]
-                if place[0].startswith(('RTM_', 'answer ', 'late ')):
+                if (place[0].startswith(('RTM_', 'answer ', 'late '))
+                        or not patience.IN_FULL):
                     # There are many: an error or a kill, by turns.
                     found = found[number % 2:][:1]
             for name, kernel in found:

@@ -175,8 +175,8 @@ class ClashTest(base.FunctionalTestCase):
             self.host.set(name, state='up')
         with nl.Netlink() as netlink:
             uplink = self.host.link('uplink')
-            netlink._ip.fdb('add', ifindex=uplink.index, state=0x40, flags=4,
-                            lladdr='fe' + _TAIL)
+            self.host.ip.fdb('add', ifindex=uplink.index, state=0x40, flags=4,
+                             lladdr='fe' + _TAIL)
             self.add('fa' + _TAIL)
             self.assertEqual('f6', self.tap_octet('fa' + _TAIL))
             self.assertEqual(

@@ -16,6 +16,7 @@ What is behind them is loaded by the first who goes through, on the other side:
 nova-compute needs none of it.
 """
 
+import types
 import typing
 
 from oslo_config import cfg
@@ -27,6 +28,17 @@ from vif_plug_tapmac.wanted.port import TapIdentity
 from vif_plug_tapmac.wanted.port import TapPort
 
 
+def _kernel() -> tuple[types.ModuleType, types.ModuleType]:
+    """Load what makes and what removes TAPs, both at the first call.
+
+    A package may be upgraded under a daemon that runs: what it needs later is
+    to be of the same release.
+    """
+    from vif_plug_tapmac.kernel import port
+    from vif_plug_tapmac.kernel import removing
+    return port, removing
+
+
 @privsep.vif_plug.entrypoint
 def ensure_port(fields: dict[str, typing.Any]) -> str | None:
     """Make or mend a TAP; see :func:`vif_plug_tapmac.kernel.port.ensure`.
@@ -36,11 +48,12 @@ def ensure_port(fields: dict[str, typing.Any]) -> str | None:
     :raises InvalidConfig: this side reads another configuration, or does not
         allow the bridge; the host is untouched
     """
-    from vif_plug_tapmac.kernel import port as kernel_port
+    kernel_port, _ = _kernel()
     config = opts.group(cfg.CONF)
     port = TapPort.from_fields(fields)
     from_config.require_same(port, config)
-    return kernel_port.ensure(port, from_config.limits(config))
+    made: str | None = kernel_port.ensure(port, from_config.limits(config))
+    return made
 
 
 @privsep.vif_plug.entrypoint
@@ -49,7 +62,7 @@ def remove_port(fields: dict[str, typing.Any]) -> None:
 
     :param fields: of a :class:`vif_plug_tapmac.wanted.port.TapIdentity`
     """
-    from vif_plug_tapmac.kernel import removing
+    _, removing = _kernel()
     removing.remove(TapIdentity.from_fields(fields))
 
 
@@ -61,7 +74,8 @@ def remove_ports(ports: typing.Iterable[dict[str, typing.Any]],
     :param ports: fields of :class:`vif_plug_tapmac.wanted.port.TapIdentity`
     :returns: the names of those that were removed
     """
-    from vif_plug_tapmac.kernel import removing
-    return removing.remove_many(
+    _, removing = _kernel()
+    removed: list[str] = removing.remove_many(
         [TapIdentity.from_fields(fields) for fields in ports],
         also_held)
+    return removed

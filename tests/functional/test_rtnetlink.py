@@ -196,7 +196,7 @@ class DumpTest(base.FunctionalTestCase):
             stop.set()
             thread.join()
 
-    def test_interrupted_one_is_read_to_its_end(self):
+    def test_interrupted_one_is_asked_for_again(self):
         rounds = []
         dump = rtnetlink.Socket.dump
 
@@ -306,12 +306,37 @@ class AnswersTest(base.TestCase):
         class Other:
             send, close = ours.send, ours.close
 
-            def recvmsg(self, size):
-                data, control, flags, _ = ours.recvmsg(size)
+            def recvmsg(self, *how):
+                data, control, flags, _ = ours.recvmsg(*how)
                 stranger = data == link(1, 8)
                 return data, control, flags, (77 if stranger else 0, 0)
         self.netlink._socket._socket = Other()
         self.assertEqual(7, self.get(link(1, 8), _LINK).index)
+
+    def test_that_is_there_when_we_are_late(self):
+        # As for a process that others keep from the processor.
+        self.patch(rtnetlink, '_PATIENCE', 0)
+        self.assertEqual(7, self.get(_LINK).index)
+
+    def test_interrupted_list_is_read_to_its_end(self):
+        for kind, flags, body in ((rtnetlink.NEW_LINK, 0x12, _LINK[16:]),
+                                  (3, 2, bytes(4))):
+            self.kernel.send(struct.pack(
+                '=IHHII', 16 + len(body), kind, flags, 1, 0) + body)
+        self.assertRaises(rtnetlink.Interrupted, self.netlink._socket.dump,
+                          rtnetlink.GET_LINK, rtnetlink.link(0))
+        self.assertRaises(BlockingIOError, self.ours.recv, 1,
+                          socket.MSG_DONTWAIT)
+
+    def test_address_that_is_not_of_ip(self):
+        # As MCTP has: family 45, one octet. Source: net/mctp/device.c
+        body = struct.pack('=BBBBI', 45, 0, 0, 0, 1) + struct.pack(
+            '=HHB3x', 5, 2, 8)
+        for kind, flags, body in ((rtnetlink.NEW_ADDRESS, 2, body),
+                                  (3, 2, bytes(4))):
+            self.kernel.send(struct.pack(
+                '=IHHII', 16 + len(body), kind, flags, 1, 0) + body)
+        self.assertEqual({}, self.netlink.all_addresses())
 
     def test_late_one_is_passed_over(self):
         self.assert_timeout()

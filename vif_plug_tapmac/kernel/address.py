@@ -30,9 +30,9 @@ _ADDRESS, _LOCAL = 1, 2
 
 @dataclasses.dataclass(frozen=True)
 class Address:
-    """An IP address of a link.
+    """An address of a link.
 
-    :param family: AF_INET or AF_INET6
+    :param family: AF_INET, AF_INET6, or one that is not of IP
     :param length: of the prefix, in bits
     :param scope: how far it reaches, as SCOPE_LINK
     :param octets: the address; of the other end, where a link has two
@@ -48,6 +48,11 @@ class Address:
     def __str__(self) -> str:
         return '%s/%d' % (socket.inet_ntop(self.family, self.octets),
                           self.length)
+
+    @property
+    def is_ip(self) -> bool:
+        """Whether it is one: other families have addresses, too."""
+        return self.family in (socket.AF_INET, socket.AF_INET6)
 
     @classmethod
     def from_message(cls, body: bytes) -> 'Address':

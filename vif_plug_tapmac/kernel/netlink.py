@@ -77,7 +77,8 @@ class Netlink(session.Session):
                 'the host', 'listing its addresses', rtnetlink.GET_ADDRESS,
                 rtnetlink.address(0, socket.AF_UNSPEC, 0),
                 Address.from_message):
-            found.setdefault(address.link_index, []).append(str(address))
+            if address.is_ip:
+                found.setdefault(address.link_index, []).append(str(address))
         return found
 
     def create_bridge(self, name: str, mac: str, group: int,
@@ -239,7 +240,7 @@ class Netlink(session.Session):
             Address.from_message, tolerated=errno.ENODEV)
         # Before Linux 4.20 they are those of all links.
         return [address for address in found
-                if address.link_index == link.index
+                if address.is_ip and address.link_index == link.index
                 and address.scope <= SCOPE_HOST]
 
 

@@ -62,8 +62,8 @@ _TRAFFIC_CONTROL = struct.Struct('=BxxxiIII')
 
 # In bytes. A link takes about 2000.
 _MESSAGE_SIZE = 1 << 16
-# As a number, for an enumeration takes a while to compare.
-_TRUNCATED = int(socket.MSG_TRUNC)
+# As numbers, for an enumeration takes a while to compare.
+_TRUNCATED, _WITHOUT_WAITING = int(socket.MSG_TRUNC), int(socket.MSG_DONTWAIT)
 #: Who sends what the kernel sends.
 _KERNEL = 0
 # In seconds. The kernel does what it is asked for while it is asked, so an
@@ -290,18 +290,21 @@ class Socket:
             what comes makes no sense (EBADMSG)
         """
         deadline = time.monotonic() + _PATIENCE
-        while time.monotonic() < deadline:
-            for message in messages(self._receive()):
+        while True:
+            # Who was kept from the processor may have his answer all the same.
+            is_late = time.monotonic() >= deadline
+            for message in messages(self._receive(
+                    _WITHOUT_WAITING if is_late else 0)):
                 if message.sequence == self._sequence:
                     if message.kind in (_NLMSG_ERROR, _NLMSG_DONE):
                         _require_success(message.body, _words(message))
                     yield message
                     deadline = time.monotonic() + _PATIENCE
-        raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
 
-    def _receive(self) -> bytes:
+    def _receive(self, how: int) -> bytes:
         try:
-            data, _, flags, sender = self._socket.recvmsg(_MESSAGE_SIZE)
+            data, _, flags, sender = self._socket.recvmsg(
+                _MESSAGE_SIZE, 0, how)
         except BlockingIOError:
             raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
         if sender and sender[0] != _KERNEL:

@@ -95,13 +95,15 @@ class Session:
         :returns: nothing if the kernel refuses with the errno ``tolerated``
         """
         deadline = time.monotonic() + _PATIENCE
-        while time.monotonic() < deadline:
+        while True:
             with contextlib.suppress(rtnetlink.Interrupted):
                 return self._request(
                     device, step, self._socket.dump, kind, body,
                     tolerated=tolerated, decode=lambda bodies: [
                         decode(each) for each in bodies]) or []
-        raise exception.KernelRefused.from_errno(device, step, errno.EINTR)
+            if time.monotonic() >= deadline:
+                raise exception.KernelRefused.from_errno(
+                    device, step, errno.EINTR)
 
     def _request(self, device: str, step: str,
                  function: typing.Callable[..., typing.Any],

@@ -93,8 +93,6 @@ class Checks(upgradecheck.UpgradeCommands):
             for name, version, least, most, tested in (
                 ('Nova', _version('nova'), (31,), (34,), '31 to 34'),
                 ('os-vif', _version('os-vif'), (3, 1), (5, 3), '3.1 to 5.3'),
-                ('pyroute2', _version('pyroute2'), (0, 7, 12), (0, 9),
-                 '0.7.12 to 0.9'),
                 ('libvirt', _libvirt_version(), (9,), (11,),
                  '9; 10 and 11 were read'))
             if version is not None

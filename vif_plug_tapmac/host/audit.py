@@ -16,7 +16,6 @@ from oslo_config import cfg
 
 from vif_plug_tapmac.host import bridge_checks
 from vif_plug_tapmac.host.finding import Finding
-from vif_plug_tapmac.host.finding import REPAIR
 from vif_plug_tapmac.host import host_checks
 from vif_plug_tapmac.host.inventory import Inventory
 from vif_plug_tapmac.host import tap_checks
@@ -35,12 +34,10 @@ def audit_links(seen: Inventory) -> list[Finding]:
     """Return what is wrong with bridges and TAPs."""
     found: list[Finding] = []
     for bridge in seen.bridges:
-        if seen.is_ours(bridge) and bridge.alias is None:
-            found.append(Finding(
-                'TM102', bridge.name, 'it is in link group %d and has no '
-                'alias' % bridge.group, REPAIR))
-            continue
-        for check in bridge_checks.CHECKS:
+        # Of one that is half-made there is nothing more to say.
+        half_made = list(bridge_checks.half_made(seen, bridge))
+        found.extend(half_made)
+        for check in () if half_made else bridge_checks.CHECKS:
             found.extend(check(seen, bridge))
     holders = tap_checks.holders_by_bridge(seen)
     for tap in seen.taps:

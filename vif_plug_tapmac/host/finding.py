@@ -17,6 +17,7 @@ Each code has a section in "Audit codes" of the documentation.
 
 import dataclasses
 import enum
+import functools
 import typing
 
 
@@ -66,6 +67,18 @@ CODES: dict[str, tuple[Severity, str]] = {
 }
 
 
+class Remedy(str):
+    """What the operator can do, in words."""
+
+
+class Repair(Remedy):
+    """"tapmac repair" mends it, and disturbs no guest by that."""
+
+
+REPAIR = Repair('tapmac repair')
+REBOOT = Remedy('hard reboot the instance, or detach and attach the interface')
+
+
 @dataclasses.dataclass(frozen=True)
 class Finding:
     """One thing that is wrong.
@@ -78,7 +91,7 @@ class Finding:
     code: str
     device: str
     evidence: str
-    remedy: str
+    remedy: Remedy
 
     @property
     def severity(self) -> Severity:
@@ -91,12 +104,32 @@ class Finding:
     @property
     def mendable(self) -> bool:
         """Whether "tapmac repair" mends it, and disturbs no guest by it."""
-        return self.remedy == REPAIR
+        return isinstance(self.remedy, Repair)
 
 
 Findings = typing.Iterator[Finding]
-REPAIR = 'tapmac repair'
-REBOOT = ('hard reboot the instance, or detach and attach the interface')
+#: What a check yields: a device, the evidence, and a remedy in words.
+Seen = typing.Iterator[tuple[str, str, str]]
+_Arguments = typing.ParamSpec('_Arguments')
+
+
+def finds(code: str) -> typing.Callable[
+        [typing.Callable[_Arguments, Seen]],
+        typing.Callable[_Arguments, Findings]]:
+    """Have a check carry the code of what it finds.
+
+    :param code: of :data:`CODES`
+    """
+    def carry(check: typing.Callable[_Arguments, Seen],
+              ) -> typing.Callable[_Arguments, Findings]:
+        @functools.wraps(check)
+        def find(*args: _Arguments.args,
+                 **kwargs: _Arguments.kwargs) -> Findings:
+            for device, evidence, remedy in check(*args, **kwargs):
+                yield Finding(code, device, evidence, remedy if isinstance(
+                    remedy, Remedy) else Remedy(remedy))
+        return find
+    return carry
 
 
 def exit_status(findings: typing.Iterable[Finding]) -> int:

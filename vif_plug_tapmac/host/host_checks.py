@@ -20,8 +20,8 @@ import os
 from oslo_config import cfg
 
 from vif_plug_tapmac import exception
-from vif_plug_tapmac.host.finding import Finding
-from vif_plug_tapmac.host.finding import Findings
+from vif_plug_tapmac.host.finding import finds
+from vif_plug_tapmac.host.finding import Seen
 from vif_plug_tapmac.host import link_files
 from vif_plug_tapmac.host import selinux
 from vif_plug_tapmac.kernel import bridge_health
@@ -34,84 +34,86 @@ from vif_plug_tapmac.wanted import names
 _SYSCTLS = '/proc/sys/net/ipv4/conf'
 
 
-def _firewall(config: cfg.ConfigOpts.GroupAttr) -> Findings:
+@finds('TM301')
+def _firewall(config: cfg.ConfigOpts.GroupAttr) -> Seen:
     if bridge_health.passes_netfilter():
-        yield Finding(
-            'TM301', 'bridge-nf-call-iptables', 'it is 1: what guests send to '
-            'each other by IPv4 passes the FORWARD chain of this host',
-            '"sysctl net.bridge.bridge-nf-call-iptables=0", and the same in '
-            '/etc/sysctl.d, unless the firewall is meant for guests')
+        yield ('bridge-nf-call-iptables', 'it is 1: what guests send to '
+               'each other by IPv4 passes the FORWARD chain of this host',
+               '"sysctl net.bridge.bridge-nf-call-iptables=0", and the same '
+               'in /etc/sysctl.d, unless the firewall is meant for guests')
 
 
-def hidden_udev(config: cfg.ConfigOpts.GroupAttr) -> Findings:
+@finds('TM302')
+def hidden_udev(config: cfg.ConfigOpts.GroupAttr) -> Seen:
     """Look for a udev that can rewrite MACs after a plug (TM302)."""
     path = link_files.file_that_rewrites()
     if path is not None and not (udev.is_running() and config.udev_timeout):
-        yield Finding(
-            'TM302', path, 'it has MACAddressPolicy=persistent for TAPs, and '
-            '%s' % ('udev_timeout is 0' if udev.is_running() else 'there is '
-                    'no /run/udev to see by when udev is done'),
-            'show /run/udev of the host to nova-compute, and wait for it '
-            '(udev_timeout); or have a .link file with MACAddressPolicy=none '
-            'for TAPs that comes first')
+        yield (path, 'it has MACAddressPolicy=persistent for TAPs, and '
+               '%s' % ('udev_timeout is 0' if udev.is_running() else 'there '
+                       'is no /run/udev to see by when udev is done'),
+               'show /run/udev of the host to nova-compute, and wait for it '
+               '(udev_timeout); or have a .link file with '
+               'MACAddressPolicy=none for TAPs that comes first')
 
 
-def rivals(config: cfg.ConfigOpts.GroupAttr) -> Findings:
+@finds('TM303')
+def rivals(config: cfg.ConfigOpts.GroupAttr) -> Seen:
     """Look for plugins of one name, of which one wins by chance (TM303)."""
     plugins = collections.defaultdict(set)
     for entry_point in importlib.metadata.entry_points(group='os_vif'):
         plugins[entry_point.name].add(entry_point.value)
     for name, found in plugins.items():
         if len(found) > 1 and name in ('tapmac', *names.CLAIMABLE):
-            yield Finding(
-                'TM303', name, 'os-vif finds %s'
-                % ' and '.join(sorted(found)),
-                'remove all but one of these packages')
+            yield (name, 'os-vif finds %s'
+                   % ' and '.join(sorted(found)),
+                   'remove all but one of these packages')
 
 
-def _selinux(config: cfg.ConfigOpts.GroupAttr) -> Findings:
+@finds('TM304')
+def _selinux(config: cfg.ConfigOpts.GroupAttr) -> Seen:
     refused = selinux.refusal()
     if refused is not None:
-        yield Finding(
-            'TM304', 'SELinux', refused,
-            'load the module of "Deploying with Nova", SELinux')
+        yield ('SELinux', refused,
+               'load the module of "Deploying with Nova", SELinux')
 
 
-def _tun_device(config: cfg.ConfigOpts.GroupAttr) -> Findings:
+@finds('TM305')
+def _tun_device(config: cfg.ConfigOpts.GroupAttr) -> Seen:
     if not os.path.exists(tun.TUN_DEVICE):
-        yield Finding('TM305', tun.TUN_DEVICE, 'it is missing',
-                      'modprobe tun; in a container, pass the device in')
+        yield (tun.TUN_DEVICE, 'it is missing',
+               'modprobe tun; in a container, pass the device in')
 
 
-def _sysctls(config: cfg.ConfigOpts.GroupAttr) -> Findings:
+@finds('TM306')
+def _sysctls(config: cfg.ConfigOpts.GroupAttr) -> Seen:
     if (config.create_bridge and os.path.isdir(_SYSCTLS)
             and os.statvfs(_SYSCTLS).f_flag & os.ST_RDONLY):
-        yield Finding(
-            'TM306', _SYSCTLS, 'it is mounted read-only, and create_bridge '
-            'is on', 'mount it writable, or have the host make the bridges '
-            'and switch create_bridge off')
+        yield (_SYSCTLS, 'it is mounted read-only, and create_bridge '
+               'is on', 'mount it writable, or have the host make the bridges '
+               'and switch create_bridge off')
 
 
-def _configuration(config: cfg.ConfigOpts.GroupAttr) -> Findings:
+@finds('TM307')
+def _configuration(config: cfg.ConfigOpts.GroupAttr) -> Seen:
     try:
         from_config.port_fields(config)
         from_config.uplinks(config)
     except (exception.InvalidConfig, cfg.ConfigFileValueError) as error:
-        yield Finding('TM307', '[os_vif_tapmac]', str(error),
-                      'correct nova.conf')
+        yield ('[os_vif_tapmac]', str(error),
+               'correct nova.conf')
 
 
-def _shield(config: cfg.ConfigOpts.GroupAttr) -> Findings:
+@finds('TM308')
+def _shield(config: cfg.ConfigOpts.GroupAttr) -> Seen:
     # Whoever may not ask the kernel does not know, and nothing is said.
     with contextlib.suppress(exception.KernelRefused):
         if config.host_shield and not nftables.is_host_shielded(
                 config.link_group):
-            yield Finding(
-                'TM308', 'nftables', 'host_shield is on, and no rule in the '
-                'table bridge %s drops what link group %d sends to this host'
-                % (nftables.SHIELD, config.link_group),
-                'start nova-compute again, which plugs each guest, or plug '
-                'one by hand; and find what flushes the rules')
+            yield ('nftables', 'host_shield is on, and no rule in the table '
+                   'bridge %s drops what link group %d sends to this host' % (
+                       nftables.SHIELD, config.link_group),
+                   'start nova-compute again, which plugs each guest, or plug '
+                   'one by hand; and find what flushes the rules')
 
 
 #: In the order of their codes.

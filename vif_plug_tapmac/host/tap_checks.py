@@ -14,10 +14,11 @@
 
 import time
 
-from vif_plug_tapmac.host.finding import Finding
-from vif_plug_tapmac.host.finding import Findings
+from vif_plug_tapmac.host.finding import finds
 from vif_plug_tapmac.host.finding import REBOOT
+from vif_plug_tapmac.host.finding import Remedy
 from vif_plug_tapmac.host.finding import REPAIR
+from vif_plug_tapmac.host.finding import Seen
 from vif_plug_tapmac.host.inventory import Inventory
 from vif_plug_tapmac.host.inventory import Tap
 from vif_plug_tapmac.kernel import link as link_data
@@ -31,21 +32,31 @@ from vif_plug_tapmac.wanted import port_options
 GRACE = 600.0
 
 
-def _tap_mac(seen: Inventory, tap: Tap) -> Findings:
-    guest_mac = tap.guest_mac
-    if guest_mac is None:
-        return
-    right = [mac.tap_mac(guest_mac), *mac.alternate_tap_macs(guest_mac)]
-    remedy = (REPAIR if tap.mark is not None
-              else '"ip link set %s address %s"' % (tap.link.name, right[0]))
-    if tap.link.mac == guest_mac:
-        yield Finding(
-            'TM202', tap.link.name, 'both have %s: no unicast frame reaches '
-            'the guest through a bridge' % guest_mac, remedy)
-    elif tap.link.mac not in right:
-        yield Finding(
-            'TM201', tap.link.name, 'it is %s, and should be %s for guest %s'
-            % (tap.link.mac, right[0], guest_mac), remedy)
+@finds('TM201')
+def _other_mac(seen: Inventory, tap: Tap) -> Seen:
+    if (tap.guest_mac is not None and tap.link.mac != tap.guest_mac
+            and tap.link.mac not in _right_macs(tap.guest_mac)):
+        yield (tap.link.name, 'it is %s, and should be %s for guest %s'
+               % (tap.link.mac, _right_macs(tap.guest_mac)[0], tap.guest_mac),
+               _set_mac(tap, tap.guest_mac))
+
+
+@finds('TM202')
+def _mac_of_its_guest(seen: Inventory, tap: Tap) -> Seen:
+    if tap.guest_mac is not None and tap.link.mac == tap.guest_mac:
+        yield (tap.link.name, 'both have %s: no unicast frame reaches the '
+               'guest through a bridge' % tap.guest_mac,
+               _set_mac(tap, tap.guest_mac))
+
+
+def _right_macs(guest_mac: str) -> list[str]:
+    return [mac.tap_mac(guest_mac), *mac.alternate_tap_macs(guest_mac)]
+
+
+def _set_mac(tap: Tap, guest_mac: str) -> Remedy:
+    return REPAIR if tap.mark is not None else Remedy(
+        '"ip link set %s address %s"' % (tap.link.name,
+                                         _right_macs(guest_mac)[0]))
 
 
 def holders_by_bridge(
@@ -55,83 +66,84 @@ def holders_by_bridge(
             for link in seen.links.values() if link.master is not None}
 
 
+@finds('TM203')
 def clash(tap: Tap,
-          holders: dict[tuple[int, str], str]) -> Findings:
+          holders: dict[tuple[int, str], str]) -> Seen:
     if tap.bridge is None or tap.link.mac == tap.guest_mac:
         return
     holder = holders.get((tap.bridge.index, str(tap.guest_mac)))
     if holder is not None:
-        yield Finding(
-            'TM203', tap.link.name, 'its guest has %s, and so has %s, another '
-            'port of %s: nobody reaches this guest'
-            % (tap.guest_mac, holder, tap.bridge.name),
-            # Plugged again, it has the other TAP give way.
-            REPAIR if tap.mark is not None else
-            'give one of them another MAC')
+        yield (tap.link.name, 'its guest has %s, and so has %s, another '
+               'port of %s: nobody reaches this guest'
+               % (tap.guest_mac, holder, tap.bridge.name),
+               # Plugged again, it has the other TAP give way.
+               REPAIR if tap.mark is not None else
+               'give one of them another MAC')
 
 
-def _open_to_all(seen: Inventory, tap: Tap) -> Findings:
+@finds('TM204')
+def _open_to_all(seen: Inventory, tap: Tap) -> Seen:
     # Of one queue, whoever holds it keeps all others out.
     if tap.link.owner is None and (tap.link.multi_queue or not tap.link.held):
-        yield Finding(
-            'TM204', tap.link.name, 'it has no owner, so that every user of '
-            'this host can attach to the guest\'s network',
-            REPAIR if tap.mark is not None and not tap.link.held
-            else REBOOT if tap.mark is not None
-            else 'have it made by tapmac; if nothing uses it, "ip link delete '
-            '%s"' % tap.link.name)
+        yield (tap.link.name, 'it has no owner, so that every user of '
+               'this host can attach to the guest\'s network',
+               REPAIR if tap.mark is not None and not tap.link.held
+               else REBOOT if tap.mark is not None
+               else 'have it made by tapmac; if nothing uses it, "ip link '
+               'delete %s"' % tap.link.name)
 
 
+@finds('TM205')
 def _strange_holder(seen: Inventory,
-                    tap: Tap) -> Findings:
+                    tap: Tap) -> Seen:
     if tap.nic is None:
         return
     holders = tap.link.queues or (1 if tap.link.held else 0)
     queues = tap.nic.queues if tap.nic.active else 0
     if holders > queues:
-        yield Finding(
-            'TM205', tap.link.name, '%d queues are attached, and domain %s '
-            'has %d' % (holders, tap.nic.domain, queues),
-            'find out by whom: "grep -l %s /proc/[0-9]*/fdinfo/*" as root '
-            'names the processes' % tap.link.name)
+        yield (tap.link.name, '%d queues are attached, and domain %s '
+               'has %d' % (holders, tap.nic.domain, queues),
+               'find out by whom: "grep -l %s /proc/[0-9]*/fdinfo/*" as root '
+               'names the processes' % tap.link.name)
 
 
-def _off_bridge(seen: Inventory, tap: Tap) -> Findings:
+@finds('TM206')
+def _off_bridge(seen: Inventory, tap: Tap) -> Seen:
     if tap.bridge is None:
-        yield Finding(
-            'TM206', tap.link.name, 'its guest has no network',
-            'restart nova-compute, or "%s --bridge <bridge> %s"'
-            % (REPAIR, tap.link.name))
+        yield (tap.link.name, 'its guest has no network',
+               'restart nova-compute, or "%s --bridge <bridge> %s"'
+               % (REPAIR, tap.link.name))
 
 
-def _tap_down(seen: Inventory, tap: Tap) -> Findings:
+@finds('TM207')
+def _tap_down(seen: Inventory, tap: Tap) -> Seen:
     if not tap.link.up:
-        yield Finding(
-            'TM207', tap.link.name, 'its guest has no network',
-            REPAIR if tap.mark is not None
-            else '"ip link set %s up"' % tap.link.name)
+        yield (tap.link.name, 'its guest has no network',
+               REPAIR if tap.mark is not None
+               else '"ip link set %s up"' % tap.link.name)
 
 
-def _tap_mtu(seen: Inventory, tap: Tap) -> Findings:
+@finds('TM208')
+def _tap_mtu(seen: Inventory, tap: Tap) -> Seen:
     if tap.bridge is not None and tap.link.mtu < tap.bridge.mtu:
-        yield Finding(
-            'TM208', tap.link.name, 'it is %d, and that of %s is %d: larger '
-            'frames to the guest are lost'
-            % (tap.link.mtu, tap.bridge.name, tap.bridge.mtu),
-            'have the same MTU for the network in Neutron and for the bridge')
+        yield (tap.link.name, 'it is %d, and that of %s is %d: larger '
+               'frames to the guest are lost'
+               % (tap.link.mtu, tap.bridge.name, tap.bridge.mtu),
+               'have the same MTU for the network in Neutron and for the '
+               'bridge')
 
 
-def _addresses(seen: Inventory, tap: Tap) -> Findings:
+@finds('TM209')
+def _addresses(seen: Inventory, tap: Tap) -> Seen:
     wrong = ['has %s' % ', '.join(tap.addresses)] if tap.addresses else []
     if (tap.mark is not None
             and tap.link.addr_gen_mode not in (None, link_data.ADDR_GEN_NONE)):
         wrong.append('gets a link-local address when it comes up')
     if wrong:
-        yield Finding(
-            'TM209', tap.link.name, 'it ' + ' and '.join(wrong),
-            REPAIR if tap.mark is not None
-            and tap.link.addr_gen_mode != link_data.ADDR_GEN_NONE
-            else '"ip address flush dev %s"' % tap.link.name)
+        yield (tap.link.name, 'it ' + ' and '.join(wrong),
+               REPAIR if tap.mark is not None
+               and tap.link.addr_gen_mode != link_data.ADDR_GEN_NONE
+               else '"ip address flush dev %s"' % tap.link.name)
 
 
 def is_orphan(seen: Inventory, tap: Tap,
@@ -146,52 +158,52 @@ def is_orphan(seen: Inventory, tap: Tap,
             and tap.nic is None and time.time() - tap.mark.made >= grace)
 
 
-def _left_over(seen: Inventory, tap: Tap) -> Findings:
+@finds('TM210')
+def _left_over(seen: Inventory, tap: Tap) -> Seen:
     if is_orphan(seen, tap):
-        yield Finding(
-            'TM210', tap.link.name, 'no domain of libvirt has it%s' % (
-                ', but a process holds it' if tap.link.held else ''),
-            'tapmac purge' + (' --force' if tap.link.held else ''))
+        yield (tap.link.name, 'no domain of libvirt has it'
+               + (', but a process holds it' if tap.link.held else ''),
+               'tapmac purge' + (' --force' if tap.link.held else ''))
 
 
-def _group(seen: Inventory, tap: Tap) -> Findings:
+@finds('TM211')
+def _group(seen: Inventory, tap: Tap) -> Seen:
     if tap.mark is not None and tap.link.group != seen.link_group:
-        yield Finding(
-            'TM211', tap.link.name, 'it carries our mark, and is in link '
-            'group %d instead of %d' % (tap.link.group, seen.link_group),
-            REPAIR)
+        yield (tap.link.name, 'it carries our mark, and is in link '
+               'group %d instead of %d' % (tap.link.group, seen.link_group),
+               REPAIR)
 
 
-def strangers_in_group(seen: Inventory) -> Findings:
+@finds('TM211')
+def strangers_in_group(seen: Inventory) -> Seen:
     marked = {tap.link.index for tap in seen.taps if tap.mark is not None}
     for link in seen.links.values():
         if link.group == seen.link_group and link.index not in marked:
-            yield Finding(
-                'TM211', link.name, 'it is in link group %d without our mark'
-                % link.group, '"ip link set %s group default"' % link.name)
+            yield (link.name, 'it is in link group %d without our mark'
+                   % link.group, '"ip link set %s group default"' % link.name)
 
 
-def _queue_mode(seen: Inventory, tap: Tap) -> Findings:
+@finds('TM212')
+def _queue_mode(seen: Inventory, tap: Tap) -> Seen:
     if (tap.nic is not None and not tap.link.held
             and (tap.nic.queues > 1) != tap.link.multi_queue):
-        yield Finding(
-            'TM212', tap.link.name, 'domain %s has %d queues, and the TAP is '
-            '%s: it can not start' % (
-                tap.nic.domain, tap.nic.queues,
-                'multi-queue' if tap.link.multi_queue else 'single-queue'),
-            REPAIR)
+        yield (tap.link.name, 'domain %s has %d queues, and the TAP is '
+               '%s: it can not start'
+               % (tap.nic.domain, tap.nic.queues, 'multi-queue'
+                  if tap.link.multi_queue else 'single-queue'), REPAIR)
 
 
-def _owner(seen: Inventory, tap: Tap) -> Findings:
+@finds('TM213')
+def _owner(seen: Inventory, tap: Tap) -> Seen:
     if (tap.mark is not None and tap.link.owner is not None and seen.wanted
             and tap.link.owner != seen.wanted['owner']):
-        yield Finding(
-            'TM213', tap.link.name, 'it is uid %d, and [os_vif_tapmac] owner '
-            'is uid %d' % (tap.link.owner, seen.wanted['owner']),
-            REBOOT if tap.link.held else REPAIR)
+        yield (tap.link.name, 'it is uid %d, and [os_vif_tapmac] owner '
+               'is uid %d' % (tap.link.owner, seen.wanted['owner']),
+               REBOOT if tap.link.held else REPAIR)
 
 
-def _guard(seen: Inventory, tap: Tap) -> Findings:
+@finds('TM214')
+def _guard(seen: Inventory, tap: Tap) -> Seen:
     if (not seen.wanted or seen.wanted['anti_spoofing'] == 'none'
             or tap.bridge is None or tap.guest_mac is None):
         return
@@ -210,9 +222,9 @@ def _guard(seen: Inventory, tap: Tap) -> Findings:
                     % (tap.bridge.name, tap.guest_mac))
     else:
         evidence = 'its port learns the MACs that it is to be kept from'
-    yield Finding('TM214', tap.link.name, evidence,
-                  REPAIR if tap.mark is not None else 'start nova-compute '
-                  'again, which plugs each guest')
+    yield (tap.link.name, evidence,
+           REPAIR if tap.mark is not None else 'start nova-compute '
+           'again, which plugs each guest')
 
 
 def _is_filtered(seen: Inventory, tap: Tap,
@@ -223,18 +235,18 @@ def _is_filtered(seen: Inventory, tap: Tap,
         return source_filter.is_there(netlink, tap.link, guest_mac)
 
 
+@finds('TM215')
 def _port_options(seen: Inventory,
-                  tap: Tap) -> Findings:
+                  tap: Tap) -> Seen:
     if tap.mark is None or tap.bridge is None or not seen.wanted:
         return
     wanted = {each.field: seen.wanted[each.option]
               for each in port_options.CONFIGURED}
     if tap.link.differences(wanted):
-        yield Finding('TM215', tap.link.name, tap.link.explain(wanted),
-                      REPAIR)
+        yield tap.link.name, tap.link.explain(wanted), REPAIR
 
 
 #: Those that look at one TAP alone.
-CHECKS = (_tap_mac, _open_to_all, _strange_holder, _off_bridge,
-          _tap_down, _tap_mtu, _addresses, _left_over, _group,
+CHECKS = (_other_mac, _mac_of_its_guest, _open_to_all, _strange_holder,
+          _off_bridge, _tap_down, _tap_mtu, _addresses, _left_over, _group,
           _queue_mode, _owner, _guard, _port_options)

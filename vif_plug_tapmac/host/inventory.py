@@ -25,6 +25,7 @@ from oslo_log import log as logging
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import domains
 from vif_plug_tapmac.kernel.link import Link
+from vif_plug_tapmac.kernel import making
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted import from_config
@@ -69,9 +70,7 @@ class Tap:
     @property
     def is_being_made(self) -> bool:
         """Whether a plug is at work on it just now."""
-        return (not self.link.persistent and self.link.held
-                and (self.mark is not None
-                     or self.link.name.startswith('tapmac-')))
+        return making.is_being_made(self.link)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -93,6 +93,16 @@ def converge(netlink: nl.Netlink, port: TapPort, on_bridge: Link,
         or 'bridge %s does not keep the guest to its MAC' % port.bridge)
 
 
+def converge_again(netlink: nl.Netlink, port: TapPort, on_bridge: Link,
+                   link: Link, wanted: dict[str, typing.Any]) -> Link:
+    """Do the same with the TAP as it is by now.
+
+    :raises Overtaken: it has its name no more
+    """
+    return converge(netlink, port, on_bridge, require_tap(
+        netlink.get(link.index, port.name), port), wanted)
+
+
 def _differing(link: Link,
                wanted: dict[str, typing.Any]) -> dict[str, typing.Any]:
     """Return the wanted fields that are to be set."""

@@ -20,7 +20,6 @@ import socket
 import struct
 import typing
 
-from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import attributes
 from vif_plug_tapmac.kernel.attributes import Attributes
 from vif_plug_tapmac.kernel import rtnetlink
@@ -148,15 +147,6 @@ class Link(_PortFields):
         """Return the part of the wanted fields that this link has not."""
         return {field: value for field, value in wanted.items()
                 if getattr(self, field) != value}
-
-    def verify(self, wanted: dict[str, typing.Any]) -> None:
-        """Check that the link has all wanted fields.
-
-        :raises VerifyFailed: it has not
-        """
-        if self.differences(wanted):
-            raise exception.VerifyFailed(device=self.name,
-                                         differences=self.explain(wanted))
 
     def explain(self, wanted: dict[str, typing.Any]) -> str:
         """Return in words what differs, for an error or a log line."""

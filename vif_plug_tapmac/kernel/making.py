@@ -32,6 +32,9 @@ from vif_plug_tapmac.wanted.port import TapPort
 
 LOG = logging.getLogger(__name__)
 
+#: Of the name that a TAP has until it is ready.
+_PREFIX = 'tapmac-'
+
 
 def make(netlink: nl.Netlink, port: TapPort, limits: Limits,
          instead_of: Link | None = None) -> str:
@@ -63,10 +66,8 @@ def make(netlink: nl.Netlink, port: TapPort, limits: Limits,
         link = converging.converge(netlink, port, on_bridge, link, wanted)
         if limits.udev_timeout and udev.is_running():
             udev.wait_for(link, port.name, made_after, limits.udev_timeout)
-            link = converging.converge(
-                netlink, port, on_bridge,
-                converging.require_tap(
-                    netlink.get(link.index, port.name), port), wanted)
+            link = converging.converge_again(netlink, port, on_bridge, link,
+                                             wanted)
         _require_sole_user(port, link)
         converging.require_bridge_name(port, on_bridge)
         device.persist()
@@ -76,13 +77,24 @@ def make(netlink: nl.Netlink, port: TapPort, limits: Limits,
         port.name, port.guest_mac, link.mac, port.bridge)
 
 
+def is_being_made(link: Link) -> bool:
+    """Return whether a plug is at work on this TAP just now.
+
+    It is persistent when it is finished. It has its mark before it has its
+    name, and another name before that.
+    """
+    return (link.is_tap and link.held and not link.persistent
+            and (link.name.startswith(_PREFIX)
+                 or mark.TapMark.parse(link.alias) is not None))
+
+
 def _unguessable_name() -> str:
     """Return a name for a TAP that nobody shall find before it is ready.
 
     With "tap" in front, for .link files and rules that match on that. No TAP
     of Nova's is named so, theirs have a "-" after eight digits.
     """
-    return 'tapmac-' + secrets.token_hex(4)
+    return _PREFIX + secrets.token_hex(4)
 
 
 def _require_sole_user(port: TapPort, link: Link) -> None:

@@ -69,7 +69,7 @@ def _ensure_once(netlink: nl.Netlink, port: TapPort,
                  limits: Limits, deadline: float) -> str | None:
     found = netlink.find(port.name)
     LOG.debug('Wanted: %s. Observed: %s', port, found)
-    if found is not None and _is_being_made(found):
+    if found is not None and making.is_being_made(found):
         found = _wait_for_other_plug(netlink, port, found, deadline)
     if found is not None and not found.is_tap:
         raise exception.DeviceConflict(
@@ -95,16 +95,6 @@ def _ensure_once(netlink: nl.Netlink, port: TapPort,
         raise converging.Overtaken(error)
 
 
-def _is_being_made(link: Link) -> bool:
-    """Return whether another plug is at work on this TAP.
-
-    Ours have their mark before they have their name, and are persistent when
-    they are finished.
-    """
-    return (link.is_tap and link.held and not link.persistent
-            and mark.TapMark.parse(link.alias) is not None)
-
-
 def _wait_for_other_plug(netlink: nl.Netlink, port: TapPort,
                          found: Link, deadline: float) -> Link | None:
     """Wait until the other plug is done, or was killed; return what is left.
@@ -113,7 +103,7 @@ def _wait_for_other_plug(netlink: nl.Netlink, port: TapPort,
     itself.
     """
     left: Link | None = found
-    while (left is not None and _is_being_made(left)
+    while (left is not None and making.is_being_made(left)
            and time.monotonic() < deadline):
         time.sleep(_PAUSE)
         left = netlink.find(port.name)

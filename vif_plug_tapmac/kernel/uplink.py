@@ -43,26 +43,41 @@ def find(netlink: nl.Netlink, port: TapPort,
     if link is None:
         _parent(netlink, port)
         return None
-    if link.name == 'lo' or link.kind == 'bridge':
-        raise _unusable(port, 'is %s' % (
-            'the loopback device' if link.name == 'lo' else 'a bridge'),
-            'name a network card, a bond or a VLAN in bridge_uplinks')
-    if link.is_tap and link.group == port.link_group:
-        raise _unusable(port, 'is the TAP of a guest',
-                        'name a network card, a bond or a VLAN in '
-                        'bridge_uplinks')
+    _require_kind(port, link)
     if bridge is not None and link.master == bridge.index:
         return link
     if link.master is not None:
-        master = netlink.get(link.master, 'the master of %s' % link.name)
-        if master is not None and master.name == port.bridge:
-            return link  # Another caller has made the bridge meanwhile.
-        raise _unusable(
-            port, 'is a port of %s' % (master.name if master else 'another '
-                                       'device'),
-            'take it out of there with "ip link set %s nomaster", and out of '
-            'the network configuration of this host, or name another'
-            % link.name)
+        _require_master(netlink, port, link)
+    else:
+        _require_no_addresses(netlink, port, link)
+    return link
+
+
+def _require_kind(port: TapPort, link: Link) -> None:
+    what = ('the loopback device' if link.name == 'lo'
+            else 'a bridge' if link.kind == 'bridge'
+            else 'the TAP of a guest'
+            if link.is_tap and link.group == port.link_group else None)
+    if what is not None:
+        raise _unusable(port, 'is ' + what, 'name a network card, a bond or a '
+                        'VLAN in bridge_uplinks')
+
+
+def _require_master(netlink: nl.Netlink, port: TapPort, link: Link) -> None:
+    assert link.master is not None
+    master = netlink.get(link.master, 'the master of %s' % link.name)
+    if master is not None and master.name == port.bridge:
+        return  # Another caller has made the bridge meanwhile.
+    raise _unusable(
+        port, 'is a port of %s' % (master.name if master else 'another '
+                                   'device'),
+        'take it out of there with "ip link set %s nomaster", and out of '
+        'the network configuration of this host, or name another'
+        % link.name)
+
+
+def _require_no_addresses(netlink: nl.Netlink, port: TapPort,
+                          link: Link) -> None:
     addresses = netlink.global_addresses(link)
     if addresses:
         raise _unusable(
@@ -73,7 +88,6 @@ def find(netlink: nl.Netlink, port: TapPort,
                 uplink=link.name, bridge=port.bridge, mac=link.mac,
                 addresses=', '.join(addresses),
                 lines=' '.join('Address=' + each for each in addresses)))
-    return link
 
 
 def make_missing(netlink: nl.Netlink, port: TapPort,

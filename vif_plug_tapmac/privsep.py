@@ -31,7 +31,7 @@ _SECTION = 'vif_plug_tapmac_privileged'
 #: kernel waits (synchronize_net), which many can do at once.
 _THREADS = 16
 #: In seconds, for the end of a connection to be noticed.
-_PATIENCE = 5.0
+_END_IS_NOTICED_WITHIN = 5.0
 
 
 class Context(priv_context.PrivContext):
@@ -71,7 +71,7 @@ class Context(priv_context.PrivContext):
         except OSError as error:
             if self.channel is None:
                 raise
-            self.channel.reader_thread.join(_PATIENCE)
+            self.channel.reader_thread.join(_END_IS_NOTICED_WITHIN)
             if self.channel.reader_thread.is_alive():
                 raise
             raise exception.DaemonLost(device=device, error=error)

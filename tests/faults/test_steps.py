@@ -172,10 +172,13 @@ class StepsTestCase(test_sigkill.SigkillTestCase):
         with contextlib.ExitStack() as patches:
             # Where nothing is to go wrong, a busy machine may take its time.
             if type(kernel) is not boundary.Kernel:
-                for module, bound in ((port, self.PORT_PATIENCE),
-                                      (rtnetlink, self.ANSWER_PATIENCE)):
+                for place, bound in (
+                        (port.__name__ + '._GIVES_UP_AFTER',
+                         self.PORT_PATIENCE),
+                        (rtnetlink.__name__ + '._ANSWERS_WITHIN',
+                         self.ANSWER_PATIENCE)):
                     patches.enter_context(fixtures.MonkeyPatch(
-                        module.__name__ + '._PATIENCE', bound))
+                        place, bound))
             try:
                 return boundary.run(self.call, kernel,
                                     lambda: self.logs.output)

@@ -232,7 +232,7 @@ class BadHostTest(base.FunctionalTestCase):
         # Somebody else's: it must not be taken for what we made.
         self.plug(base.numbered_vif(1))
         self.host.add_tap(base.TAP)
-        self.patch(port, '_PATIENCE', 0.2)
+        self.patch(port, '_GIVES_UP_AFTER', 0.2)
         find = nl.Netlink.find
         self.patch(nl.Netlink, 'find', lambda netlink, name, *label: (
             None if name == base.TAP else find(netlink, name)))

@@ -420,7 +420,7 @@ class OthersBridgeTest(base.FunctionalTestCase):
         self.unplug()
         gone = self.host.link(base.BRIDGE)
         self.host.delete(base.BRIDGE)
-        self.patch(port, '_PATIENCE', 0.2)
+        self.patch(port, '_GIVES_UP_AFTER', 0.2)
         with unittest.mock.patch.object(bridge, 'find', return_value=gone):
             self.assert_plug_fails(exception.VerifyFailed, base.BRIDGE,
                                    'removed or renamed')

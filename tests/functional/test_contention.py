@@ -63,7 +63,7 @@ class ContentionTestCase(base.FunctionalTestCase):
     def setUp(self):
         super().setUp()
         # Who is overtaken tries again, and there are many to overtake him.
-        self.patch(port, '_PATIENCE', patience.HANG)
+        self.patch(port, '_GIVES_UP_AFTER', patience.HANG)
         self.children = []
         reader, writer = os.pipe()
         self.errors, self.error_writer = os.fdopen(reader), writer

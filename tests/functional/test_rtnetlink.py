@@ -264,7 +264,7 @@ class AnswersTest(base.TestCase):
 
     def setUp(self):
         super().setUp()
-        self.patch(rtnetlink, '_PATIENCE', patience.HANG)
+        self.patch(rtnetlink, '_ANSWERS_WITHIN', patience.HANG)
         self.netlink = nl.Netlink()
         self.addCleanup(self.netlink.__exit__, None, None, None)
         self.kernel, ours = socket.socketpair(socket.AF_UNIX,
@@ -276,7 +276,7 @@ class AnswersTest(base.TestCase):
     def assert_timeout(self, *answers):
         """Expect it to give up what it waits for."""
         with fixtures.MonkeyPatch(
-                'vif_plug_tapmac.kernel.rtnetlink._PATIENCE', 0.2):
+                'vif_plug_tapmac.kernel.rtnetlink._ANSWERS_WITHIN', 0.2):
             self.ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO,
                                  rtnetlink._timeval(0.2))
             self.assert_refused(errno.ETIMEDOUT, *answers)
@@ -315,7 +315,7 @@ class AnswersTest(base.TestCase):
 
     def test_that_is_there_when_we_are_late(self):
         # As for a process that others keep from the processor.
-        self.patch(rtnetlink, '_PATIENCE', 0)
+        self.patch(rtnetlink, '_ANSWERS_WITHIN', 0)
         self.assertEqual(7, self.get(_LINK).index)
 
     def test_interrupted_list_is_read_to_its_end(self):

@@ -142,7 +142,7 @@ class StrangersTest(base.FunctionalTestCase):
 
     def plug_among_strangers(self, flags, detach):
         # Who is overtaken by a stranger tries again.
-        self.patch(port, '_PATIENCE', patience.HANG)
+        self.patch(port, '_GIVES_UP_AFTER', patience.HANG)
         self.let_loose(hammer, flags, detach)
         self.let_loose(watch, flags, detach)
         vifs = [base.numbered_vif(number) for number in range(_PLUGS)]

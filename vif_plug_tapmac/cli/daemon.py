@@ -25,7 +25,7 @@ from oslo_config import cfg
 
 
 #: In seconds; it takes half of one.
-_PATIENCE = 30.0
+_STARTS_WITHIN = 30.0
 #: Of what a daemon that fails has said.
 _WORDS = 60
 
@@ -48,8 +48,9 @@ def failure() -> str | None:
     os.close(writer)
     with open(reader, 'rb', buffering=0) as said:
         try:
-            if not select.select([said], [], [], _PATIENCE)[0]:
-                return 'it neither started nor failed within %g s' % _PATIENCE
+            if not select.select([said], [], [], _STARTS_WITHIN)[0]:
+                return ('it neither started nor failed within %g s'
+                        % _STARTS_WITHIN)
             # Nothing: the process was killed.
             answer = said.read(65536).decode() or 'it ended without a word'
         finally:

@@ -40,8 +40,8 @@ def mend(seen: inventory.Inventory, config: cfg.ConfigOpts.GroupAttr,
         if progress.isatty():
             progress.write('\r%d of %d: %-15s' % (number, len(names), name))
         try:
-            port = (_port_of(taps[name], config, bridge) if name in taps
-                    else _port_on(bridges[name], config))
+            port = (_port_of_tap(taps[name], config, bridge) if name in taps
+                    else _port_for_bridge(bridges[name], config))
             made = privileged.ensure_port(port.to_fields())
             if made is not None:
                 LOG.info('%s', made)
@@ -51,8 +51,8 @@ def mend(seen: inventory.Inventory, config: cfg.ConfigOpts.GroupAttr,
         progress.write('\r%40s\r' % '')
 
 
-def _port_of(tap: inventory.Tap, config: cfg.ConfigOpts.GroupAttr,
-             bridge: str | None) -> TapPort:
+def _port_of_tap(tap: inventory.Tap, config: cfg.ConfigOpts.GroupAttr,
+                 bridge: str | None) -> TapPort:
     """Return the port that a TAP is, by its mark and as it is."""
     on_bridge = tap.bridge.name if tap.bridge else bridge
     queues = tap.nic.queues if tap.nic else (2 if tap.link.multi_queue else 1)
@@ -62,8 +62,8 @@ def _port_of(tap: inventory.Tap, config: cfg.ConfigOpts.GroupAttr,
         multi_queue=queues > 1))
 
 
-def _port_on(bridge: Link,
-             config: cfg.ConfigOpts.GroupAttr) -> TapPort:
+def _port_for_bridge(bridge: Link,
+                     config: cfg.ConfigOpts.GroupAttr) -> TapPort:
     """Return a port whose TAP libvirt is to make, on a bridge to be mended."""
     vif_id = str(uuid.uuid4())
     return TapPort(**_fields(

@@ -17,12 +17,14 @@ import logging
 import typing
 
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import bridge_port
 from vif_plug_tapmac.kernel import clash
 from vif_plug_tapmac.kernel import guard
 from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import shield
+from vif_plug_tapmac.kernel import uplink
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted.port import TapPort
 
@@ -72,11 +74,11 @@ def converge(netlink: nl.Netlink, port: TapPort, on_bridge: Link,
                                                  link)
             entry = guard.find_guest(netlink, on_bridge, port, link)
             arriving = guard.is_arriving(port, link, entry)
-            wanted.update(guard.wanted_options(port, arriving))
+            wanted.update(bridge_port.wanted_options(port, arriving))
             differing = _differing(link, wanted)
             guarded = guard.is_in_place(netlink, port, link, entry, arriving)
             if guarded and not differing:
-                guard.lend_uplink(netlink, port, on_bridge, link)
+                uplink.lend(netlink, port, on_bridge, link)
                 return link
             if arriving:
                 guard.put_filter(netlink, port, link)
@@ -132,7 +134,7 @@ def _set(netlink: nl.Netlink, port: TapPort, on_bridge: Link,
     step = 'setting %s on bridge %s' % (', '.join(differing), port.bridge)
     joins = 'master' in differing
     if not joins:
-        guard.require_kernel(link, differing)
+        bridge_port.require_kernel(link, differing)
     if joins and link.up:
         # It has no network yet, so a guest that holds it loses nothing.
         netlink.change(link, {'up': False}, step)

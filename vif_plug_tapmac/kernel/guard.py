@@ -43,42 +43,8 @@ from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import source_filter
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted.port import TapPort
-from vif_plug_tapmac.wanted import port_options
 
 LOG = logging.getLogger(__name__)
-
-
-def wanted_options(port: TapPort,
-                   arriving: bool) -> dict[str, typing.Any]:
-    """Return the fields of a :class:`Link` that the port shall have.
-
-    :param arriving: what :func:`is_arriving` returned
-    """
-    locked = port.is_guarded and not arriving
-    decided = {'learning': not locked, 'locked': locked}
-    return {each.field: getattr(port, each.option) if each.is_configured
-            else decided[each.field] for each in port_options.TABLE}
-
-
-def require_kernel(link: Link, differing: dict[str, typing.Any]) -> None:
-    """Check that this kernel has the options that are to be set.
-
-    :param link: a port as it was read
-    :param differing: what is to be set, by the fields of a :class:`Link`
-    :raises KernelRefused: it does not tell of one, so it would ignore it
-    """
-    for each in port_options.TABLE:
-        if each.field in differing and getattr(link, each.field) is None:
-            raise exception.KernelRefused(
-                device=link.name,
-                step='setting %s, for %s' % (each.field, each.option),
-                code=errno.EOPNOTSUPP,
-                error='no effect, because this kernel has no such option for '
-                      'ports of bridges (%s came with Linux %d.%d)'
-                      % (each.field, *each.since),
-                remedy='boot a newer kernel, or leave %s of [os_vif_tapmac] '
-                       'as the kernel has it (anti_spoofing = none)'
-                       % each.option)
 
 
 def find_guest(netlink: nl.Netlink, on_bridge: Link,
@@ -198,23 +164,3 @@ def finish_change(netlink: nl.Netlink, port: TapPort, link: Link,
         source_filter.remove(netlink, link)
     if changed.get('locked') is False:
         netlink.remove_fdb_entry(link, port.guest_mac)
-
-
-def lend_uplink(netlink: nl.Netlink, port: TapPort,
-                on_bridge: Link, link: Link) -> None:
-    """Have what is for the guest go to the wire while nobody holds its TAP.
-
-    Its fixed entry draws that to the TAP, also after the guest has moved to
-    another host, until Nova unplugs it here. Only where the uplink is known;
-    where this fails there is no more harm than without.
-    """
-    wire = None
-    try:
-        if port.is_guarded and port.uplink is not None:
-            wire = netlink.find(port.uplink)
-            if wire is None or wire.master != on_bridge.index:
-                return
-        if link.backup_port != (wire and wire.index):
-            netlink.set_backup_port(link, wire)
-    except exception.TapMacError as error:
-        LOG.debug('%s: no backup port: %s', port.name, error)

@@ -36,7 +36,7 @@ LOG = logging.getLogger(__name__)
 _OVERTAKEN = (errno.EEXIST, errno.ENODEV, errno.EBADFD, errno.EBUSY)
 # How long a plug goes on in spite of others, and waits for another plug of the
 # same VIF, in seconds. What it waits for udev comes on top.
-_PATIENCE = 10.0
+_GIVES_UP_AFTER = 10.0
 _PAUSE = 0.02
 
 
@@ -53,7 +53,7 @@ def ensure(port: TapPort, limits: Limits) -> str | None:
         because nova-compute plugs every guest when it starts and would not
         start for one bad port.
     """
-    deadline = time.monotonic() + _PATIENCE + limits.udev_timeout
+    deadline = time.monotonic() + _GIVES_UP_AFTER + limits.udev_timeout
     with nl.Netlink() as netlink:
         while True:
             try:

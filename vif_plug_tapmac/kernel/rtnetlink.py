@@ -68,7 +68,7 @@ _TRUNCATED, _WITHOUT_WAITING = int(socket.MSG_TRUNC), int(socket.MSG_DONTWAIT)
 _KERNEL = 0
 # In seconds. The kernel does what it is asked for while it is asked, so an
 # answer that is not there soon after was lost.
-_PATIENCE = 10.0
+_ANSWERS_WITHIN = 10.0
 
 
 #: Source: include/linux/err.h
@@ -196,7 +196,7 @@ class Socket:
             socket.AF_NETLINK, socket.SOCK_RAW, protocol)
         # The kernel is to watch the time: Python asks it before each call.
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO,
-                                _timeval(_PATIENCE))
+                                _timeval(_ANSWERS_WITHIN))
         # To say why it refuses; and to refuse what it does not know in a
         # request for a list, rather than to send all there is (Linux 4.20).
         for option in _CAP_ACK, _EXT_ACK, _GET_STRICT_CHK:
@@ -234,10 +234,10 @@ class Socket:
         self._sequence += 1
         first, *steps, last = requests
         self._socket.send(b''.join(
-            [self._message(first[0], first[1], first[2])]
-            + [self._message(kind, flags | _ACK, body)
+            [self._pack(first[0], first[1], first[2])]
+            + [self._pack(kind, flags | _ACK, body)
                for kind, flags, body in steps]
-            + [self._message(last[0], last[1], last[2])]))
+            + [self._pack(last[0], last[1], last[2])]))
         answers = self._answers()
         for _ in steps:
             if next(answers).kind != _NLMSG_ERROR:
@@ -277,9 +277,9 @@ class Socket:
 
     def _send(self, kind: int, flags: int, body: bytes) -> None:
         self._sequence += 1
-        self._socket.send(self._message(kind, flags, body))
+        self._socket.send(self._pack(kind, flags, body))
 
-    def _message(self, kind: int, flags: int, body: bytes) -> bytes:
+    def _pack(self, kind: int, flags: int, body: bytes) -> bytes:
         return _HEADER.pack(_HEADER.size + len(body), kind, _REQUEST | flags,
                             self._sequence, 0) + body
 
@@ -289,7 +289,7 @@ class Socket:
         :raises OSError: it is a refusal; none comes in time (ETIMEDOUT); or
             what comes makes no sense (EBADMSG)
         """
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _ANSWERS_WITHIN
         while True:
             # Who was kept from the processor may have his answer all the same.
             is_late = time.monotonic() >= deadline
@@ -299,7 +299,7 @@ class Socket:
                     if message.kind in (_NLMSG_ERROR, _NLMSG_DONE):
                         _require_success(message.body, _words(message))
                     yield message
-                    deadline = time.monotonic() + _PATIENCE
+                    deadline = time.monotonic() + _ANSWERS_WITHIN
 
     def _receive(self, how: int) -> bytes:
         try:

@@ -30,7 +30,7 @@ from vif_plug_tapmac.kernel import rtnetlink
 LOG = logging.getLogger(__name__)
 
 #: For how long, in seconds, a list is asked for that others change meanwhile.
-_PATIENCE = 10.0
+_LISTS_WITHIN = 10.0
 #: What comes of an answer that is cut off, or not to be understood.
 _GARBLED = (struct.error, AttributeError, LookupError, TypeError, ValueError)
 
@@ -94,7 +94,7 @@ class Session:
 
         :returns: nothing if the kernel refuses with the errno ``tolerated``
         """
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _LISTS_WITHIN
         while True:
             with contextlib.suppress(rtnetlink.Interrupted):
                 return self._request(

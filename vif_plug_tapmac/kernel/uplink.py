@@ -12,11 +12,15 @@
 
 """The device that connects a bridge of ours with the wire."""
 
+import logging
+
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.wanted import names
 from vif_plug_tapmac.wanted.port import TapPort
+
+LOG = logging.getLogger(__name__)
 
 # How the host's own network configuration makes such a bridge, its addresses
 # on the bridge.
@@ -156,3 +160,23 @@ def _unusable(port: TapPort, reason: str,
               remedy: str) -> exception.UplinkUnusable:
     return exception.UplinkUnusable(uplink=port.uplink, bridge=port.bridge,
                                     reason=reason, remedy=remedy)
+
+
+def lend(netlink: nl.Netlink, port: TapPort, on_bridge: Link,
+         link: Link) -> None:
+    """Have what is for the guest go to the wire while nobody holds its TAP.
+
+    Its fixed entry draws that to the TAP, also after the guest has moved to
+    another host, until Nova unplugs it here. Only where the uplink is known;
+    where this fails there is no more harm than without.
+    """
+    wire = None
+    try:
+        if port.is_guarded and port.uplink is not None:
+            wire = netlink.find(port.uplink)
+            if wire is None or wire.master != on_bridge.index:
+                return
+        if link.backup_port != (wire and wire.index):
+            netlink.set_backup_port(link, wire)
+    except exception.TapMacError as error:
+        LOG.debug('%s: no backup port: %s', port.name, error)

@@ -1,0 +1,54 @@
+# Licensed under the Apache License, Version 2.0 (the "License"); you may
+# not use this file except in compliance with the License. You may obtain
+# a copy of the License at
+#
+#      http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
+# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
+# License for the specific language governing permissions and limitations
+# under the License.
+
+"""What a TAP's port on its bridge shall be, and whether this kernel can."""
+
+import errno
+import typing
+
+from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel.link import Link
+from vif_plug_tapmac.wanted.port import TapPort
+from vif_plug_tapmac.wanted import port_options
+
+
+def wanted_options(port: TapPort,
+                   arriving: bool) -> dict[str, typing.Any]:
+    """Return the fields of a :class:`Link` that the port shall have.
+
+    :param arriving: what :func:`guard.is_arriving` returned
+    """
+    locked = port.is_guarded and not arriving
+    decided = {'learning': not locked, 'locked': locked}
+    return {each.field: getattr(port, each.option) if each.is_configured
+            else decided[each.field] for each in port_options.TABLE}
+
+
+def require_kernel(link: Link, differing: dict[str, typing.Any]) -> None:
+    """Check that this kernel has the options that are to be set.
+
+    :param link: a port as it was read
+    :param differing: what is to be set, by the fields of a :class:`Link`
+    :raises KernelRefused: it does not tell of one, so it would ignore it
+    """
+    for each in port_options.TABLE:
+        if each.field in differing and getattr(link, each.field) is None:
+            raise exception.KernelRefused(
+                device=link.name,
+                step='setting %s, for %s' % (each.field, each.option),
+                code=errno.EOPNOTSUPP,
+                error='no effect, because this kernel has no such option for '
+                      'ports of bridges (%s came with Linux %d.%d)'
+                      % (each.field, *each.since),
+                remedy='boot a newer kernel, or leave %s of [os_vif_tapmac] '
+                       'as the kernel has it (anti_spoofing = none)'
+                       % each.option)

@@ -24,10 +24,12 @@ import json
 import os
 import pathlib
 import platform
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 import typing
 
 from benchmarks import contestants
@@ -48,6 +50,17 @@ os_vif.initialize()
 print(time.perf_counter() - start)
 print(open('/proc/self/status').read().split('VmRSS:')[1].split()[0])
 '''
+
+_OS_VIF = 'from os_vif import objects; objects.register_all()'
+_COMMAND = ('import sys; from vif_plug_tapmac.cli import main; '
+            'sys.exit(main.main())')
+#: What is started, as code and its arguments.
+_STARTS: dict[str, tuple[str, ...]] = {
+    'os-vif': (_OS_VIF,),
+    'plugin': (_OS_VIF + '; import vif_plug_tapmac.plugin',),
+    'tapmac list': (_COMMAND, 'list'),
+    'tapmac mac': (_COMMAND, 'mac', 'fa:16:3e:28:64:c2'),
+}
 
 _Results = dict[str, typing.Any]
 
@@ -71,6 +84,12 @@ class Plan(typing.NamedTuple):
     pairs: int
     snooping: bool
     threads: tuple[int, ...] = (1, 4, 16)
+
+
+def _processor_time() -> float:
+    """Return what processes have taken that have ended, in seconds."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _summary(seconds: list[float]) -> dict[str, float]:
@@ -180,6 +199,23 @@ class Run:
                       'kib': statistics.median(one for _, one in each)}
                 for how, each in seen.items()}
 
+    def starting(self) -> _Results:
+        """Processes that are started, and end at once."""
+        seen: dict[str, list[tuple[float, float]]] = {}
+        _say('starting')
+        for _ in range(4 * self._plan.starts):
+            for name, command in _STARTS.items():
+                before, start = _processor_time(), time.perf_counter()
+                subprocess.run(
+                    [sys.executable, '-W', 'ignore', '-c', *command],
+                    check=True, stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL, cwd=contestants.CHECKOUT)
+                seen.setdefault(name, []).append(
+                    (time.perf_counter() - start, _processor_time() - before))
+        return {name: {'seconds': statistics.median(one for one, _ in each),
+                       'processor': statistics.median(one for _, one in each)}
+                for name, each in seen.items()}
+
     def pairs(self) -> _Results:
         """What the daemon has after many plugs."""
         found: _Results = {}
@@ -194,7 +230,7 @@ class Run:
         return found
 
 
-PARTS = ('ports', 'host', 'first', 'loading', 'pairs')
+PARTS = ('ports', 'host', 'first', 'loading', 'starting', 'pairs')
 
 
 def _machine() -> _Results:

@@ -16,8 +16,8 @@
  * The limit: what the kernel itself takes for a plug and an unplug.
  *
  * The system calls of vif_plug_tapmac/kernel/making.py and converging.py, in
- * their order, with what they give to the kernel; but nothing is looked at that comes back, except
- * whether it is an error.
+ * their order, with what they give to the kernel; but nothing is looked at that
+ * comes back, except whether it is an error.
  *
  *     limit plug|replug|unplug|fill BRIDGE FIRST COUNT THREADS
  *

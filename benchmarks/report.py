@@ -70,6 +70,14 @@ def _threads(results: _Results, name: str) -> float | None:
     return None if seen is None else seen[16]['total'] / seen[1]['total']
 
 
+def _start(results: _Results, *what: str) -> float | None:
+    """Return how many times os-vif's start alone another one is."""
+    kind = what[-1] if what[0] == 'starting' else 'seconds'
+    alone, found = (_get(results, 'starting', 'os-vif', kind),
+                    _get(results, *what))
+    return found / alone if found and alone else None
+
+
 def _more(results: _Results, part: str, before: str, after: str, what: str,
           unit: float) -> float | None:
     one, other = (_get(results, part, when, what) for when in (before, after))
@@ -104,6 +112,14 @@ def goals(results: _Results) -> list[Goal]:
             results, 'loading', 'without', 'with', 'seconds', 0.001)),
         Goal('loading: MiB more', 8, 4, _more(
             results, 'loading', 'without', 'with', 'kib', 1024)),
+        Goal('starting with the plugin: processor time, times os-vif alone',
+             1.25, 1.1, _start(results, 'starting', 'plugin', 'processor')),
+        Goal('"tapmac list": processor time, times os-vif alone', 1, 0.7,
+             _start(results, 'starting', 'tapmac list', 'processor')),
+        Goal('"tapmac mac": processor time, times os-vif alone', 1, 0.7,
+             _start(results, 'starting', 'tapmac mac', 'processor')),
+        Goal('first plug after a start, privsep: times os-vif\'s own start',
+             1.5, 1, _start(results, 'first', 'privsep', 'median')),
         Goal('daemon after all pairs: MiB more', 0.5, 0.1, _more(
             results, 'pairs', 'before', 'after', 'kib', 1024)),
         Goal('daemon after all pairs: descriptors more', 0, 0, _more(
@@ -157,6 +173,15 @@ def tables(results: _Results) -> str:
             'First plug after a start', ['', 'ms'],
             [[name, '%.0f' % (1000 * each['median'])]
              for name, each in first.items()]))
+    starting = results.get('starting')
+    if starting:
+        parts.append(_table(
+            'Starting a process: ms, and of them the processor\'s; times '
+            'os-vif alone', ['', 'ms', 'processor', 'times'],
+            [[name, *('%.0f' % (1000 * each[kind])
+                      for kind in ('seconds', 'processor')),
+              '%.2f' % (each['processor'] / starting['os-vif']['processor'])]
+             for name, each in starting.items()]))
     parts.append(_table(
         'Goals', ['', 'must', 'aim', 'measured', 'reached'],
         [[goal.what, '%g' % goal.must, '%g' % goal.aim,

@@ -57,6 +57,8 @@ class BenchmarkTest(base.FunctionalTestCase):
             self.assertIn(each['status'], (0, 10, 20))
         self.assertEqual(names, list(results['first']))
         self.assertEqual({'with', 'without'}, set(results['loading']))
+        self.assertEqual(['os-vif', 'plugin', 'tapmac list', 'tapmac mac'],
+                         list(results['starting']))
         for when in 'before', 'after':
             self.assertTrue(all(value > 0 for value
                                 in results['pairs'][when].values()))

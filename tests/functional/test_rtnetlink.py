@@ -257,6 +257,8 @@ def link(sequence, index=7):
 
 
 _LINK = link(1)
+#: Source: include/uapi/linux/rtnetlink.h
+_NEW_ADDRESS = 20
 
 
 class AnswersTest(base.TestCase):
@@ -332,7 +334,7 @@ class AnswersTest(base.TestCase):
         # As MCTP has: family 45, one octet. Source: net/mctp/device.c
         body = struct.pack('=BBBBI', 45, 0, 0, 0, 1) + struct.pack(
             '=HHB3x', 5, 2, 8)
-        for kind, flags, body in ((rtnetlink.NEW_ADDRESS, 2, body),
+        for kind, flags, body in ((_NEW_ADDRESS, 2, body),
                                   (3, 2, bytes(4))):
             self.kernel.send(struct.pack(
                 '=IHHII', 16 + len(body), kind, flags, 1, 0) + body)

@@ -1,14 +1,4 @@
-# Licensed under the Apache License, Version 2.0 (the "License"); you may
-# not use this file except in compliance with the License. You may obtain
-# a copy of the License at
-#
-#      http://www.apache.org/licenses/LICENSE-2.0
-#
-# Unless required by applicable law or agreed to in writing, software
-# distributed under the License is distributed on an "AS IS" BASIS, WITHOUT
-# WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied. See the
-# License for the specific language governing permissions and limitations
-# under the License.
+# SPDX-License-Identifier: Apache-2.0
 
 """Who may know what: the structure that the design promises."""
 
@@ -20,6 +10,17 @@ from tests import base
 
 PACKAGE = base.CHECKOUT / 'vif_plug_tapmac'
 KERNEL = PACKAGE / 'kernel'
+
+
+class FirstLineTest(base.TestCase):
+
+    def test_each_file_has_its_licence_and_then_says_what_it_is(self):
+        for directory in ('vif_plug_tapmac', 'tests', 'tools', 'benchmarks'):
+            for path in (base.CHECKOUT / directory).rglob('*.py'):
+                text = path.read_text()
+                if text:
+                    self.assertTrue(text.startswith(
+                        '# SPDX-License-Identifier: Apache-2.0\n\n"""'), path)
 
 
 class LayersTest(base.TestCase):

@@ -173,6 +173,19 @@ class ClashTest(base.FunctionalTestCase):
                 FdbEntry(uplink.index, local=False), netlink.fdb_entry(
                     self.host.link(base.BRIDGE), 'fe' + _TAIL))
 
+    def test_port_with_the_guests_mac_that_goes_while_it_is_looked_at(self):
+        # As an unplug does beside a plug: seen with both on a busy machine.
+        taken = self.host.link(self.add('fa' + _TAIL).vif_name)
+        get = nl.Netlink.get
+
+        def delete_and_get(netlink, index, device=None):
+            if index == taken.index and self.host.find(taken.name):
+                self.host.delete(taken.name)
+            return get(netlink, index, device)
+        self.patch(nl.Netlink, 'get', delete_and_get)
+        self.plug(base.make_vif(address='fa' + _TAIL))
+        self.assert_finished(mac='fe' + _TAIL)
+
     def test_no_second_bridge_is_concerned(self):
         self.add('fa' + _TAIL)
         self.plug(base.numbered_vif(2, address='fe' + _TAIL,

@@ -46,22 +46,25 @@ def find_guest(netlink: nl.Netlink, on_bridge: Link,
     """
     if not port.is_guarded:
         return None
-    entry = netlink.fdb_entry(on_bridge, port.guest_mac)
-    if entry is None or not entry.fixed or entry.port_index == link.index:
-        return entry
-    other = netlink.get(entry.port_index, 'port %d of %s' % (
-        entry.port_index, on_bridge.name))
-    other_mark = mark.TapMark.parse(other.alias if other else None)
+    while True:
+        entry = netlink.fdb_entry(on_bridge, port.guest_mac)
+        if entry is None or not entry.fixed or entry.port_index == link.index:
+            return entry
+        other = netlink.get(entry.port_index, 'port %d of %s' % (
+            entry.port_index, on_bridge.name))
+        if other is not None:
+            break
+        # It was deleted between the two looks, and with it its entries.
+    other_mark = mark.TapMark.parse(other.alias)
     if other_mark is not None and other_mark.vif_id == port.vif_id:
         return None  # A TAP of this VIF that somebody renamed.
-    name = 'port %d' % entry.port_index if other is None else other.name
     raise exception.DeviceConflict(
         device=port.name,
         reason='its guest\'s MAC %s is that of the guest of %s on bridge %s'
-               % (port.guest_mac, name, on_bridge.name),
+               % (port.guest_mac, other.name, on_bridge.name),
         remedy='give one of the two ports another MAC, or, if nothing uses '
                '%s, "bridge fdb del %s dev %s master"'
-               % (name, port.guest_mac, name))
+               % (other.name, port.guest_mac, other.name))
 
 
 def is_arriving(port: TapPort, link: Link,

@@ -34,9 +34,26 @@ def kernel_can_lock() -> bool:
     Source: Linux commit a21d9a670d81 ("net: bridge: Add support for bridge
     port in locked mode")
     """
+    return _kernel() >= _LOCKED.since
+
+
+def _kernel() -> tuple[int, int]:
+    """Return the version of this kernel, as far as it matters."""
     version = re.match(r'([0-9]+)\.([0-9]+)', os.uname().release)
-    return (version is not None
-            and (int(version[1]), int(version[2])) >= _LOCKED.since)
+    return (0, 0) if version is None else (int(version[1]), int(version[2]))
+
+
+def port_options_too_new(config: cfg.ConfigOpts.GroupAttr) -> list[str]:
+    """Return in words which options of a port this kernel seems to lack.
+
+    :param config: the ``[os_vif_tapmac]`` group
+    """
+    return ['%s = %s needs Linux %d.%d, and this is %s.'
+            % (each.option, config[each.option], *each.since,
+               os.uname().release)
+            for each in port_options.TABLE
+            if _kernel() < each.since and config[each.option] not in (
+                each.initial, 'none')]
 
 
 TAPMAC_OPTS = [

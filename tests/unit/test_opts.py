@@ -3,11 +3,13 @@
 """The options, as the documentation and the generator have them."""
 
 import re
+import types
 
 from oslo_config import cfg
 
 from tests import base
 from vif_plug_tapmac import opts
+from vif_plug_tapmac.wanted import port_options
 
 
 class OptsTest(base.TestCase):
@@ -41,6 +43,23 @@ class OptsTest(base.TestCase):
     def test_only_known_anti_spoofing(self):
         self.configure(anti_spoofing='none')
         self.assertRaises(ValueError, self.configure, anti_spoofing='ip')
+
+    def test_port_options_that_the_kernel_may_lack(self):
+        self.configure(port_flood_broadcast=False, anti_spoofing='mac')
+        for release, missing in (
+                ('5.18.0', []), ('5.15.0-91-generic', ['anti_spoofing']),
+                ('4.9.0', ['anti_spoofing', 'port_flood_broadcast'])):
+            self.patch(opts.os, 'uname',
+                       lambda: types.SimpleNamespace(release=release))
+            self.assertEqual(missing, [
+                line.partition(' ')[0]
+                for line in opts.port_options_too_new(self.options)])
+
+    def test_options_of_ports_are_those_of_the_table(self):
+        self.assertEqual(
+            {each.option: each.initial for each in port_options.CONFIGURED},
+            {opt.name: opt.default for opt in opts.TAPMAC_OPTS
+             if opt.name.startswith('port_')})
 
     def test_ranges(self):
         for name in ('link_group', 'bridge_group'):

@@ -49,6 +49,14 @@ class Checks(upgradecheck.UpgradeCommands):
             return _result(False, str(error))
         return _result(True)
 
+    def _check_port_options(self) -> upgradecheck.Result:
+        """A plug fails where the kernel lacks one, after this check."""
+        try:
+            return _warning(' '.join(opts.port_options_too_new(
+                cfg.CONF[opts.GROUP])))
+        except cfg.ConfigFileValueError:  # As above.
+            return _result(True)
+
     def _check_routes(self) -> upgradecheck.Result:
         """Nova names other plugins, and each only in some releases."""
         nova = _nova_release()
@@ -125,6 +133,7 @@ class Checks(upgradecheck.UpgradeCommands):
                        ('Other os-vif plugins', _check_rivals),
                        ('Versions', _check_versions),
                        ('[%s]' % opts.GROUP, _check_configuration),
+                       ('Port options', _check_port_options),
                        ('[%s]' % linux_bridge.GROUP, _check_old_options),
                        ('Routes from Nova', _check_routes),
                        ('Privileged daemon', _check_helper),

@@ -116,6 +116,7 @@ def run_command(
 #: What a user namespace does not have, for :func:`needs_real_root`.
 SEVERAL_USERS = 'several users'
 DEVICE_NODES = 'device nodes'
+INSTALLING = 'installing packages'
 SUDO = 'sudo'
 
 

@@ -167,6 +167,7 @@ class SetUpTest(base.TestCase):
         done = self.demo('setpriv', '--bounding-set', '-all', PYTHON=python)
         self.assert_refused(done, 'sudo apt-get install -y', '-venv')
 
+    @base.needs_real_root(base.INSTALLING)
     def test_no_pip_whatever_apt_says(self):
         if not os.path.exists('/usr/bin/apt-get'):
             self.cannot_run('needs apt-get')
@@ -176,6 +177,7 @@ class SetUpTest(base.TestCase):
             done = self.demo(PYTHON=python)
         self.assert_refused(done, 'ensurepip', 'PYTHON=')
 
+    @base.needs_real_root(base.INSTALLING)
     def test_apt_that_fails(self):
         if not os.path.exists('/usr/bin/apt-get'):
             self.cannot_run('needs apt-get')

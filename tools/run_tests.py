@@ -173,7 +173,8 @@ class Job:
             self.process = subprocess.Popen(
                 [str(word) for word in self._command()],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=self.log, preexec_fn=os.setpgrp)
+                stderr=self.log, preexec_fn=os.setpgrp,
+                env=self._environment())
             said = self._hear(self.process)
         except Exception as error:
             # Whatever that is, it is not that all is well.
@@ -190,6 +191,9 @@ class Job:
 
     def _command(self) -> list[typing.Any]:
         raise NotImplementedError
+
+    def _environment(self) -> dict[str, str]:
+        return dict(os.environ)
 
     def _hear(self, process: 'subprocess.Popen[bytes]') -> str:
         """Wait for its end.
@@ -236,6 +240,13 @@ class Group(Job):
         if self.name == 'test-lowest' and not self._filters:
             command += ['--exclude-regex', _NOT_WITH_OLD_LIBRARIES]
         return command + self._filters
+
+    def _environment(self) -> dict[str, str]:
+        # To test.sh it is what environments are made with, and to stestr what
+        # runs the tests.
+        environment = super()._environment()
+        environment.pop('PYTHON', None)
+        return environment
 
     def _hear(self, process: 'subprocess.Popen[bytes]') -> str:
         result = testtools.CopyStreamResult([

@@ -89,6 +89,10 @@ class RunTestsTest(base.TestCase):
                     (self.checkout / 'told').touch()
             self.assertEqual(1, runner.wait())
 
+    def test_python_that_makes_environments_does_not_run_the_tests(self):
+        self.suite('good', 'pass')
+        self.run_tests(status=0, PYTHON='/nowhere/python3')
+
     def test_skips_are_summed_by_reason(self):
         self.suite('skipped', *2 * ['self.skipTest("needs a moon")'],
                    'self.skipTest("needs a sun")', 'pass')

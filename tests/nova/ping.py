@@ -24,6 +24,8 @@ INTERVAL = 0.01
 #: How many may be on their way like this; then there is one a second. A TAP
 #: has room for 1000.
 _WINDOW, _SLOW = 400, 1.0
+#: How many there are at least, however short it was.
+_LEAST = 101
 #: How many after the end, one after the other.
 _AFTER = 10
 
@@ -87,8 +89,9 @@ class Pings:
 
 def main(address):
     pings = Pings(address)
-    while not pings.go_on(_WINDOW, [sys.stdin]):
-        pass
+    has_ended = False
+    while not has_ended or pings.sent < _LEAST:
+        has_ended = bool(pings.go_on(_WINDOW, [sys.stdin])) or has_ended
     sent = pings.sent
     while pings.next < sent + _AFTER:
         pings.go_on(1)

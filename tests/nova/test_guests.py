@@ -204,8 +204,7 @@ class Guests(test_flows.Guests):
 
         For how long a guest stands still is up to QEMU, and so is for how long
         it holds the TAP that the guest has left. What it does not take from
-        there is lost, and nothing else: before it is the guest's, and from
-        then on it goes to the other host.
+        there is lost, and no bridge loses anything.
 
         :param host1: what was seen there, and on host2
         """
@@ -213,11 +212,14 @@ class Guests(test_flows.Guests):
         sent = {number for _, is_out, number in host1 if is_out}
         self.assertLessEqual(set(range(ping.sent)), taken)
         self.assertEqual(set(), taken - sent)
-        if ping.lost:
-            self.assertEqual(
-                list(range(ping.lost[0], ping.lost[-1] + 1)), ping.lost)
-        self.assertEqual([], [number for number in ping.lost
-                              if ('eth2', True, number) in host1])
+        # What came to its new host got to its TAP there. Whether QEMU, which
+        # has only begun there, takes it or forgets it, is not ours to say.
+        to_host2 = {number for link, is_out, number in host1
+                    if is_out and link == 'eth2' and number is not None}
+        to_tap = {number for link, is_out, number in host2
+                  if is_out and link == self.tap}
+        self.assertTrue(to_host2)
+        self.assertEqual(set(), to_host2 - to_tap)
         # QEMU says where the guest is, and nobody keeps that back.
         told = host2.count((self.tap, False, None))
         self.assertGreater(told, 0)

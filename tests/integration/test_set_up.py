@@ -80,6 +80,10 @@ class SetUpTest(base.TestCase):
         path.chmod(0o755)
         return str(path)
 
+    def python_without_pip(self):
+        """Have a Python as Debian has it without python3-venv."""
+        return self.python('case $* in *ensurepip*) exit 1 ;; esac')
+
     def test_no_network(self):
         done = self.demo(*_OFFLINE)
         self.assertIn('Setting up .venv/uv\n', done.stderr)
@@ -152,7 +156,7 @@ class SetUpTest(base.TestCase):
                             'Python 3.10 or newer', 'missing')
 
     def test_no_pip_and_no_apt(self):
-        python = self.python('case $* in *ensurepip*) exit 1 ;; esac')
+        python = self.python_without_pip()
         with hosts.private_mounts():
             if os.path.exists('/usr/bin/apt-get'):
                 hosts.mount('/dev/null', '/usr/bin/apt-get', None,
@@ -163,7 +167,7 @@ class SetUpTest(base.TestCase):
     def test_no_pip_and_no_right_to_install(self):
         if not os.path.exists('/usr/bin/apt-get'):
             self.cannot_run('needs apt-get')
-        python = self.python('case $* in *ensurepip*) exit 1 ;; esac')
+        python = self.python_without_pip()
         done = self.demo('setpriv', '--bounding-set', '-all', PYTHON=python)
         self.assert_refused(done, 'sudo apt-get install -y', '-venv')
 
@@ -171,7 +175,7 @@ class SetUpTest(base.TestCase):
     def test_no_pip_whatever_apt_says(self):
         if not os.path.exists('/usr/bin/apt-get'):
             self.cannot_run('needs apt-get')
-        python = self.python('case $* in *ensurepip*) exit 1 ;; esac')
+        python = self.python_without_pip()
         with hosts.private_mounts():
             hosts.mount('/bin/true', '/usr/bin/apt-get', None, hosts.MS_BIND)
             done = self.demo(PYTHON=python)
@@ -181,7 +185,7 @@ class SetUpTest(base.TestCase):
     def test_apt_that_fails(self):
         if not os.path.exists('/usr/bin/apt-get'):
             self.cannot_run('needs apt-get')
-        python = self.python('case $* in *ensurepip*) exit 1 ;; esac')
+        python = self.python_without_pip()
         with hosts.private_mounts():
             # It knows neither what is here nor what there is.
             for directory in '/var/lib/apt', '/var/lib/dpkg':

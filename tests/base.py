@@ -134,11 +134,26 @@ def needs_real_root(why: str) -> typing.Callable[[_Test], _Test]:
     return mark
 
 
+def too_slow_emulated(why: str) -> typing.Callable[[_Test], _Test]:
+    """Mark a test, or a class of tests, that tools/kernel.sh cannot run.
+
+    The mark is the attribute "why_too_slow".
+
+    :param why: what takes ten or twenty times as long there
+    """
+    def mark(test: _Test) -> _Test:
+        test.why_too_slow = why  # type: ignore[attr-defined]
+        return test
+    return mark
+
+
 class TestCase(testtools.TestCase):
     """A test that needs nothing."""
 
     #: Set by :func:`needs_real_root`.
     why_real_root: str | None = None
+    #: Set by :func:`too_slow_emulated`.
+    why_too_slow: str | None = None
 
     #: What is kept of the log, and shown with the test's result, which may
     #: have 4 MB (subunit).
@@ -150,6 +165,10 @@ class TestCase(testtools.TestCase):
                       self.why_real_root)
         if why is not None and hosts.in_user_namespace():
             self.cannot_run('needs real root: ' + why)
+        why = getattr(getattr(self, self._testMethodName), 'why_too_slow',
+                      self.why_too_slow)
+        if why is not None and patience.EMULATED:
+            self.skipTest('too slow in emulation: ' + why)
         self.logs = self.useFixture(fixtures.FakeLogger(level=self.LOG_LEVEL))
         self.config = self.useFixture(config_fixture.Config(cfg.CONF))
         self.config.conf([], project='tapmac', default_config_files=[])

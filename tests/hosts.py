@@ -294,6 +294,21 @@ class Host(fixtures.Fixture):
         self.ip.link('set', index=self.link(name).index, **attributes)
         return self.link(name)
 
+    def rename(self, name: str, new: str) -> None:
+        """Give a link that is up another name.
+
+        Before Linux 6.2 it is down meanwhile.
+        """
+        index = self.link(name).index
+        try:
+            self.ip.link('set', index=index, ifname=new)
+        except pyroute2.NetlinkError as error:
+            if error.code != errno.EBUSY:
+                raise
+            self.ip.link('set', index=index, state='down')
+            self.ip.link('set', index=index, ifname=new)
+            self.ip.link('set', index=index, state='up')
+
     def forward_by_default(self, verdict: int) -> None:
         """Have a firewall as iptables-nft makes it.
 

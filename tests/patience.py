@@ -19,6 +19,10 @@ HANG = 600.0
 IN_FULL = any(os.environ.get(name, '0') not in ('', '0')
               for name in ('TAPMAC_ALL', 'TAPMAC_LONG'))
 
+#: Whether the kernel is one that tools/kernel.sh runs, ten or twenty times as
+#: slow as this machine is.
+EMULATED = os.environ.get('TAPMAC_EMULATED', '0') not in ('', '0')
+
 _Result = typing.TypeVar('_Result')
 
 

@@ -41,7 +41,7 @@ run_the_command() {
     export PATH HOME
     mount -t proc proc /proc
     mount -t sysfs sys /sys
-    mkdir -p /dev/pts /dev/shm
+    mkdir -p /dev/pts /dev/shm /run/udev /run/systemd
     mount -t devpts devpts /dev/pts
     mount -t tmpfs shm /dev/shm
     mount -t cgroup2 cgroup2 /sys/fs/cgroup

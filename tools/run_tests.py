@@ -46,9 +46,22 @@ _NOT_WITH_OLD_LIBRARIES = (
     r'|functional\.test_(benchmark|churn|strangers|interference|sigkill)'
     r'|faults\.test_(scale|soak|steps))')
 
+# What depends on the kernel: all that is done to it, but for what is only
+# long, or takes many processes.
+_ON_EACH_KERNEL = (
+    r'tests\.(functional\.(?!test_(benchmark|churn|contention|strangers)\.)'
+    r'|faults\.test_(boundary|steps)\.)')
+# What a kernel shows first if it does something in another way.
+_CORE = (
+    r'tests\.functional\.test_(plug|unplug|existing_tap|bridge|uplink|vlan\w*'
+    r'|guard|frames|kernel_facts|rtnetlink|mac_clash)\.')
+
 _CAP_NET_ADMIN, _CAP_SYS_ADMIN = 12, 21
 
 _PASSED = ('success', 'xfail')
+
+#: What the name of a group begins with that runs on another kernel.
+_KERNEL = 'kernel-'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,9 +80,12 @@ class Failure:
     def command(self) -> str:
         """Return what runs it again."""
         words = ['tools/test.sh']
-        if os.environ.get('TAPMAC_ALL') and self.test:
-            words.append('--all')
-        words += ['--only', self.group]
+        if self.group.startswith(_KERNEL):
+            words += ['--kernels', self.group.removeprefix(_KERNEL)]
+        else:
+            if os.environ.get('TAPMAC_ALL') and self.test:
+                words.append('--all')
+            words += ['--only', self.group]
         if self.test:
             words.append(re.escape(self.test).replace(r'\.', '.') + '$')
         return shlex.join(words)
@@ -86,6 +102,8 @@ class Board:
         self.passed = 0
         self.failures: list[Failure] = []
         self.skipped: collections.Counter[str] = collections.Counter()
+        self._ran: set[str] = set()
+        self._left_out: set[str] = set()
 
     def started(self, group: str) -> None:
         with self._lock:
@@ -106,6 +124,7 @@ class Board:
         with self._lock:
             if test in self._running[group]:
                 self._running[group].remove(test)
+            (self._left_out if status == 'skip' else self._ran).add(test)
             if status in _PASSED:
                 self.passed += 1
             elif status == 'skip':
@@ -130,6 +149,12 @@ class Board:
                 test.removeprefix('tests.') for test in tests) or '...')
                 for group, tests in self._running.items()]
             self._say('%s; running %s' % (self._counts(), '; '.join(running)))
+
+    def require_each_somewhere(self) -> None:
+        """Fail for each test that no group could run."""
+        for test in sorted(self._left_out - self._ran):
+            with self._lock:
+                self._fail(Failure('test', test), 'skipped wherever it was')
 
     def summary(self) -> None:
         """Say what came of it, with the ways to each failure."""
@@ -287,6 +312,51 @@ class Group(Job):
         self.board.test_ended(self.name, test['id'], status, reason)
 
 
+class Kernel(Group):
+    """Tests of the newest libraries on another kernel, under QEMU.
+
+    One process there loads them, once: that takes half a minute, or more.
+
+    :param version: of Linux, as 6.1
+    :param pattern: which tests: a regular expression, before the filters
+    """
+
+    def __init__(self, version: str, board: Board, filters: list[str],
+                 pattern: str) -> None:
+        super().__init__(_KERNEL + version, board, filters, 1, [])
+        self._version = version
+        self._pattern = pattern
+
+    def _command(self) -> list[typing.Any]:
+        tests = self._list()
+        listed = _LOGS.absolute() / (self.name + '.tests')
+        listed.write_text('\n'.join(tests))
+        modules = sorted({test.rpartition('.')[0].rpartition('.')[0]
+                          for test in tests})
+        return ['tools/kernel.sh', '--cpus', '1', self._version, ' '.join([
+            'TAPMAC_EMULATED=1 exec .venv/test/bin/python -m subunit.run',
+            '--load-list', shlex.quote(str(listed)), *modules,
+            '2> /run/kept/said'])]
+
+    def _list(self) -> list[str]:
+        """Return the names of its tests."""
+        said = subprocess.run(
+            [_VENVS / 'test/bin/python', '-m', 'testtools.run', 'discover',
+             '--list', '-t', '.', '-s', 'tests'], stdout=subprocess.PIPE,
+            stderr=self.log, check=True, env=self._environment(),
+            text=True).stdout
+        return [test for test in said.split()
+                if all(re.search(each, test) for each in (
+                    self._pattern, '|'.join(self._filters)))]
+
+    def _environment(self) -> dict[str, str]:
+        # What takes its time takes ten times as long there.
+        environment = super()._environment()
+        for name in 'TAPMAC_ALL', 'TAPMAC_LONG':
+            environment.pop(name, None)
+        return environment
+
+
 class _Meanwhile(testtools.StreamResult):
     """Tells what is not the end of a test: that one begins, and mere words."""
 
@@ -347,6 +417,9 @@ def main() -> int:
     parser.add_argument('--since', type=float, default=time.time())
     parser.add_argument('--checks', nargs='*', default=[])
     parser.add_argument('--groups', nargs='*', default=[])
+    parser.add_argument('--each-somewhere', action='store_true')
+    parser.add_argument('--kernels', nargs='*', default=[])
+    parser.add_argument('--kernels-core', nargs='*', default=[])
     parser.add_argument('filters', nargs='*')
     arguments = parser.parse_args()
 
@@ -365,15 +438,25 @@ def main() -> int:
                 2 * processors if alone else (processors + 1) // 2, prefix)
           for name in arguments.groups),
         *(Check(name, board) for name in arguments.checks)]
+    # After all others: real guests beside them would be too much.
+    kernels: list[Job] = [
+        Kernel(version, board, arguments.filters, pattern)
+        for versions, pattern in ((arguments.kernels, _ON_EACH_KERNEL),
+                                  (arguments.kernels_core, _CORE))
+        for version in versions]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _run(jobs, processors + 2, board)
+        _run(kernels, processors, board)
+        if arguments.each_somewhere:
+            board.require_each_somewhere()
     except KeyboardInterrupt:
         board.failed('all', 'stopped')
-        for job in jobs:
+        for job in jobs + kernels:
             job.end()
     board.summary()
-    return 1 if board.failures or not board.passed and arguments.groups else 0
+    return 1 if board.failures or not board.passed and (
+        arguments.groups or kernels) else 0
 
 
 if __name__ == '__main__':

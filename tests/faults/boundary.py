@@ -225,11 +225,14 @@ class Child:
         """
         poll = select.poll()
         poll.register(self._listener, select.POLLIN)
+        # Before Linux 6.11, who has ended is heard by the listener only when
+        # somebody has waited for it.
+        poll.register(self._pidfd, select.POLLIN)
         while True:
-            ready = poll.poll(timeout * 1000)
+            ready = dict(poll.poll(timeout * 1000))
             if not ready:
                 raise TimeoutError()
-            if not ready[0][1] & select.POLLIN:
+            if not ready.get(self._listener, 0) & select.POLLIN:
                 return None
             notif = bytearray(_NOTIF.size)
             try:

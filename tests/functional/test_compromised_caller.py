@@ -176,18 +176,21 @@ class CompromisedCallerTest(base.FunctionalTestCase):
         self.assertEqual(self.before, self.others())
         self.assertEqual([], _watch.touched)
 
+    @base.too_slow_emulated('hundreds of calls')
     @hypothesis.settings(max_examples=400)
     @hypothesis.given(_requests(base.make_port().to_fields()))
     def test_ensure(self, fields):
         self.call(privileged.ensure_port, fields)
         self.assert_nothing_touched()
 
+    @base.too_slow_emulated('hundreds of calls')
     @hypothesis.settings(max_examples=200)
     @hypothesis.given(_requests({'vif_id': base.VIF_ID, 'name': base.TAP}))
     def test_remove(self, fields):
         self.call(privileged.remove_port, fields)
         self.assert_nothing_touched()
 
+    @base.too_slow_emulated('hundreds of calls')
     @hypothesis.settings(max_examples=200)
     @hypothesis.given(st.sampled_from((privileged.ensure_port,
                                        privileged.remove_port)),

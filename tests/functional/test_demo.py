@@ -61,6 +61,7 @@ class DemoTestCase(base.FunctionalTestCase):
             self.assertIn(word, line)
 
 
+@base.too_slow_emulated('a Python for each test')
 class DemoTest(DemoTestCase):
 
     def test_shows_right_facts_and_touches_nothing(self):
@@ -122,6 +123,7 @@ class DemoTest(DemoTestCase):
             self.assertEqual(1, app.run(['demo']))
 
 
+@base.too_slow_emulated('a Python for each test')
 class LittlePrivilegeTest(DemoTestCase):
     """As whoever has just got the checkout may run it, and the tests."""
 

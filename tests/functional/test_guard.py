@@ -423,7 +423,6 @@ class FdbTest(GuardTestCase):
 
     def test_tap_of_the_vif_under_another_name(self):
         self.plug()
-        self.host.ip.link('set', index=self.host.link(base.TAP).index,
-                          ifname='renamed0')
+        self.host.rename(base.TAP, 'renamed0')
         self.plug()
         self.assert_guarded()

@@ -186,6 +186,7 @@ class InterferenceTest(base.FunctionalTestCase):
             self.assertEqual({}, self.assert_right_whenever(
                 'rename_bridge', there))
 
+    @base.too_slow_emulated('a bridge with all the ports that it can have')
     def test_bridge_is_filled(self):
         for number in range(_PORTS):
             self.host.add_tap('port%d' % number)

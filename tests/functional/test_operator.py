@@ -29,6 +29,7 @@ _NO_CAPABILITY = ('setpriv', '--inh-caps=-net_admin',
                   '--bounding-set=-net_admin')
 
 
+@base.too_slow_emulated('a Python for each command')
 class OperatorTestCase(test_audit.AuditTestCase):
 
     def run_tapmac(self, *arguments, prefix=(), returncode=0):

@@ -40,7 +40,7 @@ class RunTestsTest(base.TestCase):
         path = self.checkout / ('tests/test_%s.py' % name)
         path.write_text('\n'.join(lines))
 
-    def run_tests(self, *arguments, status, **environment):
+    def run_tests(self, *arguments, status, groups=('test',), **environment):
         """Return what it says; its exit status must be this."""
         environment = dict(
             os.environ, PYTHONPATH=str(self.checkout), **environment)
@@ -48,7 +48,10 @@ class RunTestsTest(base.TestCase):
             if name not in arguments:
                 environment.pop(name, None)
         done = subprocess.run(
-            [sys.executable, _RUNNER, '--groups', 'test', '--', *arguments],
+            [sys.executable, _RUNNER,
+             *(word for word in arguments if word.startswith('--')),
+             '--groups', *groups, '--',
+             *(word for word in arguments if not word.startswith('--'))],
             cwd=self.checkout, env=environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self.assertEqual(status, done.returncode, done.stdout)
@@ -100,6 +103,27 @@ class RunTestsTest(base.TestCase):
         self.assertIn('skipped 2: needs a moon\nskipped 1: needs a sun\n',
                       said)
         self.assertIn('\n1 passed, 0 failed, 3 skipped', said)
+
+    def test_skipped_wherever_it_was(self):
+        self.suite('skipped', 'self.skipTest("needs a moon")', 'pass')
+        said = self.run_tests('--each-somewhere', status=1)
+        self.assertIn('FAILED tests.test_skipped.T.test_0 (test): skipped '
+                      'wherever it was', said)
+        self.assertIn('\n1 passed, 1 failed, 1 skipped', said)
+
+    def test_skipped_here_and_run_there(self):
+        self.suite('skipped', textwrap.dedent("""\
+            try:
+                os.mkdir('where-it-was-first')
+            except FileExistsError:
+                pass
+            else:
+                self.skipTest('needs a moon')"""))
+        (self.checkout / '.venv/other').mkdir()
+        (self.checkout / '.venv/other/bin').symlink_to(sys.prefix + '/bin')
+        said = self.run_tests('--each-somewhere', status=0,
+                              groups=('test', 'other'))
+        self.assertIn('\n1 passed, 0 failed, 1 skipped', said)
 
     def test_nothing_passed(self):
         self.suite('skipped', 'self.skipTest("needs a moon")')

@@ -168,9 +168,11 @@ def kernel_knows_vlans() -> bool:
 
 def _can_make_a_vlan() -> bool:
     with pyroute2.IPRoute() as ip:
+        # Not on the loopback device: that never takes a VLAN.
+        ip.link('add', ifname='v', kind='veth', peer='p')
         try:
-            ip.link('add', ifname='v', kind='vlan', vlan_id=1,
-                    link=ip.link_lookup(ifname='lo')[0])
+            ip.link('add', ifname='v.1', kind='vlan', vlan_id=1,
+                    link=ip.link_lookup(ifname='v')[0])
         except pyroute2.NetlinkError:
             return False
         return True

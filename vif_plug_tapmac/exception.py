@@ -133,6 +133,8 @@ _REMEDIES = {
     errno.ENOENT: _NO_TUN + '; if /proc/sys is missing, mount it',
     errno.ENODEV: 'the device vanished meanwhile, or ' + _NO_TUN,
     errno.ENXIO: _NO_TUN,
+    errno.ENETDOWN: ('what it is made on is down, and not in this network '
+                     'namespace: bring that up'),
     errno.EEXIST: ('another program makes a device of this name again and '
                    'again; find and stop it, then plug again'),
     errno.EXFULL: ('the bridge has all the 1023 ports that Linux allows; move '

@@ -192,6 +192,17 @@ class CodesTest(AuditTestCase):
         self.assert_finds('TM109', base.BRIDGE,
                           'arp_ignore is 0 and should be 1')
 
+    def test_tm110(self):
+        self.configure(bridge_uplinks={base.BRIDGE: 'eth1.200'})
+        self.host.add('eth1.200', 'veth', peer='wire')
+        self.plug_clean()
+        self.host.delete('eth1.200')
+        self.host.add('eth1.200', 'ifb',
+                      master=self.host.link(base.BRIDGE).index)
+        self.assert_finds('TM110', base.BRIDGE,
+                          'eth1.200 is no VLAN at all (ifb)',
+                          'bridge_uplinks')
+
     def test_tm201(self):
         self.plug_clean()
         self.hold()

@@ -142,6 +142,13 @@ class LogTest(test_claim.ClaimTestCase):
         self.add_uplink()
         self.plug()
 
+    def case_uplink_is_made_on_what_is_down(self):
+        self.add_uplink()
+        # Which kernels without VLANs have, too.
+        self.host.add('macvlan1', 'macvlan', link=self.host.link('eth1').index)
+        self.configure(bridge_uplinks={base.BRIDGE: 'macvlan1'})
+        self.plug()
+
     def case_bridge_was_made_without_uplink(self):
         self.plug()
         self.add_uplink()

@@ -55,6 +55,8 @@ def described(message):
                                 'IFLA_INET6_ADDR_GEN_MODE'),
         'disable_ipv6': conf['disable_ipv6'] if conf else None,
         'arp_ignore': inet['arp_ignore'],
+        'lower': None if message.get_attr('IFLA_LINK_NETNSID') is not None
+        else message.get_attr('IFLA_LINK') or None,
         'takes_ra': None if not conf else bool(
             not conf['disable_ipv6'] and conf['accept_ra']
             and (conf['accept_ra'] == 2 or not conf['forwarding']))}
@@ -73,7 +75,13 @@ def described(message):
             stp=bool(data.get_attr('IFLA_BR_STP_STATE')),
             forward_delay=data.get_attr('IFLA_BR_FORWARD_DELAY'),
             multicast_snooping=bool(
-                data.get_attr('IFLA_BR_MCAST_SNOOPING')))
+                data.get_attr('IFLA_BR_MCAST_SNOOPING')),
+            vlan_filtering=bool(data.get_attr('IFLA_BR_VLAN_FILTERING')),
+            default_pvid=data.get_attr('IFLA_BR_VLAN_DEFAULT_PVID'))
+    if fields['kind'] == 'vlan':
+        fields.update(
+            vlan=data.get_attr('IFLA_VLAN_ID'),
+            vlan_protocol=data.get_attr('IFLA_VLAN_PROTOCOL'))
     port = nested('IFLA_LINKINFO', 'IFLA_INFO_SLAVE_DATA')
     if port is not None:
         fields['port_number'] = port.get_attr('IFLA_BRPORT_NO')
@@ -128,6 +136,29 @@ class ContractTest(base.FunctionalTestCase):
                                  netlink.get(wanted['index'])):
                         self.assertEqual({}, link.differences(wanted))
 
+    def test_vlans(self):
+        if not hosts.kernel_knows_vlans():
+            self.skipTest(hosts.NO_VLANS)
+        outside = self.useFixture(hosts.Peer())
+        self.host.add('eth7', 'veth', peer='peer7')
+        index = self.host.link('eth7').index
+        self.host.add('eth7.200', 'vlan', link=index, vlan_id=200)
+        self.host.add('outer', 'vlan', link=index, vlan_id=4094,
+                      vlan_protocol=0x88a8)
+        self.host.add('eth8', 'veth', peer='peer8')
+        self.host.add('eth8.1', 'vlan', link=self.host.link('eth8').index,
+                      vlan_id=1)
+        self.host.ip.link('set', index=self.host.link('eth8').index,
+                          net_ns_fd=outside.namespace)
+        for message in self.host.ip.get_links():
+            wanted = described(message)
+            self.assertEqual({}, self.host.link(wanted['name']).differences(
+                wanted))
+        self.assertEqual(
+            [(index, 200, 0x8100), (index, 4094, 0x88a8), (None, 1, 0x8100)],
+            [(link.lower, link.vlan, link.vlan_protocol) for link in map(
+                self.host.link, ('eth7.200', 'outer', 'eth8.1'))])
+
     def test_what_is_set(self):
         self.lay_links()
         fields = {'name': 'tap9', 'mac': '02:00:00:00:00:09', 'mtu': 1280,
@@ -151,11 +182,16 @@ class ContractTest(base.FunctionalTestCase):
                              netlink.fixed_macs())
             self.assertEqual(FdbEntry(port.index, False, True),
                              netlink.fdb_entry(br1, base.GUEST_MAC))
-            entry, = [each for each in self.host.ip.fdb(
+            entries = [each for each in self.host.ip.fdb(
                 'dump', ifindex=port.index) if each.get_attr(
                     'NDA_LLADDR') == base.GUEST_MAC]
-            self.assertEqual((0x40, 0x40), (entry['state'],
-                                            entry['flags'] & 0x40))
+            # For frames without a VLAN, and for VLAN 1, which ports have where
+            # the kernel knows VLANs, whether the bridge looks at them or not.
+            self.assertIn([each.get_attr('NDA_VLAN') for each in entries],
+                          ([None], [1, None], [None, 1]))
+            for entry in entries:
+                self.assertEqual((0x40, 0x40), (entry['state'],
+                                                entry['flags'] & 0x40))
             netlink.remove_fdb_entry(port, base.GUEST_MAC)
             self.assertIsNone(netlink.fdb_entry(br1, base.GUEST_MAC))
 

@@ -8,6 +8,8 @@ from vif_plug_tapmac.host.finding import Seen
 from vif_plug_tapmac.host.inventory import Inventory
 from vif_plug_tapmac.kernel import bridge_health
 from vif_plug_tapmac.kernel.link import Link
+from vif_plug_tapmac.kernel import uplink
+from vif_plug_tapmac.wanted import names
 
 
 @finds('TM101')
@@ -64,12 +66,32 @@ def _nearly_full(seen: Inventory, bridge: Link) -> Seen:
 
 @finds('TM106')
 def _uplink(seen: Inventory, bridge: Link) -> Seen:
-    uplink = seen.uplinks and seen.uplinks.of(bridge.name)
-    if uplink and uplink not in (port.name for port in seen.ports(bridge)):
-        yield (bridge.name, 'bridge_uplinks has %s, which is no port of '
-               'it' % uplink,
-               '"ip link set %s master %s", if no other port of it leads to '
-               'the same wire' % (uplink, bridge.name))
+    name = seen.uplinks and seen.uplinks.of(bridge.name)
+    if name and name not in (port.name for port in seen.ports(bridge)):
+        yield (bridge.name, 'bridge_uplinks has %s, which is no port of it%s'
+               % (name, _why_no_port(seen, bridge, name)),
+               '"%s", if no other port of it leads to the same wire'
+               % uplink.command(bridge.name, name,
+                                name not in seen.by_name))
+
+
+def _why_no_port(seen: Inventory, bridge: Link, name: str) -> str:
+    """Return what keeps a plug from making it one, if that can be told."""
+    link = seen.by_name.get(name)
+    fault = link and _misnamed(seen, link)
+    if fault:
+        return ': ' + fault
+    parent, vlan = names.parse_vlan_device(name) or ('', 0)
+    below = seen.by_name.get(parent)
+    other = None if link or not below else uplink.other_name(
+        seen.links.values(), below, vlan)
+    if other is not None:
+        return ': VLAN %d of %s is %s' % (vlan, parent, other)
+    there = link or below
+    if there and seen.is_ours(bridge) and there.mac != bridge.mac:
+        return (': its MAC is %s, and the bridge has that of its first one, %s'
+                % (there.mac, bridge.mac))
+    return ''
 
 
 @finds('TM107')
@@ -106,6 +128,30 @@ def _changed(seen: Inventory, bridge: Link) -> Seen:
                % (bridge.name, bridge.name))
 
 
+@finds('TM110')
+def _another_vlan(seen: Inventory, bridge: Link) -> Seen:
+    name = seen.uplinks and seen.uplinks.of(bridge.name)
+    for port in seen.ports(bridge):
+        fault = _misnamed(seen, port) if port.name == name else None
+        if fault is not None:
+            yield (bridge.name, fault + ': its guests are on another network',
+                   'have the network configuration of this host make %s as '
+                   'its name says, or name the right device in bridge_uplinks'
+                   % name)
+
+
+def _misnamed(seen: Inventory, link: Link | None) -> str | None:
+    """Return what this, or a link that it is made on, is against its name."""
+    while link is not None:
+        lower = seen.links.get(link.lower or 0)
+        fault = uplink.misnamed(link, lower)
+        if fault is not None:
+            return '%s %s' % (link.name, fault)
+        link = lower if link.kind == 'vlan' else None
+    return None
+
+
 #: In the order of their codes.
 CHECKS = (_fixed_mac, _down, _stp, _nearly_full, _uplink,
-          _router_advertisements, _bridge_mtu, _changed)
+          _router_advertisements, _bridge_mtu, _changed,
+          _another_vlan)

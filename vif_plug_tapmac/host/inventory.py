@@ -134,6 +134,11 @@ class Inventory:
                   or link.name in with_uplink)), key=lambda each: each.name)
 
     @functools.cached_property
+    def by_name(self) -> dict[str, Link]:
+        """All links, by name."""
+        return {link.name: link for link in self.links.values()}
+
+    @functools.cached_property
     def _ports(self) -> dict[int, list[Link]]:
         found: dict[int, list[Link]] = {}
         for link in self.links.values():

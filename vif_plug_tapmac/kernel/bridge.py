@@ -110,26 +110,37 @@ def _take_uplink_back(netlink: nl.Netlink, port: TapPort,
     """Make the uplink a port again, if it was the bridge's before.
 
     It was if the bridge has its MAC. Any other device might close a loop.
+
+    :raises UplinkUnusable: the device is a port of the bridge, and another
+        VLAN than its name says
     """
+    wire = None
     try:
         wire = uplink.find(netlink, port, link)
         if wire is not None and wire.master == link.index:
             return
-        wire, _ = uplink.make_missing(netlink, port, wire)
-        if (wire is not None and wire.mac == link.mac
-                and link.group == port.bridge_group):
+        mac = uplink.mac(netlink, port, wire)
+        if mac == link.mac and link.group == port.bridge_group:
+            wire, _ = uplink.make_missing(netlink, port, wire)
+            assert wire is not None
             LOG.warning('Bridge %s had lost its uplink %s, and has it again',
                         link.name, wire.name)
             uplink.join(netlink, port, wire, link)
             return
-        reason = 'it was made without.'
+        reason = ('tapmac did not make this bridge.'
+                  if link.group != port.bridge_group else
+                  'it was made without, or with one that had the MAC %s; that '
+                  'of %s is %s.' % (link.mac, port.uplink, mac))
     except exception.TapMacError as error:
+        if (isinstance(error, exception.UplinkUnusable)
+                and uplink.is_port(netlink, port, link)):
+            raise
         reason = str(error)
-    if bridge_health.first_time(link, 'uplink'):
-        LOG.warning('Bridge %s lacks its uplink %s: %s Remedy: "ip link set '
-                    '%s master %s", if no other port of it leads to the same '
-                    'wire.', link.name, port.uplink, reason, port.uplink,
-                    link.name)
+    if bridge_health.first_time(link, reason):
+        LOG.warning('Bridge %s lacks its uplink %s: %s Remedy: "%s", if no '
+                    'other port of it leads to the same wire.', link.name,
+                    port.uplink, reason, uplink.command(
+                        link.name, str(port.uplink), wire is None))
 
 
 def _require(netlink: nl.Netlink, port: TapPort) -> Link:

@@ -30,20 +30,19 @@ def first_time(link: Link, about: str) -> bool:
 
 
 def warn_of_anothers(link: Link) -> None:
-    """Say once what is unsafe about a bridge that somebody else made."""
-    if not first_time(link, 'made by somebody else'):
-        return
-    if not link.up:
+    """Say what is unsafe about a bridge that somebody else made, each once."""
+    if not link.up and first_time(link, 'down'):
         LOG.warning('Bridge %s is down: no guest on it has a network. '
                     'Remedy: "ip link set %s up", and the same in the '
                     'network configuration of this host.',
                     link.name, link.name)
-    if link.stp and link.forward_delay:
+    if link.stp and link.forward_delay and first_time(link, 'STP'):
         LOG.warning('Bridge %s runs STP with a forward delay: each guest '
                     'waits %.0f s for its network. Remedy: "ip link set %s '
                     'type bridge stp_state 0".', link.name,
                     2 * link.forward_delay / 100, link.name)
-    if is_pinned(link) is False:
+    # Looked at once: it takes three files to tell.
+    if first_time(link, 'MAC') and is_pinned(link) is False:
         LOG.warning('Bridge %s has no fixed MAC: it changes as guests come '
                     'and go, and cuts off for many seconds whoever talks to '
                     'this host through it. Remedy: "ip link set %s address '
@@ -53,7 +52,7 @@ def warn_of_anothers(link: Link) -> None:
 
 def warn_about_mtu(link: Link, port: TapPort) -> None:
     if (port.mtu is not None and link.mtu < port.mtu
-            and first_time(link, 'MTU')):
+            and first_time(link, 'MTU %d of %d' % (link.mtu, port.mtu))):
         LOG.warning('Bridge %s has MTU %d, and the network of %s has %d: this '
                     'host and its guests lose larger frames to each other. '
                     'Remedy: "ip link set %s mtu %d", and the same in the '

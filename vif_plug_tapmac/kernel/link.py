@@ -27,11 +27,11 @@ IPV6_MTU_MIN = 1280
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK = 1, 3, 4, 5
 _IFLA_MASTER = 10
 _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_GROUP = 18, 20, 26, 27
-_IFLA_EXT_MASK, _IFLA_CARRIER = 29, 33
+_IFLA_EXT_MASK, _IFLA_CARRIER, _IFLA_LINK_NETNSID = 29, 33, 37
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _INET_CONF, _INET6_CONF, _INET6_ADDR_GEN_MODE = 1, 2, 8
 _BR_FORWARD_DELAY, _BR_STP_STATE, _BR_MCAST_SNOOPING = 1, 5, 23
-_VLAN_ID = 1
+_VLAN_ID, _VLAN_PROTOCOL = 1, 5
 _TUN_OWNER, _TUN_TYPE, _TUN_PERSIST, _TUN_MULTI_QUEUE = 1, 3, 6, 7
 _TUN_NUM_QUEUES, _TUN_NUM_DISABLED_QUEUES = 8, 9
 #: Places in arrays of sysctls. Source: include/uapi/linux/ip.h (which counts
@@ -87,6 +87,8 @@ class Link(_PortFields):
         there is no IPv6 (in this kernel, or below its least MTU)
     :param disable_ipv6: the sysctl of that name; None likewise
     :param arp_ignore: the sysctl of that name, for this device
+    :param lower: index of the link that it is made on, as a VLAN or a macvlan
+        is, or of the other end of a cable; None if that is not here
     :param takes_ra: whether a router advertisement that comes in there gets
         this host an IPv6 address and a default route; None without IPv6
     :param owner: uid that may attach to the TUN or TAP, None: everyone
@@ -101,6 +103,8 @@ class Link(_PortFields):
         the kernel has no such option
     :param stp: of a bridge, whether it runs the spanning tree protocol
     :param forward_delay: of a bridge, in hundredths of a second
+    :param vlan: of a VLAN, its id
+    :param vlan_protocol: of a VLAN, the ethertype of its tag
     """
     index: int
     name: str
@@ -115,6 +119,7 @@ class Link(_PortFields):
     addr_gen_mode: int | None
     disable_ipv6: int | None
     arp_ignore: int | None
+    lower: int | None = None
     takes_ra: bool | None = None
     is_tap: bool = False
     owner: int | None = None
@@ -126,6 +131,8 @@ class Link(_PortFields):
     stp: bool | None = None
     forward_delay: int | None = None
     multicast_snooping: bool | None = None
+    vlan: int | None = None
+    vlan_protocol: int | None = None
 
     @property
     def held(self) -> bool:
@@ -171,6 +178,8 @@ class Link(_PortFields):
             addr_gen_mode=af_inet6.number(_INET6_ADDR_GEN_MODE),
             disable_ipv6=inet6_conf[_DISABLE_IPV6] if inet6_conf else None,
             arp_ignore=inet_conf[_ARP_IGNORE] if inet_conf else None,
+            lower=(None if _IFLA_LINK_NETNSID in told
+                   else told.number(_IFLA_LINK) or None),
             takes_ra=_takes_ra(inet6_conf) if inet6_conf else None,
             **_port_data(link_info),
             **_info_data(link_info))
@@ -293,5 +302,11 @@ def _info_data(link_info: Attributes) -> dict[str, typing.Any]:
             'stp': bool(data.number(_BR_STP_STATE)),
             'forward_delay': data.number(_BR_FORWARD_DELAY),
             'multicast_snooping': bool(data.number(_BR_MCAST_SNOOPING)),
+        }
+    if kind == 'vlan':
+        return {
+            'vlan': data.number(_VLAN_ID),
+            'vlan_protocol': int.from_bytes(
+                data.octets(_VLAN_PROTOCOL) or b'', 'big'),
         }
     return {}

@@ -88,7 +88,8 @@ class Netlink(session.Session):
         """Make the device of a VLAN, with the MTU of its parent.
 
         :param vlan: from 1 to 4094
-        :returns: False if the name was taken already
+        :returns: False if the name was taken already, or the VLAN is there
+            under another
         """
         return self._create(
             name, 'creating the device of VLAN %d on %s' % (vlan, parent.name),

@@ -3,6 +3,7 @@
 """The device that connects a bridge of ours with the wire."""
 
 import logging
+import typing
 
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel.link import Link
@@ -11,6 +12,15 @@ from vif_plug_tapmac.wanted import names
 from vif_plug_tapmac.wanted.port import TapPort
 
 LOG = logging.getLogger(__name__)
+
+#: Ethertypes of tags: of a VLAN, and of what providers put around it. Source:
+#: include/uapi/linux/if_ether.h, ETH_P_8021Q and ETH_P_8021AD
+_TAG, _SERVICE_TAG = 0x8100, 0x88a8
+#: Kinds of links that are made on another, and reach nobody while it is down.
+_MADE_ON_ANOTHER = ('vlan', 'macvlan')
+#: Kinds of links that end elsewhere, where they may be in a VLAN: a card whose
+#: driver or switch does that, a cable to another network namespace or program.
+_ENDS_ELSEWHERE = (None, 'veth', 'tun')
 
 # How the host's own network configuration makes such a bridge, its addresses
 # on the bridge.
@@ -29,7 +39,8 @@ def find(netlink: nl.Netlink, port: TapPort,
 
     :param bridge: None if it is to be made
     :returns: None if nobody names one, or it is a VLAN that is to be made
-    :raises UplinkUnusable: it is not fit
+    :raises UplinkUnusable: it is not fit, or not the VLAN that it is named as;
+        the latter also if it is the bridge's uplink already
     """
     if port.uplink is None:
         return None
@@ -38,13 +49,74 @@ def find(netlink: nl.Netlink, port: TapPort,
         _parent(netlink, port)
         return None
     _require_kind(port, link)
+    _require_vlan(netlink, port, link)
     if bridge is not None and link.master == bridge.index:
         return link
     if link.master is not None:
         _require_master(netlink, port, link)
     else:
         _require_no_addresses(netlink, port, link)
+    lower = _lower(netlink, link) if link.kind == 'vlan' else None
+    if lower is not None and link.mtu < (port.mtu or 0):
+        _require_mtu(port, lower)
     return link
+
+
+def is_port(netlink: nl.Netlink, port: TapPort, bridge: Link) -> bool:
+    """Return whether the device of the uplink's name is a port already."""
+    link = netlink.find(port.uplink) if port.uplink else None
+    return link is not None and link.master == bridge.index
+
+
+def misnamed(link: Link, lower: Link | None) -> str | None:
+    """Return what a link is that is not the VLAN that it is named as.
+
+    :param lower: what it is made on, None if that is not here
+    :returns: in words, as "is VLAN 300 of eth1"; None if it is that VLAN, is
+        not named as one, or nobody can tell here
+    """
+    said = names.parse_vlan_device(link.name)
+    if said is None or link.kind in _ENDS_ELSEWHERE:
+        return None
+    if link.kind != 'vlan':
+        return 'is no VLAN at all (%s)' % link.kind
+    parent = said[0] if lower is None else lower.name
+    if (parent, link.vlan, link.vlan_protocol) == (*said, _TAG):
+        return None
+    return 'is VLAN %s of %s%s' % (
+        link.vlan, parent, ' with the tag of 802.1ad'
+        if link.vlan_protocol == _SERVICE_TAG else '')
+
+
+def other_name(links: typing.Iterable[Link], parent: Link,
+               vlan: int) -> str | None:
+    """Return how the VLAN of the parent is called among these links."""
+    return next((link.name for link in links if (
+        link.lower, link.vlan, link.vlan_protocol) == (
+            parent.index, vlan, _TAG)), None)
+
+
+def _require_vlan(netlink: nl.Netlink, port: TapPort, link: Link) -> None:
+    """Check that the link, and what it is made on, is what it is named as."""
+    if names.parse_vlan_device(link.name) is None:
+        return
+    lower = _lower(netlink, link)
+    fault = misnamed(link, lower)
+    if fault is not None:
+        raise _unusable(
+            port, ('' if link.name == port.uplink else 'is on %s, which '
+                   % link.name) + fault + ', and not what its name says',
+            'have the network configuration of this host make %s as its name '
+            'says, or name the right device in bridge_uplinks' % link.name)
+    if lower is not None:
+        _require_vlan(netlink, port, lower)
+
+
+def _lower(netlink: nl.Netlink, link: Link) -> Link | None:
+    """Return what a link is made on, None if that is not here, or nothing."""
+    if link.lower is None or link.kind not in _MADE_ON_ANOTHER:
+        return None
+    return netlink.get(link.lower, 'the parent of %s' % link.name)
 
 
 def _require_kind(port: TapPort, link: Link) -> None:
@@ -99,15 +171,57 @@ def make_missing(netlink: nl.Netlink, port: TapPort,
     made = netlink.create_vlan(port.uplink, parent, vlan)
     link = find(netlink, port, netlink.find(port.bridge))
     if link is None:
-        raise _unusable(port, 'was removed again at once', 'find out by whom')
+        raise _taken(netlink, port, parent, vlan)
     return link, made
+
+
+def _taken(netlink: nl.Netlink, port: TapPort, parent: Link,
+           vlan: int) -> exception.UplinkUnusable:
+    """Return the error for a VLAN that can't be made, and is not there.
+
+    A parent has each VLAN once, whatever its name and network namespace.
+    """
+    name = other_name(netlink.links(), parent, vlan)
+    if name is not None:
+        return _unusable(
+            port, 'does not exist, and can not be made, because VLAN %d of %s '
+            'is %s' % (vlan, parent.name, name),
+            'name %s as the uplink of %s in bridge_uplinks, or rename it with '
+            '"ip link set %s name %s", and the same in the network '
+            'configuration of this host'
+            % (name, port.bridge, name, port.uplink))
+    return _unusable(
+        port, 'was removed again at once, or VLAN %d of %s is in another '
+        'network namespace' % (vlan, parent.name),
+        'find out by whom, or take it back from there')
+
+
+def mac(netlink: nl.Netlink, port: TapPort, found: Link | None) -> str | None:
+    """Return the MAC of the uplink; a VLAN that is made has its parent's.
+
+    :param found: what :func:`find` returned
+    """
+    return (_parent(netlink, port)[0] if found is None else found).mac
+
+
+def command(bridge: str, name: str, missing: bool) -> str:
+    """Return what makes the uplink of this name a port, for the operator.
+
+    :param missing: whether it is to be made first, where it is a VLAN
+    """
+    said = names.parse_vlan_device(name) if missing else None
+    make = '' if said is None else (
+        'ip link add link %s name %s type vlan id %d && '
+        % (said[0], name, said[1]))
+    return make + 'ip link set %s master %s' % (name, bridge) + (
+        ' up' if make else '')
 
 
 def join(netlink: nl.Netlink, port: TapPort, link: Link,
          bridge: Link) -> None:
     """Make the uplink a port of the bridge, up, and with its network's MTU.
 
-    An MTU that is larger stays.
+    An MTU that is larger stays. What it is made on comes up before it.
 
     :raises KernelRefused: the device cannot have this MTU, for example
     """
@@ -117,7 +231,18 @@ def join(netlink: nl.Netlink, port: TapPort, link: Link,
         netlink.change(link, {'master': bridge.index},
                        step='becoming a port of bridge %s' % bridge.name)
     if not link.up:
+        _raise_lower(netlink, port, link)
         netlink.change(link, {'up': True})
+
+
+def _raise_lower(netlink: nl.Netlink, port: TapPort, link: Link) -> None:
+    lower = _lower(netlink, link)
+    if lower is None or lower.up:
+        return
+    _raise_lower(netlink, port, lower)
+    LOG.warning('%s was down, and is up now, because %s, the uplink of bridge '
+                '%s, is made on it', lower.name, port.uplink, port.bridge)
+    netlink.change(lower, {'up': True})
 
 
 def _parent(netlink: nl.Netlink,
@@ -137,13 +262,19 @@ def _parent(netlink: nl.Netlink,
             port, 'does not exist, and can not be made, because there is no '
             '%s either' % name,
             'bring that device there, or correct bridge_uplinks')
-    if port.mtu is not None and parent.mtu < port.mtu:
-        raise _unusable(
-            port, 'can not be made with the MTU %d of its network, because %s '
-            'has %d' % (port.mtu, parent.name, parent.mtu),
-            'have the network configuration of this host give %s a larger MTU'
-            % parent.name)
+    _require_vlan(netlink, port, parent)
+    _require_mtu(port, parent)
     return parent, vlan
+
+
+def _require_mtu(port: TapPort, lower: Link) -> None:
+    """Check that what the uplink is made on permits the network's MTU."""
+    if port.mtu is not None and lower.mtu < port.mtu:
+        raise _unusable(
+            port, 'can not have the MTU %d of its network, because %s has %d'
+            % (port.mtu, lower.name, lower.mtu),
+            'have the network configuration of this host give %s a larger MTU'
+            % lower.name)
 
 
 def _unusable(port: TapPort, reason: str,

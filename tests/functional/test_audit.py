@@ -203,6 +203,14 @@ class CodesTest(AuditTestCase):
                           'eth1.200 is no VLAN at all (ifb)',
                           'bridge_uplinks')
 
+    def test_tm111(self):
+        self.configure(bridge_uplinks={base.BRIDGE: 'eth1'})
+        self.host.add('eth1', 'veth', peer='wire')
+        self.plug_clean()
+        self.host.set('eth1', mtu=1400)
+        self.assert_finds('TM111', base.BRIDGE, 'eth1 has MTU 1400',
+                          '"ip link set eth1 mtu 1500", and the same')
+
     def test_tm201(self):
         self.plug_clean()
         self.hold()

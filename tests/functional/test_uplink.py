@@ -391,7 +391,7 @@ class VlanTest(UplinkTestCase):
     def setUp(self):
         super().setUp()
         if not hosts.kernel_knows_vlans():
-            self.skipTest('not run on this kernel: it has no 802.1Q')
+            self.skipTest(hosts.NO_VLANS)
         self.configure(bridge_uplinks={base.BRIDGE: 'eth7.200'})
 
     def test_is_made(self):

@@ -20,13 +20,12 @@ CARD, CARD_MAC = 'eth7', '5a:00:00:00:00:07'
 VLAN_BRIDGE = base.BRIDGE + '-200'
 VLAN = 'eth7.200'
 _802_1AD = 0x88a8
-_NO_VLANS = 'this kernel has no 802.1Q'
 
 
 def require_vlans(test):
     """Skip where the kernel has no VLANs."""
     if not hosts.kernel_knows_vlans():
-        test.skipTest(_NO_VLANS)
+        test.skipTest(hosts.NO_VLANS)
 
 
 class VlanTestCase(test_uplink.UplinkTestCase):
@@ -280,6 +279,15 @@ class AuditTest(test_audit.AuditTestCase):
         self.host.delete(CARD)
         self.add_card('5a:00:00:00:00:17')
         self.assert_finds('TM106', VLAN_BRIDGE, '5a:00:00:00:00:17', CARD_MAC)
+
+    def test_narrow(self):
+        for mtu in 1400, 1500:
+            self.host.set(CARD, mtu=mtu)
+            found = self.assert_finds('TM111', VLAN_BRIDGE,
+                                      'eth7.200 has MTU 1400')
+            self.assertIs(mtu == 1500, found.mendable)
+        self.repair()
+        self.assert_clean()
 
     def test_another_name(self):
         self.host.delete(VLAN)

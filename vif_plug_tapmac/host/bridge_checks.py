@@ -140,6 +140,24 @@ def _another_vlan(seen: Inventory, bridge: Link) -> Seen:
                    % name)
 
 
+@finds('TM111')
+def _narrow_uplink(seen: Inventory, bridge: Link) -> Seen:
+    name = seen.uplinks and seen.uplinks.of(bridge.name)
+    for port in seen.ports(bridge):
+        if port.name == name and port.mtu < bridge.mtu:
+            lower = seen.links.get(port.lower or 0)
+            below = lower if port.kind == 'vlan' else None
+            yield (bridge.name, '%s has MTU %d, and the bridge %d: larger '
+                   'frames to the wire are lost'
+                   % (name, port.mtu, bridge.mtu),
+                   REPAIR if seen.is_ours(bridge) and below
+                   and below.mtu >= bridge.mtu else
+                   '"ip link set %s mtu %d"%s, and the same in the network '
+                   'configuration of this host' % (
+                       name, bridge.mtu, ', after that of ' + below.name
+                       if below else ''))
+
+
 def _misnamed(seen: Inventory, link: Link | None) -> str | None:
     """Return what this, or a link that it is made on, is against its name."""
     while link is not None:
@@ -154,4 +172,4 @@ def _misnamed(seen: Inventory, link: Link | None) -> str | None:
 #: In the order of their codes.
 CHECKS = (_fixed_mac, _down, _stp, _nearly_full, _uplink,
           _router_advertisements, _bridge_mtu, _changed,
-          _another_vlan)
+          _another_vlan, _narrow_uplink)

@@ -32,6 +32,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     'TM108': (Severity.WARNING, 'The MTU of a bridge is too small'),
     'TM109': (Severity.WARNING, 'A bridge of tapmac was changed'),
     'TM110': (Severity.ERROR, 'The uplink of a bridge is another VLAN'),
+    'TM111': (Severity.WARNING, 'The MTU of an uplink is too small'),
     'TM201': (Severity.WARNING, 'The MAC of a TAP is not that of its guest'),
     'TM202': (Severity.ERROR, 'A TAP has the MAC of its own guest'),
     'TM203': (Severity.ERROR, 'The MAC of a guest is that of another TAP'),

@@ -118,6 +118,7 @@ def _take_uplink_back(netlink: nl.Netlink, port: TapPort,
     try:
         wire = uplink.find(netlink, port, link)
         if wire is not None and wire.master == link.index:
+            uplink.widen(netlink, port, wire, link)
             return
         mac = uplink.mac(netlink, port, wire)
         if mac == link.mac and link.group == port.bridge_group:

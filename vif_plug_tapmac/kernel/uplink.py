@@ -235,6 +235,19 @@ def join(netlink: nl.Netlink, port: TapPort, link: Link,
         netlink.change(link, {'up': True})
 
 
+def widen(netlink: nl.Netlink, port: TapPort, link: Link,
+          bridge: Link) -> None:
+    """Give the uplink of a bridge of ours the bridge's MTU back.
+
+    That of a VLAN shrinks with its parent's, and does not grow with it again.
+    """
+    if bridge.group == port.bridge_group and link.mtu < bridge.mtu:
+        lower = _lower(netlink, link)
+        if lower is not None and lower.mtu >= bridge.mtu:
+            LOG.debug('%s: MTU %d again', link.name, bridge.mtu)
+            netlink.change(link, {'mtu': bridge.mtu})
+
+
 def _raise_lower(netlink: nl.Netlink, port: TapPort, link: Link) -> None:
     lower = _lower(netlink, link)
     if lower is None or lower.up:

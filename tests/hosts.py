@@ -43,6 +43,9 @@ NO_TUN_PERMISSION = ('may not open /dev/net/tun: needs root, or mode 0666; in '
 
 #: The same, of tests that need more of it than others.
 NO_VLANS = 'this kernel has no 802.1Q'
+FILTERS_NO_VLANS = 'the bridges of this kernel filter no VLANs'
+LOCKS_NO_PORTS = ('this kernel has no lock for ports, so no entry keeps a '
+                  'guest to its MAC: it came with Linux 5.18')
 
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWNET = 0x40000000
@@ -181,6 +184,29 @@ def _can_make_a_vlan() -> bool:
                 raise
             return False
         return True
+
+
+def filters_vlans(host: 'Host') -> bool:
+    """Return whether the kernel has bridges that filter VLANs."""
+    try:
+        host.add('probe', 'bridge', br_vlan_filtering=1)
+    except pyroute2.NetlinkError as error:
+        if error.code != errno.EOPNOTSUPP:
+            raise
+        return False
+    host.delete('probe')
+    return True
+
+
+def locks_ports(host: 'Host') -> bool:
+    """Return whether the kernel has a lock for ports of bridges."""
+    bridge = host.add('probe', 'bridge')
+    host.add('port', 'veth', peer='other', master=bridge.index)
+    try:
+        return host.link('port').locked is not None
+    finally:
+        host.delete('port')
+        host.delete('probe')
 
 
 def addr_gen_mode(mode: int) -> dict[str, typing.Any]:

@@ -449,6 +449,18 @@ class CodesTest(AuditTestCase):
         self.assert_mends('TM215', base.TAP,
                           'isolated is True and should be False')
 
+    def test_tm216(self):
+        if not hosts.filters_vlans(self.host):
+            self.skipTest(hosts.FILTERS_NO_VLANS)
+        self.foreign_bridge(br_vlan_filtering=1, br_vlan_default_pvid=0)
+        self.configure(anti_spoofing='none')
+        self.plug()
+        self.assert_finds('TM216', base.TAP,
+                          'bridge vlan add dev %s vid' % base.TAP)
+        self.host.ip.vlan_filter('add', index=self.host.link(base.TAP).index,
+                                 vlan_info={'vid': 200, 'flags': 6})
+        self.assert_clean()
+
     def test_tm301(self):
         if not os.path.exists('/proc/sys/net/bridge'):
             self.cannot_run('needs br_netfilter')

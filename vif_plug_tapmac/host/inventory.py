@@ -102,6 +102,23 @@ class Inventory:
             return netlink.fixed_macs()
 
     @functools.cached_property
+    def fixed_entries(self) -> set[tuple[int, str, int]]:
+        """The same, each with its VLAN."""
+        with nl.Netlink() as netlink:
+            return netlink.fixed_entries()
+
+    @functools.cached_property
+    def _vlans(self) -> dict[int, set[int]]:
+        with nl.Netlink() as netlink:
+            return netlink.vlans_of_ports()
+
+    def vlans(self, tap: Tap) -> set[int] | None:
+        """Return the VLANs of a TAP; None: its bridge does not filter them."""
+        if tap.bridge is None or not tap.bridge.vlan_filtering:
+            return None
+        return self._vlans.get(tap.link.index, set())
+
+    @functools.cached_property
     def taps(self) -> list[Tap]:
         """Our TAPs, and all others on bridges that have any; by name."""
         ours = {link.index for link in self.links.values() if link.is_tap

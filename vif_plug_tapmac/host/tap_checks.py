@@ -198,7 +198,8 @@ def _guard(seen: Inventory, tap: Tap) -> Seen:
             or tap.bridge is None or tap.guest_mac is None):
         return
     fixed = (tap.link.index, tap.guest_mac) in seen.fixed_macs
-    if tap.link.locked and not tap.link.learning and fixed:
+    mute = sorted(_mute_vlans(seen, tap, tap.guest_mac))
+    if tap.link.locked and not tap.link.learning and fixed and not mute:
         return
     if not tap.link.locked and _is_filtered(seen, tap, tap.guest_mac):
         return
@@ -210,11 +211,22 @@ def _guard(seen: Inventory, tap: Tap) -> Seen:
         evidence = ('its guest has no network: the port is locked, and the '
                     'FDB of %s does not have %s there for good'
                     % (tap.bridge.name, tap.guest_mac))
+    elif mute:
+        evidence = ('its guest is mute in VLAN %s: the port is locked, and '
+                    'the FDB of %s does not have %s there for good'
+                    % (', '.join(map(str, mute)), tap.bridge.name,
+                       tap.guest_mac))
     else:
         evidence = 'its port learns the MACs that it is to be kept from'
     yield (tap.link.name, evidence,
            REPAIR if tap.mark is not None else 'start nova-compute '
            'again, which plugs each guest')
+
+
+def _mute_vlans(seen: Inventory, tap: Tap, guest_mac: str) -> set[int]:
+    """Return the VLANs of a port in which a lock leaves its guest mute."""
+    return {vlan for vlan in seen.vlans(tap) or () if (
+        tap.link.index, guest_mac, vlan) not in seen.fixed_entries}
 
 
 def _is_filtered(seen: Inventory, tap: Tap,
@@ -236,7 +248,19 @@ def _port_options(seen: Inventory,
         yield tap.link.name, tap.link.explain(wanted), REPAIR
 
 
+@finds('TM216')
+def _no_vlan(seen: Inventory, tap: Tap) -> Seen:
+    if tap.bridge is not None and seen.vlans(tap) == set():
+        yield (tap.link.name, 'its guest has no network: %s filters VLANs, '
+               'and gives ports %s' % (tap.bridge.name, 'VLAN %d'
+                                       % tap.bridge.default_pvid
+                                       if tap.bridge.default_pvid
+                                       else 'none by default'),
+               '"bridge vlan add dev %s vid <VLAN> pvid untagged", and then '
+               '"tapmac repair %s"' % (tap.link.name, tap.link.name))
+
+
 #: Those that look at one TAP alone.
 CHECKS = (_other_mac, _mac_of_its_guest, _open_to_all, _strange_holder,
           _off_bridge, _tap_down, _tap_mtu, _addresses, _left_over, _group,
-          _queue_mode, _owner, _guard, _port_options)
+          _queue_mode, _owner, _guard, _port_options, _no_vlan)

@@ -68,6 +68,8 @@ def converge(netlink: nl.Netlink, port: TapPort, on_bridge: Link,
             differing = _differing(link, wanted)
             guarded = guard.is_in_place(netlink, port, link, entry, arriving)
             if guarded and not differing:
+                if not arriving:
+                    guard.cover_vlans(netlink, on_bridge, port, link)
                 uplink.lend(netlink, port, on_bridge, link)
                 return link
             if arriving:

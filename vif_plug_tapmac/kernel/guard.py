@@ -94,6 +94,18 @@ def is_in_place(netlink: nl.Netlink, port: TapPort, link: Link,
             and entry.port_index == link.index)
 
 
+def cover_vlans(netlink: nl.Netlink, on_bridge: Link, port: TapPort,
+                link: Link) -> None:
+    """Have the guest's entry in each VLAN that its port has by now.
+
+    A bridge that filters VLANs looks for the entry in the VLAN of the frame,
+    so that a locked port is mute in those that it got since. The kernel knows
+    which these are, and adds what is missing: nobody else needs to ask.
+    """
+    if port.is_guarded and on_bridge.vlan_filtering:
+        netlink.fix_fdb_entry(link, port.guest_mac)
+
+
 def put_filter(netlink: nl.Netlink, port: TapPort,
                link: Link) -> None:
     """Keep an arriving guest to its MAC.

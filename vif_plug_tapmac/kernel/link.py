@@ -30,7 +30,8 @@ _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_GROUP = 18, 20, 26, 27
 _IFLA_EXT_MASK, _IFLA_CARRIER, _IFLA_LINK_NETNSID = 29, 33, 37
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _INET_CONF, _INET6_CONF, _INET6_ADDR_GEN_MODE = 1, 2, 8
-_BR_FORWARD_DELAY, _BR_STP_STATE, _BR_MCAST_SNOOPING = 1, 5, 23
+_BR_FORWARD_DELAY, _BR_STP_STATE, _BR_VLAN_FILTERING = 1, 5, 7
+_BR_MCAST_SNOOPING, _BR_VLAN_DEFAULT_PVID = 23, 39
 _VLAN_ID, _VLAN_PROTOCOL = 1, 5
 _TUN_OWNER, _TUN_TYPE, _TUN_PERSIST, _TUN_MULTI_QUEUE = 1, 3, 6, 7
 _TUN_NUM_QUEUES, _TUN_NUM_DISABLED_QUEUES = 8, 9
@@ -103,6 +104,10 @@ class Link(_PortFields):
         the kernel has no such option
     :param stp: of a bridge, whether it runs the spanning tree protocol
     :param forward_delay: of a bridge, in hundredths of a second
+    :param vlan_filtering: of a bridge, whether a port takes only frames of the
+        VLANs that it has
+    :param default_pvid: of a bridge, the VLAN that a port has when it joins; 0
+        or None: none
     :param vlan: of a VLAN, its id
     :param vlan_protocol: of a VLAN, the ethertype of its tag
     """
@@ -131,6 +136,8 @@ class Link(_PortFields):
     stp: bool | None = None
     forward_delay: int | None = None
     multicast_snooping: bool | None = None
+    vlan_filtering: bool | None = None
+    default_pvid: int | None = None
     vlan: int | None = None
     vlan_protocol: int | None = None
 
@@ -302,6 +309,8 @@ def _info_data(link_info: Attributes) -> dict[str, typing.Any]:
             'stp': bool(data.number(_BR_STP_STATE)),
             'forward_delay': data.number(_BR_FORWARD_DELAY),
             'multicast_snooping': bool(data.number(_BR_MCAST_SNOOPING)),
+            'vlan_filtering': bool(data.number(_BR_VLAN_FILTERING)),
+            'default_pvid': data.number(_BR_VLAN_DEFAULT_PVID),
         }
     if kind == 'vlan':
         return {

@@ -163,10 +163,19 @@ class Netlink(session.Session):
         """Return where the bridge sends frames for a MAC; None: everywhere.
 
         One look-up in the kernel's hash table, whatever the number of ports.
+        A bridge that filters VLANs learns in these: there the VLAN that its
+        ports have by default is looked up, too.
         """
+        found = self._fdb_entry(bridge, mac, 0)
+        if found is None and bridge.vlan_filtering and bridge.default_pvid:
+            found = self._fdb_entry(bridge, mac, bridge.default_pvid)
+        return found
+
+    def _fdb_entry(self, bridge: Link, mac: str,
+                   vlan: int) -> FdbEntry | None:
         return self.ask(
             bridge.name, 'looking up %s in its FDB' % mac,
-            rtnetlink.GET_NEIGHBOUR, fdb.question(bridge.index, mac),
+            rtnetlink.GET_NEIGHBOUR, fdb.question(bridge.index, mac, vlan),
             rtnetlink.NEW_NEIGHBOUR, FdbEntry.from_message,
             tolerated=errno.ENOENT)
 
@@ -175,18 +184,35 @@ class Netlink(session.Session):
 
         For those who look at a whole host.
         """
+        return {(index, mac) for index, mac, _ in self.fixed_entries()}
+
+    def fixed_entries(self) -> set[tuple[int, str, int]]:
+        """Return the same, each with its VLAN, 0: for frames without one."""
         entries = self.list(
             'the host', 'listing its forwarding entries',
             rtnetlink.GET_NEIGHBOUR, rtnetlink.neighbour(0),
-            lambda body: (FdbEntry.from_message(body), fdb.mac_of(body)))
-        return {(entry.port_index, mac) for entry, mac in entries
+            lambda body: (FdbEntry.from_message(body), fdb.mac_of(body),
+                          fdb.vlan_of(body)))
+        return {(entry.port_index, mac, vlan) for entry, mac, vlan in entries
                 if entry.fixed}
+
+    def vlans_of_ports(self) -> dict[int, set[int]]:
+        """Return the VLANs of all ports of all bridges, by their index.
+
+        For those who look at a whole host, on which a bridge filters VLANs.
+        """
+        found: dict[int, set[int]] = {}
+        for index, vlans in self.list(
+                'the host', 'listing the VLANs of ports', rtnetlink.GET_VLAN,
+                rtnetlink.vlans(0), fdb.vlans_of_port):
+            found.setdefault(index, set()).update(vlans)
+        return found
 
     def fix_fdb_entry(self, link: Link, mac: str) -> None:
         """Have the bridge send frames for a MAC to this port, for good.
 
-        Whatever entry there was for the MAC is this one now. It is gone when
-        the port leaves the bridge.
+        In each VLAN that the port has now. Whatever entry there was for the
+        MAC is this one now. It is gone when the port leaves the bridge.
         """
         self.set(
             link.name, 'setting %s in the FDB of its bridge' % mac,
@@ -194,7 +220,10 @@ class Netlink(session.Session):
             rtnetlink.CREATE | rtnetlink.REPLACE)
 
     def remove_fdb_entry(self, link: Link, mac: str) -> None:
-        """Have a MAC no more on this port; it was not is success."""
+        """Have a MAC no more on this port; it was not is success.
+
+        In none of the VLANs that the port has.
+        """
         self.set(
             link.name, 'removing %s from the FDB of its bridge' % mac,
             rtnetlink.DELETE_NEIGHBOUR, fdb.any_kind(link.index, mac),

@@ -26,6 +26,7 @@ DELETE_ADDRESS, GET_ADDRESS = 21, 22
 NEW_NEIGHBOUR, DELETE_NEIGHBOUR, GET_NEIGHBOUR = 28, 29, 30
 NEW_QUEUEING = 36
 NEW_FILTER, DELETE_FILTER, GET_FILTER = 44, 45, 46
+GET_VLAN = 114
 #: Add flags to a request: replace what there is, or fail; make it.
 REPLACE, EXCLUSIVE, CREATE = 0x100, 0x200, 0x400
 
@@ -49,6 +50,8 @@ _ADDRESS = struct.Struct('=BBBBI')
 _NEIGHBOUR = struct.Struct('=BxxxiHBB')
 #: struct tcmsg: family, index, handle, parent, info
 _TRAFFIC_CONTROL = struct.Struct('=BxxxiIII')
+#: struct br_vlan_msg: family, index
+_VLAN = struct.Struct('=BxxxI')
 
 # In bytes. A link takes about 2000.
 _MESSAGE_SIZE = 1 << 16
@@ -139,6 +142,21 @@ def traffic_control(index: int, handle: int, parent: int, info: int,
 def traffic_control_attributes(body: bytes) -> Attributes:
     """Return what such a message says."""
     return Attributes(body[_TRAFFIC_CONTROL.size:])
+
+
+def vlans(index: int) -> bytes:
+    """Return the body of a message on the VLANs of a port of a bridge.
+
+    :param index: of the port; 0 where all are meant
+    """
+    return _VLAN.pack(socket.AF_BRIDGE, index)
+
+
+def read_vlans(body: bytes) -> tuple[int, bytes]:
+    """Return what such a message says: index of the port, attributes."""
+    if len(body) < _VLAN.size:
+        raise _garbled()
+    return _VLAN.unpack_from(body)[1], body[_VLAN.size:]
 
 
 class Message(typing.NamedTuple):

@@ -30,10 +30,18 @@ def require_vlans(test):
 
 class VlanTestCase(test_uplink.UplinkTestCase):
 
+    #: Whether the card is up: else it is as when a host boots.
+    UP = True
+
     def setUp(self):
         super().setUp()
         require_vlans(self)
         self.vif = base.make_vif(bridge_name=VLAN_BRIDGE)
+
+    def add_uplink(self, name=CARD, mac=CARD_MAC, **fields):
+        super().add_uplink(name, mac, **fields)
+        if self.UP:
+            self.host.set(name, state='up')
 
     def add_vlan(self, name=VLAN, parent=CARD, vlan=200, **fields):
         return self.host.add(name, 'vlan', link=self.host.link(parent).index,
@@ -51,6 +59,8 @@ class VlanTestCase(test_uplink.UplinkTestCase):
 
 class ParentTest(VlanTestCase):
     """A VLAN comes up on a parent that is up."""
+
+    UP = False
 
     def test_down_as_when_the_host_boots(self):
         self.plug(self.vif)
@@ -167,9 +177,12 @@ class IdentityTest(VlanTestCase):
         self.plug(base.numbered_vif(1, bridge_name=VLAN_BRIDGE))
         self.assertIsNone(self.host.master(VLAN))
         self.assert_logged('lacks its uplink eth7.200', 'is VLAN 300 of eth7')
+        self.assertNotIn('ip link set', self.logs.output)
 
     def test_parent_that_was_renamed(self):
         self.add_vlan()
+        # Before Linux 6.2 a link that is up keeps its name.
+        self.host.set(CARD, state='down')
         self.host.ip.link('set', index=self.host.link(CARD).index,
                           ifname='lan7')
         self.assert_refused('is VLAN 200 of lan7', 'bridge_uplinks')
@@ -177,6 +190,7 @@ class IdentityTest(VlanTestCase):
     def test_of_another_network_namespace(self):
         # As in a container, that has the VLAN and not the card.
         outside = self.useFixture(hosts.Peer())
+        self.host.set(CARD, state='down')
         self.add_vlan()
         self.host.ip.link('set', index=self.host.link(CARD).index,
                           net_ns_fd=outside.namespace)
@@ -248,6 +262,14 @@ class ComesBackTest(VlanTestCase):
         self.assert_logged('5a:00:00:00:00:17', CARD_MAC,
                            '"ip link set eth7.200 master br100-200')
 
+    def test_under_another_name(self):
+        self.add_uplink()
+        self.add_vlan('vlan200')
+        self.plug(self.next)
+        self.assertIsNone(self.host.master('vlan200'))
+        self.assert_logged('VLAN 200 of eth7 is vlan200')
+        self.assertNotIn('ip link add', self.logs.output)
+
     def test_of_anothers_bridge(self):
         self.host.delete(VLAN_BRIDGE)
         self.host.add(VLAN_BRIDGE, 'bridge', address=CARD_MAC)
@@ -268,6 +290,7 @@ class AuditTest(test_audit.AuditTestCase):
 
     def add_card(self, mac=CARD_MAC):
         self.host.add(CARD, 'veth', address=mac, peer='peer')
+        self.host.set(CARD, state='up')
 
     def test_another_vlan(self):
         self.host.delete(VLAN)
@@ -275,10 +298,19 @@ class AuditTest(test_audit.AuditTestCase):
                       vlan_id=300, master=self.host.link(VLAN_BRIDGE).index)
         self.assert_finds('TM110', VLAN_BRIDGE, 'eth7.200 is VLAN 300 of eth7')
 
+    def test_another_vlan_that_is_no_port(self):
+        self.host.delete(VLAN)
+        self.host.add(VLAN, 'vlan', link=self.host.link(CARD).index,
+                      vlan_id=300)
+        found = self.assert_finds('TM106', VLAN_BRIDGE,
+                                  'eth7.200 is VLAN 300 of eth7')
+        self.assertNotIn('master', found.remedy)
+
     def test_another_mac(self):
         self.host.delete(CARD)
         self.add_card('5a:00:00:00:00:17')
-        self.assert_finds('TM106', VLAN_BRIDGE, '5a:00:00:00:00:17', CARD_MAC)
+        self.assert_finds('TM106', VLAN_BRIDGE, '5a:00:00:00:00:17', CARD_MAC,
+                          'ip link add link eth7 name eth7.200')
 
     def test_narrow(self):
         for mtu in 1400, 1500:
@@ -293,7 +325,8 @@ class AuditTest(test_audit.AuditTestCase):
         self.host.delete(VLAN)
         self.host.add('vlan200', 'vlan', link=self.host.link(CARD).index,
                       vlan_id=200)
-        self.assert_finds('TM106', VLAN_BRIDGE, 'vlan200')
+        self.assert_finds('TM106', VLAN_BRIDGE, 'is there as vlan200',
+                          '"ip link set vlan200 name eth7.200"')
 
 
 class AtOnceTest(VlanTestCase):

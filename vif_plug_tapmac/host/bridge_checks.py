@@ -67,31 +67,39 @@ def _nearly_full(seen: Inventory, bridge: Link) -> Seen:
 @finds('TM106')
 def _uplink(seen: Inventory, bridge: Link) -> Seen:
     name = seen.uplinks and seen.uplinks.of(bridge.name)
-    if name and name not in (port.name for port in seen.ports(bridge)):
-        yield (bridge.name, 'bridge_uplinks has %s, which is no port of it%s'
-               % (name, _why_no_port(seen, bridge, name)),
+    if not name or name in (port.name for port in seen.ports(bridge)):
+        return
+    evidence = 'bridge_uplinks has %s, which is no port of it' % name
+    fault = _misnamed(seen, seen.by_name.get(name))
+    other = _other_name(seen, name)
+    if fault is not None:
+        yield bridge.name, '%s: %s' % (evidence, fault), _make_right(name)
+    elif other is not None:
+        yield (bridge.name, '%s: this VLAN is there as %s' % (evidence, other),
+               'name %s for %s in bridge_uplinks, or "ip link set %s name %s"'
+               % (other, bridge.name, other, name))
+    else:
+        yield (bridge.name, evidence + _other_mac(seen, bridge, name),
                '"%s", if no other port of it leads to the same wire'
-               % uplink.command(bridge.name, name,
-                                name not in seen.by_name))
+               % uplink.command(bridge.name, name, name not in seen.by_name))
 
 
-def _why_no_port(seen: Inventory, bridge: Link, name: str) -> str:
-    """Return what keeps a plug from making it one, if that can be told."""
-    link = seen.by_name.get(name)
-    fault = link and _misnamed(seen, link)
-    if fault:
-        return ': ' + fault
+def _other_name(seen: Inventory, name: str) -> str | None:
+    """Return how a VLAN that is named so, and missing, is called here."""
     parent, vlan = names.parse_vlan_device(name) or ('', 0)
-    below = seen.by_name.get(parent)
-    other = None if link or not below else uplink.other_name(
-        seen.links.values(), below, vlan)
-    if other is not None:
-        return ': VLAN %d of %s is %s' % (vlan, parent, other)
-    there = link or below
-    if there and seen.is_ours(bridge) and there.mac != bridge.mac:
-        return (': its MAC is %s, and the bridge has that of its first one, %s'
-                % (there.mac, bridge.mac))
-    return ''
+    if name in seen.by_name or parent not in seen.by_name:
+        return None
+    return uplink.other_name(seen.links.values(), seen.by_name[parent], vlan)
+
+
+def _other_mac(seen: Inventory, bridge: Link, name: str) -> str:
+    """Return by which MAC it can't be told that it was the uplink before."""
+    parent, _ = names.parse_vlan_device(name) or ('', 0)
+    there = seen.by_name.get(name) or seen.by_name.get(parent)
+    if there is None or not seen.is_ours(bridge) or there.mac == bridge.mac:
+        return ''
+    return (': its MAC is %s, and the bridge has that of its first one, %s'
+            % (there.mac, bridge.mac))
 
 
 @finds('TM107')
@@ -135,9 +143,12 @@ def _another_vlan(seen: Inventory, bridge: Link) -> Seen:
         fault = _misnamed(seen, port) if port.name == name else None
         if fault is not None:
             yield (bridge.name, fault + ': its guests are on another network',
-                   'have the network configuration of this host make %s as '
-                   'its name says, or name the right device in bridge_uplinks'
-                   % name)
+                   _make_right(port.name))
+
+
+def _make_right(name: str) -> str:
+    return ('have the network configuration of this host make %s as its name '
+            'says, or name the right device in bridge_uplinks' % name)
 
 
 @finds('TM111')

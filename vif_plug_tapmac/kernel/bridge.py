@@ -114,7 +114,6 @@ def _take_uplink_back(netlink: nl.Netlink, port: TapPort,
     :raises UplinkUnusable: the device is a port of the bridge, and another
         VLAN than its name says
     """
-    wire = None
     try:
         wire = uplink.find(netlink, port, link)
         if wire is not None and wire.master == link.index:
@@ -128,20 +127,27 @@ def _take_uplink_back(netlink: nl.Netlink, port: TapPort,
                         link.name, wire.name)
             uplink.join(netlink, port, wire, link)
             return
-        reason = ('tapmac did not make this bridge.'
-                  if link.group != port.bridge_group else
-                  'it was made without, or with one that had the MAC %s; that '
-                  'of %s is %s.' % (link.mac, port.uplink, mac))
+        reason = _why_not_back(port, link, wire, mac)
     except exception.TapMacError as error:
         if (isinstance(error, exception.UplinkUnusable)
                 and uplink.is_port(netlink, port, link)):
             raise
         reason = str(error)
     if bridge_health.first_time(link, reason):
-        LOG.warning('Bridge %s lacks its uplink %s: %s Remedy: "%s", if no '
-                    'other port of it leads to the same wire.', link.name,
-                    port.uplink, reason, uplink.command(
-                        link.name, str(port.uplink), wire is None))
+        LOG.warning('Bridge %s lacks its uplink %s: %s', link.name,
+                    port.uplink, reason)
+
+
+def _why_not_back(port: TapPort, link: Link, wire: Link | None,
+                  mac: str | None) -> str:
+    """Return why an uplink is for the operator to join, and how he does it."""
+    why = ('tapmac did not make this bridge.'
+           if link.group != port.bridge_group else
+           'it was made without, or with one that had the MAC %s; that of %s '
+           'is %s.' % (link.mac, port.uplink, mac))
+    command = uplink.command(link.name, str(port.uplink), wire is None)
+    return ('%s Remedy: "%s", if no other port of it leads to the same wire.'
+            % (why, command))
 
 
 def _require(netlink: nl.Netlink, port: TapPort) -> Link:

@@ -137,6 +137,9 @@ _REMEDIES = {
                      'namespace: bring that up'),
     errno.EEXIST: ('another program makes a device of this name again and '
                    'again; find and stop it, then plug again'),
+    errno.EBUSY: ('something else has the device for itself, as a macvlan '
+                  'that stands on it: find it with "ip -d link", and remove '
+                  'it'),
     errno.EXFULL: ('the bridge has all the 1023 ports that Linux allows; move '
                    'guests to another bridge or host'),
     errno.EOPNOTSUPP: ('this kernel lacks the driver for such a device: load '

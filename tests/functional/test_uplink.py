@@ -5,6 +5,8 @@
 import concurrent.futures
 import multiprocessing
 
+from os_vif import exception as os_vif_exception
+
 from tests import base
 from tests.functional import test_bridge
 from tests import hosts
@@ -12,6 +14,7 @@ from tests import patience
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge
 from vif_plug_tapmac.kernel import bridge_health
+from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac import mark
 
 _UPLINK, _UPLINK_MAC = 'eth7', '5a:00:00:00:00:07'
@@ -152,6 +155,93 @@ class UnfitTest(UplinkTestCase):
     def test_one_name_for_all(self):
         self.configure(bridge_uplinks={base.BRIDGE: base.TAP})
         self.assert_plug_fails(exception.InvalidVif, 'have one name')
+
+
+class RefusedByTheKernelTest(UplinkTestCase):
+    """What the kernel takes for no port is refused at once, with the reason.
+
+    It says so when the device joins; the bridge is made by then.
+    """
+
+    def setUp(self):
+        super().setUp()
+        # Nobody else is at work here: nothing is to be done twice.
+        self.bridges = []
+        create = nl.Netlink.create_bridge
+
+        def count(*args):
+            self.bridges.append(args)
+            return create(*args)
+        self.patch(nl.Netlink, 'create_bridge', count)
+
+    def assert_refused(self, *words, **fields):
+        self.assert_unusable(*words, **fields)
+        self.assertLessEqual(len(self.bridges), 1)
+
+    def add_on_uplink(self, name, kind, **attributes):
+        self.host.add(name, kind, link=self.host.link(_UPLINK).index,
+                      **attributes)
+        self.host.quiet_ipv6(name)
+
+    def test_macvlan_on_it(self):
+        self.add_on_uplink('mv0', 'macvlan')
+        self.assert_refused('EBUSY', 'mv0 (macvlan)', 'ip link delete mv0')
+
+    def test_macvlan_on_it_and_a_larger_mtu(self):
+        # The MTU is set first, and is as it was afterwards.
+        self.add_on_uplink('mv0', 'macvtap')
+        self.assert_refused('EBUSY', 'mv0 (macvtap)',
+                            vif=base.make_vif(mtu=9000))
+        self.assertEqual(1500, self.host.link(_UPLINK).mtu)
+
+    def test_device_without_ethernet(self):
+        self.host.add_tap('tun7', flags=hosts.IFF_TUN)
+        self.configure(bridge_uplinks={base.BRIDGE: 'tun7'})
+        self.assert_refused('tun7', 'no Ethernet')
+
+    def test_mtu_that_the_device_refuses(self):
+        self.add_on_uplink('mv0', 'macvlan')
+        self.configure(bridge_uplinks={base.BRIDGE: 'mv0'})
+        self.assert_refused('mv0', 'MTU 9000', 'EINVAL',
+                            vif=base.make_vif(mtu=9000))
+
+    def test_device_that_can_not_be_brought_up(self):
+        # A macvlan with the MAC of what it stands on.
+        self.add_on_uplink('mv0', 'macvlan', address=_UPLINK_MAC)
+        self.host.set(_UPLINK, mtu=9000, state='up')
+        self.configure(bridge_uplinks={base.BRIDGE: 'mv0'})
+        self.assert_refused('mv0', 'brought up', 'EADDRINUSE',
+                            vif=base.make_vif(mtu=9000))
+
+    def test_bridge_that_is_there_goes_on_without(self):
+        self.plug()
+        self.host.set(_UPLINK, master=0)
+        self.add_on_uplink('mv0', 'macvlan')
+        for number in range(1, 3):
+            self.plug(base.numbered_vif(number))
+        self.assert_finished('tap00000001', mac='fe:16:3e:00:00:01')
+        self.assertEqual(1, self.logs.output.count('mv0 (macvlan)'))
+        self.assertNotIn('has it again', self.logs.output)
+        self.host.delete('mv0')
+        self.plug()
+        self.assert_joined()
+        self.assert_logged('has it again')
+
+    def test_idle_tap_that_something_stands_on(self):
+        self.plug()
+        self.host.set(base.TAP, master=0)
+        self.host.add('mv0', 'macvlan', link=self.host.link(base.TAP).index)
+        joins = []
+        change = nl.Netlink.change
+
+        def count(netlink, link, fields, step=None):
+            joins.extend(field for field in fields if field == 'master')
+            change(netlink, link, fields, step)
+        self.patch(nl.Netlink, 'change', count)
+        error = self.assertRaises(os_vif_exception.PlugException, self.plug)
+        self.assertIn('EBUSY', str(error))
+        self.assertIn('macvlan', str(error))
+        self.assertEqual(1, len(joins))
 
 
 class ConfigurationTest(UplinkTestCase):

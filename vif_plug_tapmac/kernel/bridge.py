@@ -123,9 +123,9 @@ def _take_uplink_back(netlink: nl.Netlink, port: TapPort,
         if mac == link.mac and link.group == port.bridge_group:
             wire, _ = uplink.make_missing(netlink, port, wire)
             assert wire is not None
+            uplink.join(netlink, port, wire, link)
             LOG.warning('Bridge %s had lost its uplink %s, and has it again',
                         link.name, wire.name)
-            uplink.join(netlink, port, wire, link)
             return
         reason = _why_not_back(port, link, wire, mac)
     except exception.TapMacError as error:

@@ -3,6 +3,7 @@
 """Setting what differs on a TAP until it reads back right."""
 
 import dataclasses
+import errno
 import logging
 import typing
 
@@ -133,7 +134,12 @@ def _set(netlink: nl.Netlink, port: TapPort, on_bridge: Link,
         differing['up'] = True
     late = {field: differing.pop(field) for field in list(differing)
             if field == 'up' or field in link_data.PORT_OPTIONS}
-    netlink.change(link, differing, step)
+    try:
+        netlink.change(link, differing, step)
+    except exception.KernelRefused as error:
+        if error.kwargs.get('code') == errno.EBUSY and 'name' in differing:
+            _require_down(netlink, link, error)
+        raise
     link = dataclasses.replace(link, name=port.name)
     if joins and guard.is_guest_local(netlink, on_bridge, port, link):
         return
@@ -154,6 +160,19 @@ def _set(netlink: nl.Netlink, port: TapPort, on_bridge: Link,
     if 'addr_gen_mode' in differing and link.up:
         # It has its addresses already.
         netlink.remove_addresses(link)
+
+
+def _require_down(netlink: nl.Netlink, link: Link,
+                  error: exception.KernelRefused) -> None:
+    """Check that a TAP is down as it is to be until it has its name.
+
+    Before Linux 6.2 a link that is up keeps the name it has.
+
+    :raises Overtaken: somebody has brought it up meanwhile
+    """
+    seen = netlink.get(link.index, link.name)
+    if seen is not None and seen.up:
+        raise Overtaken(error)
 
 
 def _can_have_ipv6(link: Link, wanted: dict[str, typing.Any]) -> bool:

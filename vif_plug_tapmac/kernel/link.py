@@ -197,6 +197,14 @@ def named(name: str) -> bytes:
     return attributes.text(_IFLA_IFNAME, name)
 
 
+def lower_of(body: bytes) -> int | None:
+    """Return the index of the link that a described one stands on, if any.
+
+    The other end of a veth pair counts as such.
+    """
+    return rtnetlink.LinkMessage(body).attributes.number(_IFLA_LINK)
+
+
 def settings(fields: dict[str, typing.Any]) -> list[bytes]:
     """Return the attributes that set these fields of a Link.
 

@@ -12,7 +12,6 @@ from vif_plug_tapmac.kernel import converging
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import making
 from vif_plug_tapmac.kernel import netlink as nl
-from vif_plug_tapmac.kernel import tun
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted.limits import Limits
 from vif_plug_tapmac.wanted import names
@@ -20,10 +19,13 @@ from vif_plug_tapmac.wanted.port import TapPort
 
 LOG = logging.getLogger(__name__)
 
-# How the kernel says so. EEXIST: another plug of this VIF was first. ENODEV,
-# and EBADFD of our descriptor: the TAP was removed, or the bridge. EBUSY: the
-# TAP was brought up before it had its name (Linux before 6.2).
-_OVERTAKEN = (errno.EEXIST, errno.ENODEV, errno.EBADFD, errno.EBUSY)
+# How the kernel says of TAP or bridge that somebody else was faster. EEXIST:
+# another plug of this VIF was first. ENODEV, and EBADFD of our descriptor: the
+# TAP was removed, or the bridge. For EBUSY there are many reasons, most of
+# which stay: see kernel/converging.py.
+_OVERTAKEN = (errno.EEXIST, errno.ENODEV, errno.EBADFD)
+# How often in a row the same may be refused: it is nobody's doing then.
+_SAME_REFUSALS = 20
 # How long a plug goes on in spite of others, and waits for another plug of the
 # same VIF, in seconds. What it waits for udev comes on top.
 _GIVES_UP_AFTER = 10.0
@@ -44,15 +46,31 @@ def ensure(port: TapPort, limits: Limits) -> str | None:
         start for one bad port.
     """
     deadline = time.monotonic() + _GIVES_UP_AFTER + limits.udev_timeout
+    refusals: list[str] = []
     with nl.Netlink() as netlink:
         while True:
             try:
                 return _ensure_once(netlink, port, limits, deadline)
             except converging.Overtaken as overtaken:
-                if time.monotonic() > deadline:
+                if (time.monotonic() > deadline
+                        or _is_in_vain(overtaken, refusals)):
                     raise overtaken.error
                 LOG.debug('Starting over: %s', overtaken)
             time.sleep(_PAUSE)
+
+
+def _is_in_vain(overtaken: converging.Overtaken,
+                refusals: list[str]) -> bool:
+    """Return whether the kernel refuses the same again and again.
+
+    :param refusals: what it has refused so far, the same things in a row
+    """
+    words = str(overtaken)
+    if (not isinstance(overtaken.error, exception.KernelRefused)
+            or words not in refusals):
+        refusals.clear()
+    refusals.append(words)
+    return len(refusals) >= _SAME_REFUSALS
 
 
 def _ensure_once(netlink: nl.Netlink, port: TapPort,
@@ -80,7 +98,7 @@ def _ensure_once(netlink: nl.Netlink, port: TapPort,
         return _reuse(netlink, port, limits, found)
     except exception.KernelRefused as error:
         if (error.kwargs.get('code') not in _OVERTAKEN
-                or error.kwargs['device'] == tun.TUN_DEVICE):  # No driver.
+                or error.kwargs['device'] not in (port.name, port.bridge)):
             raise
         raise converging.Overtaken(error)
 

@@ -2,12 +2,15 @@
 
 """The device that connects a bridge of ours with the wire."""
 
+import contextlib
+import errno
 import logging
 import typing
 
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac import mac
 from vif_plug_tapmac.wanted import names
 from vif_plug_tapmac.wanted.port import TapPort
 
@@ -123,10 +126,19 @@ def _require_kind(port: TapPort, link: Link) -> None:
     what = ('the loopback device' if link.name == 'lo'
             else 'a bridge' if link.kind == 'bridge'
             else 'the TAP of a guest'
-            if link.is_tap and link.group == port.link_group else None)
+            if link.is_tap and link.group == port.link_group
+            else 'no Ethernet device' if not _is_ethernet(link) else None)
     if what is not None:
         raise _unusable(port, 'is ' + what, 'name a network card, a bond or a '
                         'VLAN in bridge_uplinks')
+
+
+def _is_ethernet(link: Link) -> bool:
+    """Return whether it has a MAC that a port of a bridge can have."""
+    try:
+        return mac.parse(link.mac or '') == link.mac
+    except ValueError:
+        return False
 
 
 def _require_master(netlink: nl.Netlink, port: TapPort, link: Link) -> None:
@@ -223,16 +235,84 @@ def join(netlink: nl.Netlink, port: TapPort, link: Link,
 
     An MTU that is larger stays. What it is made on comes up before it.
 
-    :raises KernelRefused: the device cannot have this MTU, for example
+    :raises UplinkUnusable: the kernel takes it for no port, it cannot have
+        this MTU, or cannot come up; it is as it was before
     """
+    steps: list[tuple[dict[str, typing.Any], str, dict[str, typing.Any]]] = []
     if port.mtu is not None and link.mtu < port.mtu:
-        netlink.change(link, {'mtu': port.mtu})
+        steps.append(({'mtu': port.mtu}, 'have the MTU %d of its network'
+                      % port.mtu, {'mtu': link.mtu}))
     if link.master != bridge.index:
-        netlink.change(link, {'master': bridge.index},
-                       step='becoming a port of bridge %s' % bridge.name)
+        steps.append(({'master': bridge.index}, 'become a port of it',
+                      {'master': link.master or 0}))
     if not link.up:
-        _raise_lower(netlink, port, link)
-        netlink.change(link, {'up': True})
+        steps.append(({'up': True}, 'be brought up', {'up': False}))
+    with contextlib.ExitStack() as undo:
+        for fields, what, former in steps:
+            _change(netlink, port, link, bridge, fields, what)
+            undo.callback(_change_back, netlink, link, former)
+        undo.pop_all()
+
+
+def _change(netlink: nl.Netlink, port: TapPort, link: Link, bridge: Link,
+            fields: dict[str, typing.Any], what: str) -> None:
+    """Set something of the uplink.
+
+    :param what: what it is to do, in words for the error
+    :raises UplinkUnusable: it can not, and will not in a moment either
+    :raises KernelRefused: ENODEV of the bridge, which is gone; EPERM
+    """
+    try:
+        if 'up' in fields:
+            _raise_lower(netlink, port, link)
+        netlink.change(link, fields)
+    except exception.KernelRefused as error:
+        code = error.kwargs.get('code')
+        if code in (errno.EPERM, errno.EACCES):
+            raise
+        if code == errno.ENODEV and not nl.is_named(bridge.index,
+                                                    bridge.name):
+            raise exception.KernelRefused.from_errno(
+                bridge.name, 'using the bridge', errno.ENODEV)
+        reason, remedy = _why(netlink, link, fields, error)
+        raise _unusable(port, 'can not %s: %s' % (what, reason), remedy)
+
+
+def _why(netlink: nl.Netlink, link: Link, fields: dict[str, typing.Any],
+         error: exception.KernelRefused) -> tuple[str, str]:
+    """Return the reason for a refusal, and what to do, both in words."""
+    reason = str(error.kwargs['error'])
+    code = error.kwargs.get('code')
+    if 'mtu' in fields:
+        return reason, ('give the network in Neutron an MTU that %s can have, '
+                        'or a larger one to what it stands on' % link.name)
+    if code == errno.EBUSY:
+        # VLANs are in nobody's way.
+        holders = [each for each in netlink.standing_on(link)
+                   if each.kind != 'vlan']
+        if holders:
+            return ('%s, for on it stands %s' % (reason, ', '.join(
+                '%s (%s)' % (each.name, each.kind) for each in holders)),
+                '%s, and take it out of the network configuration of this '
+                'host, or name another uplink' % ' and '.join(
+                    '"ip link delete %s"' % each.name for each in holders))
+        return reason, ('find what has taken %s for itself ("ip -d link show '
+                        '%s"), or name another uplink'
+                        % (link.name, link.name))
+    if 'master' in fields and code in (errno.EINVAL, errno.EOPNOTSUPP):
+        return reason, ('name a network card, a bond or a VLAN in '
+                        'bridge_uplinks: the kernel takes %s for no port of '
+                        'a bridge, as it does with wireless cards and tunnels '
+                        'of IP' % link.name)
+    return reason, str(error.kwargs['remedy'])
+
+
+def _change_back(netlink: nl.Netlink, link: Link,
+                 former: dict[str, typing.Any]) -> None:
+    try:
+        netlink.change(link, former)
+    except exception.TapMacError as error:
+        LOG.debug('%s is not as it was before: %s', link.name, error)
 
 
 def widen(netlink: nl.Netlink, port: TapPort, link: Link,

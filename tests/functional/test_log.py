@@ -31,6 +31,7 @@ from tests import udevd
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge_health
 from vif_plug_tapmac import linux_bridge
+from vif_plug_tapmac.mac import alternate_tap_macs
 from vif_plug_tapmac import privsep
 
 _RIVAL_MAC = 'fe:16:3e:28:64:c2'
@@ -185,6 +186,17 @@ class LogTest(test_claim.ClaimTestCase):
         rival = base.numbered_vif(1, address=_RIVAL_MAC)
         self.plug(rival)
         self.hold(rival).send(hosts.BROADCAST, b'hello')
+        self.plug()
+
+    def case_wire_that_has_all_macs(self):
+        self.plug(base.numbered_vif(1))
+        self.host.add_tap('wire')
+        self.host.set('wire', master=self.host.link(base.BRIDGE).index,
+                      state='up')
+        wire = self.hold(types.SimpleNamespace(vif_name='wire', address=None))
+        self.host.wait_until_forwarding('wire')
+        for mac in [base.TAP_MAC, *alternate_tap_macs(base.GUEST_MAC)]:
+            wire.write(hosts.frame(hosts.BROADCAST, mac, b'hello'))
         self.plug()
 
     def case_held_on_another_bridge(self):

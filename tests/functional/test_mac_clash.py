@@ -9,12 +9,14 @@ the guest's descriptor.
 import concurrent.futures
 
 from tests import base
+from tests.functional import test_guard
 from tests import hosts
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel.fdb import FdbEntry
 from vif_plug_tapmac.kernel import netlink as nl
 
 _TAIL = ':16:3e:28:64:c2'
+_ALTERNATES = ('f6', 'f2', 'ee', 'ea', 'e6', 'e2')
 
 
 class ClashTest(base.FunctionalTestCase):
@@ -200,6 +202,86 @@ class UnguardedClashTest(ClashTest):
     def setUp(self):
         super().setUp()
         self.configure(anti_spoofing='none')
+
+
+class HearsayTest(test_guard.GuardTestCase):
+    """Frames from the wire in the names of guests that are not there.
+
+    Whoever can send one can send it again, so none refuses a plug.
+    """
+
+    def setUp(self):
+        super().setUp()
+        neighbour = base.numbered_vif(99, address='fa:16:3e:00:00:01')
+        self.plug(neighbour)
+        self.neighbour = self.open(neighbour.vif_name, neighbour.address)
+
+    def hear(self, *octets):
+        for octet in octets:
+            self.wire.write(hosts.frame(hosts.BROADCAST, octet + _TAIL,
+                                        b'from ' + octet.encode()))
+            self.assertTrue(any(b'from ' + octet.encode() in frame
+                                for frame in self.neighbour.frames()))
+
+    def assert_reached(self, tap=base.TAP, mac=base.GUEST_MAC):
+        guest = self.open(tap, mac)
+        self.neighbour.send(mac, b'is it you')
+        self.assertTrue(guest.receive(b'is it you'))
+        guest.close()
+
+    def test_of_every_octet(self):
+        self.hear('fe', 'fa', *_ALTERNATES)
+        self.configure(arriving_guests='lock')
+        self.plug()
+        self.assert_finished(mac=base.TAP_MAC)
+        self.assert_guarded()
+        self.assert_reached()
+        self.assert_logged('find out who sends them')
+
+    def test_of_a_guest_that_starts_with_fe(self):
+        self.hear('fe', 'fa', *_ALTERNATES)
+        self.configure(arriving_guests='lock')
+        self.plug(base.make_vif(address='fe' + _TAIL))
+        self.assert_finished(mac='fa' + _TAIL)
+
+    def test_of_some_octets(self):
+        self.hear('fe', 'f6')
+        self.plug()
+        self.assert_finished(mac='f2' + _TAIL)
+
+    def test_beside_a_guest_that_is_there(self):
+        # Its MAC is no hearsay, and stays its own.
+        rival = base.numbered_vif(1, address='fe' + _TAIL)
+        self.plug(rival)
+        self.hear(*_ALTERNATES)
+        self.plug()
+        self.assertNotIn(self.host.link(base.TAP).mac[:2], ('fa', 'fe'))
+        self.assert_reached()
+        self.assert_reached(rival.vif_name, rival.address)
+
+    def test_a_tap_that_has_to_give_way(self):
+        self.plug(base.numbered_vif(1, address='fa' + _TAIL))
+        self.hear(*_ALTERNATES)
+        # The TAP of fa:X has the MAC of this guest.
+        rival = base.numbered_vif(2, address='fe' + _TAIL)
+        self.plug(rival)
+        self.assert_reached('tap00000001', 'fa' + _TAIL)
+        self.assert_reached(rival.vif_name, rival.address)
+
+    def test_while_the_guest_runs(self):
+        self.plug()
+        with hosts.Guest(base.TAP, base.GUEST_MAC):
+            self.host.set(base.TAP, address='02:00:00:00:00:99')
+            self.hear('fe', 'fa', *_ALTERNATES)
+            self.plug()
+            self.assert_finished(mac=base.TAP_MAC)
+
+    def test_who_has_all_of_them_for_good(self):
+        *octets, last = 'fe', *_ALTERNATES
+        for number, octet in enumerate(octets, 1):
+            self.plug(base.numbered_vif(number, address=octet + _TAIL))
+        self.assert_plug_fails(exception.DeviceConflict, 'have all MACs',
+                               vif=base.numbered_vif(9, address=last + _TAIL))
 
 
 class ForeignHolderTest(base.FunctionalTestCase):

@@ -59,14 +59,17 @@ def settle_tap_mac(netlink: nl.Netlink, bridge: Link,
     if (not moved and link.master == bridge.index
             and link.mac in [rule] + alternates):
         return link.mac
-    if not moved and not _is_rule_taken(netlink, bridge, port, link):
+    crossed = moved or _is_rival_here(netlink, bridge, port, link)
+    if not crossed and not _is_guest(netlink.fdb_entry(bridge, rule), link):
         return rule
-    chosen = _first_without_guest(netlink, bridge, alternates, link,
-                                  port.name)
-    LOG.warning('%s: on bridge %s another guest has a MAC that differs from '
-                'this guest\'s %s in the first octet only; the TAP gets %s '
-                'instead of %s', port.name, bridge.name, port.guest_mac,
-                chosen, rule)
+    chosen = _first_without_guest(
+        netlink, bridge, alternates if crossed else [rule] + alternates,
+        link, port.name)
+    if chosen != rule:
+        LOG.warning('%s: on bridge %s another guest has a MAC that differs '
+                    'from this guest\'s %s in the first octet only; the TAP '
+                    'gets %s instead of %s', port.name, bridge.name,
+                    port.guest_mac, chosen, rule)
     return chosen
 
 
@@ -112,12 +115,9 @@ def _move_aside(netlink: nl.Netlink, bridge: Link, port: TapPort,
         netlink.fix_fdb_entry(holder, holder_mark.guest_mac)
 
 
-def _is_rule_taken(netlink: nl.Netlink, bridge: Link,
+def _is_rival_here(netlink: nl.Netlink, bridge: Link,
                    port: TapPort, link: Link) -> bool:
-    """Return whether a guest may have for its own what the rule gives us."""
-    rule = netlink.fdb_entry(bridge, mac.tap_mac(port.guest_mac))
-    if _is_guest(rule, link):
-        return True
+    """Return whether a TAP shows that the guest of the rule's MAC is here."""
     signs = [mac.rival_guest_tap_mac(port.guest_mac),
              mac.alternate_tap_macs(port.guest_mac)[0]]
     return any(
@@ -126,16 +126,33 @@ def _is_rule_taken(netlink: nl.Netlink, bridge: Link,
 
 
 def _first_without_guest(netlink: nl.Netlink, bridge: Link,
-                         alternates: list[str], link: Link,
+                         candidates: list[str], link: Link,
                          device: str) -> str:
-    for alternate in alternates:
-        if not _is_guest(netlink.fdb_entry(bridge, alternate), link):
-            return alternate
-    raise exception.DeviceConflict(
-        device=device,
-        reason='guests on bridge %s have all MACs that its host end could '
-               'have: %s' % (bridge.name, ', '.join(alternates)),
-        remedy='give the guest a MAC with other last five octets')
+    """Return the first of these MACs that no guest has.
+
+    Where each is somebody's, the first that was only heard in a frame, which
+    may be a lie: whoever can send some could else keep a guest from its TAP.
+    """
+    heard = None
+    for candidate in candidates:
+        entry = netlink.fdb_entry(bridge, candidate)
+        if not _is_guest(entry, link):
+            return candidate
+        if heard is None and entry is not None and entry.heard:
+            heard = candidate
+    if heard is None:
+        raise exception.DeviceConflict(
+            device=device,
+            reason='guests on bridge %s have all MACs that its host end could '
+                   'have: %s' % (bridge.name, ', '.join(candidates)),
+            remedy='give the guest a MAC with other last five octets')
+    LOG.error('%s: frames on bridge %s come from all MACs that its host end '
+              'could have, most likely false ones; it gets %s. If a guest has '
+              'that MAC, nobody on this host reaches it. Remedy: find out who '
+              'sends them, as in "bridge fdb show br %s"; else give one of '
+              'the two guests a MAC with other last five octets.', device,
+              bridge.name, heard, bridge.name)
+    return heard
 
 
 def _is_local_elsewhere(entry: FdbEntry | None, link: Link) -> bool:

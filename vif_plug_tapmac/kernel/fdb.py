@@ -31,10 +31,12 @@ class FdbEntry:
         the host and never out of the port
     :param fixed: it does not age, and no frame of another port moves it
         ("static sticky")
+    :param heard: a frame said so, which anybody may have sent; it ages
     """
     port_index: int
     local: bool
     fixed: bool = False
+    heard: bool = False
 
     @classmethod
     def from_message(cls, body: bytes) -> 'FdbEntry':
@@ -42,7 +44,8 @@ class FdbEntry:
         entry = rtnetlink.NeighbourMessage(body)
         return cls(entry.index, bool(entry.state & _NUD_PERMANENT),
                    bool(entry.state & _NUD_NOARP
-                        and entry.flags & _NTF_STICKY))
+                        and entry.flags & _NTF_STICKY),
+                   not entry.state & (_NUD_NOARP | _NUD_PERMANENT))
 
 
 def mac_of(body: bytes) -> str:

@@ -186,11 +186,47 @@ class CodesTest(AuditTestCase):
         self.assert_finds('TM108', base.BRIDGE, 'it is 1400',
                           'ip link set br100 mtu 1500')
 
+    def test_tm108_without_ipv6(self):
+        self.plug_clean()
+        self.host.set(base.BRIDGE, mtu=1000)
+        self.assert_finds(
+            'TM108', base.BRIDGE, '"ip link set br100 mtu 1500 && '
+            'sysctl net/ipv6/conf/br100/disable_ipv6=1"')
+
     def test_tm109(self):
         self.plug_clean()
-        self.set_sysctl('ipv4/conf/%s/arp_ignore' % base.BRIDGE, '0')
-        self.assert_finds('TM109', base.BRIDGE,
-                          'arp_ignore is 0 and should be 1')
+        for path, number in (('ipv4/conf/%s/arp_ignore', 1),
+                             ('ipv4/conf/%s/arp_announce', 2),
+                             ('ipv6/conf/%s/disable_ipv6', 1)):
+            self.set_sysctl(path % base.BRIDGE, '0')
+            found = self.assert_finds(
+                'TM109', base.BRIDGE, '%s is 0 and should be %d'
+                % (path.split('/')[-1], number))
+            self.assertEqual(finding.Severity.ERROR, found.severity)
+            self.assert_mends('TM109', base.BRIDGE)
+
+    def test_tm109_of_the_bridge_itself(self):
+        self.plug_clean()
+        for field, attributes in (
+                ('stp', {'br_stp_state': 1, 'br_forward_delay': 1500}),
+                ('forward_delay', {'br_forward_delay': 400}),
+                ('multicast_snooping', {'br_mcast_snooping': 1}),
+                ('nf_call_iptables', {'br_nf_call_iptables': 1}),
+                ('nf_call_ip6tables', {'br_nf_call_ip6tables': 1})):
+            self.host.set(base.BRIDGE, kind='bridge', **attributes)
+            self.assert_mends('TM109', base.BRIDGE, field)
+
+    def test_tm109_link_group(self):
+        self.plug_clean()
+        self.unplug()
+        self.host.set(base.BRIDGE, group=0)
+        self.assert_mends('TM109', base.BRIDGE, 'group is 0')
+
+    def test_tm109_mtu_that_was_too_small_for_ipv6(self):
+        self.plug_clean()
+        for mtu in 1200, 1500:
+            self.host.set(base.BRIDGE, mtu=mtu)
+        self.assert_mends('TM109', base.BRIDGE, 'disable_ipv6 is 0')
 
     def test_tm110(self):
         self.configure(bridge_uplinks={base.BRIDGE: 'eth1.200'})

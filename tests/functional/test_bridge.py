@@ -7,10 +7,14 @@ import dataclasses
 import itertools
 import multiprocessing
 import os
+import re
+import socket
 import struct
 import unittest.mock
 
 import pyroute2
+from scapy.layers import inet6
+from scapy.layers import l2
 
 from tests import base
 from tests import hosts
@@ -111,6 +115,75 @@ class MadeBridgeTest(BridgeTestCase):
         self.plug()
         self.unplug()
         self.assertEqual(self.FINISHED, self.describe())
+
+    def spoil(self):
+        """Have all of a bridge of ours otherwise that can be."""
+        for mtu in 1200, 1500:  # IPv6 comes back with it.
+            self.host.set(base.BRIDGE, mtu=mtu)
+        for path in 'arp_ignore', 'arp_announce':
+            with open('/proc/sys/net/ipv4/conf/%s/%s' % (base.BRIDGE, path),
+                      'w') as opened:
+                opened.write('0')
+        self.host.set(base.BRIDGE, group=0, kind='bridge', br_stp_state=1,
+                      br_forward_delay=1500, br_mcast_snooping=1)
+
+    def test_is_mended_by_each_plug(self):
+        self.plug()
+        for again in (self.plug,
+                      lambda: self.plug(base.numbered_vif(1)),
+                      self.plug_held):
+            self.spoil()
+            self.assertNotEqual(self.FINISHED, self.describe())
+            again()
+            self.assertEqual(self.FINISHED, self.describe())
+        self.assertEqual(3, self.logs.output.count('Bridge br100 was changed'))
+
+    def plug_held(self):
+        with hosts.Guest(base.TAP):
+            self.plug()
+
+    def test_nothing_is_asked_beyond_the_first_look(self):
+        self.plug()
+        sets = []
+        request = nl.Netlink.set
+        self.patch(nl.Netlink, 'set', lambda *args, **kwargs: (
+            sets.append(args), request(*args, **kwargs))[1])
+        self.plug()
+        self.assertEqual([], sets)
+
+    def test_no_default_route_by_a_guest(self):
+        # All by the remedy in our own log.
+        bridge_health._warned.clear()
+        self.plug(base.make_vif(mtu=1000))
+        self.assertIsNone(self.host.link(base.BRIDGE).disable_ipv6)
+        guests = base.numbered_vif(1)
+        self.plug(guests)
+        command = re.search('"(ip link set br100 mtu 1500.*?)"',
+                            self.logs.output)[1]
+        ip, sysctl = command.split(' && ')
+        self.assertEqual('ip link set br100 mtu 1500', ip)
+        self.host.set(base.BRIDGE, mtu=1500)
+        with open('/proc/sys/' + sysctl.split()[1].split('=')[0],
+                  'w') as opened:
+            opened.write(sysctl.split('=')[1])
+        self.assertEqual(self.FINISHED, self.describe())
+        with hosts.Guest(guests.vif_name, guests.address) as guest:
+            self.host.wait_until_forwarding(guests.vif_name)
+            guest.write(bytes(
+                l2.Ether(src=guest.mac, dst='33:33:00:00:00:01')
+                / inet6.IPv6(src='fe80::1', dst='ff02::1', hlim=255)
+                / inet6.ICMPv6ND_RA(routerlifetime=600)))
+            self.assertEqual([], list(self.host.ip.get_default_routes(
+                family=socket.AF_INET6)))
+
+    def test_that_can_not_be_mended_refuses_no_guest(self):
+        self.plug()
+        self.spoil()
+        with hosts.private_mounts():
+            hosts.mount_read_only('/proc/sys')
+            self.plug(base.numbered_vif(1))
+        self.assert_finished('tap00000001', mac='fe:16:3e:00:00:01')
+        self.assert_logged('can not be mended', 'read-only')
 
     def test_comes_up_again(self):
         self.plug()

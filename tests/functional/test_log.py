@@ -174,6 +174,16 @@ class LogTest(test_claim.ClaimTestCase):
         self.host.set(base.BRIDGE, state='down')
         self.plug(base.numbered_vif(1))
 
+    def case_bridge_was_changed(self):
+        self.plug()
+        self.host.set(base.BRIDGE, kind='bridge', br_mcast_snooping=1)
+        self.plug()
+        for mtu in 1200, 1500:
+            self.host.set(base.BRIDGE, mtu=mtu)
+        self.case.enter_context(hosts.private_mounts())
+        hosts.mount_read_only('/proc/sys')
+        self.plug()
+
     def case_bridge_stays_half_made(self):
         self.case.enter_context(fixtures.MonkeyPatch(
             'vif_plug_tapmac.kernel.netlink.Netlink.delete',

@@ -6,6 +6,7 @@ from vif_plug_tapmac.host.finding import finds
 from vif_plug_tapmac.host.finding import REPAIR
 from vif_plug_tapmac.host.finding import Seen
 from vif_plug_tapmac.host.inventory import Inventory
+from vif_plug_tapmac.kernel import bridge as bridges
 from vif_plug_tapmac.kernel import bridge_health
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import uplink
@@ -48,7 +49,7 @@ def _down(seen: Inventory, bridge: Link) -> Seen:
 
 @finds('TM104')
 def _stp(seen: Inventory, bridge: Link) -> Seen:
-    if bridge.stp and bridge.forward_delay:
+    if bridge.stp and bridge.forward_delay and not seen.is_ours(bridge):
         yield (bridge.name,
                'each guest waits %.0f s for its network'
                % (2 * bridge.forward_delay / 100),
@@ -105,7 +106,7 @@ def _other_mac(seen: Inventory, bridge: Link, name: str) -> str:
 @finds('TM107')
 def _router_advertisements(seen: Inventory,
                            bridge: Link) -> Seen:
-    if bridge.takes_ra:
+    if bridge.takes_ra and not seen.is_ours(bridge):
         sysctl = 'net/ipv6/conf/%s' % bridge.name  # A name may have dots.
         yield (bridge.name, 'IPv6 is on, and router advertisements are '
                'accepted from its ports',
@@ -121,19 +122,17 @@ def _bridge_mtu(seen: Inventory, bridge: Link) -> Seen:
     if larger:
         yield (bridge.name, 'it is %d, and that of %s is %d'
                % (bridge.mtu, larger[0].name, larger[0].mtu),
-               '"ip link set %s mtu %d", and the same in the network '
-               'configuration of this host'
-               % (bridge.name, max(port.mtu for port in larger)))
+               '%s, and the same in the network configuration of this host'
+               % bridge_health.larger_mtu(
+                   bridge, max(port.mtu for port in larger)))
 
 
 @finds('TM109')
 def _changed(seen: Inventory, bridge: Link) -> Seen:
-    made = {'arp_ignore': 1, 'multicast_snooping': False}
-    if seen.is_ours(bridge) and bridge.differences(made):
-        yield (bridge.name, bridge.explain(made),
-               '"sysctl net/ipv4/conf/%s/arp_ignore=1", "ip link set %s type '
-               'bridge mcast_snooping 0", unless this host wants it so'
-               % (bridge.name, bridge.name))
+    if seen.is_ours(bridge):
+        wanted = bridges.wanted_fields(bridge, seen.bridge_group)
+        if bridge.differences(wanted):
+            yield bridge.name, bridge.explain(wanted), REPAIR
 
 
 @finds('TM110')

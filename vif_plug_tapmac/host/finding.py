@@ -30,7 +30,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     'TM106': (Severity.WARNING, 'A bridge lacks its uplink'),
     'TM107': (Severity.WARNING, 'Guests can give the host IPv6 routes'),
     'TM108': (Severity.WARNING, 'The MTU of a bridge is too small'),
-    'TM109': (Severity.WARNING, 'A bridge of tapmac was changed'),
+    'TM109': (Severity.ERROR, 'A bridge of tapmac was changed'),
     'TM110': (Severity.ERROR, 'The uplink of a bridge is another VLAN'),
     'TM111': (Severity.WARNING, 'The MTU of an uplink is too small'),
     'TM201': (Severity.WARNING, 'The MAC of a TAP is not that of its guest'),

@@ -14,6 +14,7 @@ from oslo_log import log as logging
 
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import domains
+from vif_plug_tapmac.kernel import bridge as bridges
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import making
 from vif_plug_tapmac.kernel import netlink as nl
@@ -147,7 +148,7 @@ class Inventory:
         with_uplink = () if self.uplinks is None else self.uplinks.uplinks
         return sorted(
             (link for link in self.links.values() if link.kind == 'bridge'
-             and (link.group == self.bridge_group or link.index in with_ours
+             and (self.is_ours(link) or link.index in with_ours
                   or link.name in with_uplink)), key=lambda each: each.name)
 
     @functools.cached_property
@@ -173,7 +174,7 @@ class Inventory:
 
     def is_ours(self, bridge: Link) -> bool:
         """Return whether tapmac made this bridge."""
-        return bridge.group == self.bridge_group
+        return bridges.is_ours(bridge, self.bridge_group)
 
     def find(self, what: str) -> list[Tap]:
         """Return our TAPs of this name, VIF id, guest's or own MAC."""

@@ -25,8 +25,12 @@ _SYSCTLS = (('ipv4', 'arp_ignore', '1'),
             ('ipv4', 'arp_announce', '2'),
             ('ipv6', 'disable_ipv6', '1'))
 
-_FINISHED = {'stp': False, 'forward_delay': 0, 'multicast_snooping': False,
-             'arp_ignore': 1}
+# What a bridge of ours is, whatever its network is like: as it is made, and as
+# each plug has it again.
+_OURS = {'stp': False, 'forward_delay': 0, 'multicast_snooping': False,
+         'nf_call_iptables': False, 'nf_call_ip6tables': False,
+         'nf_call_arptables': False,
+         **{sysctl: int(value) for _, sysctl, value in _SYSCTLS}}
 
 # Callers with different MTUs for one bridge may meet here; one of them wins.
 _ROUNDS = 3
@@ -49,6 +53,26 @@ def find(netlink: nl.Netlink, port: TapPort) -> Link | None:
                                                  link.kind or 'hardware'),
             remedy='rename that device, or name another bridge')
     return link
+
+
+def is_ours(link: Link, bridge_group: int) -> bool:
+    """Return whether tapmac made this bridge: group or mark tell."""
+    return (link.kind == 'bridge'
+            and (link.group == bridge_group or link.alias == mark.BRIDGE_MARK))
+
+
+def wanted_fields(link: Link, bridge_group: int) -> dict[str, typing.Any]:
+    """Return the fields that a finished bridge of ours has.
+
+    But MAC, MTU and ports, which are its network's; "up"; and the alias, which
+    may be an administrator's.
+
+    :param link: as it is: what this kernel does not tell is not wanted, as all
+        of IPv6 where the MTU is too small for that
+    """
+    return {'group': bridge_group, **{
+        field: value for field, value in _OURS.items()
+        if getattr(link, field) is not None}}
 
 
 def ensure(netlink: nl.Netlink, port: TapPort,
@@ -95,14 +119,36 @@ def _is_unfinished(link: Link, port: TapPort) -> bool:
 def _look_after(netlink: nl.Netlink, port: TapPort,
                 link: Link) -> None:
     """Mend or warn of a bridge that was there before."""
-    if link.group != port.bridge_group:
+    if not is_ours(link, port.bridge_group):
         bridge_health.warn_of_anothers(link)
-    elif not link.up:
-        LOG.warning('Bridge %s was down; it is up again', link.name)
-        netlink.change(link, {'up': True})
+    else:
+        _mend(netlink, port, link)
     bridge_health.warn_about_mtu(link, port)
     if port.uplink is not None:
         _take_uplink_back(netlink, port, link)
+
+
+def _mend(netlink: nl.Netlink, port: TapPort, link: Link) -> None:
+    """Have a bridge of ours again as it was made; guests do not notice.
+
+    It costs nothing where nothing differs. Where it fails there is no more
+    harm than without a plug, so none fails for it.
+    """
+    wanted = wanted_fields(link, port.bridge_group)
+    try:
+        if link.differences(wanted):
+            _set(netlink, link, wanted)
+            LOG.warning('Bridge %s was changed: %s. It is as tapmac made it '
+                        'again. Find out by whom.', link.name,
+                        link.explain(wanted))
+        if not link.up:
+            netlink.change(link, {'up': True})
+            LOG.warning('Bridge %s was down; it is up again', link.name)
+    except exception.KernelRefused as error:
+        if error.kwargs.get('code') == errno.ENODEV:
+            raise
+        LOG.error('Bridge %s was changed, and can not be mended: %s. %s',
+                  link.name, link.explain(dict(wanted, up=True)), error)
 
 
 def _take_uplink_back(netlink: nl.Netlink, port: TapPort,
@@ -120,7 +166,7 @@ def _take_uplink_back(netlink: nl.Netlink, port: TapPort,
             uplink.widen(netlink, port, wire, link)
             return
         mac = uplink.mac(netlink, port, wire)
-        if mac == link.mac and link.group == port.bridge_group:
+        if mac == link.mac and is_ours(link, port.bridge_group):
             wire, _ = uplink.make_missing(netlink, port, wire)
             assert wire is not None
             uplink.join(netlink, port, wire, link)
@@ -187,18 +233,13 @@ def _finish(netlink: nl.Netlink, link: Link, port: TapPort,
     if port.mtu is not None:
         fields['mtu'] = port.mtu
     for _ in range(_ROUNDS):
-        for family, sysctl, value in _SYSCTLS:
-            if family != 'ipv6' or link.disable_ipv6 is not None:
-                _write_sysctl(link, family, sysctl, value)
-        netlink.change(link, fields)
+        wanted = dict(wanted_fields(link, port.bridge_group), **fields)
+        _set(netlink, link, wanted)
         if wire is not None:
             uplink.join(netlink, port, wire, link)
         seen = _require(netlink, port)
         if seen.alias is not None:  # Another caller was faster.
             return seen
-        wanted = dict(_FINISHED, **fields)
-        if seen.disable_ipv6 is not None:
-            wanted['disable_ipv6'] = 1
         if not seen.differences(wanted):
             netlink.change(link, {'alias': mark.BRIDGE_MARK})
             LOG.info('Bridge %s made, with the fixed MAC %s', link.name,
@@ -213,6 +254,20 @@ def _finish(netlink: nl.Netlink, link: Link, port: TapPort,
         link = seen
     raise exception.VerifyFailed(device=link.name,
                                  differences=link.explain(wanted))
+
+
+def _set(netlink: nl.Netlink, link: Link,
+         wanted: dict[str, typing.Any]) -> None:
+    """Set what differs on a bridge of ours; "up" comes last."""
+    differing = link.differences(wanted)
+    for family, sysctl, value in _SYSCTLS:
+        if sysctl in differing:
+            del differing[sysctl]
+            _write_sysctl(link, family, sysctl, value)
+    if 'stp' in differing:  # While it runs the delay has a least value.
+        netlink.change(link, {'stp': differing.pop('stp')})
+    if differing:
+        netlink.change(link, differing)
 
 
 def _write_sysctl(link: Link, family: str, sysctl: str, value: str) -> None:

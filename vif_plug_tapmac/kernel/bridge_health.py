@@ -5,6 +5,7 @@
 import logging
 import os
 
+from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import nftables
 from vif_plug_tapmac.wanted.port import TapPort
@@ -55,9 +56,21 @@ def warn_about_mtu(link: Link, port: TapPort) -> None:
             and first_time(link, 'MTU %d of %d' % (link.mtu, port.mtu))):
         LOG.warning('Bridge %s has MTU %d, and the network of %s has %d: this '
                     'host and its guests lose larger frames to each other. '
-                    'Remedy: "ip link set %s mtu %d", and the same in the '
-                    'network configuration of this host.', link.name,
-                    link.mtu, port.name, port.mtu, link.name, port.mtu)
+                    'Remedy: %s, and the same in the network configuration of '
+                    'this host.', link.name, link.mtu, port.name, port.mtu,
+                    larger_mtu(link, port.mtu))
+
+
+def larger_mtu(link: Link, mtu: int) -> str:
+    """Return the command, in quotes, that gives a bridge a larger MTU.
+
+    Where it had none for IPv6, it gets IPv6 with it, and a guest's router
+    advertisement would give this host a default route.
+    """
+    command = 'ip link set %s mtu %d' % (link.name, mtu)
+    if link.mtu < link_data.IPV6_MTU_MIN <= mtu:
+        command += ' && sysctl net/ipv6/conf/%s/disable_ipv6=1' % link.name
+    return '"%s"' % command
 
 
 def warn_about_netfilter(link: Link) -> None:

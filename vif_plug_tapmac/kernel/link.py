@@ -8,6 +8,7 @@ Pure: nothing here asks or tells the kernel anything.
 import dataclasses
 import socket
 import struct
+import sys
 import typing
 
 from vif_plug_tapmac.kernel import attributes
@@ -30,14 +31,12 @@ _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_GROUP = 18, 20, 26, 27
 _IFLA_EXT_MASK, _IFLA_CARRIER, _IFLA_LINK_NETNSID = 29, 33, 37
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _INET_CONF, _INET6_CONF, _INET6_ADDR_GEN_MODE = 1, 2, 8
-_BR_FORWARD_DELAY, _BR_STP_STATE, _BR_VLAN_FILTERING = 1, 5, 7
-_BR_MCAST_SNOOPING, _BR_VLAN_DEFAULT_PVID = 23, 39
 _VLAN_ID, _VLAN_PROTOCOL = 1, 5
 _TUN_OWNER, _TUN_TYPE, _TUN_PERSIST, _TUN_MULTI_QUEUE = 1, 3, 6, 7
 _TUN_NUM_QUEUES, _TUN_NUM_DISABLED_QUEUES = 8, 9
 #: Places in arrays of sysctls. Source: include/uapi/linux/ip.h (which counts
 #: from 1), linux/ipv6.h
-_ARP_IGNORE = 18
+_ARP_ANNOUNCE, _ARP_IGNORE = 17, 18
 _FORWARDING, _ACCEPT_RA, _DISABLE_IPV6 = 0, 3, 26
 #: The counters of a link take the kernel a look at each CPU.
 #: Source: include/uapi/linux/rtnetlink.h, RTEXT_FILTER_SKIP_STATS
@@ -59,6 +58,15 @@ _ATTRIBUTES: dict[str, typing.Callable[[typing.Any], bytes]] = {
 #: The fields of a Link that only ports of bridges have, and how they are when
 #: a port joins.
 PORT_OPTIONS = {each.field: each.initial for each in port_options.TABLE}
+#: The fields of a Link that only bridges have: number and size of their
+#: attributes. Source: as above, IFLA_BR_...
+_BRIDGE_OPTIONS = {
+    'forward_delay': (1, 4), 'stp': (5, 4), 'vlan_filtering': (7, 1),
+    'multicast_snooping': (23, 1), 'nf_call_iptables': (36, 1),
+    'nf_call_ip6tables': (37, 1), 'nf_call_arptables': (38, 1),
+    'default_pvid': (39, 2)}
+#: Among these, those that are more than on or off.
+_NUMBERS = ('forward_delay', 'default_pvid')
 #: Of a port, beside those. Source: include/uapi/linux/if_link.h
 _BRPORT_NO, _BRPORT_FLUSH, _BRPORT_BACKUP_PORT = 18, 24, 34
 
@@ -88,6 +96,7 @@ class Link(_PortFields):
         there is no IPv6 (in this kernel, or below its least MTU)
     :param disable_ipv6: the sysctl of that name; None likewise
     :param arp_ignore: the sysctl of that name, for this device
+    :param arp_announce: likewise
     :param lower: index of the link that it is made on, as a VLAN or a macvlan
         is, or of the other end of a cable; None if that is not here
     :param takes_ra: whether a router advertisement that comes in there gets
@@ -110,6 +119,9 @@ class Link(_PortFields):
         or None: none
     :param vlan: of a VLAN, its id
     :param vlan_protocol: of a VLAN, the ethertype of its tag
+    :param nf_call_...: of a bridge, whether its frames pass the firewall of
+        the host whatever the host's own switch says; None where the kernel
+        cannot do that
     """
     index: int
     name: str
@@ -124,6 +136,7 @@ class Link(_PortFields):
     addr_gen_mode: int | None
     disable_ipv6: int | None
     arp_ignore: int | None
+    arp_announce: int | None = None
     lower: int | None = None
     takes_ra: bool | None = None
     is_tap: bool = False
@@ -140,6 +153,9 @@ class Link(_PortFields):
     default_pvid: int | None = None
     vlan: int | None = None
     vlan_protocol: int | None = None
+    nf_call_iptables: bool | None = None
+    nf_call_ip6tables: bool | None = None
+    nf_call_arptables: bool | None = None
 
     @property
     def held(self) -> bool:
@@ -185,6 +201,7 @@ class Link(_PortFields):
             addr_gen_mode=af_inet6.number(_INET6_ADDR_GEN_MODE),
             disable_ipv6=inet6_conf[_DISABLE_IPV6] if inet6_conf else None,
             arp_ignore=inet_conf[_ARP_IGNORE] if inet_conf else None,
+            arp_announce=inet_conf[_ARP_ANNOUNCE] if inet_conf else None,
             lower=(None if _IFLA_LINK_NETNSID in told
                    else told.number(_IFLA_LINK) or None),
             takes_ra=_takes_ra(inet6_conf) if inet6_conf else None,
@@ -197,32 +214,32 @@ def named(name: str) -> bytes:
     return attributes.text(_IFLA_IFNAME, name)
 
 
-def lower_of(body: bytes) -> int | None:
-    """Return the index of the link that a described one stands on, if any.
-
-    The other end of a veth pair counts as such.
-    """
-    return rtnetlink.LinkMessage(body).attributes.number(_IFLA_LINK)
-
-
 def settings(fields: dict[str, typing.Any]) -> list[bytes]:
     """Return the attributes that set these fields of a Link.
 
     But "up", which is a flag, and those of a port.
     """
-    return [_ATTRIBUTES[field](value) for field, value in fields.items()
-            if field != 'up' and field not in PORT_OPTIONS]
+    own = [_ATTRIBUTES[field](value) for field, value in fields.items()
+           if field in _ATTRIBUTES]
+    return own + _bridge_settings(fields)
+
+
+def _bridge_settings(fields: dict[str, typing.Any]) -> list[bytes]:
+    options = [attributes.attribute(number, int(fields[field]).to_bytes(
+        size, sys.byteorder))
+        for field, (number, size) in _BRIDGE_OPTIONS.items()
+        if field in fields]
+    return [_info('bridge', *options)] if options else []
 
 
 def new_bridge(name: str, mac: str, group: int, mtu: int | None) -> bytes:
     """Return the body that makes a bridge, silent and with a MAC for good."""
-    fields: dict[str, typing.Any] = {'name': name, 'mac': mac, 'group': group}
+    fields: dict[str, typing.Any] = {
+        'name': name, 'mac': mac, 'group': group, 'forward_delay': 0,
+        'stp': False, 'multicast_snooping': False}
     if mtu is not None:
         fields['mtu'] = mtu
-    return rtnetlink.link(0, *settings(fields), _info(
-        'bridge', attributes.number(_BR_FORWARD_DELAY, 0),
-        attributes.number(_BR_STP_STATE, 0),
-        attributes.octet(_BR_MCAST_SNOOPING, 0)))
+    return rtnetlink.link(0, *settings(fields))
 
 
 def new_vlan(name: str, parent_index: int, vlan: int) -> bytes:
@@ -313,13 +330,10 @@ def _info_data(link_info: Attributes) -> dict[str, typing.Any]:
             if multi_queue else None,
         }
     if kind == 'bridge':
-        return {
-            'stp': bool(data.number(_BR_STP_STATE)),
-            'forward_delay': data.number(_BR_FORWARD_DELAY),
-            'multicast_snooping': bool(data.number(_BR_MCAST_SNOOPING)),
-            'vlan_filtering': bool(data.number(_BR_VLAN_FILTERING)),
-            'default_pvid': data.number(_BR_VLAN_DEFAULT_PVID),
-        }
+        told = {field: data.number(number)
+                for field, (number, _) in _BRIDGE_OPTIONS.items()}
+        return {field: value if field in _NUMBERS or value is None
+                else bool(value) for field, value in told.items()}
     if kind == 'vlan':
         return {
             'vlan': data.number(_VLAN_ID),

@@ -60,18 +60,6 @@ class Netlink(session.Session):
                          rtnetlink.link(0, link_data.WITHOUT_STATISTICS),
                          Link.from_message)
 
-    def standing_on(self, link: Link) -> list[Link]:
-        """Return the links that were made on top of one, as VLANs are.
-
-        For the words of an error: it takes a look at all links.
-        """
-        found = self.list(
-            link.name, 'listing what stands on it', rtnetlink.GET_LINK,
-            rtnetlink.link(0, link_data.WITHOUT_STATISTICS),
-            lambda body: body)
-        return [Link.from_message(body) for body in found
-                if link_data.lower_of(body) == link.index]
-
     def all_addresses(self) -> dict[int, list[str]]:
         """Return the IP addresses of all links, by their index."""
         found: dict[int, list[str]] = {}

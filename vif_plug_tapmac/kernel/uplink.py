@@ -36,6 +36,10 @@ _SNIPPETS = (
     'Bridge={bridge}" and "[Match] Name={bridge} [Network] {lines}"')
 
 
+#: Kinds of devices that take all that comes in at the one they stand on.
+_TAKERS = ('macvlan', 'macvtap', 'ipvlan', 'ipvtap', 'macsec')
+
+
 def find(netlink: nl.Netlink, port: TapPort,
          bridge: Link | None) -> Link | None:
     """Return the uplink of the port's bridge if it is fit for that.
@@ -287,9 +291,9 @@ def _why(netlink: nl.Netlink, link: Link, fields: dict[str, typing.Any],
         return reason, ('give the network in Neutron an MTU that %s can have, '
                         'or a larger one to what it stands on' % link.name)
     if code == errno.EBUSY:
-        # VLANs are in nobody's way.
-        holders = [each for each in netlink.standing_on(link)
-                   if each.kind != 'vlan']
+        # For the words of this error alone, all links are looked at.
+        holders = [each for each in netlink.links()
+                   if each.lower == link.index and each.kind in _TAKERS]
         if holders:
             return ('%s, for on it stands %s' % (reason, ', '.join(
                 '%s (%s)' % (each.name, each.kind) for each in holders)),

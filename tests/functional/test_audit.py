@@ -23,6 +23,7 @@ from tests import base
 from tests import hosts
 from tests import libvirt_domains
 from tests import patience
+from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import audit
 from vif_plug_tapmac.host import finding
 from vif_plug_tapmac.host import inventory
@@ -98,6 +99,38 @@ class AuditTestCase(base.FunctionalTestCase):
     def plug_clean(self, **fields):
         self.plug(base.make_vif(**fields))
         self.assert_clean()
+
+
+class FailingCheckTest(AuditTestCase):
+    """What can not be looked at is a finding, and all else is looked at."""
+
+    def refuse(self, *args):
+        raise exception.KernelRefused.from_errno(base.TAP, 'asking', 5)
+
+    def test_of_a_tap(self):
+        self.configure(arriving_guests='filter')
+        self.plug_clean()
+        hosts.set_port_options(self.host.link(base.TAP).index, LOCKED=0)
+        self.host.set(base.TAP, mtu=1400)
+        self.patch(source_filter, 'is_there', self.refuse)
+        found = self.findings()
+        self.assertEqual([('TM208', base.TAP), ('TM214', base.TAP)],
+                         [(each.code, each.device) for each in found])
+        self.assertIn('could not be seen: ' + base.TAP, found[1].evidence)
+        self.assertFalse(found[1].mendable)
+
+    def test_of_a_bridge(self):
+        self.plug_clean()
+        self.patch(bridge_health, 'is_pinned', self.refuse)
+        self.assert_finds('TM101', base.BRIDGE, 'asking failed with EIO')
+
+    def test_of_the_host(self):
+        self.configure(host_shield=True)
+
+        def fail(group):
+            raise PermissionError(13, 'no')
+        self.patch(nftables, 'is_host_shielded', fail)
+        self.assert_finds('TM308', 'this host', 'no')
 
 
 class CodesTest(AuditTestCase):

@@ -11,13 +11,19 @@ Nothing that the kernel has for a port does all of that, as is seen here.
 """
 
 import contextlib
+import socket
+import struct
 
 from tests import base
 from tests.functional import test_guard
 from tests import hosts
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.host import audit
+from vif_plug_tapmac.host import inventory
+from vif_plug_tapmac.kernel import attributes
 from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import rtnetlink
 from vif_plug_tapmac.kernel import source_filter
 
 _STRANGER = '52:54:00:00:00:99'
@@ -256,6 +262,101 @@ class ArrivingGuestTest(MigrationTestCase):
             self.assertFalse(self.is_filtered())
             self.plug()
             self.assert_filtered()
+
+    def add_ingress(self):
+        """Have a place for filters as libvirt makes it, without ours."""
+        index = self.host.link(base.TAP).index
+        self.host.ip.tc('del', kind='clsact', index=index)
+        self.host.ip.tc('add', kind='ingress', index=index,
+                        handle=0xffff0000)
+        return index
+
+    def add_bpf(self, priority, handle=1, verdict=0xffffffff):
+        """Have another's filter that takes, or passes on, each frame."""
+        program = struct.pack('HBBI', 0x06, 0, 0, verdict)
+        kind = attributes.text(1, 'bpf')
+        options = attributes.attribute(2, b''.join((
+            attributes.attribute(4, struct.pack('H', 1)),
+            attributes.attribute(5, program), attributes.number(8, 1))))
+        netlink = rtnetlink.Socket()
+        netlink.set(rtnetlink.NEW_FILTER, rtnetlink.traffic_control(
+            self.host.link(base.TAP).index, handle, 0xfffffff2,
+            priority << 16 | socket.htons(3), kind, options),
+            rtnetlink.CREATE | rtnetlink.EXCLUSIVE)
+        netlink.close()
+
+    def add_u32(self, priority):
+        """As libvirt limits what a guest sends, but for the limit."""
+        self.host.ip.tc(
+            'add-filter', kind='u32', index=self.add_ingress(),
+            handle=0, parent=0xffff0000, prio=priority, protocol=3,
+            target=0x10000, keys=['0x0/0x0+0'])
+
+    def filters(self):
+        """Return the places of all filters that frames come to."""
+        return [(message['info'] >> 16, message['handle'])
+                for message in self.host.ip.get_filters(
+                    index=self.host.link(base.TAP).index, parent=0xfffffff2)
+                if message['handle']]
+
+    def codes(self):
+        return [found.code for found in audit.audit_links(
+            inventory.read(self.options)) if found.device == base.TAP]
+
+    def assert_filtered_beside(self, add):
+        """Expect the guest to be kept to its MAC, and theirs as it was."""
+        self.arrive()
+        with nl.Netlink() as netlink:
+            source_filter.remove(netlink, self.host.link(base.TAP))
+        add()
+        theirs = self.filters()
+        self.assertNotEqual([], theirs)
+        self.assertIn('TM214', self.codes())
+        self.plug()
+        self.assertNotIn('TM214', self.codes())
+        self.assert_filtered()
+        self.assertLess(set(theirs), set(self.filters()))
+        self.assertFalse(self.passes(_STRANGER))
+        before = self.host.state(), self.filters()
+        self.plug()
+        self.assertEqual(before, (self.host.state(), self.filters()))
+        self.assertNotIn('could not be mended', self.logs.output)
+        self.assertTrue(self.passes(base.GUEST_MAC))
+        self.plug()
+        self.assert_guarded()
+        self.assertEqual(theirs, self.filters())
+
+    def test_beside_a_limit_of_bandwidth(self):
+        self.assert_filtered_beside(lambda: self.add_u32(49152))
+
+    def test_beside_one_that_comes_first(self):
+        self.assert_filtered_beside(lambda: self.add_u32(10))
+
+    def test_beside_one_at_our_place(self):
+        self.assert_filtered_beside(lambda: self.add_bpf(29793))
+
+    def test_beside_one_with_our_priority(self):
+        self.assert_filtered_beside(lambda: self.add_u32(29793))
+
+    def test_beside_many(self):
+        def add():
+            for place in (1, 1), (1, 2), (2, 1), (4, 1), (60000, 7):
+                self.add_bpf(*place)
+        self.assert_filtered_beside(add)
+
+    def test_before_one_whose_word_is_final(self):
+        self.assert_filtered_beside(lambda: self.add_bpf(5, verdict=0))
+
+    def test_one_that_came_first_later(self):
+        self.arrive()
+        self.add_bpf(5, verdict=0)
+        self.assertTrue(self.passes(_STRANGER))
+        self.assertIn('TM214', self.codes())
+        self.speak_elsewhere()
+        self.plug()
+        self.assert_filtered()
+        self.assertFalse(self.passes(_STRANGER))
+        self.assertEqual(2, len(self.filters()))
 
     def test_anti_spoofing_is_switched_off(self):
         self.arrive()

@@ -10,6 +10,8 @@ import enum
 import functools
 import typing
 
+from vif_plug_tapmac import exception
+
 
 class Severity(enum.IntEnum):
     """How bad it is; the number is the exit status of an audit."""
@@ -111,6 +113,8 @@ def finds(code: str) -> typing.Callable[
         typing.Callable[_Arguments, Findings]]:
     """Have a check carry the code of what it finds.
 
+    One that fails is a finding itself, for nobody knows: it ends no other.
+
     :param code: of :data:`CODES`
     """
     def carry(check: typing.Callable[_Arguments, Seen],
@@ -118,11 +122,25 @@ def finds(code: str) -> typing.Callable[
         @functools.wraps(check)
         def find(*args: _Arguments.args,
                  **kwargs: _Arguments.kwargs) -> Findings:
-            for device, evidence, remedy in check(*args, **kwargs):
-                yield Finding(code, device, evidence, remedy if isinstance(
-                    remedy, Remedy) else Remedy(remedy))
+            try:
+                for device, evidence, remedy in check(*args, **kwargs):
+                    yield Finding(code, device, evidence, remedy if isinstance(
+                        remedy, Remedy) else Remedy(remedy))
+            except (exception.TapMacError, OSError) as error:
+                yield Finding(
+                    code, _device(args), 'whether it is so could not be seen: '
+                    '%s' % error, Remedy('see to what the error says'))
         return find
     return carry
+
+
+def _device(looked_at: typing.Iterable[object]) -> str:
+    """Return the name of the link among what a check looks at."""
+    for each in looked_at:
+        name = getattr(getattr(each, 'link', each), 'name', None)
+        if isinstance(name, str):
+            return name
+    return 'this host'
 
 
 def exit_status(findings: typing.Iterable[Finding]) -> int:

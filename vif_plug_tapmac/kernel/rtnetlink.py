@@ -139,9 +139,15 @@ def traffic_control(index: int, handle: int, parent: int, info: int,
                                   info) + b''.join(parts))
 
 
-def traffic_control_attributes(body: bytes) -> Attributes:
-    """Return what such a message says."""
-    return Attributes(body[_TRAFFIC_CONTROL.size:])
+def read_traffic_control(body: bytes) -> tuple[int, int, Attributes]:
+    """Return what such a message says.
+
+    :returns: handle, info, and the attributes
+    """
+    if len(body) < _TRAFFIC_CONTROL.size:
+        raise _garbled()
+    _, _, handle, _, info = _TRAFFIC_CONTROL.unpack_from(body)
+    return handle, info, Attributes(body[_TRAFFIC_CONTROL.size:])
 
 
 def vlans(index: int) -> bytes:

@@ -6,20 +6,25 @@ Before the bridge sees them, whether the TAP is a port or not.
 """
 
 import contextlib
+import dataclasses
 import errno
+import itertools
 import socket
 import struct
 
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import attributes
+from vif_plug_tapmac.kernel.attributes import Attributes
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import rtnetlink
 
-#: Where a filter sees what comes in; for which frames, with which priority.
-#: Source: include/uapi/linux/pkt_sched.h (TC_H_CLSACT, TC_H_MIN_INGRESS),
+#: Where a filter sees what comes in; for which frames; with which priority
+#: where no other is before it. One that somebody adds without a priority comes
+#: after this. Source: net/sched/cls_api.c, tcf_auto_prio;
+#: include/uapi/linux/pkt_sched.h (TC_H_CLSACT, TC_H_MIN_INGRESS),
 #: linux/if_ether.h (ETH_P_ALL)
-_INGRESS, _PRIORITY, _ALL_FRAMES = 0xfffffff2, 29793, socket.htons(3)
+_INGRESS, _ALL_FRAMES, _PRIORITY = 0xfffffff2, socket.htons(3), 29793
 #: The place for filters of a link. Source: as above, TC_H_CLSACT
 _CLSACT_HANDLE, _CLSACT = 0xffff0000, 0xfffffff1
 #: The filter's verdict is final. Source: include/uapi/linux/pkt_cls.h,
@@ -27,12 +32,36 @@ _CLSACT_HANDLE, _CLSACT = 0xffff0000, 0xfffffff1
 #: TC_ACT_SHOT
 _ACT_DIRECT, _PASS, _DROP = 1, 0xffffffff, 2
 #: Attributes. Source: include/uapi/linux/rtnetlink.h, linux/pkt_cls.h
-_TCA_KIND, _TCA_OPTIONS = 1, 2
+_TCA_KIND, _TCA_OPTIONS, _TCA_CHAIN = 1, 2, 11
 _TCA_BPF_OPS_LEN, _TCA_BPF_OPS, _TCA_BPF_FLAGS = 4, 5, 8
+_ANY_MAC = '00:00:00:00:00:00'
+
+
+@dataclasses.dataclass(frozen=True)
+class _Filter:
+    """A filter of a link, of anybody's.
+
+    :param mac: the one source that it takes; None: it is not ours
+    """
+    priority: int
+    handle: int
+    mac: str | None
+
+    @classmethod
+    def from_message(cls, body: bytes) -> '_Filter | None':
+        """Return what a message describes; None if no frame comes there."""
+        handle, info, told = rtnetlink.read_traffic_control(body)
+        if told.number(_TCA_CHAIN):
+            return None
+        return cls(info >> 16, handle, _mac_of(told))
 
 
 def put(netlink: nl.Netlink, link: Link, mac: str) -> None:
-    """Have a TAP drop what comes in from any other MAC."""
+    """Have a TAP drop what comes in from any other MAC.
+
+    Beside whatever others have put there, as libvirt does for bandwidth; and
+    before it, because the verdict of a filter may be the last.
+    """
     step = 'filtering by the source %s' % mac
     netlink.set(link.name, step, rtnetlink.NEW_QUEUEING,
                 rtnetlink.traffic_control(
@@ -40,36 +69,88 @@ def put(netlink: nl.Netlink, link: Link, mac: str) -> None:
                     attributes.text(_TCA_KIND, 'clsact')),
                 rtnetlink.CREATE | rtnetlink.EXCLUSIVE,
                 tolerated=errno.EEXIST)
+    ours, others = _split(_filters(netlink, link))
+    place = _place(others)
+    handle = next((each.handle for each in ours if each.priority == place), 1)
     program = _only_from(mac)
     count = len(program) // struct.calcsize('HBBI')
     netlink.set(
         link.name, step, rtnetlink.NEW_FILTER,
-        _filter(link, attributes.attribute(_TCA_OPTIONS, b''.join((
-            attributes.attribute(_TCA_BPF_OPS_LEN, struct.pack('H', count)),
-            attributes.attribute(_TCA_BPF_OPS, program),
-            attributes.number(_TCA_BPF_FLAGS, _ACT_DIRECT))))),
+        _filter(link, place, handle, attributes.attribute(
+            _TCA_OPTIONS, b''.join((
+                attributes.attribute(_TCA_BPF_OPS_LEN,
+                                     struct.pack('H', count)),
+                attributes.attribute(_TCA_BPF_OPS, program),
+                attributes.number(_TCA_BPF_FLAGS, _ACT_DIRECT))))),
         rtnetlink.CREATE | rtnetlink.REPLACE)
+    _remove(netlink, link, [each for each in ours if
+                            (each.priority, each.handle) != (place, handle)])
 
 
 def is_there(netlink: nl.Netlink, link: Link, mac: str) -> bool:
-    """Return whether the TAP does that, for this MAC."""
-    answer = netlink.ask(
-        link.name, 'looking up its filter', rtnetlink.GET_FILTER,
-        _filter(link), rtnetlink.NEW_FILTER, lambda body: body,
-        tolerated=errno.EINVAL)
-    if answer is None:
-        return False
-    options = rtnetlink.traffic_control_attributes(answer).nested(
-        _TCA_OPTIONS)
-    return (options.octets(_TCA_BPF_OPS) == _only_from(mac)
-            and options.number(_TCA_BPF_FLAGS) == _ACT_DIRECT)
+    """Return whether the TAP does that, for this MAC, and before all else."""
+    ours, others = _split(_filters(netlink, link))
+    first = min((each.priority for each in others), default=_PRIORITY + 1)
+    return ({each.mac for each in ours} == {mac} and all(
+        each.priority < first or first == 1 for each in ours))
 
 
 def remove(netlink: nl.Netlink, link: Link) -> None:
-    """Have a TAP take what comes in, from any MAC; it did is success."""
+    """Have a TAP take what comes in, from any MAC; it did is success.
+
+    Filters of others stay.
+    """
     with contextlib.suppress(exception.KernelRefused):
-        netlink.set(link.name, 'removing its filter',
-                    rtnetlink.DELETE_FILTER, _filter(link))
+        _remove(netlink, link, _split(_filters(netlink, link))[0])
+
+
+def _filters(netlink: nl.Netlink, link: Link) -> list[_Filter]:
+    """Return the filters of what comes in at a link."""
+    found = netlink.list(
+        link.name, 'looking up its filters', rtnetlink.GET_FILTER,
+        rtnetlink.traffic_control(link.index, 0, _INGRESS, 0),
+        _Filter.from_message)
+    return [each for each in found if each is not None]
+
+
+def _split(filters: list[_Filter]) -> tuple[list[_Filter], list[_Filter]]:
+    """Return ours, and those of others."""
+    ours = [each for each in filters if each.mac is not None]
+    places = {each.priority for each in ours}
+    # Of each place there is one more that has none but its number.
+    return ours, [each for each in filters if each.mac is None
+                  and (each.handle or each.priority not in places)]
+
+
+def _place(others: list[_Filter]) -> int:
+    """Return the priority to have: before the others, where there is one."""
+    taken = {each.priority for each in others}
+    first = min(taken, default=_PRIORITY + 1)
+    if first > 1:
+        return min(_PRIORITY, first - 1)
+    return next(number for number in itertools.count(2)
+                if number not in taken)
+
+
+def _remove(netlink: nl.Netlink, link: Link,
+            filters: list[_Filter]) -> None:
+    for each in filters:
+        netlink.set(link.name, 'removing its filter', rtnetlink.DELETE_FILTER,
+                    _filter(link, each.priority, each.handle),
+                    tolerated=errno.ENOENT)
+
+
+def _mac_of(told: Attributes) -> str | None:
+    """Return the MAC of a filter of ours, None if it is none."""
+    options = told.nested(_TCA_OPTIONS)
+    program = options.octets(_TCA_BPF_OPS)
+    if (program is None or len(program) != len(_only_from(_ANY_MAC))
+            or options.number(_TCA_BPF_FLAGS) != _ACT_DIRECT):
+        return None
+    words = [value for *_, value in struct.iter_unpack('HBBI', program)]
+    # More octets than there are in a MAC: another program, see below.
+    octets = words[1].to_bytes(4, 'big') + words[3].to_bytes(4, 'big')[2:]
+    return octets.hex(':') if program == _only_from(octets.hex(':')) else None
 
 
 def _only_from(mac: str) -> bytes:
@@ -88,7 +169,8 @@ def _only_from(mac: str) -> bytes:
     return b''.join(struct.pack('HBBI', *each) for each in program)
 
 
-def _filter(link: Link, *parts: bytes) -> bytes:
+def _filter(link: Link, priority: int, handle: int,
+            *parts: bytes) -> bytes:
     return rtnetlink.traffic_control(
-        link.index, 1, _INGRESS, _PRIORITY << 16 | _ALL_FRAMES,
+        link.index, handle, _INGRESS, priority << 16 | _ALL_FRAMES,
         attributes.text(_TCA_KIND, 'bpf'), *parts)

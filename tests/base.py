@@ -77,7 +77,7 @@ def make_port(**fields: typing.Any) -> TapPort:
          'guest_mac': GUEST_MAC, 'mtu': 1500, 'create_tap': True,
          'owner': 0, 'multi_queue': False, 'create_bridge': True,
          'link_group': 29793, 'bridge_group': 29794, 'uplink': None,
-         'anti_spoofing': 'mac', 'arriving_guests': 'lock',
+         'anti_spoofing': 'mac', 'arriving_guests': 'filter',
          'port_isolated': False,
          'port_flood_unicast': True, 'port_flood_multicast': True,
          'port_flood_broadcast': True,

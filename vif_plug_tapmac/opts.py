@@ -172,21 +172,22 @@ TAPMAC_OPTS = [
              'nova-compute starts again.'),
     cfg.StrOpt(
         'arriving_guests',
-        default='lock',
+        default='filter',
         choices=port_values.ARRIVING_GUESTS,
         help='How anti_spoofing = mac is done for a guest that is heard from '
              'elsewhere when its TAP is made, as on the target of a live '
-             'migration. lock: as for any other guest. The fixed FDB entry '
-             'then already sends what other guests of this host have for the '
-             'guest to the TAP, so they do not reach it until it has arrived. '
-             'filter: by a tc filter on the TAP, without lock and entry, '
-             'until a plug finds that the guest was heard from here; '
+             'migration. filter: by a tc filter on the TAP, without lock and '
+             'entry, until a plug finds that the guest was heard from here; '
              'nova-compute plugs when it starts. Other guests reach the guest '
              'all the time, but until that plug one false frame from the wire '
              'can draw its traffic away until it speaks again, and so can '
              'whatever removes the filter, as libvirt does for a guest with '
-             'bandwidth limits. Needs sch_ingress and cls_bpf in the '
-             'kernel.'),
+             'bandwidth limits. Needs sch_ingress and cls_bpf in the kernel; '
+             'where it has not, guests are locked, and the log says so at the '
+             'start. lock: as for any other guest. The fixed FDB entry then '
+             'already sends what other guests of this host have for the guest '
+             'to the TAP, so they do not reach it until it has arrived. Set '
+             'this where nobody on the wire is to be believed.'),
     cfg.BoolOpt(
         'port_isolated',
         default=False,

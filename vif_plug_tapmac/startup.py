@@ -2,7 +2,11 @@
 
 """What is said when the plugin starts: what guests are kept to here."""
 
+import functools
 import os
+import select
+import signal
+import sys
 
 from oslo_config import cfg
 from oslo_log import log as logging
@@ -10,6 +14,12 @@ from oslo_log import log as logging
 from vif_plug_tapmac import opts
 
 LOG = logging.getLogger(__name__)
+
+#: In seconds, for a process that takes a tenth of one.
+_TRIES_WITHIN = 10.0
+#: How Python is told to try, and what that exits with.
+_TRYING = ('-m', 'vif_plug_tapmac.kernel.trying')
+_CAN, _CANNOT = 0, 10
 
 
 def tell(config: cfg.ConfigOpts.GroupAttr) -> None:
@@ -31,3 +41,75 @@ def tell(config: cfg.ConfigOpts.GroupAttr) -> None:
                     'they are plugged again, as nova-compute does when it '
                     'starts: libvirt makes their TAPs after they are plugged. '
                     'Remedy: nova_managed_tap = true.', config.anti_spoofing)
+    _tell_of_arriving(config)
+
+
+def _tell_of_arriving(config: cfg.ConfigOpts.GroupAttr) -> None:
+    fault = arriving_fault(config)
+    if fault:
+        LOG.warning('arriving_guests = lock: %s', fault)
+    elif fault is None:
+        LOG.info('arriving_guests = filter, if the kernel can, which this '
+                 'user may not try; else the first plug of such a guest says '
+                 'so')
+    else:
+        LOG.info('arriving_guests = %s', config.arriving_guests)
+
+
+def arriving_fault(config: cfg.ConfigOpts.GroupAttr) -> str | None:
+    """Return why arriving guests are locked here against the configuration.
+
+    :param config: the ``[os_vif_tapmac]`` group
+    :returns: with the remedy; empty if they are as configured; None if nobody
+        knows before the first of them is plugged
+    """
+    if config.anti_spoofing == 'none' or config.arriving_guests == 'lock':
+        return ''
+    why = _cannot_filter()
+    return why and ('this kernel, %s, can not filter by the source (%s). '
+                    'Guests of this host do not reach a guest that arrives by '
+                    'live migration before it is here. Remedy: load '
+                    'sch_ingress and cls_bpf, or set arriving_guests = lock.'
+                    % (os.uname().release, why))
+
+
+@functools.cache
+def _cannot_filter() -> str | None:
+    """Return why this kernel cannot filter by the source.
+
+    It is tried, in a process and a network namespace of its own: nothing
+    changes, and nothing of what it takes is loaded here.
+
+    :returns: empty if it can; None if this user may not try
+    """
+    try:
+        status, words = _run_apart()
+    except Exception as error:  # Nothing here keeps nova-compute from work.
+        LOG.debug('Not tried whether this kernel can filter: %r', error)
+        return None
+    return '' if status == _CAN else words if status == _CANNOT else None
+
+
+def _run_apart() -> tuple[int, str]:
+    """Have Python run what tries; return its exit status and its words.
+
+    It is spawned, not forked: this process may have threads.
+    """
+    reader, writer = os.pipe()
+    with open(reader, 'rb', buffering=0) as said:
+        try:
+            child = os.posix_spawn(
+                sys.executable, [sys.executable, *_TRYING], os.environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, writer, 1),
+                    (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)])
+        finally:
+            os.close(writer)
+        words = b''
+        if select.select([said], [], [], _TRIES_WITHIN)[0]:
+            words = said.read(4096)
+        else:
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status), words.decode().strip()

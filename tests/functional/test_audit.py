@@ -507,9 +507,9 @@ class CodesTest(AuditTestCase):
             source_filter.put(netlink, self.host.link(base.TAP),
                               base.GUEST_MAC)
         self.brport(LOCKED=0, LEARNING=1)
-        self.assert_finds('TM214', base.TAP)
-        self.configure(arriving_guests='filter')
         self.assert_clean()
+        self.configure(arriving_guests='lock')
+        self.assert_finds('TM214', base.TAP)
 
     def test_tm215(self):
         self.plug_clean()

@@ -214,6 +214,25 @@ class Table:
             self.assert_gets(kind, frame, self.expected(frame))
         for kind, frame in NEVER.items():
             self.assert_gets(kind, frame, set())
+        for name, mac in ('neighbour', NEIGHBOUR), ('wire', WIRE):
+            self.assert_draws(name, mac, spoofed_pass)
+
+    def assert_draws(self, victim, mac, expected):
+        """Send LLDP as another; see whether that draws what is for him.
+
+        The bridge learns from it, and no hook of netfilter sees it.
+        """
+        lldp = NEVER['LLDP'].copy()
+        lldp.src = mac
+        other, = (end for name, end in self.receivers.items()
+                  if name != victim)
+        for queue in self.queues:
+            self.receivers[victim].send(hosts.BROADCAST, b'hello')
+            queue.write(bytes(lldp))
+            other.send(mac, b'secret')
+            self.assertIs(not expected, any(
+                b'secret' in frame for frame
+                in self.receivers[victim].frames_until(other)), victim)
 
     def assert_row(self, kind, frame, source, spoofed_pass):
         """Send a frame, and its twin that has another source and no more."""

@@ -360,6 +360,7 @@ class FdbTest(GuardTestCase):
 
     def test_guest_that_was_elsewhere_before(self):
         # As the target of a migration sees it: on the uplink.
+        self.configure(arriving_guests='lock')
         for state in (0x02, 0x40):  # Learned; static.
             self.host.ip.fdb(
                 'replace', ifindex=self.host.link('uplink').index, flags=4,

@@ -70,6 +70,28 @@ class LogTest(test_claim.ClaimTestCase):
         self.configure(anti_spoofing='none')
         os_vif.initialize(reset=True)
 
+    def case_kernel_cannot_filter(self):
+        self.case.enter_context(fixtures.MonkeyPatch(
+            'os.uname', lambda: types.SimpleNamespace(release='6.1.0')))
+        for why in 'ENOENT (No such file or directory)', None:
+            with fixtures.MonkeyPatch(
+                    'vif_plug_tapmac.startup._cannot_filter', lambda: why):
+                os_vif.initialize(reset=True)
+
+    def case_arriving_guest_that_can_not_be_filtered(self):
+        def refuse(netlink, link, mac):
+            raise exception.KernelRefused.from_errno(
+                link.name, 'filtering', errno.ENOENT)
+        self.case.enter_context(fixtures.MonkeyPatch(
+            'vif_plug_tapmac.kernel.source_filter.put', refuse))
+        self.plug(base.numbered_vif(1))
+        self.host.add_tap('wire')
+        index = self.host.set(
+            'wire', master=self.host.link(base.BRIDGE).index).index
+        self.host.ip.fdb('add', ifindex=index, lladdr=base.GUEST_MAC,
+                         flags=4, state=0x40)
+        self.plug()
+
     def load_options_of_linux_bridge(self, text, **options):
         path = pathlib.Path(
             self.useFixture(fixtures.TempDir()).path) / 'nova.conf'

@@ -11,8 +11,11 @@ Nothing that the kernel has for a port does all of that, as is seen here.
 """
 
 import contextlib
+import errno
 import socket
 import struct
+
+import os_vif
 
 from tests import base
 from tests.functional import test_guard
@@ -25,6 +28,7 @@ from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import rtnetlink
 from vif_plug_tapmac.kernel import source_filter
+from vif_plug_tapmac import startup
 
 _STRANGER = '52:54:00:00:00:99'
 
@@ -144,6 +148,11 @@ class KernelTest(MigrationTestCase):
 
 class DepartedGuestTest(MigrationTestCase):
     """The source of a live migration, after QEMU has ended there."""
+
+    def setUp(self):
+        super().setUp()
+        # It was here, and locked, for long; its frames come from elsewhere.
+        self.configure(arriving_guests='lock')
 
     def plug_with_uplink(self, **options):
         self.configure(bridge_uplinks={base.BRIDGE: 'uplink'}, **options)
@@ -375,11 +384,100 @@ class ArrivingGuestTest(MigrationTestCase):
             self.guest = self.open(base.TAP, other)
         self.assertTrue(self.passes(other))
 
-    def test_kernel_that_cannot_filter(self):
-        self.configure(arriving_guests='filter')
+    def test_filter_is_the_default(self):
+        self.plug()
+        self.guest = self.open(base.TAP, base.GUEST_MAC)
+        self.assert_filtered()
+        self.assertEqual(['wire'], self.reaches(b'elsewhere'))
 
-        def refuse(netlink, link, mac):
-            raise exception.KernelRefused.from_errno(link.name, 'filtering', 2)
-        self.patch(source_filter, 'put', refuse)
-        self.assert_plug_fails(exception.KernelRefused, base.TAP, 'cls_bpf',
-                               'arriving_guests')
+    def test_kernel_that_cannot_filter(self):
+        # It locks, whatever of the two it lacks.
+        for function, code in (('put', errno.ENOENT),
+                               ('put', errno.EOPNOTSUPP),
+                               ('is_there', errno.EOPNOTSUPP)):
+            def refuse(netlink, link, mac):
+                raise exception.KernelRefused.from_errno(
+                    link.name, 'filtering', code)
+            self.patch(source_filter, function, refuse)
+            self.speak_elsewhere()
+            self.plug()
+            self.assert_guarded()
+            self.assert_logged('load sch_ingress and cls_bpf',
+                               errno.errorcode[code].replace('ENOTSUP',
+                                                             'EOPNOTSUPP'))
+            self.unplug()
+
+    def test_filters_that_are_another_devices_too(self):
+        # What is put there is for all of them; the lock is for one.
+        self.arrive()
+        self.host.ip.tc('del', kind='clsact',
+                        index=self.host.link(base.TAP).index)
+        netlink = rtnetlink.Socket()
+        netlink.set(rtnetlink.NEW_QUEUEING, rtnetlink.traffic_control(
+            self.host.link(base.TAP).index, 0xffff0000, 0xfffffff1, 0,
+            attributes.text(1, 'clsact'), attributes.number(13, 7)),
+            rtnetlink.CREATE | rtnetlink.EXCLUSIVE)
+        netlink.close()
+        self.plug()
+        self.assert_guarded()
+
+    def test_lldp_in_the_name_of_another(self):
+        # No hook of netfilter sees it, and the bridge learns from it.
+        self.arrive()
+        self.wire.send(hosts.BROADCAST, b'hello')
+        for victim, other in ((self.neighbour, self.wire),
+                              (self.wire, self.neighbour)):
+            self.guest.write(hosts.frame('01:80:c2:00:00:0e', victim.mac,
+                                         b'LLDP'))
+            other.send(victim.mac, b'secret')
+            self.assertTrue(any(b'secret' in frame for frame
+                                in victim.frames_until(other)))
+            self.assertFalse(any(b'secret' in frame for frame
+                                 in self.guest.frames_until(other)))
+
+
+class TryingTest(base.FunctionalTestCase):
+    """Whether the kernel can filter is tried, and nothing changes by it."""
+
+    def setUp(self):
+        super().setUp()
+        startup._cannot_filter.cache_clear()
+        self.addCleanup(startup._cannot_filter.cache_clear)
+
+    def test_it_can(self):
+        before = self.host.state()
+        os_vif.initialize(reset=True)
+        self.assert_logged('arriving_guests = filter\n')
+        self.assertEqual('', startup._cannot_filter())
+        self.assertEqual(before, self.host.state())
+
+    def try_with(self, *lines):
+        """Return what is said of a kernel on which this is so."""
+        script = '\n'.join((
+            'import sys',
+            'from vif_plug_tapmac import exception',
+            'from vif_plug_tapmac.kernel import source_filter',
+            'from vif_plug_tapmac.kernel import trying',
+            'def refuse(*args):',
+            '    raise exception.KernelRefused.from_errno("lo", "x", code)',
+            *lines, 'sys.exit(trying.main())'))
+        self.patch(startup, '_TRYING', ('-c', script))
+        return startup.arriving_fault(self.options)
+
+    def test_it_can_not(self):
+        self.assertIn('(ENOENT (No such file or directory))', self.try_with(
+            'code = 2', 'source_filter.put = refuse'))
+        os_vif.initialize(reset=True)
+        self.assert_logged('arriving_guests = lock: this kernel')
+
+    def test_nobody_may_try(self):
+        self.assertIsNone(self.try_with(
+            'code = 1', 'source_filter.put = refuse'))
+        self.assertIsNone(self.try_with('raise ValueError'))
+
+    def test_only_where_it_matters(self):
+        self.patch(startup, '_cannot_filter', lambda: 'it can not')
+        self.configure(arriving_guests='lock')
+        self.assertEqual('', startup.arriving_fault(self.options))
+        self.configure(arriving_guests='filter', anti_spoofing='none')
+        self.assertEqual('', startup.arriving_fault(self.options))

@@ -32,7 +32,7 @@ OPTIONS: dict[str, typing.Any] = {
     'bridge_uplinks': {'br200': 'eth2'}, 'vlan_bridge': '{bridge}.{vlan}',
     'allowed_uplinks': ['eth*'], 'flat_interface': 'eth1',
     'vlan_interface': 'eth1', 'network_device_mtu': 1400,
-    'anti_spoofing': 'none', 'arriving_guests': 'filter',
+    'anti_spoofing': 'none', 'arriving_guests': 'lock',
     'host_shield': True, 'port_isolated': True, 'port_flood_unicast': False,
     'port_flood_multicast': False, 'port_flood_broadcast': False,
     'port_hairpin': True}
@@ -45,7 +45,7 @@ CHANGED: dict[str, typing.Any] = {
     'vlan_bridge': '{bridge}v{vlan}', 'allowed_uplinks': ['bond*'],
     'flat_interface': 'eth4', 'vlan_interface': 'eth4',
     'network_device_mtu': 1300, 'anti_spoofing': 'mac',
-    'arriving_guests': 'lock', 'host_shield': False, 'port_isolated': False,
+    'arriving_guests': 'filter', 'host_shield': False, 'port_isolated': False,
     'port_flood_unicast': True, 'port_flood_multicast': True,
     'port_flood_broadcast': True, 'port_hairpin': False}
 

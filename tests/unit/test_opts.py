@@ -30,7 +30,7 @@ class OptsTest(base.TestCase):
              'allowed_uplinks': [],
              'link_group': 29793, 'bridge_group': 29794,
              'allowed_bridges': ['*'], 'anti_spoofing': 'mac',
-             'arriving_guests': 'lock',
+             'arriving_guests': 'filter',
              'port_isolated': False, 'port_flood_unicast': True,
              'port_flood_multicast': True, 'port_flood_broadcast': True,
              'port_hairpin': False,

@@ -182,7 +182,7 @@ class PrivilegedSideTest(base.TestCase):
         for field, value in {'owner': 65534, 'create_bridge': False,
                              'link_group': 7, 'bridge_group': 8,
                              'anti_spoofing': 'none',
-                             'arriving_guests': 'filter',
+                             'arriving_guests': 'lock',
                              'port_isolated': True,
                              'port_flood_unicast': False,
                              'port_flood_multicast': False,

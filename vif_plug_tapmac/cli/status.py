@@ -24,6 +24,7 @@ from vif_plug_tapmac.host import host_checks
 from vif_plug_tapmac.kernel import tun
 from vif_plug_tapmac import linux_bridge
 from vif_plug_tapmac import opts
+from vif_plug_tapmac import startup
 from vif_plug_tapmac.wanted import from_config
 
 
@@ -56,6 +57,15 @@ class Checks(upgradecheck.UpgradeCommands):
                 cfg.CONF[opts.GROUP])))
         except cfg.ConfigFileValueError:  # As above.
             return _result(True)
+
+    def _check_arriving(self) -> upgradecheck.Result:
+        """A live migration costs neighbours nothing, or something."""
+        try:
+            fault = startup.arriving_fault(cfg.CONF[opts.GROUP])
+        except cfg.ConfigFileValueError:  # As above.
+            return _result(True)
+        return _warning('Arriving guests are locked: %s' % fault
+                        if fault else '')
 
     def _check_routes(self) -> upgradecheck.Result:
         """Nova names other plugins, and each only in some releases."""
@@ -134,6 +144,7 @@ class Checks(upgradecheck.UpgradeCommands):
                        ('Versions', _check_versions),
                        ('[%s]' % opts.GROUP, _check_configuration),
                        ('Port options', _check_port_options),
+                       ('Arriving guests', _check_arriving),
                        ('[%s]' % linux_bridge.GROUP, _check_old_options),
                        ('Routes from Nova', _check_routes),
                        ('Privileged daemon', _check_helper),

@@ -64,7 +64,8 @@ def converge(netlink: nl.Netlink, port: TapPort, on_bridge: Link,
             wanted['mac'] = clash.settle_tap_mac(netlink, on_bridge, port,
                                                  link)
             entry = guard.find_guest(netlink, on_bridge, port, link)
-            arriving = guard.is_arriving(port, link, entry)
+            arriving = (guard.is_arriving(port, link, entry)
+                        and guard.can_filter(netlink, port, link))
             wanted.update(bridge_port.wanted_options(port, arriving))
             differing = _differing(link, wanted)
             guarded = guard.is_in_place(netlink, port, link, entry, arriving)
@@ -73,8 +74,6 @@ def converge(netlink: nl.Netlink, port: TapPort, on_bridge: Link,
                     guard.cover_vlans(netlink, on_bridge, port, link)
                 uplink.lend(netlink, port, on_bridge, link)
                 return link
-            if arriving:
-                guard.put_filter(netlink, port, link)
             _set(netlink, port, on_bridge, link, differing,
                  guarded or arriving)
             link = require_tap(netlink.get(link.index, port.name), port)

@@ -106,22 +106,25 @@ def cover_vlans(netlink: nl.Netlink, on_bridge: Link, port: TapPort,
         netlink.fix_fdb_entry(link, port.guest_mac)
 
 
-def put_filter(netlink: nl.Netlink, port: TapPort,
-               link: Link) -> None:
-    """Keep an arriving guest to its MAC.
+def can_filter(netlink: nl.Netlink, port: TapPort, link: Link) -> bool:
+    """Keep an arriving guest to its MAC by a filter, which is there then.
 
-    :raises KernelRefused: this kernel cannot filter so
+    :returns: False if this kernel cannot, which is said in the log: the guest
+        is to be locked as any other
     """
     try:
-        source_filter.put(netlink, link, port.guest_mac)
+        if not source_filter.is_there(netlink, link, port.guest_mac):
+            source_filter.put(netlink, link, port.guest_mac)
+        return True
     except exception.KernelRefused as error:
         if error.kwargs.get('code') not in (errno.ENOENT, errno.EOPNOTSUPP):
             raise
-        raise exception.KernelRefused(
-            device=port.name, step='filtering by the source',
-            code=errno.EOPNOTSUPP, error=error.kwargs['error'],
-            remedy='load sch_ingress and cls_bpf, or leave arriving_guests '
-                   'of [os_vif_tapmac] at lock')
+        LOG.warning('%s: its guest arrives, and can not be kept to its MAC by '
+                    'a filter: %s. It is locked at once, so guests of this '
+                    'host do not reach it before it is here. Remedy: %s, or '
+                    'arriving_guests = lock.', port.name,
+                    error.kwargs['error'], source_filter.REMEDY)
+        return False
 
 
 def is_guest_local(netlink: nl.Netlink, on_bridge: Link,

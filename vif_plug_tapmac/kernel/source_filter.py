@@ -35,6 +35,8 @@ _ACT_DIRECT, _PASS, _DROP = 1, 0xffffffff, 2
 _TCA_KIND, _TCA_OPTIONS, _TCA_CHAIN = 1, 2, 11
 _TCA_BPF_OPS_LEN, _TCA_BPF_OPS, _TCA_BPF_FLAGS = 4, 5, 8
 _ANY_MAC = '00:00:00:00:00:00'
+#: What a kernel needs for it.
+REMEDY = 'load sch_ingress and cls_bpf'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +63,8 @@ def put(netlink: nl.Netlink, link: Link, mac: str) -> None:
 
     Beside whatever others have put there, as libvirt does for bandwidth; and
     before it, because the verdict of a filter may be the last.
+
+    :raises KernelRefused: ENOENT or EOPNOTSUPP: this kernel cannot do that
     """
     step = 'filtering by the source %s' % mac
     netlink.set(link.name, step, rtnetlink.NEW_QUEUEING,

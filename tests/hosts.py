@@ -215,6 +215,45 @@ def addr_gen_mode(mode: int) -> dict[str, typing.Any]:
         ('IFLA_INET6_ADDR_GEN_MODE', mode)]})]}}
 
 
+#: Of nf_tables, as their types and attributes are numbered. Source:
+#: include/uapi/linux/netfilter/nf_tables.h
+_NETLINK_NETFILTER = 12
+_NEW_TABLE, _NEW_CHAIN, _NEW_RULE = 0xa00, 0xa03, 0xa06
+_AT_ONCE = 100
+
+
+def add_rules(table: str, count: int, family: int = 7) -> None:
+    """Have a table of somebody else with so many rules, of no effect."""
+    start = struct.pack('>BBH', family, 0, 0)
+    own = attributes.text(1, table) + attributes.text(2, 'c')
+    _transact(table, family, [(_NEW_CHAIN, start + attributes.text(1, table)
+                               + attributes.text(3, 'c'))])
+    _transact(table, family, [(_NEW_RULE, start + own)] * count)
+
+
+def add_chains(table: str, count: int, family: int = socket.AF_INET) -> None:
+    """Have a table of somebody else with so many chains, of no effect."""
+    start = struct.pack('>BBH', family, 0, 0) + attributes.text(1, table)
+    _transact(table, family, [
+        (_NEW_CHAIN, start + attributes.text(3, 'c%d' % number))
+        for number in range(count)])
+
+
+def _transact(table: str, family: int,
+              requests: list[tuple[int, bytes]]) -> None:
+    netlink = rtnetlink.Socket(_NETLINK_NETFILTER)
+    frame = struct.pack('>BBH', 0, 0, 10)
+    start = struct.pack('>BBH', family, 0, 0)
+    for first in range(0, len(requests), _AT_ONCE):
+        netlink.transact([
+            (0x10, 0, frame),
+            (_NEW_TABLE, rtnetlink.CREATE, start + attributes.text(1, table)),
+            *((kind, rtnetlink.CREATE | 0x800, body)
+              for kind, body in requests[first:first + _AT_ONCE]),
+            (0x11, 0, frame)])
+    netlink.close()
+
+
 def set_port_options(index: int, **options: int) -> None:
     """Set options of a port of a bridge: those of :data:`PORT_OPTIONS`."""
     netlink = rtnetlink.Socket()
@@ -342,14 +381,15 @@ class Host(fixtures.Fixture):
             self.ip.link('set', index=index, ifname=new)
             self.ip.link('set', index=index, state='up')
 
-    def forward_by_default(self, verdict: int) -> None:
+    def forward_by_default(self, verdict: int,
+                           table: str = 'filter') -> None:
         """Have a firewall as iptables-nft makes it.
 
         :param verdict: 0 drops, 1 accepts
         """
         with nftables.NFTables(nfgen_family=socket.AF_INET) as nft:
-            nft.table('add', name='filter')
-            nft.chain('add', table='filter', name='FORWARD', type='filter',
+            nft.table('add', name=table)
+            nft.chain('add', table=table, name='FORWARD', type='filter',
                       hook='forward', policy=verdict)
 
     def delete(self, name: str) -> None:

@@ -18,10 +18,12 @@ from scapy.layers import l2
 
 from tests import base
 from tests import hosts
+from tests import patience
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge
 from vif_plug_tapmac.kernel import bridge_health
 from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import nftables
 from vif_plug_tapmac.kernel import port
 from vif_plug_tapmac import mark
 
@@ -368,6 +370,43 @@ class WarningTest(BridgeTestCase):
         self.plug_some()
         self.assertEqual(1, self.logs.output.count(self.DROPS))
         self.assertFalse(self.guests_reach_each_other())
+
+    def count_looks(self):
+        """Return how often the host's chains are looked at, and what came."""
+        looks = []
+        look = nftables.chain_that_drops_forwarded
+
+        def count():
+            looks.append(look())
+            return looks[-1]
+        self.patch(nftables, 'chain_that_drops_forwarded', count)
+        return looks
+
+    def test_firewall_is_looked_at_once_a_process(self):
+        self.switch_netfilter('1')
+        self.host.forward_by_default(0)
+        looks = self.count_looks()
+        for number in range(4):
+            self.plug(base.numbered_vif(number, bridge_name='br%d' % number))
+        self.assertEqual(['filter FORWARD'], looks)
+        self.assertEqual(4, self.logs.output.count(self.DROPS))
+
+    def test_firewall_of_many_chains(self):
+        # The look is bounded, and what iptables makes is found all the same.
+        self.switch_netfilter('1')
+        hosts.add_chains('many', 2000)
+        self.host.forward_by_default(0)
+        self.patch(nftables, '_LOOKS_FOR', 0)
+        self.assertEqual('filter FORWARD',
+                         nftables.chain_that_drops_forwarded())
+
+    def test_firewall_by_another_name(self):
+        self.host.forward_by_default(0, 'guests')
+        self.patch(nftables, '_LOOKS_FOR', patience.HANG)
+        self.assertEqual('guests FORWARD',
+                         nftables.chain_that_drops_forwarded())
+        self.patch(nftables, '_LOOKS_FOR', 0)
+        self.assertIsNone(nftables.chain_that_drops_forwarded())
 
     def test_firewall_that_accepts(self):
         self.switch_netfilter('1')

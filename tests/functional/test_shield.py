@@ -5,6 +5,7 @@
 Each kind of frame is sent with the option and without it.
 """
 
+import errno
 import socket
 
 from pyroute2.nftables import main as pyroute2_nftables
@@ -19,6 +20,7 @@ from tests import hosts
 from tests import patience
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import nftables
+from vif_plug_tapmac.kernel import rtnetlink
 from vif_plug_tapmac.kernel import shield
 
 _BRIDGE = '02:00:00:00:00:05'
@@ -188,6 +190,32 @@ class ShieldTest(test_guard.GuardTestCase):
         self.patch(nftables, 'is_host_shielded', refuse)
         self.assert_plug_fails(exception.KernelRefused, 'nf_tables',
                                'host_shield')
+
+    def test_refusals_that_no_module_mends(self):
+        for code in (errno.ENOBUFS, errno.EMSGSIZE, errno.ENOMEM,
+                     errno.ETIMEDOUT, errno.EINTR, errno.EBUSY, errno.EPERM):
+            def refuse(group):
+                raise exception.KernelRefused.from_errno('nftables', 'x', code)
+            self.patch(nftables, 'is_host_shielded', refuse)
+            self.patch(shield, '_looked', False)
+            error = self.assertRaises(exception.KernelRefused, shield.ensure,
+                                      base.make_port(host_shield=True))
+            self.assertNotIn('load nf_tables', str(error))
+            self.assertIn(errno.errorcode[code], str(error))
+
+    def test_rules_of_others_are_not_listed(self):
+        self.configure(host_shield=True)
+        hosts.add_rules('others', 1000)
+        self.plug()
+        came = []
+        receive = rtnetlink.Socket._receive
+
+        def count(netlink, how):
+            came.append(receive(netlink, how))
+            return came[-1]
+        self.patch(rtnetlink.Socket, '_receive', count)
+        self.assertTrue(nftables.is_host_shielded(29793))
+        self.assertLess(sum(map(len, came)), 1000)
 
     def test_somebody_removes_it_at_once(self):
         self.configure(host_shield=True)

@@ -19,6 +19,9 @@ _NETFILTER_SWITCH = '/proc/sys/net/bridge/bridge-nf-call-iptables'
 
 #: What was said of which bridge, so that it is said once.
 _warned: set[tuple[int, str, str]] = set()
+#: Among it, that the firewall of the host was looked at; and what was found.
+_LOOKED = 0, '', 'netfilter'
+_chain: str | None = None
 
 
 def first_time(link: Link, about: str) -> bool:
@@ -76,13 +79,25 @@ def larger_mtu(link: Link, mtu: int) -> str:
 def warn_about_netfilter(link: Link) -> None:
     if not first_time(link, 'netfilter') or not passes_netfilter():
         return
-    chain = nftables.chain_that_drops_forwarded()
+    chain = _chain_that_drops()
     if chain is not None:
         LOG.warning('Bridge %s: what guests send to each other by IPv4 passes '
                     'the firewall of this host, whose chain %s drops it '
                     'unless a rule accepts it. Remedy: "sysctl '
                     'net.bridge.bridge-nf-call-iptables=0", and the same in '
                     '/etc/sysctl.d, or such a rule.', link.name, chain)
+
+
+def _chain_that_drops() -> str | None:
+    """Return what the first look in this process has found.
+
+    Whatever else the host has there is looked at once, not for each bridge.
+    """
+    global _chain
+    if _LOOKED not in _warned:
+        _warned.add(_LOOKED)
+        _chain = nftables.chain_that_drops_forwarded()
+    return _chain
 
 
 def warn_if_nearly_full(link: Link, newest: Link) -> None:

@@ -55,6 +55,10 @@ _DROP, _ACCEPT = 0, 1
 _INET_FORWARD, _BRIDGE_INPUT = 2, 1
 #: Before whatever else there may be.
 _FIRST = -300
+#: Table and chain that iptables-nft makes for what is forwarded.
+_IPTABLES = 'filter', 'FORWARD'
+#: In seconds: how long a look at other people's chains may take.
+_LOOKS_FOR = 0.05
 
 
 class _Session(session.Session):
@@ -117,18 +121,27 @@ def chain_that_drops_forwarded() -> str | None:
     Only chains that IPv4 packets pass on their way through the host. Chains of
     the old ip_tables do not show here, those of iptables-nft do.
 
-    :returns: its table and name; None if there is none, or no nf_tables
+    The one that iptables-nft makes is asked for by its name. Others may be
+    among tens of thousands, which are looked at for so long and no longer.
+
+    :returns: its table and name; None if there is none, or none is known
     """
     try:
         with _Session() as nft:
-            found = nft.list('nftables', 'listing its chains', _GET_CHAIN,
-                             _BODY.pack(socket.AF_UNSPEC, 0, 0),
-                             _forwarding_chain)
+            found = nft.ask(
+                'nftables', 'looking up chain %s %s' % _IPTABLES, _GET_CHAIN,
+                _BODY.pack(socket.AF_INET, 0, 0)
+                + attributes.text(_CHAIN_TABLE, _IPTABLES[0])
+                + attributes.text(_CHAIN_NAME, _IPTABLES[1]),
+                _NEW_CHAIN, _forwarding_chain, tolerated=errno.ENOENT)
+            return found or next(filter(None, nft.some(
+                'nftables', 'listing its chains', _GET_CHAIN,
+                _BODY.pack(socket.AF_UNSPEC, 0, 0), _forwarding_chain,
+                _LOOKS_FOR)), None)
     except exception.KernelRefused as error:
         # It is for a warning: no plug is to fail for it.
         LOG.debug('The chains of netfilter are not known: %s', error)
         return None
-    return next(filter(None, found), None)
 
 
 def _forwarding_chain(body: bytes) -> str | None:

@@ -289,6 +289,19 @@ class Socket:
             raise Interrupted()
         return found
 
+    def each(self, kind: int, body: bytes) -> typing.Iterator[bytes]:
+        """Yield what each of the messages has that answer, as it comes.
+
+        Whoever does not read them all closes the socket: it is busy else.
+
+        :raises OSError: as :meth:`set`
+        """
+        self._send(kind, _DUMP, body)
+        for message in self._answers():
+            if message.kind == _NLMSG_DONE:
+                return
+            yield message.body
+
     def _send(self, kind: int, flags: int, body: bytes) -> None:
         self._sequence += 1
         self._socket.send(self._pack(kind, flags, body))

@@ -95,6 +95,21 @@ class Session:
                 raise exception.KernelRefused.from_errno(
                     device, step, errno.EINTR)
 
+    def some(self, device: str, step: str, kind: int, body: bytes,
+             decode: typing.Callable[[bytes], _T],
+             seconds: float) -> typing.Iterator[_T]:
+        """Yield of a list what comes within this time, as it comes.
+
+        Nothing else is to be asked in this session: the list may have more.
+        """
+        deadline = time.monotonic() + seconds
+        found = self._socket.each(kind, body)
+        while time.monotonic() < deadline:
+            message = self._request(device, step, next, found, None)
+            if message is None:
+                return
+            yield self._request(device, step, decode, message)
+
     def _request(self, device: str, step: str,
                  function: typing.Callable[..., typing.Any],
                  *arguments: typing.Any, tolerated: int | None = None,

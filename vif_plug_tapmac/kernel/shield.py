@@ -15,6 +15,10 @@ from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import nftables
 from vif_plug_tapmac.wanted.port import TapPort
 
+# How the kernel says that it lacks nf_tables, or the bridge family of it: no
+# such protocol, subsystem, family, or type of chain.
+_MISSING = (errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL,
+            errno.EAFNOSUPPORT, errno.ENOENT)
 #: Whether this process has looked for what another configuration left.
 _looked = False
 
@@ -43,7 +47,7 @@ def _require(port: TapPort) -> None:
         if nftables.is_host_shielded(port.link_group):
             return
     except exception.KernelRefused as error:
-        if error.kwargs.get('code') == errno.EPERM:
+        if error.kwargs.get('code') not in _MISSING:
             raise
         raise exception.KernelRefused(
             device='nftables', step='keeping guests from this host',

@@ -52,6 +52,16 @@ _STARTS: dict[str, tuple[str, ...]] = {
     'tapmac mac': (_COMMAND, 'mac', 'fa:16:3e:28:64:c2'),
 }
 
+#: What a plug must not cost more for: in words; the work that makes it; how much
+#: there is of it, at the least and at the most.
+FLAT = (
+    ('bridge_uplinks', 'uplinks', 0, 1000),
+    ('rules of nftables of others, host_shield', 'rules', 0, 20000),
+    ('chains of others, each guest on a new bridge', 'chains', 0, 30000),
+    ('links on the host', 'links', 10, 10000),
+    ('ms for a look-up of a user', 'users', 0, 10),
+)
+
 _Results = dict[str, typing.Any]
 
 
@@ -65,6 +75,7 @@ class Plan(typing.NamedTuple):
     :param starts: how often a process is started anew
     :param pairs: of a plug and an unplug
     :param snooping: whether the bridges snoop on multicast
+    :param most: of what a plug must not cost more for, at the most
     """
     ports: list[int]
     repeat: int
@@ -73,6 +84,7 @@ class Plan(typing.NamedTuple):
     starts: int
     pairs: int
     snooping: bool
+    most: int
     threads: tuple[int, ...] = (1, 4, 16)
 
 
@@ -219,8 +231,38 @@ class Run:
                 found['after'] = process.run('daemon')
         return found
 
+    def flat(self) -> _Results:
+        """Plugs on hosts with much of something, beside hosts with little."""
+        return {what: self._compare(what, work, least,
+                                    min(most, self._plan.most))
+                for what, work, least, most in FLAT}
 
-PARTS = ('ports', 'host', 'first', 'loading', 'starting', 'pairs')
+    def _compare(self, what: str, work: str, least: int,
+                 most: int) -> _Results:
+        seconds: dict[int, list[float]] = {least: [], most: []}
+        with contextlib.ExitStack() as stack:
+            ready = {}
+            for amount in seconds:
+                _say('%d %s' % (amount, what))
+                ready[amount] = stack.enter_context(contextlib.closing(
+                    contestants.Process(contestants.SITUATED, self._limit,
+                                        self._plan.snooping)))
+                ready[amount].run(work, count=amount)
+                # Whatever the first one costs.
+                ready[amount].run('pair', _VISITOR)
+            for turn in range(self._plan.repeat):
+                for amount in sorted(seconds, reverse=bool(turn % 2)):
+                    for work in 'plug', 'unplug':
+                        done = ready[amount].run(
+                            work, 1 + turn * self._plan.visitors,
+                            self._plan.visitors)
+                        if work == 'plug':
+                            seconds[amount].extend(done['each'])
+        return {str(amount): _summary(each)
+                for amount, each in seconds.items()}
+
+
+PARTS = ('ports', 'host', 'first', 'loading', 'starting', 'pairs', 'flat')
 
 
 def _machine() -> _Results:
@@ -290,7 +332,7 @@ def main() -> int:
     plan = Plan(ports=ports, repeat=arguments.repeat or (1 if quick else 10),
                 visitors=3 if quick else 10, host=ports[-1],
                 starts=1 if quick else 5, pairs=100 if quick else 10000,
-                snooping=arguments.snooping)
+                snooping=arguments.snooping, most=100 if quick else 1 << 30)
     chosen = [name for name in contestants.NAMES if name in arguments.only]
     parts = [part for part in PARTS if part in arguments.only]
     results: _Results = {'machine': _machine(), 'plan': plan._asdict()}

@@ -22,6 +22,8 @@ OURS = ('in process', 'guarded', 'privsep')
 PEERS = {'Nova 34': 'nova-34', 'linux_bridge 4.3.1': 'os-vif-4.3.1',
          'os-vif 5.3': 'os-vif-5.3.0', 'ip': None, 'CNI': None}
 NAMES = ('limit', *OURS, *PEERS)
+#: Beside them: tapmac alone, on hosts that have much of something.
+SITUATED = 'situated'
 
 
 class Missing(Exception):
@@ -78,7 +80,8 @@ class Process:
              limit, *programs],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
             text=True, env=dict(
-                os.environ, PYTHONPATH=str(CHECKOUT) if name in OURS else '',
+                os.environ, PYTHONPATH=str(CHECKOUT)
+                if name in (*OURS, SITUATED) else '',
                 TMPDIR=self._directory.name))
         self._filled = 0
         try:

@@ -253,6 +253,70 @@ class Privsep(Contestant):
         self._os_vif.unplug(_bridge_vif(port, self.plugin), self._instance)
 
 
+class Situated(Privsep):
+    """tapmac by os-vif, in one process, on a host with much of something.
+
+    What there is much of is a request of its own, before all others.
+    """
+    anti_spoofing = 'mac'
+
+    def __init__(self, arguments: typing.Sequence[str]) -> None:
+        super().__init__(arguments)
+        from oslo_config import cfg
+        from vif_plug_tapmac import privsep
+        privsep.vif_plug.set_client_mode(False)
+        self._conf_of_all = cfg.CONF
+        self._on_new_bridges = False
+
+    def _set(self, option: str, value: typing.Any) -> None:
+        self._conf_of_all.set_override(option, value, group='os_vif_tapmac')
+
+    def plug(self, port: Port) -> None:
+        vif = _bridge_vif(port, self.plugin)
+        if self._on_new_bridges:
+            vif.bridge_name = 'br%08x' % port.number
+        self._os_vif.plug(vif, self._instance)
+
+    def all_uplinks(self, count: int) -> dict[str, typing.Any]:
+        self._set('bridge_uplinks', {'b%d' % number: 'e%d' % number
+                                     for number in range(count)})
+        return {}
+
+    def all_rules(self, count: int) -> dict[str, typing.Any]:
+        from tests import hosts
+        self._set('host_shield', True)
+        hosts.add_rules('others', count)
+        return {}
+
+    def all_chains(self, count: int) -> dict[str, typing.Any]:
+        """Where the firewall of the host stands between guests."""
+        from tests import hosts
+        self._on_new_bridges = True
+        with contextlib.suppress(OSError):  # br_netfilter is not loaded.
+            pathlib.Path('/proc/sys/net/bridge/bridge-nf-call-iptables'
+                         ).write_text('1')
+        hosts.add_chains('others', count)
+        return {}
+
+    def all_links(self, count: int) -> dict[str, typing.Any]:
+        commands = ''.join('link add l%d type ifb\n' % number
+                           for number in range(count))
+        subprocess.run(['ip', '-batch', '-'], input=commands, text=True,
+                       check=True)
+        return {}
+
+    def all_users(self, count: int) -> dict[str, typing.Any]:
+        """Have each look-up of a user take so many milliseconds."""
+        import pwd
+        look_up = pwd.getpwnam
+
+        def slowly(name: str) -> typing.Any:
+            time.sleep(count / 1000)
+            return look_up(name)
+        pwd.getpwnam = slowly
+        return {}
+
+
 class LinuxBridge(Privsep):
     """os-vif 4.3.1's own plugin: it looks for the bridge, and no more."""
     sections = ('vif_plug_linux_bridge_privileged',)
@@ -372,23 +436,27 @@ class Cni(Contestant):
 
 CONTESTANTS: dict[str, type[Contestant]] = {
     'limit': Limit, 'in process': InProcess, 'guarded': Guarded,
-    'privsep': Privsep, 'Nova 34': Nova, 'linux_bridge 4.3.1': LinuxBridge,
-    'os-vif 5.3': CreateTap, 'ip': Ip, 'CNI': Cni}
+    'privsep': Privsep, 'situated': Situated, 'Nova 34': Nova,
+    'linux_bridge 4.3.1': LinuxBridge, 'os-vif 5.3': CreateTap, 'ip': Ip,
+    'CNI': Cni}
 _PR_SET_PDEATHSIG, _SIGKILL = 1, 9
 _CLONE_NEWNET = 0x40000000
 
 
 def _make_bridge(snooping: str) -> None:
-    _ip('link', 'add', BRIDGE, 'address', '02:00:00:00:00:01', 'group',
-        '29794', 'type', 'bridge', 'stp_state', '0', 'forward_delay', '0',
-        'mcast_snooping', snooping)
-    pathlib.Path('/proc/sys/net/ipv6/conf', BRIDGE, 'disable_ipv6').write_text(
-        '1')
-    pathlib.Path('/proc/sys/net/ipv4/conf', BRIDGE, 'arp_ignore').write_text(
-        '1')
+    _ip('link', 'add', BRIDGE, 'address', '02:00:00:00:00:01', 'type',
+        'bridge', 'stp_state', '0', 'forward_delay', '0', 'mcast_snooping',
+        snooping)
+    for family, sysctl, value in (('ipv6', 'disable_ipv6', '1'),
+                                  ('ipv4', 'arp_ignore', '1'),
+                                  ('ipv4', 'arp_announce', '2')):
+        pathlib.Path('/proc/sys/net', family, 'conf', BRIDGE,
+                     sysctl).write_text(value)
     _ip('link', 'set', BRIDGE, 'mtu', str(MTU - 1))
-    _ip('link', 'set', BRIDGE, 'mtu', str(MTU), 'alias', 'tapmac:bridge:1',
-        'up')
+    # tapmac would not let its own snoop.
+    _ip('link', 'set', BRIDGE, 'mtu', str(MTU), 'up', *(
+        () if snooping == '1'
+        else ('group', '29794', 'alias', 'tapmac:bridge:1')))
 
 
 def main() -> None:

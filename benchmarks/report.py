@@ -120,6 +120,10 @@ def goals(results: _Results) -> list[Goal]:
              min(each['total'] for each in audits) if audits else None),
         Goal('"tapmac purge", all at once: times one by one', 1, 0.1,
              purge / serial if purge and serial else None),
+        *(Goal('plug, %s %s: times %s' % (most, what, least), 1.1, 1.05,
+               seen[most]['median'] / seen[least]['median'])
+          for what, seen in results.get('flat', {}).items()
+          for least, most in [list(seen)]),
     ]
 
 
@@ -172,6 +176,15 @@ def tables(results: _Results) -> str:
                       for kind in ('seconds', 'processor')),
               '%.2f' % (each['processor'] / starting['os-vif']['processor'])]
              for name, each in starting.items()]))
+    flat = results.get('flat')
+    if flat:
+        parts.append(_table(
+            'Plug, new, where there is much of something: ms, median and 99th '
+            'percentile; times where there is little', ['', 'ms', 'times'],
+            [['%s %s' % (amount, what),
+              '%.2f, %.2f' % (1000 * each['median'], 1000 * each['p99']),
+              '%.2f' % (each['median'] / seen[min(seen, key=int)]['median'])]
+             for what, seen in flat.items() for amount, each in seen.items()]))
     parts.append(_table(
         'Goals', ['', 'must', 'aim', 'measured', 'reached'],
         [[goal.what, '%g' % goal.must, '%g' % goal.aim,

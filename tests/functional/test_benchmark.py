@@ -52,6 +52,9 @@ class BenchmarkTest(base.FunctionalTestCase):
         for when in 'before', 'after':
             self.assertTrue(all(value > 0 for value
                                 in results['pairs'][when].values()))
+        self.assertEqual(5, len(results['flat']))
+        for seen in results['flat'].values():
+            self.assertEqual(2, len(seen))
         unmeasured = [what for what, _, _, measured in results['goals']
                       if measured is None]
         self.assertEqual(['plug new, privsep: times Nova 34',

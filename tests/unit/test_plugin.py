@@ -4,6 +4,7 @@
 
 import builtins
 
+import msgpack
 import os_vif
 from os_vif.objects import host_info
 
@@ -53,3 +54,17 @@ class PluginTest(base.TestCase):
             [('ensure_port', base.make_port().to_fields()),
              ('remove_port', {'vif_id': base.VIF_ID, 'name': base.TAP})],
             calls)
+
+    def test_request_does_not_grow_with_the_configuration(self):
+        requests = []
+        self.patch(privileged, 'ensure_port', requests.append)
+        tapmac = plugin.TapMacPlugin.load('tapmac')
+        for count in 1, 1000:
+            self.configure(
+                bridge_uplinks={'b%d' % number: 'e%d' % number
+                                for number in range(count)},
+                allowed_bridges=['br100'] * count,
+                allowed_uplinks=['e%d' % number for number in range(count)])
+            tapmac.plug(base.make_vif(), base.INSTANCE)
+            self.assertNotIn('e0', str(requests))
+        self.assertEqual(*map(msgpack.packb, requests))

@@ -165,7 +165,7 @@ def _take_uplink_back(netlink: nl.Netlink, port: TapPort,
         if wire is not None and wire.master == link.index:
             uplink.widen(netlink, port, wire, link)
             return
-        mac = uplink.mac(netlink, port, wire)
+        mac = uplink.own_mac(netlink, port, wire)
         if mac == link.mac and is_ours(link, port.bridge_group):
             wire, _ = uplink.make_missing(netlink, port, wire)
             assert wire is not None

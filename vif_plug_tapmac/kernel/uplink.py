@@ -212,7 +212,8 @@ def _taken(netlink: nl.Netlink, port: TapPort, parent: Link,
         'find out by whom, or take it back from there')
 
 
-def mac(netlink: nl.Netlink, port: TapPort, found: Link | None) -> str | None:
+def own_mac(netlink: nl.Netlink, port: TapPort,
+            found: Link | None) -> str | None:
     """Return the MAC of the uplink; a VLAN that is made has its parent's.
 
     :param found: what :func:`find` returned

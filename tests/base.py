@@ -147,6 +147,15 @@ def too_slow_emulated(why: str) -> typing.Callable[[_Test], _Test]:
     return mark
 
 
+def needs_locked_ports(test: _Test) -> _Test:
+    """Mark a test, or a class of tests, of what keeps a guest to its MAC.
+
+    The mark is the attribute "needs_lock".
+    """
+    test.needs_lock = True  # type: ignore[attr-defined]
+    return test
+
+
 class TestCase(testtools.TestCase):
     """A test that needs nothing."""
 
@@ -196,12 +205,18 @@ class TestCase(testtools.TestCase):
 class FunctionalTestCase(TestCase):
     """A test in a network namespace of its own, with privilege."""
 
+    #: Set by :func:`needs_locked_ports`.
+    needs_lock = False
+
     def setUp(self) -> None:
         super().setUp()
         missing = hosts.missing_privilege()
         if missing:
             self.cannot_run(missing)
         self.host = self.useFixture(hosts.Host())
+        if (getattr(getattr(self, self._testMethodName), 'needs_lock',
+                    self.needs_lock) and not hosts.locks_ports(self.host)):
+            self.skipTest(hosts.LOCKS_NO_PORTS)
         # A udev of this machine does not see the host of the test.
         self.configure(udev_timeout=0)
         privsep.vif_plug.set_client_mode(False)

@@ -479,6 +479,7 @@ class CodesTest(AuditTestCase):
     def brport(self, **options):
         hosts.set_port_options(self.host.link(base.TAP).index, **options)
 
+    @base.needs_locked_ports
     def test_tm214(self):
         self.plug_clean()
         self.hold()
@@ -487,6 +488,7 @@ class CodesTest(AuditTestCase):
         self.brport(LEARNING=1)
         self.assert_mends('TM214', base.TAP, 'learns')
 
+    @base.needs_locked_ports
     def test_tm214_without_entry(self):
         self.plug_clean()
         self.hold()
@@ -495,12 +497,14 @@ class CodesTest(AuditTestCase):
                                      base.GUEST_MAC)
         self.assert_mends('TM214', base.TAP, 'has no network')
 
+    @base.needs_locked_ports
     def test_tm214_only_if_configured(self):
         self.configure(anti_spoofing='none')
         self.plug_clean()
         self.configure(anti_spoofing='mac')
         self.assert_mends('TM214', base.TAP)
 
+    @base.needs_locked_ports
     def test_tm214_filter_will_do(self):
         self.plug_clean()
         with nl.Netlink() as netlink:

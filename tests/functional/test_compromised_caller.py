@@ -242,6 +242,7 @@ class CompromisedCallerTest(base.FunctionalTestCase):
                                           uplink=uplink))
             self.assertEqual(before, self.host.state())
 
+    @base.needs_locked_ports
     def test_held_tap_of_ours_is_not_moved_either(self):
         index = self.host.link(base.TAP).index
         self.host.set(base.TAP, master=0)
@@ -251,6 +252,7 @@ class CompromisedCallerTest(base.FunctionalTestCase):
         self.assert_logged('allowed_bridges = br1*')
         self.assertEqual(index, self.host.link(base.TAP).index)
 
+    @base.needs_locked_ports
     def test_the_honest_caller_is_served(self):
         # Or all of the above would pass for a door that is always shut.
         self.host.delete(base.TAP)

@@ -253,9 +253,11 @@ class Table:
             self.assertEqual([expected], self.who_gets(frame, queue=queue),
                              kind)
 
+    @base.needs_locked_ports
     def test_mac(self):
         self.assert_table('mac', spoofed_pass=False)
 
+    @base.needs_locked_ports
     def test_mac_of_an_arriving_guest(self):
         self.assert_table('mac', spoofed_pass=False, arriving_guests='filter')
         self.assertFalse(self.host.link(base.TAP).locked)
@@ -294,5 +296,6 @@ class StealingTest(FramesTestCase):
     def test_none(self):
         self.assertTrue(self.steal('none'))
 
+    @base.needs_locked_ports
     def test_mac(self):
         self.assertFalse(self.steal('mac'))

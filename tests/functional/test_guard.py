@@ -71,6 +71,7 @@ class GuardTestCase(base.FunctionalTestCase):
 
 class PortOptionsTest(GuardTestCase):
 
+    @base.needs_locked_ports
     def test_each_is_set_and_set_back(self):
         for option in ('isolated', 'flood_unicast', 'flood_multicast',
                        'hairpin'):
@@ -83,6 +84,7 @@ class PortOptionsTest(GuardTestCase):
             self.assert_guarded()
         self.assert_finished()
 
+    @base.needs_locked_ports
     def test_all_at_once_from_the_start(self):
         self.configure(port_isolated=True, port_flood_unicast=False,
                        port_flood_multicast=False, port_hairpin=True,
@@ -94,6 +96,7 @@ class PortOptionsTest(GuardTestCase):
              'hairpin': True, 'learning': True, 'locked': False},
             self.options_of())
 
+    @base.needs_locked_ports
     def test_a_kernel_that_lacks_one(self):
         # It takes the message, and says nothing of the option ever after.
         told = link_data._port_data
@@ -141,6 +144,7 @@ class PortOptionsTest(GuardTestCase):
                     _HONEST in frame for frame in itertools.takewhile(
                         lambda frame: b'last' not in frame, guest.frames())))
 
+    @base.needs_locked_ports
     def test_unknown_unicast_is_not_shown(self):
         for flood in True, False:
             self.configure(port_flood_unicast=flood)
@@ -155,6 +159,7 @@ class PortOptionsTest(GuardTestCase):
                 self.assertTrue(guest.receive(_HONEST))
 
 
+@base.needs_locked_ports
 class LockTest(GuardTestCase):
 
     def blast(self, flags=hosts.IFF_TAP):
@@ -356,6 +361,7 @@ class LockTest(GuardTestCase):
             self.assert_guarded()
 
 
+@base.needs_locked_ports
 class FdbTest(GuardTestCase):
 
     def test_guest_that_was_elsewhere_before(self):

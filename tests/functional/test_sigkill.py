@@ -167,6 +167,7 @@ class EachStepTest(SigkillTestCase):
                          self.assert_finished_after_each_kill(prepare))
 
 
+@base.too_slow_emulated('a process for each of a hundred moments')
 class AnyMomentTest(SigkillTestCase):
     """Not only before a system call of ours, but wherever it is."""
 

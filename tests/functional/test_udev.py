@@ -29,6 +29,7 @@ _UDEVS_MAC = '02:00:00:00:00:77'
 _AT_RANDOM, _BY_SOMEBODY = '1', '3'
 
 
+@base.too_slow_emulated('a udevd that has to lose a race')
 class UdevdTest(base.FunctionalTestCase):
     """systemd-udevd with MACAddressPolicy=persistent."""
 

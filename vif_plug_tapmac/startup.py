@@ -65,7 +65,7 @@ def arriving_fault(config: cfg.ConfigOpts.GroupAttr) -> str | None:
     """
     if config.anti_spoofing == 'none' or config.arriving_guests == 'lock':
         return ''
-    why = _cannot_filter()
+    why = cannot('filter')
     return why and ('this kernel, %s, can not filter by the source (%s). '
                     'Guests of this host do not reach a guest that arrives by '
                     'live migration before it is here. Remedy: load '
@@ -74,23 +74,25 @@ def arriving_fault(config: cfg.ConfigOpts.GroupAttr) -> str | None:
 
 
 @functools.cache
-def _cannot_filter() -> str | None:
-    """Return why this kernel cannot filter by the source.
+def cannot(what: str) -> str | None:
+    """Return why this kernel cannot do something.
 
     It is tried, in a process and a network namespace of its own: nothing
     changes, and nothing of what it takes is loaded here.
 
+    :param what: one of "filter", "lock", "shield", "vlan", as
+        :mod:`vif_plug_tapmac.kernel.trying` has them
     :returns: empty if it can; None if this user may not try
     """
     try:
-        status, words = _run_apart()
+        status, words = _run_apart(what)
     except Exception as error:  # Nothing here keeps nova-compute from work.
-        LOG.debug('Not tried whether this kernel can filter: %r', error)
+        LOG.debug('Not tried whether this kernel can %s: %r', what, error)
         return None
     return '' if status == _CAN else words if status == _CANNOT else None
 
 
-def _run_apart() -> tuple[int, str]:
+def _run_apart(what: str) -> tuple[int, str]:
     """Have Python run what tries; return its exit status and its words.
 
     It is spawned, not forked: this process may have threads.
@@ -99,7 +101,7 @@ def _run_apart() -> tuple[int, str]:
     with open(reader, 'rb', buffering=0) as said:
         try:
             child = os.posix_spawn(
-                sys.executable, [sys.executable, *_TRYING], os.environ,
+                sys.executable, [sys.executable, *_TRYING, what], os.environ,
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                     (os.POSIX_SPAWN_DUP2, writer, 1),

@@ -75,7 +75,7 @@ class LogTest(test_claim.ClaimTestCase):
             'os.uname', lambda: types.SimpleNamespace(release='6.1.0')))
         for why in 'ENOENT (No such file or directory)', None:
             with fixtures.MonkeyPatch(
-                    'vif_plug_tapmac.startup._cannot_filter', lambda: why):
+                    'vif_plug_tapmac.startup.cannot', lambda what: why):
                 os_vif.initialize(reset=True)
 
     def case_arriving_guest_that_can_not_be_filtered(self):

@@ -441,14 +441,14 @@ class TryingTest(base.FunctionalTestCase):
 
     def setUp(self):
         super().setUp()
-        startup._cannot_filter.cache_clear()
-        self.addCleanup(startup._cannot_filter.cache_clear)
+        startup.cannot.cache_clear()
+        self.addCleanup(startup.cannot.cache_clear)
 
     def test_it_can(self):
         before = self.host.state()
         os_vif.initialize(reset=True)
         self.assert_logged('arriving_guests = filter\n')
-        self.assertEqual('', startup._cannot_filter())
+        self.assertEqual('', startup.cannot('filter'))
         self.assertEqual(before, self.host.state())
 
     def try_with(self, *lines):
@@ -460,7 +460,7 @@ class TryingTest(base.FunctionalTestCase):
             'from vif_plug_tapmac.kernel import trying',
             'def refuse(*args):',
             '    raise exception.KernelRefused.from_errno("lo", "x", code)',
-            *lines, 'sys.exit(trying.main())'))
+            *lines, 'sys.exit(trying.main(sys.argv[1]))'))
         self.patch(startup, '_TRYING', ('-c', script))
         return startup.arriving_fault(self.options)
 
@@ -476,7 +476,7 @@ class TryingTest(base.FunctionalTestCase):
         self.assertIsNone(self.try_with('raise ValueError'))
 
     def test_only_where_it_matters(self):
-        self.patch(startup, '_cannot_filter', lambda: 'it can not')
+        self.patch(startup, 'cannot', lambda what: 'it can not')
         self.configure(arriving_guests='lock')
         self.assertEqual('', startup.arriving_fault(self.options))
         self.configure(arriving_guests='filter', anti_spoofing='none')

@@ -60,6 +60,16 @@ class StatusTest(base.FunctionalTestCase):
         self.assert_finds('[os_vif_tapmac]', 'link_group',
                           nova_conf='link_group = 0')
 
+    def test_kernel(self):
+        nova_conf = ('host_shield = true\nanti_spoofing = mac\n'
+                     'bridge_uplinks = br100:eth1.200')
+        if hosts.kernel_knows_vlans():
+            self.assertEqual((0, {}), self.check(nova_conf))
+        else:
+            self.assert_finds(
+                'Kernel', 'bridge_uplinks', '802.1Q (EOPNOTSUPP',
+                '"Kernels"', nova_conf=nova_conf, status=1)
+
     def test_two_distributions_of_one_name(self):
         rival = self.add_distribution('rival', '1.0')
         (rival / 'entry_points.txt').write_text(

@@ -26,6 +26,7 @@ from vif_plug_tapmac import linux_bridge
 from vif_plug_tapmac import opts
 from vif_plug_tapmac import startup
 from vif_plug_tapmac.wanted import from_config
+from vif_plug_tapmac.wanted import names
 
 
 class Checks(upgradecheck.UpgradeCommands):
@@ -57,6 +58,28 @@ class Checks(upgradecheck.UpgradeCommands):
                 cfg.CONF[opts.GROUP])))
         except cfg.ConfigFileValueError:  # As above.
             return _result(True)
+
+    def _check_kernel(self) -> upgradecheck.Result:
+        """Each is tried: a release says little of what it was built with."""
+        config = cfg.CONF[opts.GROUP]
+        try:
+            needed = {
+                'lock': config.anti_spoofing != 'none' and 'anti_spoofing = '
+                '%s needs locked ports of bridges' % config.anti_spoofing,
+                'shield': config.host_shield and 'host_shield needs nf_tables '
+                'for bridges',
+                'vlan': any(map(names.parse_vlan_device,
+                                config.bridge_uplinks.values()))
+                and 'bridge_uplinks has VLANs, which need 802.1Q'}
+        except cfg.ConfigFileValueError:  # As above.
+            return _result(True)
+        missing = ['%s (%s)' % (words, why)
+                   for what, words in needed.items() if words
+                   for why in [startup.cannot(what)] if why]
+        return _warning('This kernel, %s, lacks something: %s. See "Kernels" '
+                        'in "Deploying with Nova".'
+                        % (os.uname().release, '; '.join(missing))
+                        if missing else '')
 
     def _check_arriving(self) -> upgradecheck.Result:
         """A live migration costs neighbours nothing, or something."""
@@ -144,6 +167,7 @@ class Checks(upgradecheck.UpgradeCommands):
                        ('Versions', _check_versions),
                        ('[%s]' % opts.GROUP, _check_configuration),
                        ('Port options', _check_port_options),
+                       ('Kernel', _check_kernel),
                        ('Arriving guests', _check_arriving),
                        ('[%s]' % linux_bridge.GROUP, _check_old_options),
                        ('Routes from Nova', _check_routes),

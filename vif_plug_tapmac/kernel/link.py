@@ -249,6 +249,11 @@ def new_vlan(name: str, parent_index: int, vlan: int) -> bytes:
             'vlan', attributes.attribute(_VLAN_ID, struct.pack('=H', vlan))))
 
 
+def new_cable(name: str) -> bytes:
+    """Return the body that makes a veth pair, of which one has this name."""
+    return rtnetlink.link(0, named(name), _info('veth'))
+
+
 def _info(kind: str, *data: bytes) -> bytes:
     return attributes.attribute(
         _IFLA_LINKINFO, attributes.text(_INFO_KIND, kind)

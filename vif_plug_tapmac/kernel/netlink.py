@@ -95,6 +95,15 @@ class Netlink(session.Session):
             name, 'creating the device of VLAN %d on %s' % (vlan, parent.name),
             link_data.new_vlan(name, parent.index, vlan))
 
+    def create_cable(self, name: str) -> bool:
+        """Make a pair of devices, each of which is the other's wire.
+
+        :param name: of the one; the kernel names the other
+        :returns: False if the name was taken already
+        """
+        return self._create(name, 'creating a veth pair',
+                            link_data.new_cable(name))
+
     def _create(self, name: str, step: str, body: bytes) -> bool:
         """Make a link; return False if the name was taken already."""
         return self.set(name, step, rtnetlink.NEW_LINK, body,

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Whether this kernel can filter by the source: tried, for a process to say.
+"""Whether this kernel can do something: tried, for a process to say.
 
 In a network namespace of its own, so that nothing changes. Without privilege
 it is one of a user namespace, where the kernel allows these. Run by
-:mod:`vif_plug_tapmac.startup`; its exit status is the answer, its words are
-the reason.
+:mod:`vif_plug_tapmac.startup`, with one of :data:`TRIALS` as its argument; its
+exit status is the answer, its words are the reason.
 """
 
 import ctypes
@@ -14,7 +14,9 @@ import os
 import sys
 
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import nftables
 from vif_plug_tapmac.kernel import source_filter
 
 #: Exit statuses.
@@ -22,9 +24,52 @@ CAN, CANNOT, UNKNOWN = 0, 10, 20
 #: Source: include/uapi/linux/sched.h
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _MAC = '02:00:00:00:00:00'
+# How the kernel says that it lacks something.
+_LACKS = (errno.ENOENT, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT,
+          errno.EAFNOSUPPORT)
 
 
-def main() -> int:
+def _filter(netlink: nl.Netlink) -> str:
+    link = _require(netlink, 'lo')
+    source_filter.put(netlink, link, _MAC)
+    return '' if source_filter.is_there(netlink, link, _MAC) else (
+        'the filter is not there after it was put')
+
+
+def _lock(netlink: nl.Netlink) -> str:
+    netlink.create_bridge('bridge', _MAC, 0, None)
+    netlink.create_cable('port')
+    link = _require(netlink, 'port')
+    netlink.change(link, {'master': _require(netlink, 'bridge').index})
+    return '' if _require(netlink, 'port').locked is not None else (
+        'it came with Linux 5.18')
+
+
+def _shield(netlink: nl.Netlink) -> str:
+    nftables.shield_host(1)
+    return '' if nftables.is_host_shielded(1) else (
+        'the rule is not there after it was made')
+
+
+def _vlan(netlink: nl.Netlink) -> str:
+    netlink.create_bridge('bridge', _MAC, 0, None)
+    netlink.create_vlan('bridge.1', _require(netlink, 'bridge'), 1)
+    return ''
+
+
+def _require(netlink: nl.Netlink, name: str) -> Link:
+    link = netlink.find(name)
+    assert link is not None, name
+    return link
+
+
+#: What can be tried: to filter by the source, to lock a port of a bridge, to
+#: keep guests from the host by nf_tables, and to make the device of a VLAN.
+#: Each returns why not, empty if it can.
+TRIALS = {'filter': _filter, 'lock': _lock, 'shield': _shield, 'vlan': _vlan}
+
+
+def main(what: str) -> int:
     libc = ctypes.CDLL(None, use_errno=True)
     if (libc.unshare(_CLONE_NEWNET) != 0
             and libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0):
@@ -32,18 +77,13 @@ def main() -> int:
         return UNKNOWN
     try:
         with nl.Netlink() as netlink:
-            link = netlink.find('lo')
-            assert link is not None
-            source_filter.put(netlink, link, _MAC)
-            if source_filter.is_there(netlink, link, _MAC):
-                return CAN
-            print('the filter is not there after it was put')
-            return CANNOT
+            why = TRIALS[what](netlink)
+        print(why)
+        return CANNOT if why else CAN
     except exception.KernelRefused as error:
         print(error.kwargs['error'])
-        return (CANNOT if error.kwargs.get('code') in (
-            errno.ENOENT, errno.EOPNOTSUPP) else UNKNOWN)
+        return CANNOT if error.kwargs.get('code') in _LACKS else UNKNOWN
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(main(sys.argv[1]))

@@ -52,8 +52,8 @@ _STARTS: dict[str, tuple[str, ...]] = {
     'tapmac mac': (_COMMAND, 'mac', 'fa:16:3e:28:64:c2'),
 }
 
-#: What a plug must not cost more for: in words; the work that makes it; how much
-#: there is of it, at the least and at the most.
+#: What a plug must not cost more for: in words; the work that makes it; and
+#: how much there is of it, at the least and at the most.
 FLAT = (
     ('bridge_uplinks', 'uplinks', 0, 1000),
     ('rules of nftables of others, host_shield', 'rules', 0, 20000),

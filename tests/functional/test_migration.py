@@ -390,6 +390,12 @@ class ArrivingGuestTest(MigrationTestCase):
         self.assert_filtered()
         self.assertEqual(['wire'], self.reaches(b'elsewhere'))
 
+    def test_by_the_daemon(self):
+        # Which has CAP_NET_ADMIN and nothing else.
+        self.start_daemon()
+        self.plug()
+        self.assert_filtered()
+
     def test_kernel_that_cannot_filter(self):
         # It locks, whatever of the two it lacks.
         for function, code in (('put', errno.ENOENT),

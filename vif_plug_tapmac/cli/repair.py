@@ -21,9 +21,9 @@ class Repair(lister.Lister):
 
     Each TAP is plugged once more, as nova-compute does when it starts; one
     that no guest holds may be made anew. Half-made bridges are finished, and
-    those of tapmac brought up. What the operator must do is listed with the
-    remedy. Exit status: as "tapmac audit" has it afterwards. Needs
-    CAP_NET_ADMIN.
+    those of tapmac are as they were made again. What the operator must do is
+    listed with the remedy. Exit status: as "tapmac audit" has it afterwards.
+    Needs CAP_NET_ADMIN.
     """
 
     _left: list[Finding] = []

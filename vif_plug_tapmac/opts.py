@@ -3,8 +3,10 @@
 """The options of [os_vif_tapmac]."""
 
 import copy
+import math
 import os
 import re
+import typing
 
 from oslo_config import cfg
 from oslo_config import types
@@ -17,6 +19,32 @@ from vif_plug_tapmac.wanted import port_options
 _LOCKED = next(each for each in port_options.TABLE if each.field == 'locked')
 #: os-vif derives it from the name of our entry point.
 GROUP = 'os_vif_tapmac'
+
+
+class _Strict(types.Number):
+    """A number that is one.
+
+    What oslo.config has takes "nan" for a number within any limits, and an
+    option without a value for None.
+    """
+
+    def __call__(self, value: typing.Any) -> int | float:
+        found = super().__call__(value)
+        if found is None or not math.isfinite(found):
+            raise ValueError('Should be a number')
+        return found
+
+
+class _StrictInteger(_Strict, types.Integer):
+    pass
+
+
+class _StrictFloat(_Strict, types.Float):
+    pass
+
+
+_STRICT: dict[type, type[typing.Any]] = {
+    types.Integer: _StrictInteger, types.Float: _StrictFloat}
 
 
 def _once_of_linux_bridge(name: str) -> list[cfg.DeprecatedOpt]:
@@ -239,8 +267,9 @@ TAPMAC_OPTS = [
         'udev_timeout',
         default=5.0,
         min=0.0,
+        max=600.0,
         help='How many seconds a plug waits at most for udev to have handled '
-             'a new TAP. udev may overwrite the MAC of a new device '
+             'a new TAP, 0 to 600. udev may overwrite the MAC of a new device '
              '(MACAddressPolicy=persistent), so the MAC is verified after '
              'that. Where /run/udev/control does not exist there is no udev '
              'to wait for. Set this to 0, which is not to wait, where that '
@@ -277,6 +306,10 @@ TAPMAC_OPTS = [
              'claim_plugins. 0 leaves it to the kernel, which gives them '
              '1500.'),
 ]
+for _opt in TAPMAC_OPTS:
+    if isinstance(_opt.type, types.Number):
+        _opt.type = _STRICT[type(_opt.type)](min=_opt.type.min,
+                                             max=_opt.type.max)
 
 
 def group(conf: cfg.ConfigOpts) -> cfg.ConfigOpts.GroupAttr:

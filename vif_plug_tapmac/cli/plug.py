@@ -11,6 +11,7 @@ from oslo_config import cfg
 
 from vif_plug_tapmac.cli import by_hand
 from vif_plug_tapmac.cli import configuration
+from vif_plug_tapmac.cli import number
 from vif_plug_tapmac.cli import tap_table
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import inventory
@@ -18,6 +19,7 @@ from vif_plug_tapmac import mac
 from vif_plug_tapmac.wanted import from_config
 from vif_plug_tapmac.wanted import from_vif
 from vif_plug_tapmac.wanted import names
+from vif_plug_tapmac.wanted import port as port_values
 
 _NAMESPACE = uuid.UUID('0e3c4c1e-5d2f-4b7a-9a63-7461706d6163')
 
@@ -41,9 +43,11 @@ class Plug(show.ShowOne):
             '--name', metavar='NAME',
             help='the name of the TAP; default: as Nova makes it of the id')
         parser.add_argument(
-            '--mtu', metavar='BYTES', type=int,
-            help='the MTU of the network; default: that of the bridge if it '
-                 'is there, else that of the kernel')
+            '--mtu', metavar='BYTES',
+            type=number.between(port_values.TAP_MTU_MIN,
+                                port_values.TAP_MTU_MAX, int),
+            help='the MTU of the network, 68 to 65521; default: that of the '
+                 'bridge if it is there, else that of the kernel')
         return parser
 
     def take_action(

@@ -10,12 +10,16 @@ from oslo_log import log as logging
 
 from vif_plug_tapmac.cli import as_root
 from vif_plug_tapmac.cli import configuration
+from vif_plug_tapmac.cli import number
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.host import tap_checks
 from vif_plug_tapmac.wanted.port import TapIdentity
 
 LOG = logging.getLogger(__name__)
+
+#: In seconds, the most that --older-than can be: 30 years.
+_OLDEST = 10 ** 9
 
 
 class Purge(lister.Lister):
@@ -33,10 +37,10 @@ class Purge(lister.Lister):
         parser.add_argument('--force', action='store_true',
                             help='remove those, too, that a process holds')
         parser.add_argument(
-            '--older-than', metavar='SECONDS', type=float,
-            default=tap_checks.GRACE,
+            '--older-than', metavar='SECONDS', default=tap_checks.GRACE,
+            type=number.between(0, _OLDEST, float),
             help='leave those that were made since then: their domain may '
-                 'still be on the way. Default: %(default)g')
+                 'still be on the way. 0 or more; default: %(default)g')
         return parser
 
     def take_action(

@@ -46,7 +46,7 @@ class Checks(upgradecheck.UpgradeCommands):
     def _check_configuration(self) -> upgradecheck.Result:
         try:
             from_config.port_fields(cfg.CONF[opts.GROUP])
-            from_config.uplinks(cfg.CONF[opts.GROUP])
+            from_config.limits(cfg.CONF[opts.GROUP])
         except (exception.InvalidConfig, cfg.ConfigFileValueError) as error:
             return _result(False, str(error))
         return _result(True)

@@ -11,6 +11,7 @@ import typing
 from cliff import command
 
 from vif_plug_tapmac.cli import configuration
+from vif_plug_tapmac.cli import number
 from vif_plug_tapmac.host import audit
 from vif_plug_tapmac.host.finding import Finding
 from vif_plug_tapmac.host import inventory
@@ -22,6 +23,8 @@ from vif_plug_tapmac.kernel.link import Link
 _QUIET, _LATEST = 0.3, 2.0
 #: How often to look at once where something happens all the time.
 _LOOKS = 3
+#: In seconds: the most that --interval can be.
+_DAY = 86400
 
 
 class Watch(command.Command):
@@ -38,9 +41,10 @@ class Watch(command.Command):
         parser.add_argument('-f', '--format', choices=('text', 'json'),
                             default='text', help='of each line')
         parser.add_argument(
-            '--interval', metavar='SECONDS', type=float, default=10.0,
+            '--interval', metavar='SECONDS', default=10.0,
+            type=number.between(0.1, _DAY, float),
             help='how often to look for what netlink does not tell: domains, '
-                 'sysctls. Default: %(default)g')
+                 'sysctls. 0.1 to 86400; default: %(default)g')
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:

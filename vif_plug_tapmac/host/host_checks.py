@@ -37,13 +37,21 @@ def _firewall(config: cfg.ConfigOpts.GroupAttr) -> Seen:
 def hidden_udev(config: cfg.ConfigOpts.GroupAttr) -> Seen:
     """Look for a udev that can rewrite MACs after a plug (TM302)."""
     path = link_files.file_that_rewrites()
-    if path is not None and not (udev.is_running() and config.udev_timeout):
+    if path is not None and not (udev.is_running()
+                                 and _waits_for_udev(config)):
         yield (path, 'it has MACAddressPolicy=persistent for TAPs, and '
                '%s' % ('udev_timeout is 0' if udev.is_running() else 'there '
                        'is no /run/udev to see by when udev is done'),
                'show /run/udev of the host to nova-compute, and wait for it '
                '(udev_timeout); or have a .link file with '
                'MACAddressPolicy=none for TAPs that comes first')
+
+
+def _waits_for_udev(config: cfg.ConfigOpts.GroupAttr) -> bool:
+    try:
+        return bool(config.udev_timeout)
+    except cfg.ConfigFileValueError:  # Which is TM307.
+        return True
 
 
 @finds('TM303')
@@ -87,7 +95,7 @@ def _sysctls(config: cfg.ConfigOpts.GroupAttr) -> Seen:
 def _configuration(config: cfg.ConfigOpts.GroupAttr) -> Seen:
     try:
         from_config.port_fields(config)
-        from_config.uplinks(config)
+        from_config.limits(config)
     except (exception.InvalidConfig, cfg.ConfigFileValueError) as error:
         yield ('[os_vif_tapmac]', str(error),
                'correct nova.conf')

@@ -7,6 +7,7 @@ libvirt's own test driver has the domains: the library is the real one.
 
 import importlib
 import pathlib
+import socket
 import sys
 
 import fixtures
@@ -90,6 +91,20 @@ class Domains(fixtures.Fixture):
     def end(self):
         """Have libvirt answer no more."""
         self._file.unlink()
+
+
+class Silent(fixtures.Fixture):
+    """A libvirt that accepts connections and never says a word."""
+
+    def _setUp(self):
+        path = self.useFixture(fixtures.TempDir()).path + '/sock'
+        listener = socket.socket(socket.AF_UNIX)
+        self.addCleanup(listener.close)
+        listener.bind(path)
+        # The kernel accepts so many by itself.
+        listener.listen(100)
+        self.useFixture(fixtures.EnvironmentVariable(
+            'LIBVIRT_DEFAULT_URI', 'qemu+unix:///system?socket=' + path))
 
 
 class NoDomains:

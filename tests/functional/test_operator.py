@@ -474,7 +474,7 @@ class PlugTest(OperatorTestCase):
         self.assertIn('needs CAP_NET_ADMIN', self.said)
 
 
-class WatchTest(OperatorTestCase):
+class WatchingTestCase(OperatorTestCase):
 
     def start(self, *arguments):
         self.watch = subprocess.Popen(
@@ -500,6 +500,9 @@ class WatchTest(OperatorTestCase):
             if select.select([self.watch.stdout], [], [], 0.1)[0]:
                 self.text += os.read(self.watch.stdout.fileno(), 65536)
         raise AssertionError('%s not in %s' % (words, self.text.decode()))
+
+
+class WatchTest(WatchingTestCase):
 
     def test_life_of_a_port(self):
         self.start()

@@ -2,8 +2,9 @@
 
 """The domains of libvirt, as far as TAPs are concerned.
 
-libvirt is asked read-only, which every user may. Its Python binding need not
-be installed.
+libvirt is asked read-only, which every user may, and in bounded time: it may
+accept a connection and never say a word. Its Python binding need not be
+installed.
 """
 
 import contextlib
@@ -11,6 +12,8 @@ import dataclasses
 import os
 import typing
 from xml.etree import ElementTree
+
+from vif_plug_tapmac import bounded
 
 _URI = 'qemu:///system'
 
@@ -34,37 +37,69 @@ class Nic:
     queues: int
 
 
-def nics() -> dict[str, Nic]:
+def ask() -> bounded.Question:
+    """Have libvirt asked for the NICs of all domains; see :func:`nics`."""
+    return bounded.Question(_ask_for_nics)
+
+
+def nics(question: bounded.Question | None = None) -> dict[str, Nic]:
     """Return the NICs of all domains, by the name of their TAP.
 
     Those that are defined and those that run.
 
-    :raises Unknown: the text says why
+    :param question: what :func:`ask` returned; None: it is asked now
+    :raises Unknown: the text says why, and after how many seconds
     """
-    with _connection() as connection:
-        # Those that run come last, and have the last word.
-        return {
-            name: nic
-            for domain in sorted(connection.listAllDomains(),
-                                 key=lambda each: each.isActive())
-            for name, nic in _nics(domain.XMLDesc(0),
-                                   bool(domain.isActive()))}
+    with _unknown():
+        return {name: Nic(*fields) for name, *fields in (
+            question or ask()).answer()}
 
 
 def version() -> tuple[int, int, int]:
     """Return the version of the libvirt that runs here.
 
-    :raises Unknown: the text says why
+    :raises Unknown: the text says why, and after how many seconds
     """
-    with _connection() as connection:
-        number = connection.getLibVersion()
+    with _unknown():
+        number = bounded.ask(_ask_for_version)
     return number // 1000000, number // 1000 % 1000, number % 1000
 
 
 @contextlib.contextmanager
-def _connection() -> typing.Iterator[typing.Any]:
+def _unknown() -> typing.Iterator[None]:
+    try:
+        yield
+    except bounded.Unanswered as error:
+        raise Unknown(str(error))
+
+
+def _ask_for_nics() -> list[tuple[typing.Any, ...]]:
+    """Return the name of each TAP with what its :class:`Nic` is made of."""
+    found = []
+    with _connection() as (libvirt, connection):
+        for domain in connection.listAllDomains():
+            try:
+                active = bool(domain.isActive())
+                found += [(active, name, *dataclasses.astuple(nic))
+                          for name, nic in _nics(domain.XMLDesc(0), active)]
+            except libvirt.libvirtError as error:
+                # It is gone since the list was made.
+                if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                    raise
+    # Those that run come last, and have the last word.
+    return [each[1:] for each in sorted(found, key=lambda each: each[0])]
+
+
+def _ask_for_version() -> int:
+    with _connection() as (_, connection):
+        return int(connection.getLibVersion())
+
+
+@contextlib.contextmanager
+def _connection() -> typing.Iterator[tuple[typing.Any, typing.Any]]:
     """Ask libvirt where its own commands do: by LIBVIRT_DEFAULT_URI, or here.
 
+    :returns: the module of its binding, and the connection
     :raises Unknown: also from inside, for what libvirt does not answer
     """
     try:
@@ -78,7 +113,7 @@ def _connection() -> typing.Iterator[typing.Any]:
         connection = libvirt.openReadOnly(
             os.environ.get('LIBVIRT_DEFAULT_URI') or _URI)
         try:
-            yield connection
+            yield libvirt, connection
         finally:
             connection.close()
     except libvirt.libvirtError as error:

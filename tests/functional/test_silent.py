@@ -8,12 +8,22 @@ The libvirt here accepts connections and never says a word.
 import concurrent.futures
 import json
 import os
+import pathlib
+import pwd
+import time
+
+import fixtures
 
 from tests import base
 from tests.functional import test_operator
 from tests import libvirt_domains
+from tests import patience
 from vif_plug_tapmac import bounded
+from vif_plug_tapmac.cli import tap_table
+from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import domains
+from vif_plug_tapmac import users
+from vif_plug_tapmac.wanted import from_config
 
 _BOUND = 'within %g s' % bounded.SECONDS
 
@@ -53,6 +63,71 @@ class SilentLibvirtTest(test_operator.WatchingTestCase):
         self.assertIn(_BOUND, str(error))
         self.assertRaises(domains.Unknown, domains.version)
         self.assertEqual(before, self.host.processes())
+
+
+class SilentDirectoryTest(base.TestCase):
+    """NSS asks a directory of users that never answers."""
+
+    def setUp(self):
+        super().setUp()
+        for function in 'getpwnam', 'getpwuid':
+            self.patch(pwd, function, lambda _: time.sleep(patience.HANG))
+        self.patch(users, '_silent', (0.0, ''))
+        for cache in from_config._uid, tap_table._name_of:
+            cache.cache_clear()
+            self.addCleanup(cache.cache_clear)
+        self.began = time.monotonic()
+
+    def refusal(self, owner):
+        self.configure(owner=owner)
+        return str(self.assertRaises(
+            exception.InvalidConfig, from_config.port_fields, self.options))
+
+    def test_owner(self):
+        for _ in range(20):  # One wait for all plugs.
+            said = self.refusal('somebody-far-away')
+        for words in 'owner = somebody-far-away', _BOUND, 'Have the uid':
+            self.assertIn(words, said)
+        self.assertLess(time.monotonic() - self.began, 2 * bounded.SECONDS)
+
+    def test_names_of_owners(self):
+        self.assertEqual(['1000000', '1000001', '1000002'], [
+            tap_table.user(uid) for uid in range(1000000, 1000003)])
+        self.assertIn(_BOUND, self.logs.output)
+
+    def test_users_of_the_host_need_no_directory(self):
+        for _ in range(3):
+            self.configure(owner='root')
+            self.assertEqual(0, from_config.port_fields(self.options)['owner'])
+        self.assertEqual('root', tap_table.user(0))
+        self.assertNotIn(_BOUND, self.logs.output)
+
+
+class DirectoryTest(base.TestCase):
+    """What it does say is taken."""
+
+    def setUp(self):
+        super().setUp()
+        empty = self.useFixture(fixtures.TempDir()).path
+        # No user is one of the host's own.
+        self.patch(users, '_FILE', str(pathlib.Path(empty, 'none')))
+
+    def test_known(self):
+        self.assertEqual((0, 'root'), (users.uid_of('root'),
+                                       users.name_of(0)))
+
+    def test_unknown(self):
+        self.assertEqual((None, None), (users.uid_of('no-such-user'),
+                                        users.name_of(2 ** 32 - 2)))
+
+    def test_a_tap_that_is_held_here_is_not_held_there(self):
+        """The process that asks has none of our descriptors."""
+        reader, writer = os.pipe()
+        question = bounded.Question(time.sleep, patience.HANG)
+        os.close(writer)
+        self.assertEqual(b'', os.read(reader, 1))
+        os.close(reader)
+        question._end()
 
 
 class VanishingDomainTest(test_operator.OperatorTestCase):

@@ -3,14 +3,20 @@
 """What the commands tell of a TAP."""
 
 import datetime
-import pwd
+import functools
 import typing
 
+from oslo_log import log as logging
+
+from vif_plug_tapmac import bounded
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host.inventory import Inventory
 from vif_plug_tapmac.host.inventory import Tap
 from vif_plug_tapmac.kernel.link import Link
+from vif_plug_tapmac import users
 from vif_plug_tapmac.wanted import port_options
+
+LOG = logging.getLogger(__name__)
 
 #: What is told of each TAP.
 COLUMNS = ('TAP', 'Bridge', 'Guest MAC', 'TAP MAC', 'VIF', 'MTU', 'Owner',
@@ -61,10 +67,15 @@ def _port_options(link: Link) -> str:
 
 
 def user(uid: int | None) -> str:
-    """Return how a TAP's owner is called."""
-    if uid is None:
-        return 'everyone'
+    """Return how a TAP's owner is called, by number if nobody knows."""
+    return 'everyone' if uid is None else _name_of(uid) or str(uid)
+
+
+@functools.cache
+def _name_of(uid: int) -> str | None:
     try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
+        return users.name_of(uid)
+    except bounded.Unanswered as error:
+        LOG.warning('The directory of users (NSS) does not say who uid %d is, '
+                    'so owners have numbers here: %s', uid, error)
+        return None

@@ -6,10 +6,11 @@ The ``[os_vif_tapmac]`` group of oslo.config goes in, values come out.
 """
 
 import functools
-import pwd
 import typing
 
+from vif_plug_tapmac import bounded
 from vif_plug_tapmac import exception
+from vif_plug_tapmac import users
 from vif_plug_tapmac.wanted.limits import Limits
 from vif_plug_tapmac.wanted import names
 from vif_plug_tapmac.wanted import port as port_values
@@ -173,18 +174,29 @@ def _uid(owner: str) -> int:
     """Return the uid for a user's name or number, looked up once.
 
     Who knows the users may be far away.
+
+    :raises InvalidConfig: there is no such user, or nobody says in time
     """
     try:
         uid = int(owner)
     except ValueError:
-        try:
-            uid = pwd.getpwnam(owner).pw_uid
-        except KeyError:
-            raise exception.InvalidConfig(
-                option='owner', value=owner,
-                reason='this host has no such user')
+        uid = _uid_of(owner)
     if not 0 <= uid <= port_values.UID_MAX:
         raise exception.InvalidConfig(
             option='owner', value=owner,
             reason='a uid is a number from 0 to %d' % port_values.UID_MAX)
+    return uid
+
+
+def _uid_of(owner: str) -> int:
+    try:
+        uid = users.uid_of(owner)
+        reason = 'this host has no such user'
+    except bounded.Unanswered as error:
+        uid, reason = None, (
+            'the directory of users (NSS) does not say who that is: %s. Have '
+            'the uid there, or mend the directory' % error)
+    if uid is None:
+        raise exception.InvalidConfig(option='owner', value=owner,
+                                      reason=reason)
     return uid

@@ -10,7 +10,6 @@ from vif_plug_tapmac.cli import configuration
 from vif_plug_tapmac.host import audit
 from vif_plug_tapmac.host.finding import exit_status
 from vif_plug_tapmac.host.finding import Finding
-from vif_plug_tapmac.host import inventory
 
 
 class Audit(lister.Lister):
@@ -28,7 +27,8 @@ class Audit(lister.Lister):
         self, parsed_args: argparse.Namespace,
     ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         config = configuration.read(self.app_args)
-        self._findings = audit.audit(inventory.read(config), config)
+        _, self._findings = audit.confirmed(
+            config, lambda seen: audit.audit(seen, config))
         return (('Code', 'Severity', 'Device', 'Meaning', 'Evidence',
                  'Remedy'),
                 [(finding.code, str(finding.severity), finding.device,

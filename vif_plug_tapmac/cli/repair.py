@@ -44,11 +44,13 @@ class Repair(lister.Lister):
         self, parsed_args: argparse.Namespace,
     ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         config = configuration.read(self.app_args)
-        seen = inventory.read(config)
+
+        def wrong(seen: inventory.Inventory) -> list[Finding]:
+            return [finding for finding in audit.audit_links(seen)
+                    if not parsed_args.devices
+                    or finding.device in parsed_args.devices]
+        seen, found = audit.confirmed(config, wrong)
         _require_known(seen, parsed_args.devices)
-        found = [finding for finding in audit.audit_links(seen)
-                 if not parsed_args.devices
-                 or finding.device in parsed_args.devices]
         mendable = [
             finding for finding in found if finding.mendable
             or finding.code == 'TM206' and parsed_args.bridge is not None]
@@ -57,9 +59,7 @@ class Repair(lister.Lister):
             as_root.act_as_root()
             mending.mend(seen, config, mendable, parsed_args.bridge,
                          self.app.stderr)
-            self._left = [finding for finding in audit.audit_links(
-                inventory.read(config)) if not parsed_args.devices
-                or finding.device in parsed_args.devices]
+            _, self._left = audit.confirmed(config, wrong, before=seen)
         left = {(finding.code, finding.device) for finding in self._left}
         rows: list[tuple[str, ...]] = []
         for finding in found:

@@ -36,11 +36,14 @@ class Show(show.ShowOne):
     def take_action(
         self, parsed_args: argparse.Namespace,
     ) -> tuple[tuple[str, ...], tuple[typing.Any, ...]]:
-        seen = inventory.read(configuration.read(self.app_args))
+        def wrong(seen: inventory.Inventory) -> list[Finding]:
+            tap = tap_table.require_one(seen, parsed_args.which)
+            names = [tap.link.name] + ([tap.bridge.name] if tap.bridge else [])
+            return [finding for finding in audit.audit_links(seen)
+                    if finding.device in names]
+        seen, self._findings = audit.confirmed(
+            configuration.read(self.app_args), wrong)
         tap = tap_table.require_one(seen, parsed_args.which)
-        names = [tap.link.name] + ([tap.bridge.name] if tap.bridge else [])
-        self._findings = [finding for finding in audit.audit_links(seen)
-                          if finding.device in names]
         return ((*tap_table.COLUMNS, 'Queues', 'Wrong'),
                 (*tap_table.describe(seen, tap), tap.link.queues or 1,
                  '\n'.join(map(_sentence, self._findings)) or 'nothing'))

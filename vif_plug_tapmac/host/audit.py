@@ -2,13 +2,61 @@
 
 """What is wrong with bridges, TAPs and the host: all that the checks find."""
 
+import typing
+
 from oslo_config import cfg
 
 from vif_plug_tapmac.host import bridge_checks
 from vif_plug_tapmac.host.finding import Finding
 from vif_plug_tapmac.host import host_checks
+from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.host.inventory import Inventory
 from vif_plug_tapmac.host import tap_checks
+
+#: The codes of what is found only where libvirt answers.
+OF_DOMAINS = ('TM205', 'TM210', 'TM212')
+
+
+def confirmed(
+    config: cfg.ConfigOpts.GroupAttr,
+    check: typing.Callable[[Inventory], list[Finding]],
+    before: Inventory | None = None,
+) -> tuple[Inventory, list[Finding]]:
+    """Look at this host, and where something is wrong once more.
+
+    Links, addresses, the FDB and domains are read one after the other, while
+    guests come and go: what is wrong only once was read in between.
+
+    :param config: the ``[os_vif_tapmac]`` group
+    :param check: returns what is wrong with what was seen
+    :param before: what was seen before: a libvirt that did not answer then is
+        not waited for again
+    :returns: what was seen last, and what was wrong each time
+    """
+    seen = _read(config, before)
+    found = check(seen)
+    if found:
+        once = {key(seen, finding) for finding in found}
+        seen = _read(config, seen)
+        found = [finding for finding in check(seen)
+                 if key(seen, finding) in once]
+    return seen, found
+
+
+def _read(config: cfg.ConfigOpts.GroupAttr,
+          before: Inventory | None) -> Inventory:
+    seen = inventory.read(config)
+    silent = before is not None and before.nics is None
+    return seen.with_nics(None) if silent else seen
+
+
+def key(seen: Inventory, finding: Finding) -> tuple[str, str, int | None]:
+    """Return by what a finding is the same in another look.
+
+    :returns: its code, its device, and the index of that, None for what is no
+        link: another link may have the name by then
+    """
+    return finding.code, finding.device, seen.indices.get(finding.device)
 
 
 def audit(seen: Inventory,

@@ -12,6 +12,7 @@ import typing
 from oslo_config import cfg
 from oslo_log import log as logging
 
+from vif_plug_tapmac import bounded
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import domains
 from vif_plug_tapmac.kernel import bridge as bridges
@@ -75,6 +76,7 @@ class Inventory:
     :param wanted: what the configuration says of each port, by the fields of
         a TapPort; None if it can't be used
     :param uplinks: by the configuration, None if that can't be used
+    :param ask: returns what :attr:`nics` is, and is called once at most
     """
     links: dict[int, Link]
     addresses: dict[int, list[str]]
@@ -82,6 +84,7 @@ class Inventory:
     bridge_group: int
     wanted: dict[str, typing.Any] | None
     uplinks: Uplinks | None
+    ask: typing.Callable[[], dict[str, domains.Nic] | None]
 
     @functools.cached_property
     def nics(self) -> dict[str, domains.Nic] | None:
@@ -89,12 +92,12 @@ class Inventory:
 
         None if libvirt does not answer, which is said once as a warning.
         """
-        try:
-            return domains.nics()
-        except domains.Unknown as error:
-            _warn('libvirt does not answer, so nothing is known of domains: '
-                  '%s' % error)
-            return None
+        return self.ask()
+
+    @functools.cached_property
+    def indices(self) -> dict[str, int]:
+        """The index of each link, by its name."""
+        return {link.name: link.index for link in self.links.values()}
 
     @functools.cached_property
     def fixed_macs(self) -> set[tuple[int, str]]:
@@ -172,6 +175,10 @@ class Inventory:
         """Return the same but for the links, asking nobody."""
         return dataclasses.replace(self, links=links)
 
+    def with_nics(self, nics: dict[str, domains.Nic] | None) -> 'Inventory':
+        """Return the same with what is known of domains."""
+        return dataclasses.replace(self, ask=lambda: nics)
+
     def is_ours(self, bridge: Link) -> bool:
         """Return whether tapmac made this bridge."""
         return bridges.is_ours(bridge, self.bridge_group)
@@ -200,7 +207,21 @@ def read(config: cfg.ConfigOpts.GroupAttr) -> Inventory:
     return Inventory(links=links, addresses=addresses,
                      link_group=config.link_group,
                      bridge_group=config.bridge_group, wanted=wanted,
-                     uplinks=uplinks)
+                     uplinks=uplinks, ask=nics)
+
+
+def nics(question: bounded.Question | None = None,
+         ) -> dict[str, domains.Nic] | None:
+    """Return what libvirt says: see :func:`domains.nics`.
+
+    :returns: None if it does not answer, which is said once as a warning
+    """
+    try:
+        return domains.nics(question)
+    except domains.Unknown as error:
+        _warn('libvirt does not answer, so nothing is known of domains: %s'
+              % error)
+        return None
 
 
 @functools.cache

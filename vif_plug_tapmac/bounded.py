@@ -75,7 +75,7 @@ class Question:
             while not self.is_over():
                 select.select([self._reader], [], [], self.left)
         finally:
-            self._end()
+            self.end()
         try:
             said = json.loads(self._said)
         except ValueError:
@@ -85,7 +85,8 @@ class Question:
             raise Unanswered(said['failed'])
         return said['value']
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Have it asked no more."""
         os.close(self._reader)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._process, signal.SIGKILL)

@@ -476,11 +476,11 @@ class PlugTest(OperatorTestCase):
 
 class WatchingTestCase(OperatorTestCase):
 
-    def start(self, *arguments):
+    def start(self, *arguments, code='import sys; '
+              'from vif_plug_tapmac.cli import main; sys.exit(main.main())'):
         self.watch = subprocess.Popen(
-            [sys.executable, '-c', 'import sys; '
-             'from vif_plug_tapmac.cli import main; sys.exit(main.main())',
-             'watch', '--interval', '1', *arguments], cwd=base.CHECKOUT,
+            [sys.executable, '-c', code, 'watch', '--interval', '1',
+             *arguments], cwd=base.CHECKOUT,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             # It may be ignored in those that start us.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))

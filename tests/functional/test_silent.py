@@ -127,7 +127,7 @@ class DirectoryTest(base.TestCase):
         os.close(writer)
         self.assertEqual(b'', os.read(reader, 1))
         os.close(reader)
-        question._end()
+        question.end()
 
 
 class VanishingDomainTest(test_operator.OperatorTestCase):

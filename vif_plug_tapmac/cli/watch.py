@@ -5,26 +5,32 @@
 import argparse
 import datetime
 import json
+import select
 import time
 import typing
 
 from cliff import command
 
+from vif_plug_tapmac import bounded
 from vif_plug_tapmac.cli import configuration
 from vif_plug_tapmac.cli import number
 from vif_plug_tapmac.host import audit
+from vif_plug_tapmac.host import domains
 from vif_plug_tapmac.host.finding import Finding
+from vif_plug_tapmac.host import following
 from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.kernel import events
-from vif_plug_tapmac.kernel.link import Link
 
 # A plug makes a dozen events in some milliseconds; what is wrong is looked
 # for when they are through, or after so many seconds in any case.
 _QUIET, _LATEST = 0.3, 2.0
-#: How often to look at once where something happens all the time.
+#: How often to look at once where events are lost all the time.
 _LOOKS = 3
 #: In seconds: the most that --interval can be.
 _DAY = 86400
+
+#: By what a finding is the same again: code, device, index of the link.
+_Key = tuple[str, str, int | None]
 
 
 class Watch(command.Command):
@@ -50,80 +56,142 @@ class Watch(command.Command):
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         self._json = parsed_args.format == 'json'
         self._config = configuration.read(self.app_args)
-        self._findings: dict[tuple[str, str], Finding] = {}
+        self._findings: dict[_Key, Finding] = {}
+        self._question: bounded.Question | None = None
+        self._answers, self._lost, self._stirred = True, False, False
         try:
-            with events.LinkEvents() as happening:
-                self._watch(happening, parsed_args.interval)
+            with events.LinkEvents() as self._happening:
+                self._watch(parsed_args.interval)
         except KeyboardInterrupt:
             return
+        finally:
+            if self._question is not None:
+                self._question.end()
 
-    def _watch(self, happening: events.LinkEvents, interval: float) -> None:
-        self._seen = inventory.read(self._config)
+    def _watch(self, interval: float) -> None:
+        seen = inventory.read(self._config)
+        self._following = following.Following(seen)
+        # What happened before that look would be told backwards.
+        self._drain(tell=False)
+        seen = self._following.seen
         self._say('watching', 'this host', '%d TAPs, %d bridges' % (
-            sum(tap.mark is not None for tap in self._seen.taps),
-            len(self._seen.bridges)))
+            sum(tap.mark is not None for tap in seen.taps),
+            len(seen.bridges)))
         while True:
             self._audit()
-            self._collect(happening, interval)
-            self._follow(self._read(happening))
+            self._collect(interval)
+            self._look()
 
-    def _read(self, happening: events.LinkEvents) -> inventory.Inventory:
-        """Look at the whole host, and pass over what happened before.
-
-        Events that came before the look would tell again, and backwards, what
-        it has seen already.
-        """
+    def _look(self) -> None:
+        """Look at the whole host, once unless events were lost meanwhile."""
         for _ in range(_LOOKS):
+            self._drain()
+            self._lost = self._stirred = False
             seen = inventory.read(self._config)
-            if not self._next(happening, 0):
+            newer = self._drain()
+            if not self._lost:
                 break
-            while self._next(happening, 0):
-                pass
-        return seen
+        self._tell(self._following.look(seen, newer))
 
-    def _collect(self, happening: events.LinkEvents, interval: float) -> None:
-        """Say what happens, up to when it deserves a look at the whole."""
-        batch = self._next(happening, interval)
-        latest = time.monotonic() + _LATEST
-        while batch:
-            links = dict(self._seen.links)
-            for event in batch:
-                links.pop(event.link.index, None)
-                if not event.deleted:
-                    links[event.link.index] = event.link
-            self._follow(self._seen.with_links(links))
-            if time.monotonic() > latest:
-                break
-            batch = self._next(happening, _QUIET)
+    def _collect(self, interval: float) -> None:
+        """Tell what happens, up to when it deserves a look at the whole."""
+        now = time.monotonic()
+        latest = now + _LATEST if self._stirred else None
+        look_at = now + (_QUIET if self._stirred else interval)
+        while (left := look_at - time.monotonic()) > 0:
+            ready = self._wait(left)
+            if self._question is not None and self._question.is_over():
+                self._take_answer()
+                if self._answers:  # It is back.
+                    return
+            if self._happening in ready:
+                self._next()
+                now = time.monotonic()
+                latest = latest or now + _LATEST
+                look_at = min(now + _QUIET, latest)
 
-    def _next(self, happening: events.LinkEvents,
-              seconds: float) -> list[events.LinkEvent]:
+    def _wait(self, seconds: float) -> list[typing.Any]:
+        """Wait for something to happen, or for libvirt if it was asked."""
+        waited_for: list[typing.Any] = [self._happening]
+        if self._question is not None:
+            waited_for.append(self._question)
+        return select.select(waited_for, [], [], seconds)[0]
+
+    def _drain(self, tell: bool = True) -> set[int]:
+        """Tell what has happened; return which links that was about."""
+        found: set[int] = set()
+        until = time.monotonic() + _LATEST
+        while (select.select([self._happening], [], [], 0)[0]
+               and time.monotonic() < until):
+            found |= self._next(tell)
+        return found
+
+    def _next(self, tell: bool = True) -> set[int]:
+        """Tell what comes next; return which links that is about."""
+        self._stirred = True
         try:
-            return happening.wait(seconds)
-        except events.Overrun:  # All links are read next.
-            return []
+            batch = self._happening.wait(0)
+        except events.Overrun:
+            self._lost = True
+            return set()
+        for event in batch:
+            happenings = self._following.event(event)
+            self._tell(happenings if tell else list(happenings)[:0])
+        return {event.link.index for event in batch}
 
-    def _follow(self, now: inventory.Inventory) -> None:
-        """Say what is different by now."""
-        before, after = _concerned(self._seen), _concerned(now)
-        for index in sorted(before | after):
-            for event, details in _changes(
-                    self._seen if index in before else None,
-                    now if index in after else None, index):
-                name = (now if index in after else self._seen).links[
-                    index].name
-                self._say(event, name, details)
-        self._seen = now
+    def _tell(self, happenings: typing.Iterable[following.Happening]) -> None:
+        for happening in happenings:
+            self._say(*happening)
 
     def _audit(self) -> None:
-        found = {(finding.code, finding.device): finding for finding
-                 in audit.audit(self._seen, self._config)}
+        found = self._find()
+        new = found.keys() - self._findings.keys()
+        if new:
+            # Links, addresses, the FDB, domains: each was read at its time,
+            # and may have changed in between.
+            self._look()
+            again = self._find()
+            found = {key: again[key] for key in again if key in found}
         for key in found.keys() - self._findings.keys():
             self._say(key[0], key[1], '%s: %s. Remedy: %s' % (
                 found[key].severity, found[key].evidence, found[key].remedy))
         for key in self._findings.keys() - found.keys():
             self._say(key[0], key[1], 'gone')
         self._findings = found
+
+    def _find(self) -> dict[_Key, Finding]:
+        """Return what is wrong, by what says that it is the same again."""
+        seen = self._following.seen.with_nics(self._ask())
+        found = {audit.key(seen, finding): finding
+                 for finding in audit.audit(seen, self._config)}
+        if seen.nics is None:
+            # Nobody knows whether these are gone.
+            names = {link.name for link in seen.links.values()}
+            found.update((key, finding)
+                         for key, finding in self._findings.items()
+                         if finding.code in audit.OF_DOMAINS
+                         and finding.device in names)
+        return found
+
+    def _ask(self) -> dict[str, domains.Nic] | None:
+        """Return what libvirt says, and tell what happens meanwhile.
+
+        One that was silent is not waited for: should it answer after all,
+        :meth:`_collect` is told.
+        """
+        self._question = self._question or domains.ask()
+        while not self._question.is_over():
+            if not self._answers:
+                return None
+            self._wait(self._question.left)
+            self._drain()
+        return self._take_answer()
+
+    def _take_answer(self) -> dict[str, domains.Nic] | None:
+        question, self._question = self._question, None
+        found = inventory.nics(question)
+        self._answers = found is not None
+        return found
 
     def _say(self, event: str, device: str, details: str) -> None:
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(
@@ -134,42 +202,3 @@ class Watch(command.Command):
             json.dumps(words) + '\n' if self._json
             else '%s %-9s %-15s %s\n' % tuple(words.values()))
         self.app.stdout.flush()
-
-
-def _concerned(seen: inventory.Inventory) -> set[int]:
-    return ({tap.link.index for tap in seen.taps if not tap.is_being_made}
-            | {bridge.index for bridge in seen.bridges})
-
-
-def _changes(before: inventory.Inventory | None,
-             now: inventory.Inventory | None,
-             index: int) -> typing.Iterator[tuple[str, str]]:
-    """Yield each event, in a word, with details."""
-    old = before.links[index] if before else None
-    new = now.links[index] if now else None
-    if old is None or new is None:
-        appeared = new is not None
-        link = new or old
-        assert link is not None
-        yield (('plug' if appeared else 'unplug') if link.is_tap
-               else ('bridge' if appeared else 'removed'),
-               'MAC %s%s' % (link.mac, _on((now or before), link)))
-        return
-    if old.mac != new.mac:
-        yield 'MAC', '%s, was %s' % (new.mac, old.mac)
-    if old.master != new.master:
-        yield ('join' if new.master else 'leave',
-               'now%s, was%s' % (_on(now, new) or ' on no bridge',
-                                 _on(before, old) or ' on no bridge'))
-    if old.mtu != new.mtu:
-        yield 'MTU', '%d, was %d' % (new.mtu, old.mtu)
-    if old.up != new.up:
-        yield ('up' if new.up else 'down'), ''
-    if old.held != new.held:
-        yield (('held', 'a guest has it') if new.held
-               else ('released', 'no guest has it any more'))
-
-
-def _on(seen: inventory.Inventory | None, link: Link) -> str:
-    bridge = seen and seen.links.get(link.master or 0)
-    return ' on %s' % bridge.name if bridge else ''

@@ -4,12 +4,17 @@
 
 import dataclasses
 import errno
+import logging
 import select
 import socket
 import types
+import typing
 
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import rtnetlink
+from vif_plug_tapmac.kernel import session
+
+LOG = logging.getLogger(__name__)
 
 #: In bytes: of what happens while nobody reads, and of one message at most.
 _EVENT_BUFFER, _EVENT_SIZE = 4 << 20, 1 << 16
@@ -46,23 +51,45 @@ class LinkEvents:
                  traceback: types.TracebackType | None) -> None:
         self._socket.close()
 
+    def fileno(self) -> int:
+        """Return what can be read when something has happened."""
+        return self._socket.fileno()
+
     def wait(self, seconds: float) -> list[LinkEvent]:
         """Return what comes next, nothing if nothing comes in time.
+
+        Nothing, too, if what comes tells of a part of a link only, or cannot
+        be read: links are to be listed then as after all that happens.
 
         :raises Overrun: list the links anew
         """
         if not select.select([self._socket], [], [], seconds)[0]:
             return []
         try:
-            data = self._socket.recv(_EVENT_SIZE)
+            data, _, _, sender = self._socket.recvmsg(_EVENT_SIZE)
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
             raise Overrun()
-        # What bridges say of their ports has a family of its own, and tells
-        # only a part.
-        return [LinkEvent(Link.from_message(message.body),
-                          message.kind == rtnetlink.DELETE_LINK)
-                for message in rtnetlink.messages(data)
-                if message.kind in (rtnetlink.NEW_LINK, rtnetlink.DELETE_LINK)
-                and message.body[0] == socket.AF_UNSPEC]
+        return list(_events(data)) if sender[0] == rtnetlink.KERNEL else []
+
+
+def _events(data: bytes) -> typing.Iterator[LinkEvent]:
+    """Yield what can be read of what came in at once."""
+    try:
+        for message in rtnetlink.messages(data):
+            # What bridges say of their ports has a family of its own, and
+            # tells only a part.
+            if (message.kind in (rtnetlink.NEW_LINK, rtnetlink.DELETE_LINK)
+                    and message.body[:1] == bytes([socket.AF_UNSPEC])):
+                yield from _event(message)
+    except OSError as error:
+        LOG.debug('An event is cut off: %s', error)
+
+
+def _event(message: rtnetlink.Message) -> typing.Iterator[LinkEvent]:
+    try:
+        yield LinkEvent(Link.from_message(message.body),
+                        message.kind == rtnetlink.DELETE_LINK)
+    except (OSError, *session.GARBLED) as error:
+        LOG.debug('An event is not understood: %r', error)

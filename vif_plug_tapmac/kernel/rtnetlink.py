@@ -58,7 +58,7 @@ _MESSAGE_SIZE = 1 << 16
 # As numbers, for an enumeration takes a while to compare.
 _TRUNCATED, _WITHOUT_WAITING = int(socket.MSG_TRUNC), int(socket.MSG_DONTWAIT)
 #: Who sends what the kernel sends.
-_KERNEL = 0
+KERNEL = 0
 # In seconds. The kernel does what it is asked for while it is asked, so an
 # answer that is not there soon after was lost.
 _ANSWERS_WITHIN = 10.0
@@ -334,7 +334,7 @@ class Socket:
                 _MESSAGE_SIZE, 0, how)
         except BlockingIOError:
             raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
-        if sender and sender[0] != _KERNEL:
+        if sender and sender[0] != KERNEL:
             return b''
         if flags & _TRUNCATED:
             raise _garbled()

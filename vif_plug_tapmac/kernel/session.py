@@ -22,7 +22,7 @@ LOG = logging.getLogger(__name__)
 #: For how long, in seconds, a list is asked for that others change meanwhile.
 _LISTS_WITHIN = 10.0
 #: What comes of an answer that is cut off, or not to be understood.
-_GARBLED = (struct.error, AttributeError, LookupError, TypeError, ValueError)
+GARBLED = (struct.error, AttributeError, LookupError, TypeError, ValueError)
 
 _T = typing.TypeVar('_T')
 _SessionT = typing.TypeVar('_SessionT', bound='Session')
@@ -122,7 +122,7 @@ class Session:
         """
         try:
             return decode(function(*arguments))
-        except (OSError, *_GARBLED) as error:
+        except (OSError, *GARBLED) as error:
             code = _errno_of(error, device, step)
             words = getattr(error, 'words', None)
         if code == tolerated:

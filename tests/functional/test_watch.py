@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What ``tapmac watch`` tells where much happens, and what it costs.
+
+What it tells of one port is in test_operator.
+"""
+
+import os
+import socket
+import struct
+
+from tests import base
+from tests.functional import test_operator
+from tests import hosts
+from tests import libvirt_domains
+from tests import patience
+from vif_plug_tapmac import bounded
+from vif_plug_tapmac.kernel import events
+
+_TAPS = 400 if patience.IN_FULL else 40
+_VISITS = 50 if patience.IN_FULL else 10
+#: Longer than any test: nothing is looked at for the time that it is.
+_NEVER = '86400'
+_COUNTING = '''
+import sys
+from vif_plug_tapmac.cli import main
+from vif_plug_tapmac.host import inventory
+real = inventory.read
+def read(config):
+    print('look', file=sys.stderr, flush=True)
+    return real(config)
+inventory.read = read
+sys.exit(main.main())
+'''
+_RTMGRP_LINK = 1
+_NEW_LINK = 16
+
+
+class CrowdTest(test_operator.WatchingTestCase):
+    """A host with many TAPs."""
+
+    def setUp(self):
+        super().setUp()
+        self.domains.define()
+        for number in range(1, _TAPS):
+            self.plug(base.numbered_vif(number))
+
+    def start_counting(self):
+        self.start('--interval', _NEVER, code=_COUNTING)
+        self.wait_for('watching', '%d TAPs' % (_TAPS - 1))
+        self.looked = b''
+
+    def looks(self):
+        os.set_blocking(self.watch.stderr.fileno(), False)
+        self.looked += self.watch.stderr.read() or b''
+        return self.looked.count(b'look\n')
+
+    def wait_for_looks(self, count):
+        patience.wait_until(lambda: self.looks() >= count,
+                            lambda: 'only %d looks' % self.looks())
+        self.assertEqual(count, self.looks())
+
+    def test_one_look_for_a_plug(self):
+        self.start_counting()
+        self.wait_for_looks(1)
+        self.plug()
+        self.wait_for(' plug ', base.TAP)
+        self.wait_for_looks(2)
+        # Had it looked any more, it would have by the end of this.
+        self.host.set(base.TAP, mtu=1400)
+        self.wait_for(' MTU ', base.TAP)
+        self.assertEqual(2, self.looks())
+
+    def test_each_visit_is_told(self):
+        self.plug()
+        self.start('--interval', _NEVER)
+        self.wait_for('watching')
+        with events.LinkEvents() as happening:
+            for _ in range(_VISITS):
+                with hosts.Guest(base.TAP):
+                    self.wait_for_kernel(happening, held=True)
+                self.wait_for_kernel(happening, held=False)
+        for _ in range(_VISITS):
+            self.wait_for(' held ', base.TAP)
+            self.wait_for(' released ', base.TAP)
+
+    def wait_for_kernel(self, happening, held):
+        """Wait until the kernel tells that a guest came or went."""
+        patience.wait_until(
+            lambda: any(event.link.name == base.TAP
+                        and event.link.held is held
+                        for event in happening.wait(0.1)),
+            'the kernel tells nothing')
+
+
+class UnreadableTest(test_operator.WatchingTestCase):
+
+    def tell_all(self, data):
+        """Send what claims to be an event to all who listen."""
+        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW,
+                           socket.NETLINK_ROUTE) as sender:
+            sender.sendto(data, (0, _RTMGRP_LINK))
+
+    def test_passed_over(self):
+        self.plug()
+        self.start('--interval', _NEVER)
+        self.wait_for('watching')
+        for data in (b'x', b'\0' * 16, struct.pack('=IHHII', 999, 16, 0, 0, 0),
+                     struct.pack('=IHHII', 16, _NEW_LINK, 0, 0, 0),
+                     struct.pack('=IHHII', 32, _NEW_LINK, 0, 0, 0)
+                     + bytes(16)):
+            self.tell_all(data)
+        self.host.set(base.TAP, mtu=1400)
+        self.wait_for(' MTU ', base.TAP)
+
+    def test_one_of_the_kernel(self):
+        """No other is lost for one that is not understood."""
+        index = self.host.add_tap('tap0').index
+        real = events.Link.from_message
+
+        def from_message(body):
+            link = real(body)
+            if link.index == index:
+                raise LookupError()
+            return link
+        self.patch(events.Link, 'from_message', from_message)
+        with events.LinkEvents() as happening:
+            self.host.ip.link('set', index=index, mtu=1400)
+            self.host.add('br0', 'bridge')
+            names = []
+            while 'br0' not in names:
+                names += [event.link.name
+                          for event in happening.wait(patience.HANG)]
+        self.assertNotIn('tap0', names)
+
+
+class SilentLibvirtTest(test_operator.WatchingTestCase):
+
+    def test_links_are_seen(self):
+        self.domains.define()
+        self.useFixture(libvirt_domains.Silent())
+        self.start()
+        self.wait_for('watching')
+        self.plug()
+        self.wait_for(' plug ', base.TAP)
+        with hosts.Guest(base.TAP):
+            self.wait_for(' held ', base.TAP)
+        self.wait_for(' released ', base.TAP)
+        self.host.set(base.TAP, address='02:00:00:00:00:07')
+        self.wait_for(' TM201 ', base.TAP, 'warning')
+        self.plug()
+        self.wait_for(' TM201 ', base.TAP, 'gone')
+        self.watch.terminate()
+        self.assertIn('within %g s' % bounded.SECONDS,
+                      self.watch.stderr.read().decode())

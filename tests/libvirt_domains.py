@@ -13,6 +13,7 @@ import sys
 import fixtures
 
 from tests import base
+from tests import churn
 
 #: Where tools/peers.sh puts the binding, which needs a compiler.
 _BINDING = base.CHECKOUT / '.venv' / 'libvirt'
@@ -79,7 +80,7 @@ class Domains(fixtures.Fixture):
 
         :param nics: name of the TAP, guest's MAC, whether it runs, queues
         """
-        self._file.write_text('<node>%s</node>' % ''.join(
+        churn.replace(self._file, '<node>%s</node>' % ''.join(
             _DOMAIN % (self.of(tap), mac, tap, queues,
                        _RUNNING if active else _SHUT_OFF)
             for tap, mac, active, queues in nics))

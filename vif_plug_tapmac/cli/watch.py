@@ -10,16 +10,20 @@ import time
 import typing
 
 from cliff import command
+from oslo_log import log as logging
 
 from vif_plug_tapmac import bounded
 from vif_plug_tapmac.cli import configuration
 from vif_plug_tapmac.cli import number
+from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import audit
 from vif_plug_tapmac.host import domains
 from vif_plug_tapmac.host.finding import Finding
 from vif_plug_tapmac.host import following
 from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.kernel import events
+
+LOG = logging.getLogger(__name__)
 
 # A plug makes a dozen events in some milliseconds; what is wrong is looked
 # for when they are through, or after so many seconds in any case.
@@ -87,7 +91,11 @@ class Watch(command.Command):
         for _ in range(_LOOKS):
             self._drain()
             self._lost = self._stirred = False
-            seen = inventory.read(self._config)
+            try:
+                seen = inventory.read(self._config)
+            except exception.KernelRefused as error:
+                LOG.warning('This look at the host is left out: %s', error)
+                return
             newer = self._drain()
             if not self._lost:
                 break

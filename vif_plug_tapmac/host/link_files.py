@@ -6,6 +6,7 @@ Source: systemd.link(5)
 """
 
 import configparser
+import contextlib
 import fnmatch
 import os
 
@@ -41,7 +42,8 @@ def _files() -> list[str]:
     """Return the files that count, in the order in which udev tries them."""
     found: dict[str, str] = {}
     for directory in _DIRECTORIES:
-        if os.path.isdir(directory):
+        # It is not there, or goes away, or is not for this user.
+        with contextlib.suppress(OSError):
             for name in os.listdir(directory):
                 if name.endswith('.link'):
                     found.setdefault(name, os.path.join(directory, name))

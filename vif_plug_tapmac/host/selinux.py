@@ -35,7 +35,8 @@ def refusal() -> str | None:
 
 def _read(path: str) -> str | None:
     try:
-        with open(path) as opened:
+        # A process may call itself whatever it likes.
+        with open(path, errors='replace') as opened:
             return opened.read().strip('\n\0')
     except OSError:
         return None

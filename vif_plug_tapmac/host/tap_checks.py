@@ -4,6 +4,7 @@
 
 import time
 
+from vif_plug_tapmac import exception
 from vif_plug_tapmac.host.finding import finds
 from vif_plug_tapmac.host.finding import REBOOT
 from vif_plug_tapmac.host.finding import Remedy
@@ -234,7 +235,10 @@ def _is_filtered(seen: Inventory, tap: Tap,
     if not seen.wanted or seen.wanted['arriving_guests'] != 'filter':
         return False
     with nl.Netlink() as netlink:
-        return source_filter.is_there(netlink, tap.link, guest_mac)
+        try:
+            return source_filter.is_there(netlink, tap.link, guest_mac)
+        except exception.KernelRefused:  # As when it is gone by now.
+            return False
 
 
 @finds('TM215')

@@ -104,6 +104,19 @@ class DaemonLost(TapMacError):
                "'out of memory'\", or whoever killed it.")
 
 
+class DaemonSilent(TapMacError):
+    """The privileged daemon does not answer in time.
+
+    What it was asked for it may still do. It is not ended: whatever keeps it
+    may be found there.
+    """
+    msg_fmt = ("%(device)s: the privileged daemon of tapmac did not answer "
+               "within %(seconds)s s. The operator must find out what keeps "
+               "it (it is a privsep-helper: stopped, or waiting for the "
+               "kernel, as dmesg may say), and end it: another one is started "
+               "then. Try again after that.")
+
+
 class VerifyFailed(TapMacError):
     """What the kernel reads back is not what was set.
 

@@ -9,9 +9,11 @@ import typing
 from oslo_config import cfg
 from oslo_log import log as logging
 from oslo_privsep import capabilities
+from oslo_privsep import comm
 from oslo_privsep import priv_context
 
 from vif_plug_tapmac import exception
+from vif_plug_tapmac import opts
 
 LOG = logging.getLogger(__name__)
 
@@ -22,6 +24,9 @@ _SECTION = 'vif_plug_tapmac_privileged'
 _THREADS = 16
 #: In seconds, for the end of a connection to be noticed.
 _END_IS_NOTICED_WITHIN = 5.0
+#: In seconds, for an answer, beside what it waits for udev: several times what
+#: the longest call may take.
+_ANSWERS_WITHIN = 60.0
 
 
 class Context(priv_context.PrivContext):
@@ -45,11 +50,15 @@ class Context(priv_context.PrivContext):
 
     @contextlib.contextmanager
     def calling(self, device: str) -> typing.Iterator[None]:
-        """Have a daemon, and say so if it ends before a call in here does.
+        """Have a daemon, and say so if a call in here gets no answer.
 
         :param device: what the call is about, for the error
         :raises DaemonLost: it ended
+        :raises DaemonSilent: it has not answered in time
         """
+        # The calls of a context have one limit; this is always the same.
+        self.timeout = seconds = (_ANSWERS_WITHIN
+                                  + opts.group(cfg.CONF).udev_timeout)
         with self._restart:
             if (self.channel is not None
                     and not self.channel.reader_thread.is_alive()):
@@ -58,6 +67,9 @@ class Context(priv_context.PrivContext):
                 self.stop()
         try:
             yield
+        except comm.PrivsepTimeout:
+            raise exception.DaemonSilent(device=device,
+                                         seconds='%g' % seconds)
         except OSError as error:
             if self.channel is None:
                 raise

@@ -137,6 +137,21 @@ class KilledTest(base.FunctionalTestCase):
             self.assert_lost(wait())
         self.assert_works_again()
 
+    def test_it_does_not_answer(self):
+        self.patch(privsep, '_ANSWERS_WITHIN', 0.5)
+        self.configure(udev_timeout=0.25)
+        daemon = self.daemon()
+        os.kill(daemon, signal.SIGSTOP)
+        for function in self.plug, self.unplug:
+            error = self.start(function)()
+            self.assertIsInstance(error, exception.DaemonSilent)
+            for words in base.TAP, 'within 0.75 s', 'end it':
+                self.assertIn(words, str(error))
+        self.patch(privsep, '_ANSWERS_WITHIN', patience.HANG)
+        self.kill(daemon)  # As the message says.
+        self.wait_until_noticed()
+        self.assert_works_again()
+
     def test_in_the_middle_of_a_call(self):
         lost = number = 0
         while number < _KILLS or not lost:

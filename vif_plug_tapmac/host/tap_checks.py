@@ -21,6 +21,8 @@ from vif_plug_tapmac.wanted import port_options
 #: How old a TAP is, in seconds, before it can be left over: its domain may
 #: still be on the way, from Nova or from the host that it migrates from.
 GRACE = 600.0
+#: Of VLANs in one finding.
+_MOST_SHOWN = 8
 
 
 @finds('TM201')
@@ -215,8 +217,7 @@ def _guard(seen: Inventory, tap: Tap) -> Seen:
     elif mute:
         evidence = ('its guest is mute in VLAN %s: the port is locked, and '
                     'the FDB of %s does not have %s there for good'
-                    % (', '.join(map(str, mute)), tap.bridge.name,
-                       tap.guest_mac))
+                    % (_some(mute), tap.bridge.name, tap.guest_mac))
     else:
         evidence = 'its port learns the MACs that it is to be kept from'
     yield (tap.link.name, evidence,
@@ -228,6 +229,12 @@ def _mute_vlans(seen: Inventory, tap: Tap, guest_mac: str) -> set[int]:
     """Return the VLANs of a port in which a lock leaves its guest mute."""
     return {vlan for vlan in seen.vlans(tap) or () if (
         tap.link.index, guest_mac, vlan) not in seen.fixed_entries}
+
+
+def _some(vlans: list[int]) -> str:
+    """Return the first of these in words: a port may have 4094."""
+    words = [str(vlan) for vlan in vlans[:_MOST_SHOWN]]
+    return ', '.join(words + ['...'] * (len(vlans) > _MOST_SHOWN))
 
 
 def _is_filtered(seen: Inventory, tap: Tap,

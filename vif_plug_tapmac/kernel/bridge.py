@@ -188,7 +188,7 @@ def _why_not_back(port: TapPort, link: Link, wire: Link | None,
                   mac: str | None) -> str:
     """Return why an uplink is for the operator to join, and how he does it."""
     why = ('tapmac did not make this bridge.'
-           if link.group != port.bridge_group else
+           if not is_ours(link, port.bridge_group) else
            'it was made without, or with one that had the MAC %s; that of %s '
            'is %s.' % (link.mac, port.uplink, mac))
     command = uplink.command(link.name, str(port.uplink), wire is None)

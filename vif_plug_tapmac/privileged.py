@@ -67,5 +67,5 @@ def remove_ports(ports: typing.Iterable[dict[str, typing.Any]],
     _, removing = _kernel()
     removed: list[str] = removing.remove_many(
         [TapIdentity.from_fields(fields) for fields in ports],
-        also_held)
+        also_held, opts.group(cfg.CONF).link_group)
     return removed

@@ -21,7 +21,8 @@ from vif_plug_tapmac import mark
 
 #: All that changes the host, one call each.
 STEPS = [(nl.Netlink, 'create_bridge'), (nl.Netlink, '_set'),
-         (nl.Netlink, 'delete'), (bridge, '_write_sysctl'),
+         (nl.Netlink, 'delete'), (nl.Netlink, 'mark_deletion'),
+         (nl.Netlink, 'delete_named'), (bridge, '_write_sysctl'),
          (tun.TunDevice, 'create'), (tun.TunDevice, 'set_mac'),
          (tun.TunDevice, 'persist')]
 

@@ -63,11 +63,14 @@ class SigkillTestCase(base.FunctionalTestCase):
 
     def remove_all(self):
         for name in (base.TAP, base.BRIDGE, 'br200'):
-            if self.host.find(name) is not None:
-                self.host.delete(name)
+            for link in self.host.links():
+                if name in (link.name, link.former_name):
+                    self.host.delete(link.name)
 
     def links(self):
-        return {link.name for link in self.host.state()[0]} - {'lo'}
+        """Return their names, and of what is being deleted the former one."""
+        return {link.former_name or link.name
+                for link in self.host.state()[0]} - {'lo'}
 
 
 class EachStepTest(SigkillTestCase):
@@ -154,7 +157,8 @@ class EachStepTest(SigkillTestCase):
             self.plug(base.make_vif(bridge_name='br200'))
         self.assertEqual(
             ['create', 'set_mac', 'create_bridge']
-            + ['_write_sysctl'] * 3 + ['_set'] * 3 + ['delete']
+            + ['_write_sysctl'] * 3 + ['_set'] * 3
+            + ['mark_deletion', '_set', 'delete_named']
             + ['_set'] * 2 + ['persist'],
             self.assert_finished_after_each_kill(prepare))
 

@@ -9,8 +9,8 @@ import struct
 import sys
 import typing
 
-#: Flags of an attribute's type.
-_TYPE_MASK = 0x3fff
+#: Flags of an attribute's type; one of them: there are others inside.
+_TYPE_MASK, NESTED = 0x3fff, 0x8000
 _ATTRIBUTE = struct.Struct('=HH')
 
 

@@ -14,6 +14,7 @@ import typing
 from vif_plug_tapmac.kernel import attributes
 from vif_plug_tapmac.kernel.attributes import Attributes
 from vif_plug_tapmac.kernel import rtnetlink
+from vif_plug_tapmac.wanted import names
 from vif_plug_tapmac.wanted import port_options
 
 IFF_UP = 1
@@ -29,6 +30,7 @@ _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK = 1, 3, 4, 5
 _IFLA_MASTER = 10
 _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_GROUP = 18, 20, 26, 27
 _IFLA_EXT_MASK, _IFLA_CARRIER, _IFLA_LINK_NETNSID = 29, 33, 37
+_IFLA_PROP_LIST, _IFLA_ALT_IFNAME = 52, 53
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _INET_CONF, _INET6_CONF, _INET6_ADDR_GEN_MODE = 1, 2, 8
 _VLAN_ID, _VLAN_PROTOCOL = 1, 5
@@ -104,6 +106,9 @@ class Link(_PortFields):
     :param owner: uid that may attach to the TUN or TAP, None: everyone
     :param queues: processes' queues of a multi-queue TUN or TAP, detached
         ones included; None if it is single-queue
+    :param former_name: what it was called before somebody began to delete it,
+        who is at it still, or ended in the middle; None: nobody did. It may
+        have this name still, or again
     :param persistent: whether it outlives the process that holds it
     :param port_number: of a port, which it is on its bridge, from 1; each
         gets the lowest that is free
@@ -144,6 +149,7 @@ class Link(_PortFields):
     multi_queue: bool = False
     queues: int | None = None
     persistent: bool = False
+    former_name: str | None = None
     port_number: int | None = None
     backup_port: int | None = None
     stp: bool | None = None
@@ -161,6 +167,11 @@ class Link(_PortFields):
     def held(self) -> bool:
         """Whether a process, most likely a guest's, has this TAP open."""
         return self.is_tap and (self.carrier or bool(self.queues))
+
+    @property
+    def lost_name(self) -> str | None:
+        """The name that it had until it was to be deleted; None: it has it."""
+        return None if self.former_name == self.name else self.former_name
 
     def differences(
             self, wanted: dict[str, typing.Any]) -> dict[str, typing.Any]:
@@ -205,6 +216,7 @@ class Link(_PortFields):
             lower=(None if _IFLA_LINK_NETNSID in told
                    else told.number(_IFLA_LINK) or None),
             takes_ra=_takes_ra(inet6_conf) if inet6_conf else None,
+            former_name=_former_name(told),
             **_port_data(link_info),
             **_info_data(link_info))
 
@@ -212,6 +224,22 @@ class Link(_PortFields):
 def named(name: str) -> bytes:
     """Return the attribute that says which link is meant, by its name."""
     return attributes.text(_IFLA_IFNAME, name)
+
+
+def also_named(name: str) -> bytes:
+    """Return the attribute that says so by an alternative name."""
+    return attributes.text(_IFLA_ALT_IFNAME, name)
+
+
+def alternative_name(name: str) -> bytes:
+    """Return the attribute that gives a link another name, or takes it."""
+    return attributes.attribute(_IFLA_PROP_LIST | attributes.NESTED,
+                                also_named(name))
+
+
+def carrier(there: bool) -> bytes:
+    """Return the attribute that switches the carrier."""
+    return attributes.octet(_IFLA_CARRIER, there)
 
 
 def settings(fields: dict[str, typing.Any]) -> list[bytes]:
@@ -295,6 +323,14 @@ def _required(value: _T | None) -> _T:
     if value is None:
         raise LookupError()
     return value
+
+
+def _former_name(told: Attributes) -> str | None:
+    for kind, value in attributes.every(told.octets(_IFLA_PROP_LIST) or b''):
+        name = value.rstrip(b'\0').decode('utf-8', 'replace')
+        if kind == _IFLA_ALT_IFNAME and name.endswith(names.BEING_DELETED):
+            return name[:-len(names.BEING_DELETED)]
+    return None
 
 
 def _takes_ra(conf: tuple[int, ...]) -> bool:

@@ -3,8 +3,8 @@
 """Making a TAP that outlives us only if every step went well."""
 
 import contextlib
+import dataclasses
 import logging
-import secrets
 import time
 
 from vif_plug_tapmac import exception
@@ -13,17 +13,16 @@ from vif_plug_tapmac.kernel import bridge_health
 from vif_plug_tapmac.kernel import converging
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import removing
 from vif_plug_tapmac.kernel import tun
 from vif_plug_tapmac.kernel import udev
 from vif_plug_tapmac import mac
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted.limits import Limits
+from vif_plug_tapmac.wanted import names
 from vif_plug_tapmac.wanted.port import TapPort
 
 LOG = logging.getLogger(__name__)
-
-#: Of the name that a TAP has until it is ready.
-_PREFIX = 'tapmac-'
 
 
 def make(netlink: nl.Netlink, port: TapPort, limits: Limits,
@@ -34,11 +33,14 @@ def make(netlink: nl.Netlink, port: TapPort, limits: Limits,
     this name knows whose it is; until then nobody can know how to attach to
     it. Whatever may fail for lack of something comes first, so that a bridge
     is made, or an old TAP given up, only for a TAP that will be there.
+
+    :param instead_of: a TAP that goes unless somebody holds it
+    :raises Held: somebody does; it is as it was
     """
     found_bridge = bridge.find(netlink, port)
     made_after = udev.now()
     with tun.TunDevice(port.name) as device, contextlib.ExitStack() as undo:
-        name = _unguessable_name()
+        name = names.unguessable()
         device.create(name, port.multi_queue, port.owner)
         # At once, before udev looks.
         device.set_mac(mac.tap_mac(port.guest_mac))
@@ -46,13 +48,13 @@ def make(netlink: nl.Netlink, port: TapPort, limits: Limits,
                                       name)
         # Closing is not enough where a stranger got in before the owner was
         # set: his queue keeps the TAP alive, and him on the guest's wire.
-        undo.callback(_discard, netlink, link)
+        undo.callback(_discard, netlink, device, port, link)
         _require_sole_user(port, link)
         tap_mark = mark.TapMark(port.vif_id, port.guest_mac, int(time.time()))
         wanted = dict(converging.wanted_fields(port, tap_mark), name=port.name)
         on_bridge = bridge.ensure(netlink, port, found_bridge)
         if instead_of is not None:
-            netlink.delete(instead_of)
+            _give_up(netlink, port, instead_of)
         link = converging.converge(netlink, port, on_bridge, link, wanted)
         if limits.udev_timeout and udev.is_running():
             udev.wait_for(link, port.name, made_after, limits.udev_timeout)
@@ -74,17 +76,8 @@ def is_being_made(link: Link) -> bool:
     name, and another name before that.
     """
     return (link.is_tap and link.held and not link.persistent
-            and (link.name.startswith(_PREFIX)
+            and (link.name.startswith(names.UNGUESSABLE)
                  or mark.TapMark.parse(link.alias) is not None))
-
-
-def _unguessable_name() -> str:
-    """Return a name for a TAP that nobody shall find before it is ready.
-
-    With "tap" in front, for .link files and rules that match on that. No TAP
-    of Nova's is named so, theirs have a "-" after eight digits.
-    """
-    return _PREFIX + secrets.token_hex(4)
 
 
 def _require_sole_user(port: TapPort, link: Link) -> None:
@@ -96,9 +89,31 @@ def _require_sole_user(port: TapPort, link: Link) -> None:
             device=port.name, differences=link.explain(sole_user)))
 
 
-def _discard(netlink: nl.Netlink, link: Link) -> None:
+def _give_up(netlink: nl.Netlink, port: TapPort, former: Link) -> None:
+    if not removing.delete_idle(netlink, former):
+        raise converging.Overtaken(exception.VerifyFailed(
+            device=port.name, differences='it was to be made anew, and '
+            'somebody else was at it, too'))
+
+
+def _discard(netlink: nl.Netlink, device: tun.TunDevice, port: TapPort,
+             link: Link) -> None:
+    """Remove what did not become a TAP.
+
+    But one that has its name, and several queues, may have a guest already,
+    who was sooner than we were through: it is his.
+    """
     try:
-        netlink.delete(link)
+        if not port.multi_queue or not nl.is_named(link.index, port.name):
+            netlink.delete(link)
+            return
+        try:
+            removing.delete_idle(
+                netlink, dataclasses.replace(link, name=port.name), 1)
+        except removing.Held:
+            LOG.warning('%s stays, though its plug failed: a guest uses it '
+                        'already; the next plug mends it', port.name)
+            device.persist()
     except exception.TapMacError as error:
         LOG.warning('%s could not be removed after a failed plug: %s',
                     link.name, error)

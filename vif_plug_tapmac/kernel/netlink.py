@@ -16,6 +16,7 @@ from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import rtnetlink
 from vif_plug_tapmac.kernel import session
+from vif_plug_tapmac.wanted import names
 
 
 class Netlink(session.Session):
@@ -37,6 +38,20 @@ class Netlink(session.Session):
                 remedy='remove it with "ip link property del dev %s altname '
                        '%s", or use another name' % (link.name, name))
         return link
+
+    def find_being_deleted(self, name: str) -> Link | None:
+        """Return the link that had this name until it was to be deleted.
+
+        None if there is none, or the kernel knows no alternative names, which
+        it does since Linux 5.5.
+        """
+        try:
+            return self._get(name, 0, link_data.also_named(
+                names.being_deleted(name)))
+        except exception.KernelRefused as error:
+            if error.kwargs.get('code') in (errno.EINVAL, errno.EOPNOTSUPP):
+                return None
+            raise
 
     def get(self, index: int, device: str | None = None) -> Link | None:
         """Return the link with this index, None if there is none.
@@ -147,6 +162,95 @@ class Netlink(session.Session):
             index, *attributes, flags=link_data.IFF_UP if up else 0,
             change=0 if up is None else link_data.IFF_UP))
 
+    def mark_deletion(self, link: Link, name: str, begins: bool) -> None:
+        """Have a link say by an alternative name that it is to be deleted.
+
+        Or say so no more. That it did before, that it does not, and that the
+        kernel knows no such names, is success.
+
+        :param name: the one that it has, or had
+        """
+        try:
+            self.set(name, 'noting that it is to be deleted' if begins
+                     else 'noting that it stays',
+                     rtnetlink.NEW_PROPERTY if begins
+                     else rtnetlink.DELETE_PROPERTY,
+                     rtnetlink.link(link.index, link_data.alternative_name(
+                         names.being_deleted(name))))
+        except exception.KernelRefused as error:
+            if error.kwargs.get('code') not in (
+                    errno.EEXIST, errno.ENOENT, errno.EOPNOTSUPP):
+                raise
+
+    def rename(self, link: Link, name: str, device: str,
+               group: int | None = None) -> None:
+        """Give a link another name, whether it is up or not.
+
+        Name and group change at one time: nobody ever sees one without the
+        other.
+
+        :param device: what errors shall call it
+        :param group: link group; None: the one that it has
+        """
+        fields = {'name': name} if group is None else {
+            'name': name, 'group': group}
+        attributes = link_data.settings(fields)
+        step = 'renaming it from %s to %s' % (link.name, name)
+        try:
+            self._set(link.index, device, step, attributes)
+        except exception.KernelRefused as error:
+            if error.kwargs.get('code') != errno.EBUSY:
+                raise
+            # Before Linux 6.2 a link that is up keeps its name.
+            self._set(link.index, device, step, [], up=False)
+            self._set(link.index, device, step, attributes, up=True)
+
+    def change_named(self, name: str, device: str, step: str,
+                     *attributes: bytes,
+                     tolerated: int | None = None) -> bool | None:
+        """Set something of the link that has this name now, and of no other.
+
+        Which of the two it is, and the change, are one step to all others.
+
+        :param tolerated: the errno of a refusal that is an answer
+        :returns: False if it is refused so; None if no link has the name
+        """
+        try:
+            return self.set(device, step, rtnetlink.SET_LINK, rtnetlink.link(
+                0, link_data.named(name), *attributes), tolerated=tolerated)
+        except exception.KernelRefused as error:
+            if error.kwargs.get('code') == errno.ENODEV:
+                return None
+            raise
+
+    def is_attached(self, name: str, device: str) -> bool | None:
+        """Return whether a process has a queue of this TAP.
+
+        Also where its carrier was switched off, by an administrator or by the
+        process: the kernel switches it on for a TAP with a queue only. It is
+        switched off again then.
+        Source: drivers/net/tun.c, tun_net_change_carrier (Linux 5.0)
+
+        :param name: which it has now
+        :returns: None if no link has the name
+        """
+        attached = self.change_named(
+            name, device, 'looking for a process that holds it',
+            link_data.carrier(True), tolerated=errno.EPERM)
+        if attached:
+            self.change_named(name, device, 'switching its carrier off again',
+                              link_data.carrier(False))
+        return attached
+
+    def delete_named(self, name: str, device: str) -> bool:
+        """Delete the link that has this name now, and no other.
+
+        :returns: False if no link has it
+        """
+        return self.set(device, 'deleting it', rtnetlink.DELETE_LINK,
+                        rtnetlink.link(0, link_data.named(name)),
+                        tolerated=errno.ENODEV)
+
     def delete(self, link: Link) -> None:
         """Delete a link by its index; gone already is success."""
         self.set(link.name, 'deleting it', rtnetlink.DELETE_LINK,
@@ -155,11 +259,12 @@ class Netlink(session.Session):
     def delete_group(self, group: int) -> None:
         """Delete all links of a link group, in one message.
 
-        Whoever is in it, and whoever joins it meanwhile.
+        Whoever is in it, and whoever joins it meanwhile; nobody is success.
         """
         self.set('link group %d' % group, 'deleting it',
                  rtnetlink.DELETE_LINK,
-                 rtnetlink.link(0, *link_data.settings({'group': group})))
+                 rtnetlink.link(0, *link_data.settings({'group': group})),
+                 tolerated=errno.ENODEV)
 
     def remove_addresses(self, link: Link) -> None:
         """Take all IP addresses from a link."""

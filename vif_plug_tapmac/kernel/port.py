@@ -12,6 +12,7 @@ from vif_plug_tapmac.kernel import converging
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import making
 from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import removing
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted.limits import Limits
 from vif_plug_tapmac.wanted import names
@@ -76,6 +77,8 @@ def _is_in_vain(overtaken: converging.Overtaken,
 def _ensure_once(netlink: nl.Netlink, port: TapPort,
                  limits: Limits, deadline: float) -> str | None:
     found = netlink.find(port.name)
+    if found is None or found.former_name is not None:
+        found = removing.restore(netlink, port.name, found, port.link_group)
     LOG.debug('Wanted: %s. Observed: %s', port, found)
     if found is not None and making.is_being_made(found):
         found = _wait_for_other_plug(netlink, port, found, deadline)
@@ -96,6 +99,11 @@ def _ensure_once(netlink: nl.Netlink, port: TapPort,
         if found is None:
             return making.make(netlink, port, limits)
         return _reuse(netlink, port, limits, found)
+    except removing.Held:
+        # Since we looked; or its carrier was switched off, which hides him.
+        assert found is not None
+        _keep(netlink, port, limits, found)
+        return None
     except exception.KernelRefused as error:
         if (error.kwargs.get('code') not in _OVERTAKEN
                 or error.kwargs['device'] not in (port.name, port.bridge)):
@@ -184,7 +192,10 @@ def _reuse(netlink: nl.Netlink, port: TapPort, limits: Limits,
         return making.make(netlink, port, limits, instead_of=found)
     on_bridge = bridge.ensure(netlink, port, bridge.find(netlink, port))
     if found_mark is not None and faults:
-        netlink.delete(found)
+        if not removing.delete_idle(netlink, found):
+            raise converging.Overtaken(exception.VerifyFailed(
+                device=port.name, differences='somebody else was removing it, '
+                'too'))
         LOG.info('%s is removed, and libvirt makes it anew: %s', port.name,
                  '; '.join(faults))
         return None

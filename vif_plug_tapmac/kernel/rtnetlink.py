@@ -21,11 +21,12 @@ from vif_plug_tapmac.kernel import attributes
 from vif_plug_tapmac.kernel.attributes import Attributes
 
 # Message types, by what is done to what.
-NEW_LINK, DELETE_LINK, GET_LINK = 16, 17, 18
+NEW_LINK, DELETE_LINK, GET_LINK, SET_LINK = 16, 17, 18, 19
 DELETE_ADDRESS, GET_ADDRESS = 21, 22
 NEW_NEIGHBOUR, DELETE_NEIGHBOUR, GET_NEIGHBOUR = 28, 29, 30
 NEW_QUEUEING = 36
 NEW_FILTER, DELETE_FILTER, GET_FILTER = 44, 45, 46
+NEW_PROPERTY, DELETE_PROPERTY = 108, 109
 GET_VLAN = 114
 #: Add flags to a request: replace what there is, or fail; make it.
 REPLACE, EXCLUSIVE, CREATE = 0x100, 0x200, 0x400

@@ -6,6 +6,7 @@ What Nova, Neutron, os-vif and the kernel have to agree on.
 """
 
 import re
+import secrets
 import typing
 
 # The tun driver accepts far more and treats some of it as templates (t%d), or
@@ -27,6 +28,11 @@ CLAIMABLE = ('ovs', 'linux_bridge')
 #: To how many characters Nova cuts the names of TAPs and bridges. Source:
 #: nova/network/model.py, NIC_NAME_LEN (33.0.2)
 NOVA_NAME_LENGTH = 14
+#: Follows the name that a TAP had, in the alternative name that it has while
+#: it is being deleted. Too long for anybody to open the TAP by it.
+BEING_DELETED = '.tapmac-being-deleted'
+#: Of a name that nobody shall guess: see :func:`unguessable`.
+UNGUESSABLE = 'tapmac-'
 
 
 def nova_tap_name(vif_id: str) -> str:
@@ -35,6 +41,20 @@ def nova_tap_name(vif_id: str) -> str:
     Source: nova/network/neutron.py, _build_vif_model (33.0.2)
     """
     return ('tap' + vif_id)[:NOVA_NAME_LENGTH]
+
+
+def being_deleted(name: str) -> str:
+    """Return the alternative name of a TAP of this name that is to go."""
+    return name + BEING_DELETED
+
+
+def unguessable() -> str:
+    """Return a name for a TAP that nobody shall find, not yet or not any more.
+
+    With "tap" in front, for .link files and rules that match on that. No TAP
+    of Nova's is named so, theirs have a "-" after eight digits.
+    """
+    return UNGUESSABLE + secrets.token_hex(4)
 
 
 def parse_vlan_device(name: str) -> tuple[str, int] | None:

@@ -31,6 +31,7 @@ from vif_plug_tapmac.host import mending
 from vif_plug_tapmac.kernel import bridge_health
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import nftables
+from vif_plug_tapmac.kernel import removing
 from vif_plug_tapmac.kernel import source_filter
 from vif_plug_tapmac import mark
 
@@ -532,6 +533,32 @@ class CodesTest(AuditTestCase):
                           'bridge vlan add dev %s vid' % base.TAP)
         self.host.ip.vlan_filter('add', index=self.host.link(base.TAP).index,
                                  vlan_info={'vid': 200, 'flags': 6})
+        self.assert_clean()
+
+    def leave_half_deleted(self, name):
+        """Leave the TAP as one does who is killed while deleting it."""
+        with nl.Netlink() as netlink:
+            self.assertIsNotNone(removing._take_name(
+                netlink, self.host.link(name)))
+
+    def test_tm217(self):
+        self.plug_clean()
+        self.leave_half_deleted(base.TAP)
+        self.assert_mends('TM217', base.TAP, 'it is called tapmac-')
+        self.hold()
+        self.leave_half_deleted(base.TAP)
+        self.assert_mends('TM217', base.TAP, 'it is called tapmac-')
+        self.assertTrue(self.host.link(base.TAP).held)
+
+    def test_tm217_is_not_what_somebody_is_at(self):
+        self.plug_clean()
+        self.leave_half_deleted(base.TAP)
+        real = inventory._name_of
+
+        def name_of(netlink, link):
+            self.unplug()
+            return real(netlink, link)
+        self.patch(inventory, '_name_of', name_of)
         self.assert_clean()
 
     def test_tm301(self):

@@ -319,6 +319,27 @@ class PurgeTest(OperatorTestCase):
         self.assertEqual({base.TAP: 'removed'},
                          self.results('--older-than', '0'))
 
+    def test_what_a_purge_left_that_was_killed(self):
+        self.plug_old(1, 2)
+        self.domains.define(('tap00000002', 'fa:16:3e:00:00:02', False, 1))
+        for name in 'tap00000001', 'tap00000002':
+            test_audit.CodesTest.leave_half_deleted(self, name)
+        left = ['tap00000001.tapmac-being-deleted',
+                'tap00000002.tapmac-being-deleted']
+        self.assertEqual(left, sorted(
+            row['TAP'] for row in self.rows('list')))
+        for name in left:
+            self.host.ip.link('get', altname=name)
+        self.assertEqual('tap00000002.tapmac-being-deleted', self.rows(
+            'show', 'tap00000002', returncode=20)['TAP'])
+        self.assertEqual({left[0]: 'would be removed'},
+                         self.results('--dry-run'))
+        self.assertEqual({left[0]: 'removed'}, self.results())
+        self.assertEqual(['mended'], [row['Result'] for row in self.rows(
+            'repair', 'tap00000002')])
+        self.assertEqual(['tap00000002'], [
+            row['TAP'] for row in self.rows('list')])
+
     def test_libvirt_does_not_answer(self):
         self.plug_old(1)
         self.domains.end()

@@ -26,8 +26,9 @@ class Purge(lister.Lister):
     """Remove TAPs of tapmac that no domain of libvirt has.
 
     All of them at once, in a link group of their own. One that a process
-    holds stays unless forced; nothing is removed where libvirt does not
-    answer. Needs CAP_NET_ADMIN.
+    holds stays unless forced, also if it takes the TAP at the last moment;
+    nothing is removed where libvirt does not answer. What a purge that was
+    killed has left goes with the next. Needs CAP_NET_ADMIN.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -61,12 +62,12 @@ class Purge(lister.Lister):
             from vif_plug_tapmac import privileged
             LOG.info('Removing %d TAPs', len(going))
             gone = privileged.remove_ports(
-                [TapIdentity(tap.vif_id, tap.link.name).to_fields()
+                [TapIdentity(tap.vif_id, tap.name).to_fields()
                  for tap in going], parsed_args.force)
         return ('TAP', 'Bridge', 'Guest MAC', 'VIF', 'Result'), [
-            (tap.link.name, tap.bridge.name if tap.bridge else '',
+            (tap.shown_name, tap.bridge.name if tap.bridge else '',
              tap.guest_mac or '', tap.vif_id,
-             'removed' if tap.link.name in gone
+             'removed' if tap.name in gone
              else 'stays: a process holds it' if tap not in going
              else 'would be removed' if parsed_args.dry_run
              else 'stays: it is in use by now') for tap in orphans]

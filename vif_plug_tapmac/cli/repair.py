@@ -80,7 +80,7 @@ class Repair(lister.Lister):
 
 
 def _require_known(seen: inventory.Inventory, names: list[str]) -> None:
-    known = [tap.link.name for tap in seen.taps] + [
+    known = [tap.name for tap in seen.taps] + [
         bridge.name for bridge in seen.bridges]
     for name in names:
         if name not in known:

@@ -38,7 +38,7 @@ class Show(show.ShowOne):
     ) -> tuple[tuple[str, ...], tuple[typing.Any, ...]]:
         def wrong(seen: inventory.Inventory) -> list[Finding]:
             tap = tap_table.require_one(seen, parsed_args.which)
-            names = [tap.link.name] + ([tap.bridge.name] if tap.bridge else [])
+            names = [tap.name] + ([tap.bridge.name] if tap.bridge else [])
             return [finding for finding in audit.audit_links(seen)
                     if finding.device in names]
         seen, self._findings = audit.confirmed(

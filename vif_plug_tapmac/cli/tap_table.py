@@ -34,7 +34,7 @@ def require_one(seen: Inventory, which: str) -> Tap:
     raise exception.TapMacError(
         'No TAP of tapmac has this name, VIF id or MAC here: %s.' % which
         if not found else '%s can be each of these TAPs: %s.' % (
-            which, ', '.join(tap.link.name for tap in found)))
+            which, ', '.join(tap.shown_name for tap in found)))
 
 
 def describe(seen: Inventory,
@@ -42,7 +42,7 @@ def describe(seen: Inventory,
     """Return what a TAP of ours has in each of :data:`COLUMNS`."""
     assert tap.mark is not None
     return (
-        tap.link.name, tap.bridge and tap.bridge.name, tap.mark.guest_mac,
+        tap.shown_name, tap.bridge and tap.bridge.name, tap.mark.guest_mac,
         tap.link.mac, tap.mark.vif_id, tap.link.mtu, user(tap.link.owner),
         'on' if tap.link.held else 'off',
         _time(tap.mark.made),

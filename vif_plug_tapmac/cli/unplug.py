@@ -6,10 +6,12 @@ import argparse
 
 from cliff import command
 
+from vif_plug_tapmac.cli import as_root
 from vif_plug_tapmac.cli import by_hand
 from vif_plug_tapmac.cli import configuration
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import inventory
+from vif_plug_tapmac.wanted.port import TapIdentity
 
 
 class Unplug(command.Command):
@@ -37,16 +39,35 @@ class Unplug(command.Command):
                       'on %s.' % (parsed_args.mac, parsed_args.bridge))
         for tap in taps:
             if tap.link.held and not parsed_args.force:
-                raise exception.TapMacError(
-                    '%s is used by a guest; shut that down first, or use '
-                    '--force.' % tap.link.name)
+                raise _used_by_a_guest(tap)
             if parsed_args.dry_run:
-                self._say('%s would be removed.' % tap.link.name)
+                self._say('%s would be removed.' % tap.name)
                 continue
-            from os_vif.objects import vif as vif_objects
-            by_hand.call_os_vif('unplug', vif_objects.VIFBridge(
-                id=tap.vif_id, plugin='tapmac', vif_name=tap.link.name))
-            self._say('%s is removed.' % tap.link.name)
+            if parsed_args.force:
+                from os_vif.objects import vif as vif_objects
+                by_hand.call_os_vif('unplug', vif_objects.VIFBridge(
+                    id=tap.vif_id, plugin='tapmac', vif_name=tap.name))
+            else:
+                _remove_idle(tap)
+            self._say('%s is removed.' % tap.name)
 
     def _say(self, text: str) -> None:
         self.app.stdout.write(text + '\n')
+
+
+def _used_by_a_guest(tap: inventory.Tap) -> exception.TapMacError:
+    return exception.TapMacError(
+        '%s is used by a guest; shut that down first, or use --force.'
+        % tap.name)
+
+
+def _remove_idle(tap: inventory.Tap) -> None:
+    """Remove a TAP unless a guest is sooner.
+
+    By os-vif it would go all the same: Nova knows what its guests do.
+    """
+    as_root.act_as_root()
+    from vif_plug_tapmac import privileged
+    if not privileged.remove_ports(
+            [TapIdentity(tap.vif_id, tap.name).to_fields()], False):
+        raise _used_by_a_guest(tap)

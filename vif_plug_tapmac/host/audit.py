@@ -79,7 +79,12 @@ def audit_links(seen: Inventory) -> list[Finding]:
             found.extend(check(seen, bridge))
     holders = tap_checks.holders_by_bridge(seen)
     for tap in seen.taps:
-        if not tap.is_being_made:
+        if tap.is_being_made or tap.is_being_deleted:
+            continue
+        # As of bridges: of one that is half-deleted there is no more to say.
+        half_deleted = list(tap_checks.half_deleted(seen, tap))
+        found.extend(half_deleted)
+        if not half_deleted:
             for check_tap in tap_checks.CHECKS:
                 found.extend(check_tap(seen, tap))
             found.extend(tap_checks.clash(tap, holders))

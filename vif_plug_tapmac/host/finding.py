@@ -51,6 +51,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     'TM214': (Severity.ERROR, 'A guest is not kept to its MAC'),
     'TM215': (Severity.WARNING, 'The port of a TAP is not as configured'),
     'TM216': (Severity.ERROR, 'A TAP is in no VLAN'),
+    'TM217': (Severity.ERROR, 'A TAP is half-deleted'),
     'TM301': (Severity.WARNING, 'The firewall stands between guests'),
     'TM302': (Severity.WARNING, 'A udev that is not seen rewrites MACs'),
     'TM303': (Severity.ERROR, 'Two os-vif plugins have one name'),

@@ -7,6 +7,7 @@ Reading it takes one dump of links, whatever the number of ports.
 
 import dataclasses
 import functools
+import time
 import typing
 
 from oslo_config import cfg
@@ -21,9 +22,16 @@ from vif_plug_tapmac.kernel import making
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted import from_config
+from vif_plug_tapmac.wanted import names
 from vif_plug_tapmac.wanted.uplinks import Uplinks
 
 LOG = logging.getLogger(__name__)
+
+#: How long a TAP has no name, in seconds, before it goes or gets it back: a
+#: purge takes that long with a thousand. And between two looks at it.
+_DELETED_WITHIN, _PAUSE = 3.0, 0.1
+#: When a TAP without its name was first seen, by its index and name.
+_first_seen: dict[tuple[int, str], float] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +50,20 @@ class Tap:
     seen: 'Inventory' = dataclasses.field(repr=False, compare=False)
 
     @property
+    def name(self) -> str:
+        """What guests and Nova call it, also while it is being deleted."""
+        return self.link.former_name or self.link.name
+
+    @property
+    def shown_name(self) -> str:
+        """By which the host finds it, for the operator to read."""
+        return (self.link.name if self.link.lost_name is None
+                else names.being_deleted(self.link.lost_name))
+
+    @property
     def nic(self) -> domains.Nic | None:
         """Of the domain that uses it; None: of none that is known."""
-        return (self.seen.nics or {}).get(self.link.name)
+        return (self.seen.nics or {}).get(self.name)
 
     @property
     def guest_mac(self) -> str | None:
@@ -63,6 +82,12 @@ class Tap:
     def is_being_made(self) -> bool:
         """Whether a plug is at work on it just now."""
         return making.is_being_made(self.link)
+
+    @property
+    def is_being_deleted(self) -> bool:
+        """Whether somebody is at it just now, and not killed in the middle."""
+        return (self.link.lost_name is not None
+                and self.link not in self.seen.half_deleted)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +123,26 @@ class Inventory:
     def indices(self) -> dict[str, int]:
         """The index of each link, by its name."""
         return {link.name: link.index for link in self.links.values()}
+
+    @functools.cached_property
+    def half_deleted(self) -> list[Link]:
+        """The TAPs that somebody was deleting, and left so.
+
+        To know it, they are looked at again, for as long as it may take; once
+        in a process.
+        """
+        left = [link for link in self.links.values()
+                if link.is_tap and link.lost_name is not None]
+        for link in left:
+            _first_seen.setdefault((link.index, link.name), time.monotonic())
+        deadline = _DELETED_WITHIN + max(
+            (_first_seen[link.index, link.name] for link in left), default=0)
+        with nl.Netlink() as netlink:
+            while left and time.monotonic() < deadline:
+                time.sleep(_PAUSE)
+                left = [link for link in left if _name_of(netlink, link)
+                        == link.name]
+        return left
 
     @functools.cached_property
     def fixed_macs(self) -> set[tuple[int, str]]:
@@ -186,8 +231,9 @@ class Inventory:
     def find(self, what: str) -> list[Tap]:
         """Return our TAPs of this name, VIF id, guest's or own MAC."""
         return [tap for tap in self.taps if tap.mark is not None
-                and what.lower() in (tap.link.name.lower(), tap.mark.vif_id,
-                                     tap.mark.guest_mac, tap.link.mac)]
+                and what.lower() in (tap.name.lower(), tap.link.name.lower(),
+                                     tap.mark.vif_id, tap.mark.guest_mac,
+                                     tap.link.mac)]
 
 
 def read(config: cfg.ConfigOpts.GroupAttr) -> Inventory:
@@ -222,6 +268,11 @@ def nics(question: bounded.Question | None = None,
         _warn('libvirt does not answer, so nothing is known of domains: %s'
               % error)
         return None
+
+
+def _name_of(netlink: nl.Netlink, link: Link) -> str | None:
+    seen = netlink.get(link.index, link.name)
+    return None if seen is None else seen.name
 
 
 @functools.cache

@@ -24,7 +24,7 @@ def mend(seen: inventory.Inventory, config: cfg.ConfigOpts.GroupAttr,
          progress: typing.TextIO) -> None:
     from vif_plug_tapmac import privileged
     names = sorted({finding.device for finding in findings})
-    taps = {tap.link.name: tap for tap in seen.taps}
+    taps = {tap.name: tap for tap in seen.taps}
     bridges = {link.name: link for link in seen.bridges}
     for number, name in enumerate(names, 1):
         if progress.isatty():
@@ -47,7 +47,7 @@ def _port_of_tap(tap: inventory.Tap, config: cfg.ConfigOpts.GroupAttr,
     on_bridge = tap.bridge.name if tap.bridge else bridge
     queues = tap.nic.queues if tap.nic else (2 if tap.link.multi_queue else 1)
     return TapPort(**_fields(
-        config, str(on_bridge), vif_id=tap.vif_id, name=tap.link.name,
+        config, str(on_bridge), vif_id=tap.vif_id, name=tap.name,
         guest_mac=str(tap.guest_mac), mtu=tap.link.mtu, create_tap=True,
         multi_queue=queues > 1))
 

@@ -271,6 +271,15 @@ def _no_vlan(seen: Inventory, tap: Tap) -> Seen:
                '"tapmac repair %s"' % (tap.link.name, tap.link.name))
 
 
+@finds('TM217')
+def half_deleted(seen: Inventory, tap: Tap) -> Seen:
+    if tap.link.lost_name is not None:
+        yield (tap.name, 'it is called %s, and its guest can not find it'
+               % tap.link.name, REPAIR if tap.mark is not None else
+               'start nova-compute again, or "ip link set %s name %s"'
+               % (tap.link.name, tap.name))
+
+
 #: Those that look at one TAP alone.
 CHECKS = (_other_mac, _mac_of_its_guest, _open_to_all, _strange_holder,
           _off_bridge, _tap_down, _tap_mtu, _addresses, _left_over, _group,

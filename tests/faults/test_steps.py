@@ -11,6 +11,7 @@ the suite: whoever adds it says how it fails.
 """
 
 import contextlib
+import dataclasses
 import errno
 import fnmatch
 import logging
@@ -26,8 +27,10 @@ from tests import patience
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import nftables
 from vif_plug_tapmac.kernel import port
+from vif_plug_tapmac.kernel import removing
 from vif_plug_tapmac.kernel import rtnetlink
 from vif_plug_tapmac import mark
+from vif_plug_tapmac.wanted.port import TapIdentity
 
 _NO_DESCRIPTOR = ('EMFILE', 'ENFILE', 'ENOMEM')
 _RTNETLINK = ('ENOMEM', 'ENOBUFS', 'EPERM', 'EBUSY', 'EINTR', 'EAGAIN',
@@ -47,12 +50,15 @@ ERRNOS = {
     'thread': ('EAGAIN', 'ENOMEM', 'EPERM'),
     'answer to *': ('ENOBUFS', 'ENOMEM', 'EBADF', 'ECONNRESET', 'EINTR',
                     'EAGAIN'),
+    'RTM_GETLINK DUMP': _RTNETLINK,
     'RTM_GETLINK': ('ENODEV',) + _RTNETLINK,
     'RTM_GETADDR*': _RTNETLINK,
     'RTM_GETNEIGH': ('ENOENT', 'ENODEV') + _RTNETLINK,
     'RTM_NEWLINK EXCL|CREATE': ('EEXIST', 'ENODEV') + _RTNETLINK,
     'RTM_NEWLINK': ('ENODEV', 'EEXIST', 'EXFULL', 'ELOOP', 'ENETDOWN',
                     'EADDRNOTAVAIL', 'ERANGE') + _RTNETLINK,
+    'RTM_SETLINK': ('EPERM', 'ENODEV') + _RTNETLINK,
+    'RTM_???LINKPROP*': ('EEXIST', 'ENOENT', 'ENODEV') + _RTNETLINK,
     'RTM_DELLINK': ('ENODEV',) + _RTNETLINK,
     'RTM_NEWNEIGH REPLACE|CREATE': ('ENODEV', 'ENOENT', 'EEXIST')
     + _RTNETLINK,
@@ -79,12 +85,13 @@ ERRNOS = {
                                         'ENOMEM'),
 }
 #: What can have an effect although it is refused.
-_CHANGES = ('RTM_NEW', 'RTM_DEL', 'ioctl TUN', 'ioctl SIOCSIF', 'write ')
+_CHANGES = ('RTM_NEW', 'RTM_DEL', 'RTM_SET', 'ioctl TUN', 'ioctl SIOCSIF',
+            'write ')
 #: What the kernel says only where it is so, and nobody would look again.
 _ONLY_IF_TRUE = (('RTM_DELLINK', 'ENODEV'),)
 #: What an error is about, in its own words.
 _DEVICES = (base.TAP, base.BRIDGE, '/dev/net/tun', 'netlink: opening a socket',
-            'nftables')
+            'nftables', 'the host: listing its links', 'link group')
 #: In seconds, for a child with one fault.
 
 
@@ -211,6 +218,7 @@ class StepsTestCase(test_sigkill.SigkillTestCase):
         seen = self.host.state()
         if outcome.error is not None:
             self.assert_typed(outcome)
+            self.assertEqual([], [link for link in seen[0] if link.lost_name])
             self.assert_nothing_in_between(seen, before)
         if outcome.killed:
             self.assert_nothing_in_between(seen, before)
@@ -240,7 +248,7 @@ class StepsTestCase(test_sigkill.SigkillTestCase):
         A bridge may be left: finished, or half-made and known as such.
         """
         was = {link.name: link for link in before[0]}
-        now = {link.name: link for link in seen[0]}
+        now = {link.former_name or link.name: link for link in seen[0]}
         self.assertLessEqual(
             set(now), set(was) | {base.TAP, base.BRIDGE}, 'left over')
         if base.TAP in now and base.TAP not in was:
@@ -406,3 +414,20 @@ class UnplugTest(StepsTestCase):
 
     def test_it(self):
         self.inject_all()
+
+
+class PurgeTest(UnplugTest):
+
+    def call(self):
+        removing.remove_many([TapIdentity(base.VIF_ID, base.TAP)], False,
+                             29793)
+
+    def read_back(self):
+        return [link for link in self.host.links() if link.is_tap]
+
+    def assert_nothing_in_between(self, seen, before):
+        for tap in self.read_back():
+            self.assertEqual(base.TAP, tap.former_name or tap.name)
+            if tap.lost_name is None:
+                self.assertIn(dataclasses.replace(tap, former_name=None),
+                              before[0])

@@ -86,7 +86,7 @@ if [ "$net" ]; then
 fi
 echo "Linux $(cat "$kernel/release") starts" >&2
 qemu-system-x86_64 "$@" -append "console=ttyS0 quiet panic=-1 mitigations=off \
-nokaslr tsc=reliable audit=0 apparmor=0 random.trust_cpu=on \
+nokaslr clocksource=hpet audit=0 apparmor=0 random.trust_cpu=on \
 tapmac.checkout=$PWD tapmac.modules=$kernel/lib/modules tapmac.net=$net" \
     > "$kept/qemu" 2>&1 < /dev/null &
 qemu=$!

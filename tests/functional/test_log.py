@@ -300,6 +300,7 @@ class LogTest(test_claim.ClaimTestCase):
             return [line for line in logs.output.splitlines()
                     if re.match(r'[A-Z]+ vif_plug_tapmac\.', line)]
 
+    @base.needs_locked_ports
     @base.needs_real_root(base.SEVERAL_USERS)
     def test_lines_are_as_documented(self):
         logged = {

@@ -229,6 +229,7 @@ class HearsayTest(test_guard.GuardTestCase):
         self.assertTrue(guest.receive(b'is it you'))
         guest.close()
 
+    @base.needs_locked_ports
     def test_of_every_octet(self):
         self.hear('fe', 'fa', *_ALTERNATES)
         self.configure(arriving_guests='lock')
@@ -276,6 +277,7 @@ class HearsayTest(test_guard.GuardTestCase):
             self.plug()
             self.assert_finished(mac=base.TAP_MAC)
 
+    @base.needs_locked_ports
     def test_who_has_all_of_them_for_good(self):
         *octets, last = 'fe', *_ALTERNATES
         for number, octet in enumerate(octets, 1):

@@ -79,6 +79,7 @@ class MigrationTestCase(test_guard.GuardTestCase):
                     self.reaches(b'it is you') == ['guest']}
 
 
+@base.needs_locked_ports
 class KernelTest(MigrationTestCase):
     """What each means of the kernel does."""
 
@@ -146,6 +147,7 @@ class KernelTest(MigrationTestCase):
                          'has it back when it speaks')
 
 
+@base.needs_locked_ports
 class DepartedGuestTest(MigrationTestCase):
     """The source of a live migration, after QEMU has ended there."""
 
@@ -204,6 +206,7 @@ class DepartedGuestTest(MigrationTestCase):
                          self.host.link(base.TAP).backup_port)
 
 
+@base.needs_locked_ports
 class ArrivingGuestTest(MigrationTestCase):
 
     def arrive(self, arriving_guests='filter'):
@@ -442,6 +445,7 @@ class ArrivingGuestTest(MigrationTestCase):
                                  in self.guest.frames_until(other)))
 
 
+@base.needs_locked_ports
 class TryingTest(base.FunctionalTestCase):
     """Whether the kernel can filter is tried, and nothing changes by it."""
 

@@ -113,6 +113,7 @@ class PlugTest(base.FunctionalTestCase):
         self.plug()
         self.assertEqual(before, self.host.state())
 
+    @base.needs_locked_ports
     def test_guest_talks_to_the_bridge_and_is_known_by_its_own_mac(self):
         self.plug()
         with hosts.Guest(base.TAP, base.GUEST_MAC) as guest:

@@ -194,7 +194,7 @@ class IdentityTest(VlanTestCase):
         self.add_vlan()
         self.host.ip.link('set', index=self.host.link(CARD).index,
                           net_ns_fd=outside.namespace)
-        self.assert_plug_fails(exception.KernelRefused, 'ENETDOWN',
+        self.assert_plug_fails(exception.UplinkUnusable, 'ENETDOWN',
                                'made on is down', vif=self.vif)
         outside.configure(CARD, '192.0.2.7')
         self.plug(self.vif)

@@ -23,7 +23,7 @@ from vif_plug_tapmac.kernel import session
 from vif_plug_tapmac import mark  # noqa: E402
 
 #: What kernel/session.py makes errors of ours of.
-EXPECTED = (OSError,) + session._GARBLED
+EXPECTED = (OSError,) + session.GARBLED
 
 
 def marks(data: bytes) -> None:

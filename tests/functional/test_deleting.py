@@ -26,7 +26,6 @@ from vif_plug_tapmac.kernel import converging
 from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import removing
-from vif_plug_tapmac.kernel import session
 from vif_plug_tapmac import privileged
 from vif_plug_tapmac.wanted.port import TapIdentity
 
@@ -83,28 +82,28 @@ class DeletingTestCase(test_sigkill.SigkillTestCase):
 
         :returns: a list that has its name by then
         """
-        real = session.Session._request
+        real = nl.Netlink._request
         numbers = itertools.count(1)
         reached = []
 
         def request(netlink, device, step, *args, **kwargs):
             if next(numbers) == number:
-                self.patch(session.Session, '_request', real)
+                self.patch(nl.Netlink, '_request', real)
                 reached.append(step)
                 function()
             return real(netlink, device, step, *args, **kwargs)
-        self.patch(session.Session, '_request', request)
+        self.patch(nl.Netlink, '_request', request)
         return reached
 
     def each_request(self, prepare, act, function):
         """Call this before each request that something makes; yield which."""
-        real = session.Session._request
+        real = nl.Netlink._request
         for number in itertools.count(1):
             self.remove_taps()
             prepare()
             reached = self.before_request(number, function)
             act()
-            self.patch(session.Session, '_request', real)
+            self.patch(nl.Netlink, '_request', real)
             if not reached:
                 return
             yield reached[0]
@@ -285,7 +284,7 @@ class KilledTest(DeletingTestCase):
 
         :param step: the beginning of the words for it
         """
-        real = session.Session._request
+        real = nl.Netlink._request
         left = itertools.count(len(vifs) - 1, -1)
 
         def request(netlink, device, words, *args, **kwargs):
@@ -294,7 +293,7 @@ class KilledTest(DeletingTestCase):
             return real(netlink, device, words, *args, **kwargs)
 
         def purge():
-            self.patch(session.Session, '_request', request)
+            self.patch(nl.Netlink, '_request', request)
             self.purge(vifs)
         self.assertTrue(self.wait(hosts.fork(purge)))
 
@@ -386,7 +385,7 @@ class OvertakenTest(DeletingTestCase):
         vifs = [base.numbered_vif(number) for number in range(1, 4)]
         for vif in vifs:
             self.plug(vif)
-        real = session.Session._request
+        real = nl.Netlink._request
         before = self.host.state()
         for number in itertools.count(1):
             numbers = itertools.count(1)
@@ -396,15 +395,15 @@ class OvertakenTest(DeletingTestCase):
                     raise exception.KernelRefused.from_errno(
                         device, step, errno.ENOMEM)
                 return real(netlink, device, step, *args, **kwargs)
-            self.patch(session.Session, '_request', request)
+            self.patch(nl.Netlink, '_request', request)
             try:
                 removing.remove_many([TapIdentity(
                     vif.id, vif.vif_name) for vif in vifs], False)
             except exception.KernelRefused:
-                self.patch(session.Session, '_request', real)
+                self.patch(nl.Netlink, '_request', real)
                 self.assertEqual(before, self.host.state())
             else:
                 break
         self.assertGreater(number, 10)
-        self.patch(session.Session, '_request', real)
+        self.patch(nl.Netlink, '_request', real)
         self.assertEqual({base.BRIDGE}, self.links())

@@ -30,6 +30,9 @@ from tests import hosts
 from tests import udevd
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge_health
+from vif_plug_tapmac.kernel import converging
+from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import removing
 from vif_plug_tapmac import linux_bridge
 from vif_plug_tapmac.mac import alternate_tap_macs
 from vif_plug_tapmac import privsep
@@ -122,6 +125,33 @@ class LogTest(test_claim.ClaimTestCase):
         privsep.vif_plug.channel.reader_thread.join()
         with privsep.vif_plug.calling(base.TAP):
             pass
+
+    def case_killed_while_deleting(self):
+        self.plug()
+        with nl.Netlink() as netlink:
+            removing._take_name(netlink, self.host.link(base.TAP))
+        self.plug()
+
+    def case_name_taken_while_deleting(self):
+        def look(*args):
+            self.host.add_tap(base.TAP)
+            return True
+        self.plug()
+        with fixtures.MonkeyPatch(removing.__name__ + '._is_held', look), \
+                nl.Netlink() as netlink, contextlib.suppress(removing.Held):
+            removing.delete_idle(netlink, self.host.link(base.TAP))
+
+    def case_guest_of_a_plug_that_fails(self):
+        def fail(*args):
+            self.case.enter_context(hosts.Guest(
+                base.TAP, flags=hosts.IFF_TAP | hosts.IFF_MULTI_QUEUE))
+            raise exception.KernelRefused.from_errno(
+                base.TAP, 'going on', errno.EIO)
+        self.configure(multiqueue=True)
+        self.case.callback(self.configure, multiqueue=False)
+        with fixtures.MonkeyPatch(
+                converging.__name__ + '.require_bridge_name', fail):
+            self.assertRaises(os_vif_exception.PlugException, self.plug)
 
     def case_boot_and_delete(self):
         self.plug()

@@ -2,6 +2,7 @@
 
 """What can be wrong with a TAP."""
 
+import errno
 import time
 
 from vif_plug_tapmac import exception
@@ -244,8 +245,10 @@ def _is_filtered(seen: Inventory, tap: Tap,
     with nl.Netlink() as netlink:
         try:
             return source_filter.is_there(netlink, tap.link, guest_mac)
-        except exception.KernelRefused:  # As when it is gone by now.
-            return False
+        except exception.KernelRefused as error:
+            if error.kwargs.get('code') != errno.ENODEV:
+                raise
+            return False  # It is gone by now.
 
 
 @finds('TM215')

@@ -294,6 +294,13 @@ class Host(fixtures.Fixture):
         self.ip.link('set', index=self.link(name).index, **attributes)
         return self.link(name)
 
+    def rename(self, name: str, new: str) -> Link:
+        """Give a link that is up another name, as any kernel does."""
+        index = self.link(name).index
+        for change in {'state': 'down'}, {'ifname': new}, {'state': 'up'}:
+            self.ip.link('set', index=index, **change)
+        return self.link(new)
+
     def forward_by_default(self, verdict: int) -> None:
         """Have a firewall as iptables-nft makes it.
 

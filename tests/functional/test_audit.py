@@ -336,7 +336,7 @@ class CodesTest(AuditTestCase):
 
     def make_old(self):
         self.host.set(base.TAP, ifalias=str(mark.TapMark(
-            base.VIF_ID, base.GUEST_MAC, _LONG_AGO)))
+            base.VIF_ID, base.GUEST_MAC, base.BRIDGE, _LONG_AGO)))
 
     def test_tm210(self):
         self.plug_clean()

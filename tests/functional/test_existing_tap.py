@@ -6,9 +6,12 @@ Columns: held (a guest has it open: carrier) and idle. A held TAP is never
 replaced and never makes plug fail.
 """
 
+import dataclasses
+
 from tests import base
 from tests import hosts
 from vif_plug_tapmac import exception
+from vif_plug_tapmac import mark
 
 _MULTI_QUEUE = hosts.IFF_TAP | hosts.IFF_MULTI_QUEUE
 
@@ -119,6 +122,34 @@ class Ours(base.FunctionalTestCase):
         self.assert_finished(mac='fe:16:3e:00:00:77')
         self.assertIn('fa:16:3e:00:00:77', self.host.link(base.TAP).alias)
         self.assert_same_tap()
+
+    def rename_bridge(self):
+        self.host.rename(base.BRIDGE, 'br-new')
+        return base.make_vif(bridge_name='br-new')
+
+    def assert_plugged_into(self, bridge):
+        """Expect the same TAP there, and its mark to say so."""
+        self.assert_finished(master=bridge)
+        self.assert_same_tap()
+        before = mark.TapMark.parse(self.made.alias)
+        self.assertEqual(
+            dataclasses.replace(before, bridge=bridge),
+            mark.TapMark.parse(self.host.link(base.TAP).alias))
+
+    def test_bridge_with_another_name_held(self):
+        self.hold()
+        self.plug(self.rename_bridge())
+        self.assert_plugged_into('br-new')
+
+    def test_bridge_with_another_name_idle(self):
+        self.plug(self.rename_bridge())
+        self.assert_plugged_into('br-new')
+
+    def test_other_bridge_after_it_lost_its_own(self):
+        self.hold()
+        self.host.set(base.TAP, master=0)
+        self.plug(base.make_vif(bridge_name='br200'))
+        self.assert_plugged_into('br200')
 
     def assert_held_stays_with_error(self, *words, vif=None):
         before = self.host.state()

@@ -284,7 +284,7 @@ class PurgeTest(OperatorTestCase):
             vif = base.numbered_vif(number)
             self.plug(vif)
             self.host.set(vif.vif_name, ifalias=str(mark.TapMark(
-                vif.id, vif.address, 1000000000)))
+                vif.id, vif.address, base.BRIDGE, 1000000000)))
 
     def results(self, *arguments, **kwargs):
         return {row['TAP']: row['Result'] for row in self.rows(
@@ -372,7 +372,7 @@ class RemoveManyTest(test_audit.AuditTestCase):
     def test_only_with_our_mark_for_this_vif(self):
         self.host.set('tap00000001', ifalias='mine')
         self.host.set('tap00000002', ifalias=str(mark.TapMark(
-            base.VIF_ID, base.GUEST_MAC, 1)))
+            base.VIF_ID, base.GUEST_MAC, base.BRIDGE, 1)))
         self.assertEqual(3, len(self.remove()))
         self.assertEqual(['tap00000001', 'tap00000002'], self.left())
 

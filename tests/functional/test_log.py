@@ -202,12 +202,6 @@ class LogTest(test_claim.ClaimTestCase):
         self.configure(create_bridge=False)
         self.plug()
 
-    def case_held_by_the_guest_of_another_vif(self):
-        other = base.numbered_vif(1)
-        self.plug(base.make_vif(id=other.id))
-        self.hold()
-        self.plug()
-
     def case_held_by_somebody(self):
         self.host.add_tap('tap0')
         vif = base.make_vif(vif_name='tap0')

@@ -39,9 +39,9 @@ def ensure(port: TapPort, limits: Limits) -> str | None:
         logged here: what the privileged daemon logs is a message of its own
         to the caller, and would be a tenth of the time that a plug takes
     :raises TapMacError: a TAP that this call was making is gone again. Never
-        raised for a TAP that a guest holds: that is logged with the remedy,
-        because nova-compute plugs every guest when it starts and would not
-        start for one bad port.
+        raised for a TAP of this VIF that a guest holds: that is logged with
+        the remedy, because nova-compute plugs every guest when it starts and
+        would not start for one bad port.
     """
     deadline = time.monotonic() + _GIVES_UP_AFTER + limits.udev_timeout
     with nl.Netlink() as netlink:
@@ -104,11 +104,7 @@ def _keep(netlink: nl.Netlink, port: TapPort, limits: Limits,
           found: Link) -> None:
     """Mend a TAP that a guest holds, so that the guest does not notice."""
     found_mark = mark.TapMark.parse(found.alias)
-    if found_mark is not None and found_mark.vif_id != port.vif_id:
-        LOG.error('%s is used by the guest of another VIF, %s, and stays as '
-                  'it is. Remedy: give one of the two VIFs another name.',
-                  port.name, found_mark.vif_id)
-        return
+    _require_same_vif(port, found_mark)
     if found_mark is None and not port.has_nova_name:
         LOG.error('%s is used by somebody, and stays as it is: tapmac did not '
                   'make it, and Nova would name the TAP of VIF %s %s. Remedy: '
@@ -152,13 +148,7 @@ def _reuse(netlink: nl.Netlink, port: TapPort, limits: Limits,
             reason='a TAP of this name exists that tapmac did not make',
             remedy='if nothing uses it, remove it with "ip link delete %s"'
             % port.name)
-    if found_mark is not None and found_mark.vif_id != port.vif_id:
-        raise exception.DeviceConflict(
-            device=port.name,
-            reason='the TAP of another VIF, %s, has this name'
-            % found_mark.vif_id,
-            remedy='unplug that VIF first, or give one of the two another '
-                   'name')
+    _require_same_vif(port, found_mark)
     faults = _faults(netlink, port, found, found_mark)
     if port.create_tap and (found_mark is None or faults):
         LOG.info('%s is made anew: %s', port.name,
@@ -173,6 +163,21 @@ def _reuse(netlink: nl.Netlink, port: TapPort, limits: Limits,
     converging.converge(netlink, port, on_bridge, found,
                         converging.wanted_fields(port, found_mark))
     return None
+
+
+def _require_same_vif(port: TapPort,
+                      found_mark: mark.TapMark | None) -> None:
+    """Check that the TAP is no other VIF's, or two guests share one wire.
+
+    :raises DeviceConflict: it is, whether its guest holds it or not
+    """
+    if found_mark is not None and found_mark.vif_id != port.vif_id:
+        raise exception.DeviceConflict(
+            device=port.name,
+            reason='the TAP of another VIF, %s, has this name'
+            % found_mark.vif_id,
+            remedy='unplug that VIF first, or give one of the two another '
+                   'name')
 
 
 def _faults(netlink: nl.Netlink, port: TapPort, found: Link,

@@ -9,8 +9,12 @@ dev_set_alias).
 
 import dataclasses
 import re
+import typing
 
 from vif_plug_tapmac.wanted import names
+
+if typing.TYPE_CHECKING:
+    from vif_plug_tapmac.kernel.link import Link
 
 #: Written last on a bridge of ours: with it the bridge is finished.
 BRIDGE_MARK = 'tapmac:bridge:1'
@@ -46,3 +50,17 @@ class TapMark:
             return None
         return cls(match['vif_id'], match['guest_mac'], match['bridge'],
                    int(match['made']))
+
+
+def is_lost(link: 'Link', link_group: int) -> bool:
+    """Return whether this is a TAP of ours that has lost its mark.
+
+    Others write aliases, too: monitoring does, and lldpd, from a frame that a
+    guest sends. What nobody else gives a TAP are our link group and the name
+    that Nova gives to the TAP of a port.
+
+    :param link_group: of our TAPs
+    """
+    return (link.is_tap and link.group == link_group
+            and TapMark.parse(link.alias) is None
+            and names.start_of_vif_id(link.name) is not None)

@@ -8,6 +8,8 @@ replaced, and never makes plug fail unless it is another VIF's.
 
 import dataclasses
 
+import os_vif
+
 from tests import base
 from tests import hosts
 from vif_plug_tapmac import exception
@@ -214,6 +216,85 @@ class Ours(base.FunctionalTestCase):
         self.assertFalse(self.host.link(base.TAP).carrier)
         self.configure(multiqueue=False)
         self.assert_held_stays_with_error('multi_queue is True')
+
+
+class MarkLost(base.FunctionalTestCase):
+    """Somebody else wrote the alias of a TAP that is in our link group."""
+
+    def setUp(self):
+        super().setUp()
+        self.plug()
+        self.mark = mark.TapMark.parse(self.host.link(base.TAP).alias)
+
+    def lose_mark(self):
+        """Yield after each way to lose it."""
+        for alias in ('', 'rack 7\nport 3', str(self.mark)[:-11],
+                      'tapmac:1:' + 'x' * 200):
+            self.host.set(base.TAP, ifalias=alias)
+            yield alias
+
+    def assert_marked_again(self):
+        self.assert_finished()
+        found = mark.TapMark.parse(self.host.link(base.TAP).alias)
+        self.assertEqual(self.mark, dataclasses.replace(
+            found, made=self.mark.made))
+        self.assertLessEqual(self.mark.made, found.made)
+
+    def test_held(self):
+        index = self.host.link(base.TAP).index
+        with hosts.Guest(base.TAP, base.GUEST_MAC) as guest:
+            for alias in self.lose_mark():
+                self.plug()
+                self.assert_marked_again()
+                self.assert_logged('had lost the mark', repr(alias))
+            guest.send(hosts.BROADCAST, b'still here')
+        self.assertEqual(index, self.host.link(base.TAP).index)
+
+    def test_held_is_mended_besides(self):
+        with hosts.Guest(base.TAP):
+            self.host.set(base.TAP, ifalias='')
+            self.host.set(base.TAP, address='02:00:00:00:00:99', master=0)
+            self.plug()
+            self.assert_marked_again()
+
+    def test_held_on_wrong_bridge(self):
+        self.host.set(base.TAP, ifalias='')
+        with hosts.Guest(base.TAP):
+            before = self.host.state()
+            self.plug(base.make_vif(bridge_name='br200'))
+            self.assertEqual(before, self.host.state())
+        self.assert_logged('is on br100 and should be on br200')
+
+    def test_idle(self):
+        for _ in self.lose_mark():
+            self.plug()
+            self.assert_marked_again()
+
+    def test_idle_where_libvirt_makes_taps(self):
+        self.configure(claim_plugins=['linux_bridge'])
+        os_vif.initialize(reset=True)
+        self.addCleanup(os_vif.initialize, reset=True)
+        self.addCleanup(self.configure, claim_plugins=[])
+        self.host.set(base.TAP, ifalias='')
+        self.plug(base.make_vif(plugin='linux_bridge'))
+        self.assert_marked_again()
+
+    def test_held_by_a_guest_whose_tap_somebody_else_made(self):
+        self.unplug()
+        self.host.add_tap(base.TAP)
+        self.host.quiet_ipv6(base.TAP)
+        self.host.set(base.TAP, group=29793)
+        with hosts.Guest(base.TAP):
+            self.plug()
+            self.assert_finished(owner=None)
+            self.assertIsNotNone(mark.TapMark.parse(
+                self.host.link(base.TAP).alias))
+
+    def test_other_name_than_novas(self):
+        vif = base.make_vif(vif_name='vnet0')
+        self.plug(vif)
+        self.host.set('vnet0', ifalias='')
+        self.assert_plug_fails(exception.DeviceConflict, 'vnet0', vif=vif)
 
 
 class OthersVif(base.FunctionalTestCase):

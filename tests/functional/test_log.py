@@ -190,6 +190,12 @@ class LogTest(test_claim.ClaimTestCase):
         self.hold()
         self.plug(base.make_vif(mtu=1450))
 
+    def case_held_without_its_mark(self):
+        self.plug()
+        self.hold()
+        self.host.set(base.TAP, ifalias='rack 7')
+        self.plug()
+
     def case_held_and_removed(self):
         self.plug()
         self.hold()

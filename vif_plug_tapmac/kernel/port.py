@@ -119,7 +119,8 @@ def _keep(netlink: nl.Netlink, port: TapPort, limits: Limits,
                   'reboot the instance, or detach and attach the interface.',
                   port.name, '; '.join(faults))
         return
-    wanted = converging.wanted_fields(port, found_mark)
+    wanted = converging.wanted_fields(
+        port, found_mark or _new_mark(port, found))
     if port.mtu is not None:
         wanted['mtu'] = max(port.mtu, found.mtu)
         if wanted['mtu'] != port.mtu:
@@ -152,7 +153,7 @@ def _reuse(netlink: nl.Netlink, port: TapPort, limits: Limits,
     faults = _faults(netlink, port, found, found_mark)
     if port.create_tap and (found_mark is None or faults):
         LOG.info('%s is made anew: %s', port.name,
-                 '; '.join(faults) or 'tapmac did not make it')
+                 '; '.join(faults) or 'it has no mark of tapmac')
         return making.make(netlink, port, limits, instead_of=found)
     on_bridge = bridge.ensure(netlink, port, bridge.find(netlink, port))
     if found_mark is not None and faults:
@@ -161,7 +162,8 @@ def _reuse(netlink: nl.Netlink, port: TapPort, limits: Limits,
                  '; '.join(faults))
         return None
     converging.converge(netlink, port, on_bridge, found,
-                        converging.wanted_fields(port, found_mark))
+                        converging.wanted_fields(
+                            port, found_mark or _new_mark(port, found)))
     return None
 
 
@@ -178,6 +180,20 @@ def _require_same_vif(port: TapPort,
             % found_mark.vif_id,
             remedy='unplug that VIF first, or give one of the two another '
                    'name')
+
+
+def _new_mark(port: TapPort, found: Link) -> mark.TapMark | None:
+    """Return a mark for a TAP of this VIF that has lost its own, else None.
+
+    When it was made is not known any more.
+    """
+    if not port.has_nova_name or not mark.is_lost(found, port.link_group):
+        return None
+    LOG.warning('%s had lost the mark of tapmac, and has it again. Its alias '
+                'was %r: whatever writes it must leave the TAPs of link group '
+                '%d alone.', port.name, found.alias or '', port.link_group)
+    return mark.TapMark(port.vif_id, port.guest_mac, port.bridge,
+                        int(time.time()))
 
 
 def _faults(netlink: nl.Netlink, port: TapPort, found: Link,

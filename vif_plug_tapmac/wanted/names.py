@@ -27,6 +27,7 @@ CLAIMABLE = ('ovs', 'linux_bridge')
 #: To how many characters Nova cuts the names of TAPs and bridges. Source:
 #: nova/network/model.py, NIC_NAME_LEN (33.0.2)
 NOVA_NAME_LENGTH = 14
+_NOVA_TAP = re.compile('tap([0-9a-f]{8}-[0-9a-f]{2})')
 
 
 def nova_tap_name(vif_id: str) -> str:
@@ -35,6 +36,15 @@ def nova_tap_name(vif_id: str) -> str:
     Source: nova/network/neutron.py, _build_vif_model (33.0.2)
     """
     return ('tap' + vif_id)[:NOVA_NAME_LENGTH]
+
+
+def start_of_vif_id(tap_name: str) -> str | None:
+    """Return how the id of the port begins to whose TAP Nova gives this name.
+
+    :returns: 11 characters of it; None if Nova gives no TAP such a name
+    """
+    match = _NOVA_TAP.fullmatch(tap_name)
+    return match and match[1]
 
 
 def parse_vlan_device(name: str) -> tuple[str, int] | None:

@@ -102,7 +102,36 @@ class ListTest(OperatorTestCase):
         self.assertEqual(2, len(self.rows('list')))
         self.assertEqual(['tap00000001'], [
             row['TAP'] for row in self.rows('list', '--bridge', 'br200')])
-        self.assertEqual([], self.rows('list', '--bridge', 'br300'))
+        self.assertEqual([], self.rows(
+            'list', '--bridge', self.host.add('br300', 'bridge').name))
+        self.run_tapmac('list', '--bridge', 'nosuch', returncode=1)
+        self.assertEqual('There is no bridge nosuch on this host.\n',
+                         self.said)
+
+    def test_bridge_that_was_deleted(self):
+        self.plug()
+        self.host.delete(base.BRIDGE)
+        self.assertEqual([base.TAP], [
+            row['TAP'] for row in self.rows('list', '--bridge', base.BRIDGE)])
+
+    def test_mark_lost(self):
+        self.plug()
+        self.host.set(base.TAP, ifalias='')
+        row, = self.rows('list')
+        # Its fixed entry tells which guest it is for.
+        self.assertEqual(
+            (base.TAP, base.GUEST_MAC, base.VIF_ID[:11] + '...', None),
+            (row['TAP'], row['Guest MAC'], row['VIF'], row['Made']))
+        self.assertEqual(base.TAP, self.rows(
+            'show', base.VIF_ID, returncode=10)['TAP'])
+
+    def test_renamed(self):
+        self.plug()
+        self.host.rename(base.TAP, 'x')
+        for which in base.TAP, 'x', base.VIF_ID:
+            shown = self.rows('show', which, returncode=10)
+            self.assertEqual('x', shown['TAP'])
+            self.assertIn(base.TAP, shown['Wrong'])
 
     @base.needs_real_root(base.SEVERAL_USERS)
     def test_nobody_may_look(self):
@@ -244,12 +273,76 @@ class RepairTest(OperatorTestCase):
 
     def test_lost_bridge(self):
         self.plug()
+        self.hold()
         self.host.set(base.TAP, master=0)
-        row, = self.rows('repair', returncode=20)
-        self.assertIn('--bridge', row['Result'])
-        row, = self.rows('repair', '--bridge', base.BRIDGE)
+        row, = self.rows('repair')
         self.assertEqual('mended', row['Result'])
         self.assertEqual(base.BRIDGE, self.host.master(base.TAP))
+
+    def delete_two_bridges(self):
+        self.plug()
+        self.plug(base.numbered_vif(1, bridge_name='br200'))
+        self.hold()
+        for name in base.BRIDGE, 'br200':
+            self.host.delete(name)
+
+    def assert_refused(self, *arguments, words):
+        """Expect one sentence, and the host as it was."""
+        before = self.host.state()
+        self.run_tapmac(*arguments, returncode=1)
+        self.assertEqual(1, self.said.count('\n'), self.said)
+        self.assertIn(words, self.said)
+        self.assertEqual(before, self.host.state())
+
+    def test_bridges_that_were_deleted(self):
+        self.delete_two_bridges()
+        before = self.host.state()
+        rows = self.rows('repair', returncode=20)
+        self.assertEqual(['TM206'] * 2, [row['Code'] for row in rows])
+        self.assertIn('--bridge', rows[0]['Result'])
+        self.assertEqual(before, self.host.state())
+        self.host.add_bridge('br300')
+        self.assert_refused('repair', '--bridge', 'br300',
+                            words='for TAPs that are named')
+        row, = self.rows('repair', '--bridge', 'br300', base.TAP)
+        self.assertEqual('mended', row['Result'])
+        self.assertEqual(['br300', None], [
+            self.host.master(name) for name in (base.TAP, 'tap00000001')])
+
+    def test_bridge_that_is_not_there(self):
+        self.delete_two_bridges()
+        self.assert_refused('repair', '--bridge', 'nosuch', base.TAP,
+                            words='no bridge nosuch')
+        self.host.add('nosuch', 'ifb')
+        self.assert_refused('repair', '--bridge', 'nosuch', base.TAP,
+                            words='no bridge nosuch')
+
+    def test_bridge_where_it_does_not_belong(self):
+        self.delete_two_bridges()
+        self.host.add_bridge('br200')
+        self.assert_refused(
+            'repair', '--bridge', 'br200', base.TAP, 'tap00000001', 'br200',
+            words='br200 is no TAP')
+        self.host.add_bridge(base.BRIDGE)
+        self.assert_refused('repair', '--bridge', 'br200', base.TAP,
+                            words='belongs on br100')
+
+    def test_other_bridge(self):
+        self.plug()
+        self.plug(base.numbered_vif(1, bridge_name='br200'))
+        wrong = self.host.link('br200').index
+        self.host.set(base.TAP, master=wrong)
+        self.assertEqual('mended', {
+            row['Code']: row['Result'] for row in self.rows('repair')}[
+                'TM216'])
+        self.assertEqual(base.BRIDGE, self.host.master(base.TAP))
+        self.hold()
+        self.host.set(base.TAP, master=wrong)
+        before = self.host.state()
+        self.assertIn('hard reboot', {
+            row['Code']: row['Result'] for row in self.rows(
+                'repair', base.TAP, returncode=20)}['TM216'])
+        self.assertEqual(before[0], self.host.state()[0])
 
     def test_what_fails_does_not_end_it(self):
         self.break_two()

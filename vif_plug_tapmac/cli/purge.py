@@ -57,11 +57,11 @@ class Purge(lister.Lister):
             from vif_plug_tapmac import privileged
             LOG.info('Removing %d TAPs', len(going))
             gone = privileged.remove_ports(
-                [TapIdentity(tap.vif_id, tap.link.name).to_fields()
+                [TapIdentity(str(tap.vif_id), tap.link.name).to_fields()
                  for tap in going], parsed_args.force)
         return ('TAP', 'Bridge', 'Guest MAC', 'VIF', 'Result'), [
             (tap.link.name, tap.bridge.name if tap.bridge else '',
-             tap.guest_mac or '', tap.vif_id,
+             tap.guest_mac or '', str(tap.vif_id),
              'removed' if tap.link.name in gone
              else 'stays: a process holds it' if tap not in going
              else 'would be removed' if parsed_args.dry_run

@@ -56,7 +56,7 @@ class Watch(command.Command):
     def _watch(self, happening: events.LinkEvents, interval: float) -> None:
         self._seen = inventory.read(self._config)
         self._say('watching', 'this host', '%d TAPs, %d bridges' % (
-            sum(tap.mark is not None for tap in self._seen.taps),
+            sum(tap.is_ours for tap in self._seen.taps),
             len(self._seen.bridges)))
         while True:
             self._audit()

@@ -46,6 +46,9 @@ CODES: dict[str, tuple[Severity, str]] = {
     'TM213': (Severity.WARNING, 'A TAP has another owner than configured'),
     'TM214': (Severity.ERROR, 'A guest is not kept to its MAC'),
     'TM215': (Severity.WARNING, 'The port of a TAP is not as configured'),
+    'TM216': (Severity.ERROR, 'A TAP is on another bridge than it belongs'),
+    'TM217': (Severity.WARNING, 'The mark of a TAP is lost'),
+    'TM218': (Severity.WARNING, 'A TAP was renamed'),
     'TM301': (Severity.WARNING, 'The firewall stands between guests'),
     'TM302': (Severity.WARNING, 'A udev that is not seen rewrites MACs'),
     'TM303': (Severity.ERROR, 'Two os-vif plugins have one name'),
@@ -67,6 +70,7 @@ class Repair(Remedy):
 
 REPAIR = Repair('tapmac repair')
 REBOOT = Remedy('hard reboot the instance, or detach and attach the interface')
+REPLUG = Remedy('start nova-compute again, which plugs each guest')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -560,6 +560,52 @@ class PlugTest(OperatorTestCase):
         self.run_tapmac('unplug', *self.ARGUMENTS, '--force')
         self.assertIsNone(self.host.find(base.TAP))
 
+    def test_mtu_that_none_can_be(self):
+        for mtu in '-1', '0', '67', '65522', '99999999999':
+            for dry_run in (), ('--dry-run',):
+                self.run_tapmac('plug', *self.ARGUMENTS, '--mtu', mtu,
+                                *dry_run, returncode=1)
+                self.assertEqual(
+                    '--mtu %s: the MTU of a TAP is a number of bytes from 68 '
+                    'to 65521.\n' % mtu, self.said)
+        self.assertIsNone(self.host.find(base.BRIDGE))
+
+    def test_what_fails_is_a_line(self):
+        self.plug(base.numbered_vif(1, vif_name='x'))
+        self.run_tapmac('plug', *self.ARGUMENTS, '--name', 'x', returncode=1)
+        self.assertTrue(self.said.startswith('x: the TAP of another VIF'))
+        self.assertEqual(1, self.said.count('\n'))
+
+    def test_unplug_without_its_bridge(self):
+        for which in (self.ARGUMENTS, ('--mac', base.GUEST_MAC),
+                      ('--vif-id', base.VIF_ID)):
+            self.plug()
+            self.host.delete(base.BRIDGE)
+            self.assertIn('is removed', self.run_tapmac('unplug', *which))
+            self.assertIsNone(self.host.find(base.TAP))
+
+    def test_unplug_what_lost_its_mark(self):
+        self.domains.define()
+        self.plug()
+        self.host.set(base.TAP, ifalias='')
+        self.run_tapmac('unplug', *self.ARGUMENTS, returncode=1)
+        self.assertIn('name it by --vif-id', self.said)
+        self.run_tapmac('unplug', '--vif-id', base.VIF_ID)
+        self.assertIsNone(self.host.find(base.TAP))
+
+    def test_unplug_one_of_several(self):
+        self.plug()
+        self.plug(base.numbered_vif(1, address=base.GUEST_MAC,
+                                    bridge_name='br200'))
+        self.run_tapmac('unplug', '--mac', base.GUEST_MAC, returncode=1)
+        self.assertIn('tap00000001 and ' + base.TAP, self.said)
+        self.run_tapmac('unplug', returncode=1)
+        self.assertIn('--mac or --vif-id', self.said)
+        self.run_tapmac('unplug', '--mac', base.GUEST_MAC, '--bridge',
+                        'br200')
+        self.assertIsNone(self.host.find('tap00000001'))
+        self.assertIsNotNone(self.host.find(base.TAP))
+
     def test_without_privilege(self):
         self.run_tapmac('plug', *self.ARGUMENTS, prefix=_NO_CAPABILITY,
                         returncode=1)

@@ -18,6 +18,7 @@ from vif_plug_tapmac import mac
 from vif_plug_tapmac.wanted import from_config
 from vif_plug_tapmac.wanted import from_vif
 from vif_plug_tapmac.wanted import names
+from vif_plug_tapmac.wanted import port as port_values
 
 _NAMESPACE = uuid.UUID('0e3c4c1e-5d2f-4b7a-9a63-7461706d6163')
 
@@ -32,7 +33,7 @@ class Plug(show.ShowOne):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
-        by_hand.add_arguments(parser)
+        by_hand.add_arguments(parser, required=True)
         parser.add_argument(
             '--vif-id', metavar='UUID', type=uuid.UUID,
             help='the id of the VIF; default: one that is the same each time '
@@ -65,12 +66,16 @@ def _vif(parsed_args: argparse.Namespace,
     import os_vif
     from os_vif.objects import network
     from os_vif.objects import vif as vif_objects
-    bridge = parsed_args.bridge
+    bridge, mtu = parsed_args.bridge, parsed_args.mtu
+    if mtu is None:
+        mtu = next((link.mtu for link in seen.links.values()
+                    if link.name == bridge), None)
+    elif not port_values.TAP_MTU_MIN <= mtu <= port_values.TAP_MTU_MAX:
+        raise exception.TapMacError(
+            '--mtu %d: the MTU of a TAP is a number of bytes from %d to %d.'
+            % (mtu, port_values.TAP_MTU_MIN, port_values.TAP_MTU_MAX))
     vif_id = str(parsed_args.vif_id
                  or uuid.uuid5(_NAMESPACE, bridge + parsed_args.mac))
-    mtu = parsed_args.mtu or next(
-        (link.mtu for link in seen.links.values() if link.name == bridge),
-        None)
     os_vif.objects.register_all()
     net = network.Network(id=str(_NAMESPACE), bridge=bridge,
                           **({} if mtu is None else {'mtu': mtu}))

@@ -7,6 +7,7 @@ What an audit finds is in test_audit.
 
 import json
 import os
+import pathlib
 import select
 import signal
 import subprocess
@@ -25,6 +26,8 @@ from vif_plug_tapmac.wanted.port import TapIdentity
 
 _NOBODY = ('setpriv', '--reuid', '65534', '--regid', '65534',
            '--clear-groups')
+#: Commands that want a configuration.
+_CHANGING = ('plug', 'unplug', 'repair', 'purge')
 _NO_CAPABILITY = ('setpriv', '--inh-caps=-net_admin',
                   '--bounding-set=-net_admin')
 
@@ -32,7 +35,13 @@ _NO_CAPABILITY = ('setpriv', '--inh-caps=-net_admin',
 class OperatorTestCase(test_audit.AuditTestCase):
 
     def run_tapmac(self, *arguments, prefix=(), returncode=0):
-        """Run a command; return what it prints on standard output."""
+        """Run a command; return what it prints on standard output.
+
+        With defaults for a configuration, where it must have one.
+        """
+        if arguments[0] in _CHANGING:
+            arguments = ('--config-file', AuditTest.create_tempfiles(
+                self, '[os_vif_tapmac]\n'), *arguments)
         done = base.run_command('main', *arguments, prefix=prefix,
                                 PYTHONPATH='%s:%s' % (
                                     os.environ.get('PYTHONPATH', ''),
@@ -229,6 +238,69 @@ class AuditTest(OperatorTestCase):
         self.run_tapmac('--config-file', '/nowhere.conf', 'audit',
                         returncode=1)
         self.assertIn('/nowhere.conf', self.said)
+
+
+class ConfigurationTest(OperatorTestCase):
+    """Whose files are read: those of nova-compute, as it finds them."""
+
+    NONE = '[os_vif_tapmac]\nanti_spoofing = none\n'
+
+    def setUp(self):
+        super().setUp()
+        self.patch(sys.modules[__name__], '_CHANGING', ())
+        hosts.mount_copy('/etc', without=('nova',))
+        os.makedirs('/etc/nova')
+        self.configure(anti_spoofing='none')
+        self.plug()
+
+    def write(self, path, text):
+        path = pathlib.Path('/etc/nova', path)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        self.addCleanup(path.unlink)
+        return str(path)
+
+    def test_where_nova_compute_has_it(self):
+        # Without it, the default finds that the guest is not locked.
+        self.write('nova.conf', '[os_vif_tapmac]\n')
+        for path in ('nova-compute.conf', 'nova-cpu.conf',
+                     'nova.conf.d/50-tapmac.conf',
+                     'nova-compute.conf.d/50-tapmac.conf',
+                     'nova-cpu.conf.d/50-tapmac.conf'):
+            path = self.write(path, self.NONE)
+            self.assertEqual([], self.rows('repair', '-v'), path)
+            self.assertIn(path, self.said)
+            os.rename(path, path + '.off')
+            self.addCleanup(os.rename, path + '.off', path)
+        self.assertFalse(self.host.link(base.TAP).locked)
+        row, = self.rows('repair')
+        self.assertEqual(('TM214', 'mended'), (row['Code'], row['Result']))
+
+    def test_what_comes_later_wins(self):
+        self.write('nova.conf', '[os_vif_tapmac]\nanti_spoofing = mac\n')
+        self.write('nova-compute.conf', self.NONE)
+        self.assertEqual([], self.rows('audit'))
+        self.write('nova.conf.d/1.conf',
+                   '[os_vif_tapmac]\nanti_spoofing = mac\n')
+        self.rows('audit', returncode=20)
+
+    def test_nothing_is_changed_without_our_section(self):
+        before = self.host.state()
+        said = []
+        for path in ('nova.conf', 'nova-compute.conf.d/90.conf'):
+            for command in (
+                    ('repair',), ('purge', '--force'),
+                    ('plug', *PlugTest.ARGUMENTS, '--vif-id', base.VIF_ID),
+                    ('unplug', '--mac', base.GUEST_MAC)):
+                self.run_tapmac(*command, returncode=1)
+                self.assertIn('no file has a section [os_vif_tapmac]',
+                              self.said)
+                self.assertIn('Read: %s.' % (', '.join(said) or 'no file'),
+                              self.said)
+            said.append(self.write(path, '[libvirt]\nvirt_type = kvm\n'))
+        self.run_tapmac('--config-file', said[0], 'repair', returncode=1)
+        self.assertIn('Read: %s.' % said[0], self.said)
+        self.assertEqual(before, self.host.state())
 
 
 class RepairTest(OperatorTestCase):

@@ -50,7 +50,7 @@ class Plug(show.ShowOne):
     def take_action(
         self, parsed_args: argparse.Namespace,
     ) -> tuple[tuple[str, ...], tuple[typing.Any, ...]]:
-        config = configuration.read(self.app_args)
+        config = configuration.read_to_change(self.app_args)
         seen = inventory.read(config)
         vif = _vif(parsed_args, seen)
         if parsed_args.dry_run:

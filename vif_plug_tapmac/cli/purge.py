@@ -42,7 +42,7 @@ class Purge(lister.Lister):
     def take_action(
         self, parsed_args: argparse.Namespace,
     ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        seen = inventory.read(configuration.read(self.app_args))
+        seen = inventory.read(configuration.read_to_change(self.app_args))
         if seen.nics is None:
             raise exception.TapMacError(
                 'Nothing is removed: without an answer of libvirt nobody '

@@ -48,7 +48,7 @@ class Repair(lister.Lister):
     def take_action(
         self, parsed_args: argparse.Namespace,
     ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        config = configuration.read(self.app_args)
+        config = configuration.read_to_change(self.app_args)
         # A bridge that is not there is none to put a guest on.
         cfg.CONF.set_override('create_bridge', False, group=opts.GROUP)
         seen = inventory.read(config)

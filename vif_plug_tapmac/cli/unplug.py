@@ -38,7 +38,7 @@ class Unplug(command.Command):
         if parsed_args.vif_id is None and parsed_args.mac is None:
             raise exception.TapMacError(
                 'Which TAP is to go is said by --mac or --vif-id.')
-        config = configuration.read(self.app_args)
+        config = configuration.read_to_change(self.app_args)
         taps = _find(inventory.read(config), parsed_args)
         if not taps:
             return self._say('Nothing to do: no TAP of tapmac is there for '

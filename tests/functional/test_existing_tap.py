@@ -218,6 +218,34 @@ class Ours(base.FunctionalTestCase):
         self.assert_held_stays_with_error('multi_queue is True')
 
 
+class Renamed(base.FunctionalTestCase):
+    """The TAP carries our mark for this VIF, and somebody renamed it."""
+
+    def setUp(self):
+        super().setUp()
+        self.plug()
+        self.made = self.host.rename(base.TAP, 'x')
+
+    def test_held(self):
+        with hosts.Guest('x') as guest:
+            self.host.set('x', state='up')
+            before = self.host.state()
+            self.plug()
+            self.assertEqual(before, self.host.state())
+            self.assert_logged('under another name, x', 'Remedy')
+            # The bridge still sends to the guest what is for it.
+            self.plug(base.numbered_vif(1))
+            with hosts.Guest('tap00000001', 'fa:16:3e:00:00:01') as other:
+                guest.mac = base.GUEST_MAC
+                other.send(base.GUEST_MAC, b'hello')
+                self.assertTrue(guest.receive(b'hello'))
+
+    def test_idle(self):
+        self.plug()
+        self.assert_finished()
+        self.assertIsNotNone(self.host.find('x'))
+
+
 class MarkLost(base.FunctionalTestCase):
     """Somebody else wrote the alias of a TAP that is in our link group."""
 

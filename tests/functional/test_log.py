@@ -208,6 +208,12 @@ class LogTest(test_claim.ClaimTestCase):
         self.configure(create_bridge=False)
         self.plug()
 
+    def case_held_under_another_name(self):
+        self.plug()
+        self.hold()
+        self.host.rename(base.TAP, 'x')
+        self.plug()
+
     def case_held_by_somebody(self):
         self.host.add_tap('tap0')
         vif = base.make_vif(vif_name='tap0')

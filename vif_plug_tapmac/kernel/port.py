@@ -9,6 +9,7 @@ import time
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge
 from vif_plug_tapmac.kernel import converging
+from vif_plug_tapmac.kernel import guard
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import making
 from vif_plug_tapmac.kernel import netlink as nl
@@ -48,6 +49,14 @@ def ensure(port: TapPort, limits: Limits) -> str | None:
         while True:
             try:
                 return _ensure_once(netlink, port, limits, deadline)
+            except guard.HeldElsewhere as elsewhere:
+                LOG.error('%s is not made: the guest of VIF %s holds its TAP '
+                          'under another name, %s, and would be cut off. '
+                          'Remedy: "ip link set %s down", "ip link set %s '
+                          'name %s", "ip link set %s up".', port.name,
+                          port.vif_id, elsewhere.name, elsewhere.name,
+                          elsewhere.name, port.name, port.name)
+                return None
             except converging.Overtaken as overtaken:
                 if time.monotonic() > deadline:
                     raise overtaken.error

@@ -469,23 +469,23 @@ class CodesTest(AuditTestCase):
         self.assert_mends('TM215', base.TAP,
                           'isolated is True and should be False')
 
-    def test_tm216(self):
+    def test_tm218(self):
         self.plug_clean()
         self.plug(base.numbered_vif(1, bridge_name='br200'))
         self.host.set(base.TAP, master=self.host.link('br200').index)
-        found = self.assert_finds_of('TM216', base.TAP)
+        found = self.assert_finds_of('TM218', base.TAP)
         self.assertIn('it is on br200, and belongs on br100', found.evidence)
         self.assertTrue(found.mendable)
         self.repair()
         self.assert_clean()
         self.assert_finished()
 
-    def test_tm216_held(self):
+    def test_tm218_held(self):
         self.plug_clean()
         self.plug(base.numbered_vif(1, bridge_name='br200'))
         self.hold()
         self.host.set(base.TAP, master=self.host.link('br200').index)
-        found = self.assert_finds_of('TM216', base.TAP)
+        found = self.assert_finds_of('TM218', base.TAP)
         self.assertIn('hard reboot', found.remedy)
         self.assertFalse(found.mendable)
         self.assert_repair_changes_nothing(found)
@@ -493,10 +493,10 @@ class CodesTest(AuditTestCase):
         self.assertEqual('br200', self.host.master(base.TAP))
         self.assertIn(':br100:', self.host.link(base.TAP).alias)
 
-    def test_tm216_of_a_bridge_that_was_renamed(self):
+    def test_tm218_of_a_bridge_that_was_renamed(self):
         self.plug_clean()
         self.host.rename(base.BRIDGE, 'br-new')
-        found = self.assert_finds_of('TM216', base.TAP)
+        found = self.assert_finds_of('TM218', base.TAP)
         self.assertFalse(found.mendable)
         self.assert_repair_changes_nothing(found)
         self.plug(base.make_vif(bridge_name='br-new'))
@@ -512,10 +512,10 @@ class CodesTest(AuditTestCase):
         self.plug(base.make_vif(**fields))
         self.host.set(base.TAP, ifalias='rack 7')
 
-    def test_tm217(self):
+    def test_tm219(self):
         self.lose_mark()
         found = self.assert_finds(
-            'TM217', base.TAP, "its alias is 'rack 7'",
+            'TM219', base.TAP, "its alias is 'rack 7'",
             'VIF %s...' % base.VIF_ID[:11], 'nova-compute')
         self.assertFalse(found.mendable)
         self.assert_repair_changes_nothing(found)
@@ -523,49 +523,49 @@ class CodesTest(AuditTestCase):
         self.plug()
         self.assert_clean()
 
-    def test_tm217_where_nova_says_whose_it_is(self):
+    def test_tm219_where_nova_says_whose_it_is(self):
         for held in False, True:
             self.lose_mark()
             self.domains.define((base.TAP, base.GUEST_MAC, held, 1),
                                 vif_id=base.VIF_ID)
             if held:
                 self.hold()
-            self.assert_mends('TM217', base.TAP, 'VIF ' + base.VIF_ID)
+            self.assert_mends('TM219', base.TAP, 'VIF ' + base.VIF_ID)
             self.assertIn(base.VIF_ID, self.host.link(base.TAP).alias)
 
-    def test_tm217_with_what_cannot_be_mended_then(self):
+    def test_tm219_with_what_cannot_be_mended_then(self):
         self.lose_mark()
         self.host.set(base.TAP, state='down', master=0)
         found = self.findings()
-        self.assertEqual(['TM206', 'TM207', 'TM217'],
+        self.assertEqual(['TM206', 'TM207', 'TM219'],
                          [each.code for each in found])
         for each in found:
             self.assertFalse(each.mendable, each)
             self.assert_repair_changes_nothing(each)
 
-    def test_tm218(self):
+    def test_tm220(self):
         self.plug_clean()
         self.host.rename(base.TAP, 'x')
-        found = self.assert_finds('TM218', 'x', base.TAP, base.VIF_ID)
+        found = self.assert_finds('TM220', 'x', base.TAP, base.VIF_ID)
         for command in re.findall('"(.*?)"', found.remedy):
             subprocess.run(['sh', '-c', command], check=True)
         self.assert_clean()
 
-    def test_tm218_with_its_name_taken(self):
+    def test_tm220_with_its_name_taken(self):
         self.plug_clean()
         self.host.rename(base.TAP, 'x')
         self.host.add_tap(base.TAP)
-        self.assert_finds('TM218', 'x', 'a name that is taken',
+        self.assert_finds('TM220', 'x', 'a name that is taken',
                           'ip link delete x')
 
-    def test_tm218_is_not_left_over(self):
+    def test_tm220_is_not_left_over(self):
         self.plug_clean()
         self.make_old()
         self.domains.define((base.TAP, base.GUEST_MAC, False, 1))
         self.host.rename(base.TAP, 'x')
-        self.assert_finds('TM218', 'x')
+        self.assert_finds('TM220', 'x')
 
-    def test_tm218_not_of_what_a_domain_calls_so(self):
+    def test_tm220_not_of_what_a_domain_calls_so(self):
         self.domains.define(('x', base.GUEST_MAC, True, 1))
         self.plug_clean(vif_name='x')
 

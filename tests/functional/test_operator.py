@@ -406,14 +406,14 @@ class RepairTest(OperatorTestCase):
         self.host.set(base.TAP, master=wrong)
         self.assertEqual('mended', {
             row['Code']: row['Result'] for row in self.rows('repair')}[
-                'TM216'])
+                'TM218'])
         self.assertEqual(base.BRIDGE, self.host.master(base.TAP))
         self.hold()
         self.host.set(base.TAP, master=wrong)
         before = self.host.state()
         self.assertIn('hard reboot', {
             row['Code']: row['Result'] for row in self.rows(
-                'repair', base.TAP, returncode=20)}['TM216'])
+                'repair', base.TAP, returncode=20)}['TM218'])
         self.assertEqual(before[0], self.host.state()[0])
 
     def test_what_fails_does_not_end_it(self):

@@ -245,7 +245,7 @@ def _port_options(seen: Inventory,
                REPAIR if tap.can_be_plugged else REPLUG)
 
 
-@finds('TM216')
+@finds('TM218')
 def _other_bridge(seen: Inventory, tap: Tap) -> Seen:
     if (tap.mark is None or tap.bridge is None
             or tap.bridge.name == tap.mark.bridge):
@@ -261,7 +261,7 @@ def _other_bridge(seen: Inventory, tap: Tap) -> Seen:
                REBOOT if tap.link.held else REPAIR)
 
 
-@finds('TM217')
+@finds('TM219')
 def _mark_lost(seen: Inventory, tap: Tap) -> Seen:
     if not tap.is_ours or tap.mark is not None:
         return
@@ -272,7 +272,7 @@ def _mark_lost(seen: Inventory, tap: Tap) -> Seen:
            % tap.link.name)
 
 
-@finds('TM218')
+@finds('TM220')
 def _renamed(seen: Inventory, tap: Tap) -> Seen:
     former = tap.name_by_nova
     # Whoever takes more or less of the id than Nova does names it, too.

@@ -298,9 +298,10 @@ static void *run(void *unused)
 		snprintf(port.name, sizeof(port.name), "tap%08x", number);
 		snprintf(port.alias, sizeof(port.alias),
 			 "tapmac:1:%08x-0000-4000-8000-000000000000:"
-			 "fa:16:3e:%02x:%02x:%02x:%lld", number,
+			 "fa:16:3e:%02x:%02x:%02x:%s:%lld", number,
 			 port.guest_mac[3], port.guest_mac[4],
-			 port.guest_mac[5], (long long)time(NULL));
+			 port.guest_mac[5], bridge_name,
+			 (long long)time(NULL));
 		before = now();
 		work(&port);
 		each[done] = now() - before;

@@ -362,6 +362,15 @@ class Host(fixtures.Fixture):
         self.ip.link('add', ifname=name, kind=kind, **attributes)
         return self.link(name)
 
+    def add_bridge(self, name: str) -> Link:
+        """Have a bridge as careful administrators do."""
+        self.add(name, 'bridge', address='02:00:00:00:00:02')
+        self.quiet_ipv6(name)
+        with open('/proc/sys/net/ipv6/conf/%s/disable_ipv6' % name,
+                  'w') as sysctl:
+            sysctl.write('1')
+        return self.set(name, state='up')
+
     def set(self, name: str, **attributes: typing.Any) -> Link:
         self.ip.link('set', index=self.link(name).index, **attributes)
         return self.link(name)

@@ -21,6 +21,11 @@ _BINDING = base.CHECKOUT / '.venv' / 'libvirt'
 _DOMAIN = '''\
 <domain type='test' xmlns:test='http://libvirt.org/schemas/domain/test/1.0'>
   <name>%s</name>
+  <metadata>
+    <nova:instance xmlns:nova='http://openstack.org/xmlns/libvirt/nova/1.1'>
+      <nova:ports><nova:port uuid='%s'/></nova:ports>
+    </nova:instance>
+  </metadata>
   <memory>1</memory>
   <os><type>hvm</type></os>
   <devices>
@@ -75,13 +80,14 @@ class Domains(fixtures.Fixture):
         self.useFixture(fixtures.PythonPathEntry(binding()))
         self.useFixture(fixtures.EnvironmentVariable('PYTHONPATH', binding()))
 
-    def define(self, *nics):
+    def define(self, *nics, vif_id=''):
         """Have a domain for each NIC, and no others.
 
         :param nics: name of the TAP, guest's MAC, whether it runs, queues
+        :param vif_id: of the port, as Nova writes it down
         """
         churn.replace(self._file, '<node>%s</node>' % ''.join(
-            _DOMAIN % (self.of(tap), mac, tap, queues,
+            _DOMAIN % (self.of(tap), vif_id, mac, tap, queues,
                        _RUNNING if active else _SHUT_OFF)
             for tap, mac, active, queues in nics))
 
@@ -114,7 +120,7 @@ class NoDomains:
     def __init__(self, test):
         self._test = test
 
-    def define(self, *nics):
+    def define(self, *nics, vif_id=''):
         """Leave out a test of what libvirt answers."""
         self._test.only_in_full()
 

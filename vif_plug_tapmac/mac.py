@@ -69,3 +69,11 @@ def alternate_tap_macs(guest_mac: str) -> list[str]:
     """
     return [octet + guest_mac[2:] for octet in _ALTERNATE_OCTETS
             if octet != guest_mac[:2]]
+
+
+def possible_tap_macs(guest_mac: str) -> list[str]:
+    """Return all MACs that the host end may have, the rule's first.
+
+    :param guest_mac: as :func:`parse` returns it
+    """
+    return [tap_mac(guest_mac), *alternate_tap_macs(guest_mac)]

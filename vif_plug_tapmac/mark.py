@@ -9,6 +9,12 @@ dev_set_alias).
 
 import dataclasses
 import re
+import typing
+
+from vif_plug_tapmac.wanted import names
+
+if typing.TYPE_CHECKING:
+    from vif_plug_tapmac.kernel.link import Link
 
 #: Written last on a bridge of ours: with it the bridge is finished.
 BRIDGE_MARK = 'tapmac:bridge:1'
@@ -16,26 +22,45 @@ BRIDGE_MARK = 'tapmac:bridge:1'
 _TAP_MARK = re.compile(
     r'tapmac:1:(?P<vif_id>[0-9a-f-]{36}):'
     r'(?P<guest_mac>[0-9a-f]{2}(?::[0-9a-f]{2}){5}):'
+    r'(?P<bridge>[^:]+):'
     r'(?P<made>[0-9]{1,20})\Z')
 
 
 @dataclasses.dataclass(frozen=True)
 class TapMark:
-    """Whose TAP this is.
+    """Whose TAP this is, and where it belongs.
 
-    ``made`` is the time of its making in seconds since 1970, UTC.
+    :param bridge: the name of the bridge that the last plug was told
+    :param made: when it was made, in seconds since 1970, UTC
     """
     vif_id: str
     guest_mac: str
+    bridge: str
     made: int
 
     def __str__(self) -> str:
-        return 'tapmac:1:%s:%s:%d' % (self.vif_id, self.guest_mac, self.made)
+        return 'tapmac:1:%s:%s:%s:%d' % (
+            self.vif_id, self.guest_mac, self.bridge, self.made)
 
     @classmethod
     def parse(cls, alias: str | None) -> 'TapMark | None':
         """Return the mark that an alias holds; None if it holds none."""
         match = _TAP_MARK.match(alias or '')
-        if match is None:
+        if match is None or not names.is_device_name(match['bridge']):
             return None
-        return cls(match['vif_id'], match['guest_mac'], int(match['made']))
+        return cls(match['vif_id'], match['guest_mac'], match['bridge'],
+                   int(match['made']))
+
+
+def is_lost(link: 'Link', link_group: int) -> bool:
+    """Return whether this is a TAP of ours that has lost its mark.
+
+    Others write aliases, too: monitoring does, and lldpd, from a frame that a
+    guest sends. What nobody else gives a TAP are our link group and the name
+    that Nova gives to the TAP of a port.
+
+    :param link_group: of our TAPs
+    """
+    return (link.is_tap and link.group == link_group
+            and TapMark.parse(link.alias) is None
+            and names.start_of_vif_id(link.name) is not None)

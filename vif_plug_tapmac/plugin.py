@@ -56,9 +56,9 @@ class TapMacPlugin(plugin.PluginBase):
              instance_info: instance_objects.InstanceInfo) -> None:
         """Have the VIF's TAP finished on its bridge, made or mended.
 
-        Plugging again is safe, also under a running guest. A TAP that a guest
-        holds never makes this raise once the VIF itself is valid: what is
-        wrong with it is logged as an error with the remedy.
+        Plugging again is safe, also under a running guest. A TAP of this VIF
+        that a guest holds never makes this raise once the VIF itself is valid:
+        what is wrong with it is logged as an error with the remedy.
 
         :raises TapMacError: see :mod:`vif_plug_tapmac.exception`; nothing
             half-made is left

@@ -53,7 +53,8 @@ def remove_port(fields: dict[str, typing.Any]) -> None:
     :param fields: of a :class:`vif_plug_tapmac.wanted.port.TapIdentity`
     """
     _, removing = _kernel()
-    removing.remove(TapIdentity.from_fields(fields))
+    removing.remove(TapIdentity.from_fields(fields),
+                    opts.group(cfg.CONF).link_group)
 
 
 @privsep.vif_plug.entrypoint

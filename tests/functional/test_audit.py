@@ -388,10 +388,30 @@ class CodesTest(AuditTestCase):
         self.plug_clean()
         self.hold()
         self.host.set(base.TAP, master=0)
-        found = self.assert_finds('TM206', base.TAP, 'no network')
+        self.assert_mends('TM206', base.TAP, 'no network')
+        self.assertEqual(base.BRIDGE, self.host.master(base.TAP))
+
+    def test_tm206_without_its_bridge(self):
+        self.plug_clean()
+        self.hold()
+        self.host.delete(base.BRIDGE)
+        found = self.assert_finds('TM206', base.TAP, 'no network',
+                                  'br100, where it belongs, does not exist',
+                                  '--bridge')
         self.assertFalse(found.mendable)
-        self.repair(bridge=base.BRIDGE)
+        self.assert_repair_changes_nothing(found)
+        self.host.add_bridge('br-new')
+        self.repair(bridge='br-new')
         self.assert_clean()
+        self.assertEqual('br-new', self.host.master(base.TAP))
+
+    def assert_repair_changes_nothing(self, found):
+        """Expect the host as it was, although the finding is to be mended."""
+        before = self.host.state()
+        seen = inventory.read(self.options)
+        mending.mend(seen, self.options, [found], None,
+                     open(os.devnull, 'w'))
+        self.assertEqual(before, self.host.state())
 
     def test_tm207(self):
         self.plug_clean()
@@ -425,7 +445,7 @@ class CodesTest(AuditTestCase):
 
     def make_old(self):
         self.host.set(base.TAP, ifalias=str(mark.TapMark(
-            base.VIF_ID, base.GUEST_MAC, _LONG_AGO)))
+            base.VIF_ID, base.GUEST_MAC, base.BRIDGE, _LONG_AGO)))
 
     def test_tm210(self):
         self.plug_clean()
@@ -464,6 +484,25 @@ class CodesTest(AuditTestCase):
         self.domains.define((base.TAP, base.GUEST_MAC, False, 2))
         self.assert_mends('TM212', base.TAP, 'has 2 queues')
         self.assertTrue(self.host.link(base.TAP).multi_queue)
+
+    def test_tm212_of_somebody_else(self):
+        self.plug(base.numbered_vif(1))
+        self.host.add_tap('tap0')
+        self.host.quiet_ipv6('tap0')
+        self.host.set('tap0', state='up',
+                      master=self.host.link(base.BRIDGE).index)
+        self.domains.define(('tap0', base.GUEST_MAC, False, 2))
+        self.host.set('tap00000001', state='down')
+        found = self.assert_finds_of('TM212', 'tap0')
+        self.assertFalse(found.mendable)
+        self.assertIn('ip link delete tap0', found.remedy)
+        # Were it to be mended, it would not keep others from that.
+        seen = inventory.read(self.options)
+        mending.mend(seen, self.options, [
+            found, self.assert_finds_of('TM207', 'tap00000001')], None,
+            open(os.devnull, 'w'))
+        self.assert_logged('tap0 stays as it is')
+        self.assertTrue(self.host.link('tap00000001').up)
 
     @base.needs_real_root(base.SEVERAL_USERS)
     def test_tm213(self):
@@ -560,6 +599,106 @@ class CodesTest(AuditTestCase):
             return real(netlink, link)
         self.patch(inventory, '_name_of', name_of)
         self.assert_clean()
+
+    def test_tm218(self):
+        self.plug_clean()
+        self.plug(base.numbered_vif(1, bridge_name='br200'))
+        self.host.set(base.TAP, master=self.host.link('br200').index)
+        found = self.assert_finds_of('TM218', base.TAP)
+        self.assertIn('it is on br200, and belongs on br100', found.evidence)
+        self.assertTrue(found.mendable)
+        self.repair()
+        self.assert_clean()
+        self.assert_finished()
+
+    def test_tm218_held(self):
+        self.plug_clean()
+        self.plug(base.numbered_vif(1, bridge_name='br200'))
+        self.hold()
+        self.host.set(base.TAP, master=self.host.link('br200').index)
+        found = self.assert_finds_of('TM218', base.TAP)
+        self.assertIn('hard reboot', found.remedy)
+        self.assertFalse(found.mendable)
+        self.assert_repair_changes_nothing(found)
+        self.repair()
+        self.assertEqual('br200', self.host.master(base.TAP))
+        self.assertIn(':br100:', self.host.link(base.TAP).alias)
+
+    def test_tm218_of_a_bridge_that_was_renamed(self):
+        self.plug_clean()
+        self.host.rename(base.BRIDGE, 'br-new')
+        found = self.assert_finds_of('TM218', base.TAP)
+        self.assertFalse(found.mendable)
+        self.assert_repair_changes_nothing(found)
+        self.plug(base.make_vif(bridge_name='br-new'))
+        self.assert_clean()
+
+    def assert_finds_of(self, code, device):
+        """Expect this finding among others of the device."""
+        found, = [each for each in self.findings()
+                  if (each.code, each.device) == (code, device)]
+        return found
+
+    def lose_mark(self, **fields):
+        self.plug(base.make_vif(**fields))
+        self.host.set(base.TAP, ifalias='rack 7')
+
+    def test_tm219(self):
+        self.lose_mark()
+        found = self.assert_finds(
+            'TM219', base.TAP, "its alias is 'rack 7'",
+            'VIF %s...' % base.VIF_ID[:11], 'nova-compute')
+        self.assertFalse(found.mendable)
+        self.assert_repair_changes_nothing(found)
+        self.hold()
+        self.plug()
+        self.assert_clean()
+
+    def test_tm219_where_nova_says_whose_it_is(self):
+        for held in False, True:
+            self.lose_mark()
+            self.domains.define((base.TAP, base.GUEST_MAC, held, 1),
+                                vif_id=base.VIF_ID)
+            if held:
+                self.hold()
+            self.assert_mends('TM219', base.TAP, 'VIF ' + base.VIF_ID)
+            self.assertIn(base.VIF_ID, self.host.link(base.TAP).alias)
+
+    def test_tm219_with_what_cannot_be_mended_then(self):
+        self.lose_mark()
+        self.host.set(base.TAP, state='down', master=0)
+        found = self.findings()
+        self.assertEqual(['TM206', 'TM207', 'TM219'],
+                         [each.code for each in found])
+        for each in found:
+            self.assertFalse(each.mendable, each)
+            self.assert_repair_changes_nothing(each)
+
+    def test_tm220(self):
+        self.plug_clean()
+        self.host.rename(base.TAP, 'x')
+        found = self.assert_finds('TM220', 'x', base.TAP, base.VIF_ID)
+        for command in re.findall('"(.*?)"', found.remedy):
+            subprocess.run(['sh', '-c', command], check=True)
+        self.assert_clean()
+
+    def test_tm220_with_its_name_taken(self):
+        self.plug_clean()
+        self.host.rename(base.TAP, 'x')
+        self.host.add_tap(base.TAP)
+        self.assert_finds('TM220', 'x', 'a name that is taken',
+                          'ip link delete x')
+
+    def test_tm220_is_not_left_over(self):
+        self.plug_clean()
+        self.make_old()
+        self.domains.define((base.TAP, base.GUEST_MAC, False, 1))
+        self.host.rename(base.TAP, 'x')
+        self.assert_finds('TM220', 'x')
+
+    def test_tm220_not_of_what_a_domain_calls_so(self):
+        self.domains.define(('x', base.GUEST_MAC, True, 1))
+        self.plug_clean(vif_name='x')
 
     def test_tm301(self):
         if not os.path.exists('/proc/sys/net/bridge'):

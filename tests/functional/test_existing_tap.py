@@ -3,12 +3,17 @@
 """Plug of a TAP that exists: each cell of the table in the design.
 
 Columns: held (a guest has it open: carrier) and idle. A held TAP is never
-replaced and never makes plug fail.
+replaced, and never makes plug fail unless it is another VIF's.
 """
+
+import dataclasses
+
+import os_vif
 
 from tests import base
 from tests import hosts
 from vif_plug_tapmac import exception
+from vif_plug_tapmac import mark
 
 _MULTI_QUEUE = hosts.IFF_TAP | hosts.IFF_MULTI_QUEUE
 
@@ -120,6 +125,34 @@ class Ours(base.FunctionalTestCase):
         self.assertIn('fa:16:3e:00:00:77', self.host.link(base.TAP).alias)
         self.assert_same_tap()
 
+    def rename_bridge(self):
+        self.host.rename(base.BRIDGE, 'br-new')
+        return base.make_vif(bridge_name='br-new')
+
+    def assert_plugged_into(self, bridge):
+        """Expect the same TAP there, and its mark to say so."""
+        self.assert_finished(master=bridge)
+        self.assert_same_tap()
+        before = mark.TapMark.parse(self.made.alias)
+        self.assertEqual(
+            dataclasses.replace(before, bridge=bridge),
+            mark.TapMark.parse(self.host.link(base.TAP).alias))
+
+    def test_bridge_with_another_name_held(self):
+        self.hold()
+        self.plug(self.rename_bridge())
+        self.assert_plugged_into('br-new')
+
+    def test_bridge_with_another_name_idle(self):
+        self.plug(self.rename_bridge())
+        self.assert_plugged_into('br-new')
+
+    def test_other_bridge_after_it_lost_its_own(self):
+        self.hold()
+        self.host.set(base.TAP, master=0)
+        self.plug(base.make_vif(bridge_name='br200'))
+        self.assert_plugged_into('br200')
+
     def assert_held_stays_with_error(self, *words, vif=None):
         before = self.host.state()
         self.plug(vif)
@@ -185,6 +218,113 @@ class Ours(base.FunctionalTestCase):
         self.assert_held_stays_with_error('multi_queue is True')
 
 
+class Renamed(base.FunctionalTestCase):
+    """The TAP carries our mark for this VIF, and somebody renamed it."""
+
+    def setUp(self):
+        super().setUp()
+        self.plug()
+        self.host.rename(base.TAP, 'x')
+
+    def test_held(self):
+        with hosts.Guest('x') as guest:
+            self.host.set('x', state='up')
+            before = self.host.state()
+            self.plug()
+            self.assertEqual(before, self.host.state())
+            self.assert_logged('under another name, x', 'Remedy')
+            # The bridge still sends to the guest what is for it.
+            self.plug(base.numbered_vif(1))
+            with hosts.Guest('tap00000001', 'fa:16:3e:00:00:01') as other:
+                guest.mac = base.GUEST_MAC
+                other.send(base.GUEST_MAC, b'hello')
+                self.assertTrue(guest.receive(b'hello'))
+
+    def test_idle(self):
+        self.plug()
+        self.assert_finished()
+        self.assertIsNotNone(self.host.find('x'))
+
+
+class MarkLost(base.FunctionalTestCase):
+    """Somebody else wrote the alias of a TAP that is in our link group."""
+
+    def setUp(self):
+        super().setUp()
+        self.plug()
+        self.mark = mark.TapMark.parse(self.host.link(base.TAP).alias)
+
+    def lose_mark(self):
+        """Yield after each way to lose it."""
+        for alias in ('', 'rack 7\nport 3', str(self.mark)[:-11],
+                      'tapmac:1:' + 'x' * 200):
+            self.host.set(base.TAP, ifalias=alias)
+            yield alias
+
+    def assert_marked_again(self):
+        self.assert_finished()
+        found = mark.TapMark.parse(self.host.link(base.TAP).alias)
+        self.assertEqual(self.mark, dataclasses.replace(
+            found, made=self.mark.made))
+        self.assertLessEqual(self.mark.made, found.made)
+
+    def test_held(self):
+        index = self.host.link(base.TAP).index
+        with hosts.Guest(base.TAP, base.GUEST_MAC) as guest:
+            for alias in self.lose_mark():
+                self.plug()
+                self.assert_marked_again()
+                self.assert_logged('had lost the mark', repr(alias))
+            guest.send(hosts.BROADCAST, b'still here')
+        self.assertEqual(index, self.host.link(base.TAP).index)
+
+    def test_held_is_mended_besides(self):
+        with hosts.Guest(base.TAP):
+            self.host.set(base.TAP, ifalias='')
+            self.host.set(base.TAP, address='02:00:00:00:00:99', master=0)
+            self.plug()
+            self.assert_marked_again()
+
+    def test_held_on_wrong_bridge(self):
+        self.host.set(base.TAP, ifalias='')
+        with hosts.Guest(base.TAP):
+            before = self.host.state()
+            self.plug(base.make_vif(bridge_name='br200'))
+            self.assertEqual(before, self.host.state())
+        self.assert_logged('is on br100 and should be on br200')
+
+    def test_idle(self):
+        for _ in self.lose_mark():
+            self.plug()
+            self.assert_marked_again()
+
+    def test_idle_where_libvirt_makes_taps(self):
+        self.configure(claim_plugins=['linux_bridge'])
+        os_vif.initialize(reset=True)
+        self.addCleanup(os_vif.initialize, reset=True)
+        self.addCleanup(self.configure, claim_plugins=[])
+        self.host.set(base.TAP, ifalias='')
+        self.plug(base.make_vif(plugin='linux_bridge'))
+        self.assert_marked_again()
+
+    def test_held_by_a_guest_whose_tap_somebody_else_made(self):
+        self.unplug()
+        self.host.add_tap(base.TAP)
+        self.host.quiet_ipv6(base.TAP)
+        self.host.set(base.TAP, group=29793)
+        with hosts.Guest(base.TAP):
+            self.plug()
+            self.assert_finished(owner=None)
+            self.assertIsNotNone(mark.TapMark.parse(
+                self.host.link(base.TAP).alias))
+
+    def test_other_name_than_novas(self):
+        vif = base.make_vif(vif_name='vnet0')
+        self.plug(vif)
+        self.host.set('vnet0', ifalias='')
+        self.assert_plug_fails(exception.DeviceConflict, 'vnet0', vif=vif)
+
+
 class OthersVif(base.FunctionalTestCase):
     """The TAP carries our mark, but for another VIF."""
 
@@ -193,16 +333,26 @@ class OthersVif(base.FunctionalTestCase):
         self.other = base.numbered_vif(1, vif_name=base.TAP)
         self.plug(self.other)
 
-    def test_held(self):
-        with hosts.Guest(base.TAP):
-            before = self.host.state()
-            self.plug()
-            self.assertEqual(before, self.host.state())
-        self.assert_logged('guest of another VIF', self.other.id)
-
-    def test_idle(self):
+    def assert_refused(self):
         self.assert_plug_fails(exception.DeviceConflict, base.TAP,
                                self.other.id)
+
+    def test_held(self):
+        with hosts.Guest(base.TAP):
+            self.assert_refused()
+
+    def test_held_with_several_queues(self):
+        # The second guest would open a queue, and hear what is the first's.
+        self.unplug(self.other)
+        self.configure(multiqueue=True)
+        self.plug(self.other)
+        with hosts.Guest(base.TAP, flags=_MULTI_QUEUE) as guest:
+            self.assert_refused()
+            guest.fake_carrier(False)
+            self.assert_refused()
+
+    def test_idle(self):
+        self.assert_refused()
 
 
 class UnmarkedWithNovasName(base.FunctionalTestCase):

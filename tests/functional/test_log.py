@@ -271,6 +271,12 @@ class LogTest(test_claim.ClaimTestCase):
         self.hold()
         self.plug(base.make_vif(mtu=1450))
 
+    def case_held_without_its_mark(self):
+        self.plug()
+        self.hold()
+        self.host.set(base.TAP, ifalias='rack 7')
+        self.plug()
+
     def case_held_and_removed(self):
         self.plug()
         self.hold()
@@ -283,10 +289,10 @@ class LogTest(test_claim.ClaimTestCase):
         self.configure(create_bridge=False)
         self.plug()
 
-    def case_held_by_the_guest_of_another_vif(self):
-        other = base.numbered_vif(1)
-        self.plug(base.make_vif(id=other.id))
+    def case_held_under_another_name(self):
+        self.plug()
         self.hold()
+        self.host.rename(base.TAP, 'x')
         self.plug()
 
     def case_held_by_somebody(self):

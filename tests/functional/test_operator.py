@@ -7,6 +7,7 @@ What an audit finds is in test_audit.
 
 import json
 import os
+import pathlib
 import select
 import signal
 import subprocess
@@ -25,6 +26,8 @@ from vif_plug_tapmac.wanted.port import TapIdentity
 
 _NOBODY = ('setpriv', '--reuid', '65534', '--regid', '65534',
            '--clear-groups')
+#: Commands that want a configuration.
+_CHANGING = ('plug', 'unplug', 'repair', 'purge')
 _NO_CAPABILITY = ('setpriv', '--inh-caps=-net_admin',
                   '--bounding-set=-net_admin')
 
@@ -33,7 +36,13 @@ _NO_CAPABILITY = ('setpriv', '--inh-caps=-net_admin',
 class OperatorTestCase(test_audit.AuditTestCase):
 
     def run_tapmac(self, *arguments, prefix=(), returncode=0):
-        """Run a command; return what it prints on standard output."""
+        """Run a command; return what it prints on standard output.
+
+        With defaults for a configuration, where it must have one.
+        """
+        if arguments[0] in _CHANGING:
+            arguments = ('--config-file', AuditTest.create_tempfiles(
+                self, '[os_vif_tapmac]\n'), *arguments)
         done = base.run_command('main', *arguments, prefix=prefix,
                                 PYTHONPATH='%s:%s' % (
                                     os.environ.get('PYTHONPATH', ''),
@@ -103,7 +112,36 @@ class ListTest(OperatorTestCase):
         self.assertEqual(2, len(self.rows('list')))
         self.assertEqual(['tap00000001'], [
             row['TAP'] for row in self.rows('list', '--bridge', 'br200')])
-        self.assertEqual([], self.rows('list', '--bridge', 'br300'))
+        self.assertEqual([], self.rows(
+            'list', '--bridge', self.host.add('br300', 'bridge').name))
+        self.run_tapmac('list', '--bridge', 'nosuch', returncode=1)
+        self.assertEqual('There is no bridge nosuch on this host.\n',
+                         self.said)
+
+    def test_bridge_that_was_deleted(self):
+        self.plug()
+        self.host.delete(base.BRIDGE)
+        self.assertEqual([base.TAP], [
+            row['TAP'] for row in self.rows('list', '--bridge', base.BRIDGE)])
+
+    def test_mark_lost(self):
+        self.plug()
+        self.host.set(base.TAP, ifalias='')
+        row, = self.rows('list')
+        # Its fixed entry tells which guest it is for.
+        self.assertEqual(
+            (base.TAP, base.GUEST_MAC, base.VIF_ID[:11] + '...', None),
+            (row['TAP'], row['Guest MAC'], row['VIF'], row['Made']))
+        self.assertEqual(base.TAP, self.rows(
+            'show', base.VIF_ID, returncode=10)['TAP'])
+
+    def test_renamed(self):
+        self.plug()
+        self.host.rename(base.TAP, 'x')
+        for which in base.TAP, 'x', base.VIF_ID:
+            shown = self.rows('show', which, returncode=10)
+            self.assertEqual('x', shown['TAP'])
+            self.assertIn(base.TAP, shown['Wrong'])
 
     @base.needs_real_root(base.SEVERAL_USERS)
     def test_nobody_may_look(self):
@@ -203,6 +241,69 @@ class AuditTest(OperatorTestCase):
         self.assertIn('/nowhere.conf', self.said)
 
 
+class ConfigurationTest(OperatorTestCase):
+    """Whose files are read: those of nova-compute, as it finds them."""
+
+    NONE = '[os_vif_tapmac]\nanti_spoofing = none\n'
+
+    def setUp(self):
+        super().setUp()
+        self.patch(sys.modules[__name__], '_CHANGING', ())
+        hosts.mount_copy('/etc', without=('nova',))
+        os.makedirs('/etc/nova')
+        self.configure(anti_spoofing='none')
+        self.plug()
+
+    def write(self, path, text):
+        path = pathlib.Path('/etc/nova', path)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        self.addCleanup(path.unlink)
+        return str(path)
+
+    def test_where_nova_compute_has_it(self):
+        # Without it, the default finds that the guest is not locked.
+        self.write('nova.conf', '[os_vif_tapmac]\n')
+        for path in ('nova-compute.conf', 'nova-cpu.conf',
+                     'nova.conf.d/50-tapmac.conf',
+                     'nova-compute.conf.d/50-tapmac.conf',
+                     'nova-cpu.conf.d/50-tapmac.conf'):
+            path = self.write(path, self.NONE)
+            self.assertEqual([], self.rows('repair', '-v'), path)
+            self.assertIn(path, self.said)
+            os.rename(path, path + '.off')
+            self.addCleanup(os.rename, path + '.off', path)
+        self.assertFalse(self.host.link(base.TAP).locked)
+        row, = self.rows('repair')
+        self.assertEqual(('TM214', 'mended'), (row['Code'], row['Result']))
+
+    def test_what_comes_later_wins(self):
+        self.write('nova.conf', '[os_vif_tapmac]\nanti_spoofing = mac\n')
+        self.write('nova-compute.conf', self.NONE)
+        self.assertEqual([], self.rows('audit'))
+        self.write('nova.conf.d/1.conf',
+                   '[os_vif_tapmac]\nanti_spoofing = mac\n')
+        self.rows('audit', returncode=20)
+
+    def test_nothing_is_changed_without_our_section(self):
+        before = self.host.state()
+        said = []
+        for path in ('nova.conf', 'nova-compute.conf.d/90.conf'):
+            for command in (
+                    ('repair',), ('purge', '--force'),
+                    ('plug', *PlugTest.ARGUMENTS, '--vif-id', base.VIF_ID),
+                    ('unplug', '--mac', base.GUEST_MAC)):
+                self.run_tapmac(*command, returncode=1)
+                self.assertIn('no file has a section [os_vif_tapmac]',
+                              self.said)
+                self.assertIn('Read: %s.' % (', '.join(said) or 'no file'),
+                              self.said)
+            said.append(self.write(path, '[libvirt]\nvirt_type = kvm\n'))
+        self.run_tapmac('--config-file', said[0], 'repair', returncode=1)
+        self.assertIn('Read: %s.' % said[0], self.said)
+        self.assertEqual(before, self.host.state())
+
+
 class RepairTest(OperatorTestCase):
 
     def break_two(self):
@@ -245,12 +346,76 @@ class RepairTest(OperatorTestCase):
 
     def test_lost_bridge(self):
         self.plug()
+        self.hold()
         self.host.set(base.TAP, master=0)
-        row, = self.rows('repair', returncode=20)
-        self.assertIn('--bridge', row['Result'])
-        row, = self.rows('repair', '--bridge', base.BRIDGE)
+        row, = self.rows('repair')
         self.assertEqual('mended', row['Result'])
         self.assertEqual(base.BRIDGE, self.host.master(base.TAP))
+
+    def delete_two_bridges(self):
+        self.plug()
+        self.plug(base.numbered_vif(1, bridge_name='br200'))
+        self.hold()
+        for name in base.BRIDGE, 'br200':
+            self.host.delete(name)
+
+    def assert_refused(self, *arguments, words):
+        """Expect one sentence, and the host as it was."""
+        before = self.host.state()
+        self.run_tapmac(*arguments, returncode=1)
+        self.assertEqual(1, self.said.count('\n'), self.said)
+        self.assertIn(words, self.said)
+        self.assertEqual(before, self.host.state())
+
+    def test_bridges_that_were_deleted(self):
+        self.delete_two_bridges()
+        before = self.host.state()
+        rows = self.rows('repair', returncode=20)
+        self.assertEqual(['TM206'] * 2, [row['Code'] for row in rows])
+        self.assertIn('--bridge', rows[0]['Result'])
+        self.assertEqual(before, self.host.state())
+        self.host.add_bridge('br300')
+        self.assert_refused('repair', '--bridge', 'br300',
+                            words='for TAPs that are named')
+        row, = self.rows('repair', '--bridge', 'br300', base.TAP)
+        self.assertEqual('mended', row['Result'])
+        self.assertEqual(['br300', None], [
+            self.host.master(name) for name in (base.TAP, 'tap00000001')])
+
+    def test_bridge_that_is_not_there(self):
+        self.delete_two_bridges()
+        self.assert_refused('repair', '--bridge', 'nosuch', base.TAP,
+                            words='no bridge nosuch')
+        self.host.add('nosuch', 'ifb')
+        self.assert_refused('repair', '--bridge', 'nosuch', base.TAP,
+                            words='no bridge nosuch')
+
+    def test_bridge_where_it_does_not_belong(self):
+        self.delete_two_bridges()
+        self.host.add_bridge('br200')
+        self.assert_refused(
+            'repair', '--bridge', 'br200', base.TAP, 'tap00000001', 'br200',
+            words='br200 is no TAP')
+        self.host.add_bridge(base.BRIDGE)
+        self.assert_refused('repair', '--bridge', 'br200', base.TAP,
+                            words='belongs on br100')
+
+    def test_other_bridge(self):
+        self.plug()
+        self.plug(base.numbered_vif(1, bridge_name='br200'))
+        wrong = self.host.link('br200').index
+        self.host.set(base.TAP, master=wrong)
+        self.assertEqual('mended', {
+            row['Code']: row['Result'] for row in self.rows('repair')}[
+                'TM218'])
+        self.assertEqual(base.BRIDGE, self.host.master(base.TAP))
+        self.hold()
+        self.host.set(base.TAP, master=wrong)
+        before = self.host.state()
+        self.assertIn('hard reboot', {
+            row['Code']: row['Result'] for row in self.rows(
+                'repair', base.TAP, returncode=20)}['TM218'])
+        self.assertEqual(before[0], self.host.state()[0])
 
     def test_what_fails_does_not_end_it(self):
         self.break_two()
@@ -285,7 +450,7 @@ class PurgeTest(OperatorTestCase):
             vif = base.numbered_vif(number)
             self.plug(vif)
             self.host.set(vif.vif_name, ifalias=str(mark.TapMark(
-                vif.id, vif.address, 1000000000)))
+                vif.id, vif.address, base.BRIDGE, 1000000000)))
 
     def results(self, *arguments, **kwargs):
         return {row['TAP']: row['Result'] for row in self.rows(
@@ -394,7 +559,7 @@ class RemoveManyTest(test_audit.AuditTestCase):
     def test_only_with_our_mark_for_this_vif(self):
         self.host.set('tap00000001', ifalias='mine')
         self.host.set('tap00000002', ifalias=str(mark.TapMark(
-            base.VIF_ID, base.GUEST_MAC, 1)))
+            base.VIF_ID, base.GUEST_MAC, base.BRIDGE, 1)))
         self.assertEqual(3, len(self.remove()))
         self.assertEqual(['tap00000001', 'tap00000002'], self.left())
 
@@ -491,6 +656,52 @@ class PlugTest(OperatorTestCase):
         self.assertIn('--force', self.said)
         self.run_tapmac('unplug', *self.ARGUMENTS, '--force')
         self.assertIsNone(self.host.find(base.TAP))
+
+    def test_mtu_that_none_can_be(self):
+        for mtu in '-1', '0', '67', '65522', '99999999999':
+            for dry_run in (), ('--dry-run',):
+                self.run_tapmac('plug', *self.ARGUMENTS, '--mtu', mtu,
+                                *dry_run, returncode=1)
+                self.assertEqual(
+                    '--mtu %s: the MTU of a TAP is a number of bytes from 68 '
+                    'to 65521.\n' % mtu, self.said)
+        self.assertIsNone(self.host.find(base.BRIDGE))
+
+    def test_what_fails_is_a_line(self):
+        self.plug(base.numbered_vif(1, vif_name='x'))
+        self.run_tapmac('plug', *self.ARGUMENTS, '--name', 'x', returncode=1)
+        self.assertTrue(self.said.startswith('x: the TAP of another VIF'))
+        self.assertEqual(1, self.said.count('\n'))
+
+    def test_unplug_without_its_bridge(self):
+        for which in (self.ARGUMENTS, ('--mac', base.GUEST_MAC),
+                      ('--vif-id', base.VIF_ID)):
+            self.plug()
+            self.host.delete(base.BRIDGE)
+            self.assertIn('is removed', self.run_tapmac('unplug', *which))
+            self.assertIsNone(self.host.find(base.TAP))
+
+    def test_unplug_what_lost_its_mark(self):
+        self.domains.define()
+        self.plug()
+        self.host.set(base.TAP, ifalias='')
+        self.run_tapmac('unplug', *self.ARGUMENTS, returncode=1)
+        self.assertIn('name it by --vif-id', self.said)
+        self.run_tapmac('unplug', '--vif-id', base.VIF_ID)
+        self.assertIsNone(self.host.find(base.TAP))
+
+    def test_unplug_one_of_several(self):
+        self.plug()
+        self.plug(base.numbered_vif(1, address=base.GUEST_MAC,
+                                    bridge_name='br200'))
+        self.run_tapmac('unplug', '--mac', base.GUEST_MAC, returncode=1)
+        self.assertIn('tap00000001 and ' + base.TAP, self.said)
+        self.run_tapmac('unplug', returncode=1)
+        self.assertIn('--mac or --vif-id', self.said)
+        self.run_tapmac('unplug', '--mac', base.GUEST_MAC, '--bridge',
+                        'br200')
+        self.assertIsNone(self.host.find('tap00000001'))
+        self.assertIsNotNone(self.host.find(base.TAP))
 
     def test_without_privilege(self):
         self.run_tapmac('plug', *self.ARGUMENTS, prefix=_NO_CAPABILITY,

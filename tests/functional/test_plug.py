@@ -35,8 +35,8 @@ class PlugTest(base.FunctionalTestCase):
         self.assertEqual(link_data.ADDR_GEN_NONE, link.addr_gen_mode)
         self.assertFalse(link.held)
         found = mark.TapMark.parse(link.alias)
-        self.assertEqual((base.VIF_ID, base.GUEST_MAC),
-                         (found.vif_id, found.guest_mac))
+        self.assertEqual((base.VIF_ID, base.GUEST_MAC, base.BRIDGE),
+                         (found.vif_id, found.guest_mac, found.bridge))
         self.assertTrue(before <= found.made <= time.time())
 
     def test_mac_counts_as_set_by_hand(self):

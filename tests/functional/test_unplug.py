@@ -80,6 +80,31 @@ class UnplugTest(base.FunctionalTestCase):
         self.host.add_tap(base.TAP)
         self._assert_stays(base.TAP, 'does not carry the mark of tapmac')
 
+    def test_tap_that_lost_its_mark_goes(self):
+        for alias in '', 'rack 7':
+            self.plug()
+            self.host.set(base.TAP, ifalias=alias)
+            self.unplug()
+            self.assertIsNone(self.host.find(base.TAP))
+
+    def test_tap_that_lost_its_mark_stays_if_it_may_be_anothers(self):
+        for change in {'group': 0}, {'ifname': 'vnet0'}:
+            self.plug()
+            self.host.set(base.TAP, ifalias='', state='down')
+            name = change.get('ifname', base.TAP)
+            self.host.ip.link('set', index=self.host.link(base.TAP).index,
+                              **change)
+            self._assert_stays(name, 'does not carry the mark of tapmac',
+                               vif=base.make_vif(vif_name=name))
+            self.host.delete(name)
+
+    def test_tap_that_lost_its_mark_stays_for_another_vif(self):
+        self.plug()
+        self.host.set(base.TAP, ifalias='')
+        self._assert_stays(
+            base.TAP, 'does not carry the mark of tapmac',
+            vif=base.numbered_vif(2, vif_name=base.TAP))
+
     def test_tap_of_another_vif_stays(self):
         self.plug()
         self._assert_stays(

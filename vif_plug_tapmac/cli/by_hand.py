@@ -7,6 +7,7 @@ longer than all the rest.
 """
 
 import argparse
+import logging
 import typing
 
 from oslo_config import cfg
@@ -16,10 +17,14 @@ from vif_plug_tapmac.cli import mac as mac_command
 from vif_plug_tapmac import opts
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('--bridge', metavar='BRIDGE', required=True,
+def add_arguments(parser: argparse.ArgumentParser, required: bool) -> None:
+    """Add what says which VIF.
+
+    :param required: whether bridge and MAC must be given
+    """
+    parser.add_argument('--bridge', metavar='BRIDGE', required=required,
                         help='the bridge of the TAP, as in br100')
-    parser.add_argument('--mac', metavar='MAC', required=True,
+    parser.add_argument('--mac', metavar='MAC', required=required,
                         type=mac_command.mac_argument,
                         help='the MAC of the guest')
     parser.add_argument('--dry-run', action='store_true',
@@ -40,6 +45,8 @@ def call_os_vif(function: str, vif: typing.Any) -> None:
     cfg.CONF.set_override('nova_managed_tap', False, group=opts.GROUP)
     try:
         os_vif.initialize()
+        # It logs the traceback of what it raises, which is told without.
+        logging.getLogger('os_vif').setLevel(logging.CRITICAL)
         getattr(os_vif, function)(vif, instance_info.InstanceInfo(
             uuid='00000000-0000-4000-8000-000000000000', name='by-hand'))
     except (os_vif_exception.PlugException,

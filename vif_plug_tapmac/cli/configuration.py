@@ -3,15 +3,22 @@
 """nova-compute's configuration, for commands that it concerns."""
 
 import argparse
+import functools
+import glob
 import os
+import typing
 
 from oslo_config import cfg
 from oslo_log import log as logging
 
+from vif_plug_tapmac import exception
 from vif_plug_tapmac import opts
 
 LOG = logging.getLogger(__name__)
 _PROJECT = 'nova'
+#: Whose files nova-compute reads by itself, beside those of all of Nova: its
+#: own, and what DevStack gives it.
+_PROGRAMS = ('nova-compute', 'nova-cpu')
 #: Where packages have it; its files may be for nova-compute only.
 _DIRECTORY = '/etc/nova'
 
@@ -25,23 +32,82 @@ def read(app_args: argparse.Namespace | None) -> cfg.ConfigOpts.GroupAttr:
     :param app_args: with ``config_file``, a list of paths; empty for those
         that nova-compute finds by itself
     """
-    given = app_args.config_file if app_args else []
-    if not given:
-        _readable([_DIRECTORY] if os.path.isdir(_DIRECTORY) else [])
-    cfg.CONF([], project=_PROJECT,
-             default_config_files=given or _readable(
-                 cfg.find_config_files(project=_PROJECT)),
-             default_config_dirs=[] if given else _readable(
-                 cfg.find_config_dirs(project=_PROJECT)))
+    files, directories = _paths(app_args)
+    LOG.info('Configuration: %s', _named(files, directories))
+    cfg.CONF([], project=_PROJECT, default_config_files=files,
+             default_config_dirs=directories)
     return opts.group(cfg.CONF)
+
+
+def read_to_change(
+        app_args: argparse.Namespace | None) -> cfg.ConfigOpts.GroupAttr:
+    """Do the same for a command that changes something.
+
+    :raises TapMacError: no file has the group. With the defaults, guests would
+        be kept to what nobody asked for, and freed of what was.
+    """
+    config = read(app_args)
+    files, directories = _paths(app_args)
+    if not any(map(_has_our_section, _all_files(files, directories))):
+        raise exception.TapMacError(
+            'Nothing is changed: no file has a section [%s], so nobody knows '
+            'how nova-compute is configured. Read: %s. Remedy: name its files '
+            'by --config-file, or write the section into one, empty if the '
+            'defaults are meant.' % (opts.GROUP, _named(files, directories)))
+    return config
+
+
+def default_files() -> list[str]:
+    """Return the files that nova-compute reads if it is told none."""
+    return _of_programs(cfg.find_config_files)
+
+
+def default_directories() -> list[str]:
+    """Return the directories whose files it reads after these."""
+    return _of_programs(cfg.find_config_dirs)
+
+
+def _of_programs(find: typing.Callable[..., list[str]]) -> list[str]:
+    return list(dict.fromkeys(
+        path for program in _PROGRAMS
+        for path in find(project=_PROJECT, prog=program)))
+
+
+def _paths(app_args: argparse.Namespace | None,
+           ) -> tuple[list[str], list[str]]:
+    """Return which files and directories to read."""
+    if app_args and app_args.config_file:
+        return app_args.config_file, []
+    _readable([_DIRECTORY] if os.path.isdir(_DIRECTORY) else [])
+    return _readable(default_files()), _readable(default_directories())
+
+
+def _all_files(files: list[str], directories: list[str]) -> list[str]:
+    return files + [path for directory in directories for path in sorted(
+        glob.glob(os.path.join(directory, '*.conf')))]
+
+
+def _named(files: list[str], directories: list[str]) -> str:
+    return ', '.join(_all_files(files, directories)) or 'no file'
+
+
+def _has_our_section(path: str) -> bool:
+    sections: dict[str, typing.Any] = {}
+    cfg.ConfigParser(path, sections).parse()
+    return opts.GROUP in (name.lower() for name in sections)
 
 
 def _readable(paths: list[str]) -> list[str]:
     for path in paths:
         if not _is_readable(path):
-            LOG.warning('%s can not be read by this user: what it says is '
-                        'not known here', path)
+            _warn(path)
     return [path for path in paths if _is_readable(path)]
+
+
+@functools.cache
+def _warn(path: str) -> None:
+    LOG.warning('%s can not be read by this user: what it says is not known '
+                'here', path)
 
 
 def _is_readable(path: str) -> bool:

@@ -22,14 +22,18 @@ class List(lister.Lister):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         parser.add_argument('--bridge', metavar='BRIDGE',
-                            help='only those on this bridge')
+                            help='only those on this bridge, and those that '
+                                 'belong there and are on none')
         return parser
 
     def take_action(
         self, parsed_args: argparse.Namespace,
     ) -> tuple[tuple[str, ...], list[tuple[typing.Any, ...]]]:
         seen = inventory.read(configuration.read(self.app_args))
-        return tap_table.COLUMNS, [
-            tap_table.describe(seen, tap) for tap in seen.taps
-            if tap.mark is not None and parsed_args.bridge in (
-                None, tap.bridge and tap.bridge.name)]
+        bridge = parsed_args.bridge
+        taps = [tap for tap in seen.taps if tap.is_ours and (
+            bridge is None or tap_table.is_of_bridge(tap, bridge))]
+        if bridge is not None and not taps:
+            tap_table.require_bridge(seen, bridge)
+        return tap_table.COLUMNS, [tap_table.describe(seen, tap)
+                                   for tap in taps]

@@ -43,10 +43,9 @@ class Mac(lister.Lister):
         from vif_plug_tapmac.host import inventory
         seen = inventory.read(configuration.read(self.app_args))
         found: list[tuple[str, ...]] = [
-            (parsed_args.mac, tap.mark.guest_mac, tap.link.name,
-             tap.mark.vif_id)
-            for tap in seen.taps
-            if tap.mark is not None and tap.link.mac == parsed_args.mac]
+            (parsed_args.mac, tap.guest_mac, tap.link.name, tap.whose or '')
+            for tap in seen.taps if tap.is_ours and tap.guest_mac is not None
+            and tap.link.mac == parsed_args.mac]
         if not found:
             raise exception.TapMacError(
                 'No TAP of tapmac has the MAC %s here. Its guest, wherever it '

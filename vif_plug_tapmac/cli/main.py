@@ -35,7 +35,10 @@ class TapMacApp(app.App):
             '--config-file', action='append', metavar='FILE', default=[],
             help='a configuration file of nova-compute; may be given several '
                  'times. Default: those that nova-compute finds by itself, '
-                 'if they can be read.')
+                 'if they can be read: nova.conf, nova-compute.conf and '
+                 'nova-cpu.conf, then the files in nova.conf.d and so on. '
+                 'What changes something needs a section [os_vif_tapmac] in '
+                 'one of them.')
         return parser
 
 

@@ -11,7 +11,6 @@ from oslo_config import cfg
 
 from vif_plug_tapmac.cli import by_hand
 from vif_plug_tapmac.cli import configuration
-from vif_plug_tapmac.cli import number
 from vif_plug_tapmac.cli import tap_table
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import inventory
@@ -34,7 +33,7 @@ class Plug(show.ShowOne):
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
-        by_hand.add_arguments(parser)
+        by_hand.add_arguments(parser, required=True)
         parser.add_argument(
             '--vif-id', metavar='UUID', type=uuid.UUID,
             help='the id of the VIF; default: one that is the same each time '
@@ -43,9 +42,7 @@ class Plug(show.ShowOne):
             '--name', metavar='NAME',
             help='the name of the TAP; default: as Nova makes it of the id')
         parser.add_argument(
-            '--mtu', metavar='BYTES',
-            type=number.between(port_values.TAP_MTU_MIN,
-                                port_values.TAP_MTU_MAX, int),
+            '--mtu', metavar='BYTES', type=int,
             help='the MTU of the network, 68 to 65521; default: that of the '
                  'bridge if it is there, else that of the kernel')
         return parser
@@ -53,7 +50,7 @@ class Plug(show.ShowOne):
     def take_action(
         self, parsed_args: argparse.Namespace,
     ) -> tuple[tuple[str, ...], tuple[typing.Any, ...]]:
-        config = configuration.read(self.app_args)
+        config = configuration.read_to_change(self.app_args)
         seen = inventory.read(config)
         vif = _vif(parsed_args, seen)
         if parsed_args.dry_run:
@@ -69,12 +66,16 @@ def _vif(parsed_args: argparse.Namespace,
     import os_vif
     from os_vif.objects import network
     from os_vif.objects import vif as vif_objects
-    bridge = parsed_args.bridge
+    bridge, mtu = parsed_args.bridge, parsed_args.mtu
+    if mtu is None:
+        mtu = next((link.mtu for link in seen.links.values()
+                    if link.name == bridge), None)
+    elif not port_values.TAP_MTU_MIN <= mtu <= port_values.TAP_MTU_MAX:
+        raise exception.TapMacError(
+            '--mtu %d: the MTU of a TAP is a number of bytes from %d to %d.'
+            % (mtu, port_values.TAP_MTU_MIN, port_values.TAP_MTU_MAX))
     vif_id = str(parsed_args.vif_id
                  or uuid.uuid5(_NAMESPACE, bridge + parsed_args.mac))
-    mtu = parsed_args.mtu or next(
-        (link.mtu for link in seen.links.values() if link.name == bridge),
-        None)
     os_vif.objects.register_all()
     net = network.Network(id=str(_NAMESPACE), bridge=bridge,
                           **({} if mtu is None else {'mtu': mtu}))

@@ -47,7 +47,7 @@ class Purge(lister.Lister):
     def take_action(
         self, parsed_args: argparse.Namespace,
     ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        seen = inventory.read(configuration.read(self.app_args))
+        seen = inventory.read(configuration.read_to_change(self.app_args))
         if seen.nics is None:
             raise exception.TapMacError(
                 'Nothing is removed: without an answer of libvirt nobody '
@@ -62,11 +62,11 @@ class Purge(lister.Lister):
             from vif_plug_tapmac import privileged
             LOG.info('Removing %d TAPs', len(going))
             gone = privileged.remove_ports(
-                [TapIdentity(tap.vif_id, tap.name).to_fields()
+                [TapIdentity(str(tap.vif_id), tap.name).to_fields()
                  for tap in going], parsed_args.force)
         return ('TAP', 'Bridge', 'Guest MAC', 'VIF', 'Result'), [
             (tap.shown_name, tap.bridge.name if tap.bridge else '',
-             tap.guest_mac or '', tap.vif_id,
+             tap.guest_mac or '', str(tap.vif_id),
              'removed' if tap.name in gone
              else 'stays: a process holds it' if tap not in going
              else 'would be removed' if parsed_args.dry_run

@@ -10,12 +10,14 @@ import contextlib
 import importlib.metadata
 import os
 import re
+import sys
 import typing
 
 from oslo_config import cfg
 from oslo_log import log
 from oslo_upgradecheck import upgradecheck
 
+from vif_plug_tapmac.cli import configuration
 from vif_plug_tapmac.cli import daemon
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import domains
@@ -229,5 +231,9 @@ def main() -> int:
         import nova.conf  # noqa: F401
     opts.group(cfg.CONF)
     log.register_options(cfg.CONF)
-    return upgradecheck.main(cfg.CONF, project='nova',
-                             upgrade_command=Checks())
+    directories = [argument for path in configuration.default_directories()
+                   for argument in ('--config-dir', path)]
+    return upgradecheck.main(
+        cfg.CONF, project='nova', upgrade_command=Checks(),
+        argv=directories + sys.argv[1:],
+        default_config_files=configuration.default_files())

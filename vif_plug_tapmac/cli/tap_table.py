@@ -37,15 +37,31 @@ def require_one(seen: Inventory, which: str) -> Tap:
             which, ', '.join(tap.shown_name for tap in found)))
 
 
+def is_of_bridge(tap: Tap, bridge: str) -> bool:
+    """Return whether a TAP is on a bridge, or on none and belongs there."""
+    if tap.bridge is not None:
+        return tap.bridge.name == bridge
+    return tap.mark is not None and tap.mark.bridge == bridge
+
+
+def require_bridge(seen: Inventory, bridge: str) -> None:
+    """Check that there is a bridge of this name.
+
+    :raises TapMacError: there is none
+    """
+    if seen.bridge(bridge) is None:
+        raise exception.TapMacError(
+            'There is no bridge %s on this host.' % bridge)
+
+
 def describe(seen: Inventory,
              tap: Tap) -> tuple[typing.Any, ...]:
     """Return what a TAP of ours has in each of :data:`COLUMNS`."""
-    assert tap.mark is not None
     return (
-        tap.shown_name, tap.bridge and tap.bridge.name, tap.mark.guest_mac,
-        tap.link.mac, tap.mark.vif_id, tap.link.mtu, user(tap.link.owner),
+        tap.shown_name, tap.bridge and tap.bridge.name, tap.guest_mac,
+        tap.link.mac, tap.whose, tap.link.mtu, user(tap.link.owner),
         'on' if tap.link.held else 'off',
-        _time(tap.mark.made),
+        tap.mark and _time(tap.mark.made),
         _port_options(tap.link),
         'unknown' if seen.nics is None else tap.nic and tap.nic.domain)
 

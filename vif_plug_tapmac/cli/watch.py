@@ -79,7 +79,7 @@ class Watch(command.Command):
         self._drain(tell=False)
         seen = self._following.seen
         self._say('watching', 'this host', '%d TAPs, %d bridges' % (
-            sum(tap.mark is not None for tap in seen.taps),
+            sum(tap.is_ours for tap in seen.taps),
             len(seen.bridges)))
         while True:
             self._audit()

@@ -14,6 +14,7 @@ import typing
 from xml.etree import ElementTree
 
 from vif_plug_tapmac import bounded
+from vif_plug_tapmac.wanted import names
 
 _URI = 'qemu:///system'
 
@@ -30,11 +31,14 @@ class Nic:
     :param active: whether the domain runs, or is paused
     :param guest_mac: in lower case
     :param queues: how many it has
+    :param vif_id: of the port in Neutron, by what Nova writes down in the
+        domain; None if it does not
     """
     domain: str
     active: bool
     guest_mac: str
     queues: int
+    vif_id: str | None = None
 
 
 def ask() -> bounded.Question:
@@ -122,6 +126,9 @@ def _connection() -> typing.Iterator[tuple[typing.Any, typing.Any]]:
 
 def _nics(xml: str, active: bool) -> typing.Iterator[tuple[str, Nic]]:
     domain = ElementTree.fromstring(xml)
+    # By Nova, in a namespace that has its version.
+    vif_ids = {names.nova_tap_name(port.get('uuid', '')): port.get('uuid')
+               for port in domain.iterfind('metadata//{*}ports/{*}port')}
     for interface in domain.iterfind('devices/interface'):
         target, address, driver = (interface.find(name)
                                    for name in ('target', 'mac', 'driver'))
@@ -130,4 +137,5 @@ def _nics(xml: str, active: bool) -> typing.Iterator[tuple[str, Nic]]:
                 domain=domain.findtext('name', ''), active=active,
                 guest_mac=address.get('address', '').lower(),
                 queues=int('1' if driver is None
-                           else driver.get('queues', '1')))
+                           else driver.get('queues', '1')),
+                vif_id=vif_ids.get(target.get('dev', '')))

@@ -52,6 +52,9 @@ CODES: dict[str, tuple[Severity, str]] = {
     'TM215': (Severity.WARNING, 'The port of a TAP is not as configured'),
     'TM216': (Severity.ERROR, 'A TAP is in no VLAN'),
     'TM217': (Severity.ERROR, 'A TAP is half-deleted'),
+    'TM218': (Severity.ERROR, 'A TAP is on another bridge than it belongs'),
+    'TM219': (Severity.WARNING, 'The mark of a TAP is lost'),
+    'TM220': (Severity.WARNING, 'A TAP was renamed'),
     'TM301': (Severity.WARNING, 'The firewall stands between guests'),
     'TM302': (Severity.WARNING, 'A udev that is not seen rewrites MACs'),
     'TM303': (Severity.ERROR, 'Two os-vif plugins have one name'),
@@ -73,6 +76,7 @@ class Repair(Remedy):
 
 REPAIR = Repair('tapmac repair')
 REBOOT = Remedy('hard reboot the instance, or detach and attach the interface')
+REPLUG = Remedy('start nova-compute again, which plugs each guest')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import time
 import typing
+import uuid
 
 from oslo_config import cfg
 from oslo_log import log as logging
@@ -20,6 +21,7 @@ from vif_plug_tapmac.kernel import bridge as bridges
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import making
 from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac import mac
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted import from_config
 from vif_plug_tapmac.wanted import names
@@ -38,7 +40,7 @@ _first_seen: dict[tuple[int, str], float] = {}
 class Tap:
     """A TAP of a guest: ours, or another one on a bridge that concerns us.
 
-    :param mark: None if it is not ours
+    :param mark: None if it is not ours, or has lost it
     :param bridge: what it is a port of, None: of nothing
     :param addresses: the host's own ones on it
     :param seen: where this was seen
@@ -61,22 +63,72 @@ class Tap:
                 else names.being_deleted(self.link.lost_name))
 
     @property
+    def is_ours(self) -> bool:
+        """Whether it has our mark, or has lost it."""
+        return self.mark is not None or mark.is_lost(self.link,
+                                                     self.seen.link_group)
+
+    @property
+    def name_by_nova(self) -> str | None:
+        """How Nova calls the TAP with this mark, None without one."""
+        return (None if self.mark is None
+                else names.nova_tap_name(self.mark.vif_id))
+
+    @property
     def nic(self) -> domains.Nic | None:
-        """Of the domain that uses it; None: of none that is known."""
-        return (self.seen.nics or {}).get(self.name)
+        """Of the domain that uses it; None: of none that is known.
+
+        Of a TAP that was renamed, the one that asks for its former name.
+        """
+        nics = self.seen.nics or {}
+        found = nics.get(self.name)
+        if (found is None and self.name_by_nova is not None
+                and self.name_by_nova not in self.seen.by_name):
+            found = nics.get(self.name_by_nova)
+            if found is not None and found.guest_mac != self.guest_mac:
+                return None
+        return found
 
     @property
     def guest_mac(self) -> str | None:
         """The MAC of the guest's NIC, None if nobody says."""
         if self.mark is not None:
             return self.mark.guest_mac
-        return self.nic.guest_mac if self.nic else None
+        if self.name in (self.seen.nics or {}):
+            return (self.seen.nics or {})[self.name].guest_mac
+        return self._mac_it_is_kept_to() if self.is_ours else None
+
+    def _mac_it_is_kept_to(self) -> str | None:
+        """Return the one guest's MAC that its port has for good, if it has."""
+        found = [guest_mac for index, guest_mac in self.seen.fixed_macs
+                 if index == self.link.index
+                 and self.link.mac in mac.possible_tap_macs(guest_mac)]
+        return found[0] if len(found) == 1 else None
 
     @property
-    def vif_id(self) -> str:
-        """Of a TAP of ours: whose it is."""
-        assert self.mark is not None
-        return self.mark.vif_id
+    def vif_id(self) -> str | None:
+        """Of a TAP of ours: whose it is; None if nobody says."""
+        if self.mark is not None:
+            return self.mark.vif_id
+        return self.nic.vif_id if self.nic and self.is_ours else None
+
+    @property
+    def whose(self) -> str | None:
+        """The id of its VIF, or how that begins; None if nobody says."""
+        start = names.start_of_vif_id(self.link.name)
+        return self.vif_id or (start and start + '...')
+
+    @property
+    def home(self) -> Link | None:
+        """The bridge that it belongs on, None if that is not here."""
+        if self.mark is not None:
+            return self.seen.bridge(self.mark.bridge)
+        return self.bridge and self.seen.bridge(self.bridge.name)
+
+    @property
+    def can_be_plugged(self) -> bool:
+        """Whether all is known that a plug of its VIF needs."""
+        return None not in (self.vif_id, self.guest_mac, self.home)
 
     @property
     def is_being_made(self) -> bool:
@@ -170,13 +222,22 @@ class Inventory:
     @functools.cached_property
     def taps(self) -> list[Tap]:
         """Our TAPs, and all others on bridges that have any; by name."""
-        ours = {link.index for link in self.links.values() if link.is_tap
-                and mark.TapMark.parse(link.alias) is not None}
         on_bridges = {bridge.index for bridge in self.bridges}
         return [self._tap(link) for link in sorted(self.links.values(),
                                                    key=lambda each: each.name)
-                if link.index in ours
-                or link.is_tap and link.master in on_bridges]
+                if link.is_tap and (link.index in self._ours
+                                    or link.master in on_bridges)]
+
+    @functools.cached_property
+    def _ours(self) -> set[int]:
+        return {link.index for link in self.links.values() if link.is_tap
+                and (mark.TapMark.parse(link.alias) is not None
+                     or mark.is_lost(link, self.link_group))}
+
+    def bridge(self, name: str) -> Link | None:
+        """Return the bridge of this name, None if there is none."""
+        link = self.by_name.get(name)
+        return link if link is not None and link.kind == 'bridge' else None
 
     def _tap(self, link: Link) -> Tap:
         return Tap(link=link, mark=mark.TapMark.parse(link.alias),
@@ -191,8 +252,7 @@ class Inventory:
         tapmac made them, they have TAPs of ours, or the configuration has an
         uplink for them.
         """
-        with_ours = {link.master for link in self.links.values()
-                     if mark.TapMark.parse(link.alias) is not None}
+        with_ours = {self.links[index].master for index in self._ours}
         with_uplink = () if self.uplinks is None else self.uplinks.uplinks
         return sorted(
             (link for link in self.links.values() if link.kind == 'bridge'
@@ -229,11 +289,17 @@ class Inventory:
         return bridges.is_ours(bridge, self.bridge_group)
 
     def find(self, what: str) -> list[Tap]:
-        """Return our TAPs of this name, VIF id, guest's or own MAC."""
-        return [tap for tap in self.taps if tap.mark is not None
-                and what.lower() in (tap.name.lower(), tap.link.name.lower(),
-                                     tap.mark.vif_id, tap.mark.guest_mac,
-                                     tap.link.mac)]
+        """Return our TAPs of this name, VIF id, guest's or own MAC.
+
+        One that was renamed by its former name, too, and one that lost its
+        mark by each VIF id that it can be of.
+        """
+        what = what.lower()
+        return [tap for tap in self.taps if tap.is_ours and (
+            what in (tap.name.lower(), tap.link.name.lower(), tap.vif_id,
+                     tap.guest_mac, tap.link.mac, tap.name_by_nova)
+            or tap.vif_id is None and len(what) == len(str(uuid.UUID(int=0)))
+            and names.nova_tap_name(what) == tap.link.name)]
 
 
 def read(config: cfg.ConfigOpts.GroupAttr) -> Inventory:

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Having what an audit finds mended: each TAP is plugged once more."""
+"""Having what an audit finds mended: each TAP is plugged once more.
+
+No TAP is put on a bridge that is not there: where it belongs is known by its
+mark, or the operator says it.
+"""
 
 import typing
 import uuid
@@ -22,34 +26,62 @@ LOG = logging.getLogger(__name__)
 def mend(seen: inventory.Inventory, config: cfg.ConfigOpts.GroupAttr,
          findings: list[Finding], bridge: str | None,
          progress: typing.TextIO) -> None:
-    from vif_plug_tapmac import privileged
+    """Plug once more what the findings are about, whatever fails of it.
+
+    :param bridge: where TAPs go that are on none; None: where they belong
+    :param progress: where to say how far it is, if that is a terminal
+    """
     names = sorted({finding.device for finding in findings})
-    taps = {tap.name: tap for tap in seen.taps}
-    bridges = {link.name: link for link in seen.bridges}
     for number, name in enumerate(names, 1):
         if progress.isatty():
             progress.write('\r%d of %d: %-15s' % (number, len(names), name))
         try:
-            port = (_port_of_tap(taps[name], config, bridge) if name in taps
-                    else _port_for_bridge(bridges[name], config))
-            made = privileged.ensure_port(port.to_fields())
-            if made is not None:
-                LOG.info('%s', made)
+            _plug(_port(seen, name, config, bridge))
         except exception.TapMacError as error:
             LOG.error('%s', error)
+        # One that nobody thought of is no reason to leave all others broken.
+        except Exception as error:
+            LOG.error('%s could not be mended: %s: %s', name,
+                      type(error).__name__, error)
     if progress.isatty():
         progress.write('\r%40s\r' % '')
 
 
+def _plug(port: TapPort) -> None:
+    from vif_plug_tapmac import privileged
+    made = privileged.ensure_port(port.to_fields())
+    if made is not None:
+        LOG.info('%s', made)
+
+
+def _port(seen: inventory.Inventory, name: str,
+          config: cfg.ConfigOpts.GroupAttr, bridge: str | None) -> TapPort:
+    taps = {tap.name: tap for tap in seen.taps}
+    if name in taps:
+        return _port_of_tap(taps[name], config, bridge)
+    return _port_for_bridge(seen.by_name[name], config)
+
+
 def _port_of_tap(tap: inventory.Tap, config: cfg.ConfigOpts.GroupAttr,
                  bridge: str | None) -> TapPort:
-    """Return the port that a TAP is, by its mark and as it is."""
-    on_bridge = tap.bridge.name if tap.bridge else bridge
-    queues = tap.nic.queues if tap.nic else (2 if tap.link.multi_queue else 1)
+    """Return the port that a TAP is, by its mark and as it is.
+
+    :raises TapMacError: nobody knows, or where it belongs is not here
+    """
+    on_bridge = tap.home.name if tap.home else None
+    if bridge is not None and tap.bridge is None:
+        on_bridge = bridge
+    if on_bridge is None or tap.vif_id is None or tap.guest_mac is None:
+        raise exception.TapMacError(
+            '%s stays as it is: its %s is not known, or not here.' % (
+                tap.link.name, 'bridge' if on_bridge is None else 'VIF'))
+    multi_queue = tap.link.multi_queue
+    if tap.nic is not None and not tap.link.held:
+        multi_queue = tap.nic.queues > 1
     return TapPort(**_fields(
-        config, str(on_bridge), vif_id=tap.vif_id, name=tap.name,
-        guest_mac=str(tap.guest_mac), mtu=tap.link.mtu, create_tap=True,
-        multi_queue=queues > 1))
+        config, on_bridge, vif_id=tap.vif_id, name=tap.name,
+        guest_mac=tap.guest_mac, mtu=tap.link.mtu, create_tap=True,
+        multi_queue=multi_queue))
 
 
 def _port_for_bridge(bridge: Link,

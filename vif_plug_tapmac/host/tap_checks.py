@@ -10,6 +10,7 @@ from vif_plug_tapmac.host.finding import finds
 from vif_plug_tapmac.host.finding import REBOOT
 from vif_plug_tapmac.host.finding import Remedy
 from vif_plug_tapmac.host.finding import REPAIR
+from vif_plug_tapmac.host.finding import REPLUG
 from vif_plug_tapmac.host.finding import Seen
 from vif_plug_tapmac.host.inventory import Inventory
 from vif_plug_tapmac.host.inventory import Tap
@@ -24,14 +25,16 @@ from vif_plug_tapmac.wanted import port_options
 GRACE = 600.0
 #: Of VLANs in one finding.
 _MOST_SHOWN = 8
+#: How much of a TAP's name by Nova tells whose it is: "tap" and eight digits.
+_AS_LONG_AS_IT_TELLS = 11
 
 
 @finds('TM201')
 def _other_mac(seen: Inventory, tap: Tap) -> Seen:
     if (tap.guest_mac is not None and tap.link.mac != tap.guest_mac
-            and tap.link.mac not in _right_macs(tap.guest_mac)):
+            and tap.link.mac not in mac.possible_tap_macs(tap.guest_mac)):
         yield (tap.link.name, 'it is %s, and should be %s for guest %s'
-               % (tap.link.mac, _right_macs(tap.guest_mac)[0], tap.guest_mac),
+               % (tap.link.mac, mac.tap_mac(tap.guest_mac), tap.guest_mac),
                _set_mac(tap, tap.guest_mac))
 
 
@@ -43,14 +46,10 @@ def _mac_of_its_guest(seen: Inventory, tap: Tap) -> Seen:
                _set_mac(tap, tap.guest_mac))
 
 
-def _right_macs(guest_mac: str) -> list[str]:
-    return [mac.tap_mac(guest_mac), *mac.alternate_tap_macs(guest_mac)]
-
-
 def _set_mac(tap: Tap, guest_mac: str) -> Remedy:
-    return REPAIR if tap.mark is not None else Remedy(
+    return REPAIR if tap.can_be_plugged else Remedy(
         '"ip link set %s address %s"' % (tap.link.name,
-                                         _right_macs(guest_mac)[0]))
+                                         mac.tap_mac(guest_mac)))
 
 
 def holders_by_bridge(
@@ -71,7 +70,7 @@ def clash(tap: Tap,
                'port of %s: nobody reaches this guest'
                % (tap.guest_mac, holder, tap.bridge.name),
                # Plugged again, it has the other TAP give way.
-               REPAIR if tap.mark is not None else
+               REPAIR if tap.can_be_plugged else
                'give one of them another MAC')
 
 
@@ -81,8 +80,8 @@ def _open_to_all(seen: Inventory, tap: Tap) -> Seen:
     if tap.link.owner is None and (tap.link.multi_queue or not tap.link.held):
         yield (tap.link.name, 'it has no owner, so that every user of '
                'this host can attach to the guest\'s network',
-               REPAIR if tap.mark is not None and not tap.link.held
-               else REBOOT if tap.mark is not None
+               REPAIR if tap.can_be_plugged and not tap.link.held
+               else REBOOT if tap.is_ours
                else 'have it made by tapmac; if nothing uses it, "ip link '
                'delete %s"' % tap.link.name)
 
@@ -104,8 +103,13 @@ def _strange_holder(seen: Inventory,
 @finds('TM206')
 def _off_bridge(seen: Inventory, tap: Tap) -> Seen:
     if tap.bridge is None:
-        yield (tap.link.name, 'its guest has no network',
-               'restart nova-compute, or "%s --bridge <bridge> %s"'
+        evidence = 'its guest has no network'
+        if tap.mark is not None and tap.home is None:
+            evidence += (', and %s, where it belongs, does not exist'
+                         % tap.mark.bridge)
+        yield (tap.link.name, evidence,
+               REPAIR if tap.can_be_plugged else
+               'start nova-compute again, or "%s --bridge <bridge> %s"'
                % (REPAIR, tap.link.name))
 
 
@@ -113,7 +117,7 @@ def _off_bridge(seen: Inventory, tap: Tap) -> Seen:
 def _tap_down(seen: Inventory, tap: Tap) -> Seen:
     if not tap.link.up:
         yield (tap.link.name, 'its guest has no network',
-               REPAIR if tap.mark is not None
+               REPAIR if tap.can_be_plugged
                else '"ip link set %s up"' % tap.link.name)
 
 
@@ -130,12 +134,12 @@ def _tap_mtu(seen: Inventory, tap: Tap) -> Seen:
 @finds('TM209')
 def _addresses(seen: Inventory, tap: Tap) -> Seen:
     wrong = ['has %s' % ', '.join(tap.addresses)] if tap.addresses else []
-    if (tap.mark is not None
+    if (tap.is_ours
             and tap.link.addr_gen_mode not in (None, link_data.ADDR_GEN_NONE)):
         wrong.append('gets a link-local address when it comes up')
     if wrong:
         yield (tap.link.name, 'it ' + ' and '.join(wrong),
-               REPAIR if tap.mark is not None
+               REPAIR if tap.can_be_plugged
                and tap.link.addr_gen_mode != link_data.ADDR_GEN_NONE
                else '"ip address flush dev %s"' % tap.link.name)
 
@@ -165,14 +169,16 @@ def _group(seen: Inventory, tap: Tap) -> Seen:
     if tap.mark is not None and tap.link.group != seen.link_group:
         yield (tap.link.name, 'it carries our mark, and is in link '
                'group %d instead of %d' % (tap.link.group, seen.link_group),
-               REPAIR)
+               REPAIR if tap.can_be_plugged
+               else '"ip link set %s group %d"' % (tap.link.name,
+                                                   seen.link_group))
 
 
 @finds('TM211')
 def strangers_in_group(seen: Inventory) -> Seen:
-    marked = {tap.link.index for tap in seen.taps if tap.mark is not None}
+    ours = {tap.link.index for tap in seen.taps if tap.is_ours}
     for link in seen.links.values():
-        if link.group == seen.link_group and link.index not in marked:
+        if link.group == seen.link_group and link.index not in ours:
             yield (link.name, 'it is in link group %d without our mark'
                    % link.group, '"ip link set %s group default"' % link.name)
 
@@ -184,16 +190,19 @@ def _queue_mode(seen: Inventory, tap: Tap) -> Seen:
         yield (tap.link.name, 'domain %s has %d queues, and the TAP is '
                '%s: it can not start'
                % (tap.nic.domain, tap.nic.queues, 'multi-queue'
-                  if tap.link.multi_queue else 'single-queue'), REPAIR)
+                  if tap.link.multi_queue else 'single-queue'),
+               REPAIR if tap.can_be_plugged else
+               'have it made anew by whoever made it; if nothing uses it, '
+               '"ip link delete %s"' % tap.link.name)
 
 
 @finds('TM213')
 def _owner(seen: Inventory, tap: Tap) -> Seen:
-    if (tap.mark is not None and tap.link.owner is not None and seen.wanted
+    if (tap.is_ours and tap.link.owner is not None and seen.wanted
             and tap.link.owner != seen.wanted['owner']):
         yield (tap.link.name, 'it is uid %d, and [os_vif_tapmac] owner '
                'is uid %d' % (tap.link.owner, seen.wanted['owner']),
-               REBOOT if tap.link.held else REPAIR)
+               REPAIR if tap.can_be_plugged and not tap.link.held else REBOOT)
 
 
 @finds('TM214')
@@ -222,8 +231,7 @@ def _guard(seen: Inventory, tap: Tap) -> Seen:
     else:
         evidence = 'its port learns the MACs that it is to be kept from'
     yield (tap.link.name, evidence,
-           REPAIR if tap.mark is not None else 'start nova-compute '
-           'again, which plugs each guest')
+           REPAIR if tap.can_be_plugged else REPLUG)
 
 
 def _mute_vlans(seen: Inventory, tap: Tap, guest_mac: str) -> set[int]:
@@ -254,12 +262,59 @@ def _is_filtered(seen: Inventory, tap: Tap,
 @finds('TM215')
 def _port_options(seen: Inventory,
                   tap: Tap) -> Seen:
-    if tap.mark is None or tap.bridge is None or not seen.wanted:
+    if not tap.is_ours or tap.bridge is None or not seen.wanted:
         return
     wanted = {each.field: seen.wanted[each.option]
               for each in port_options.CONFIGURED}
     if tap.link.differences(wanted):
-        yield tap.link.name, tap.link.explain(wanted), REPAIR
+        yield (tap.link.name, tap.link.explain(wanted),
+               REPAIR if tap.can_be_plugged else REPLUG)
+
+
+@finds('TM218')
+def _other_bridge(seen: Inventory, tap: Tap) -> Seen:
+    if (tap.mark is None or tap.bridge is None
+            or tap.bridge.name == tap.mark.bridge):
+        return
+    now, home = tap.bridge.name, tap.mark.bridge
+    evidence = 'it is on %s, and belongs on %s' % (now, home)
+    if tap.home is None:
+        yield (tap.link.name, evidence + ', which does not exist',
+               'if %s is called %s now, have Neutron call it so, and %s; else '
+               '%s' % (home, now, REPLUG, REBOOT))
+    else:
+        yield (tap.link.name, evidence,
+               REBOOT if tap.link.held else REPAIR)
+
+
+@finds('TM219')
+def _mark_lost(seen: Inventory, tap: Tap) -> Seen:
+    if not tap.is_ours or tap.mark is not None:
+        return
+    yield (tap.link.name, 'its alias is %r; by its name it is the TAP of '
+           'VIF %s' % (tap.link.alias or '', tap.whose),
+           REPAIR if tap.can_be_plugged else
+           REPLUG + '; if nothing uses it, "ip link delete %s"'
+           % tap.link.name)
+
+
+@finds('TM220')
+def _renamed(seen: Inventory, tap: Tap) -> Seen:
+    former = tap.name_by_nova
+    # Whoever takes more or less of the id than Nova does names it, too.
+    if (tap.mark is None or former is None
+            or tap.name.startswith(former[:_AS_LONG_AS_IT_TELLS])
+            or tap.link.name in (seen.nics or {})):
+        return
+    evidence = 'it is the TAP of VIF %s, which Nova calls %s' % (
+        tap.mark.vif_id, former)
+    if former in seen.by_name:
+        yield (tap.link.name, evidence + ', a name that is taken',
+               'if no guest holds it, "ip link delete %s"' % tap.link.name)
+    else:
+        yield (tap.link.name, evidence,
+               '"ip link set %s down", "ip link set %s name %s", "ip link set '
+               '%s up"' % (tap.link.name, tap.link.name, former, former))
 
 
 @finds('TM216')
@@ -286,4 +341,5 @@ def half_deleted(seen: Inventory, tap: Tap) -> Seen:
 #: Those that look at one TAP alone.
 CHECKS = (_other_mac, _mac_of_its_guest, _open_to_all, _strange_holder,
           _off_bridge, _tap_down, _tap_mtu, _addresses, _left_over, _group,
-          _queue_mode, _owner, _guard, _port_options, _no_vlan)
+          _queue_mode, _owner, _guard, _port_options, _no_vlan, _other_bridge,
+          _mark_lost, _renamed)

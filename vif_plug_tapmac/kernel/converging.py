@@ -47,7 +47,8 @@ def wanted_fields(port: TapPort, tap_mark: mark.TapMark | None,
     if port.mtu is not None:
         wanted['mtu'] = port.mtu
     if tap_mark is not None:
-        alias = mark.TapMark(port.vif_id, port.guest_mac, tap_mark.made)
+        alias = mark.TapMark(port.vif_id, port.guest_mac, port.bridge,
+                             tap_mark.made)
         wanted.update(group=port.link_group, alias=str(alias),
                       addr_gen_mode=link_data.ADDR_GEN_NONE)
     return wanted

@@ -37,12 +37,24 @@ from vif_plug_tapmac.wanted.port import TapPort
 LOG = logging.getLogger(__name__)
 
 
+class HeldElsewhere(Exception):
+    """The guest of this VIF holds its TAP, which somebody renamed.
+
+    :param name: what the TAP is called now
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
 def find_guest(netlink: nl.Netlink, on_bridge: Link,
                port: TapPort, link: Link) -> FdbEntry | None:
     """Return where the FDB has the guest, None if nowhere or nobody cares.
 
     :raises DeviceConflict: the FDB has it on another port for good, most
         likely because two guests have one MAC
+    :raises HeldElsewhere: for good on another TAP of this VIF, that it holds
     """
     if not port.is_guarded:
         return None
@@ -57,7 +69,11 @@ def find_guest(netlink: nl.Netlink, on_bridge: Link,
         # It was deleted between the two looks, and with it its entries.
     other_mark = mark.TapMark.parse(other.alias)
     if other_mark is not None and other_mark.vif_id == port.vif_id:
-        return None  # A TAP of this VIF that somebody renamed.
+        # Another plug of this VIF is at work, or somebody renamed its TAP.
+        # That has to give way, unless its guest would be cut off.
+        if other.held and other.persistent and other.name != port.name:
+            raise HeldElsewhere(other.name)
+        return None
     raise exception.DeviceConflict(
         device=port.name,
         reason='its guest\'s MAC %s is that of the guest of %s on bridge %s'

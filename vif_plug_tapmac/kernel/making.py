@@ -50,7 +50,8 @@ def make(netlink: nl.Netlink, port: TapPort, limits: Limits,
         # set: his queue keeps the TAP alive, and him on the guest's wire.
         undo.callback(_discard, netlink, device, port, link)
         _require_sole_user(port, link)
-        tap_mark = mark.TapMark(port.vif_id, port.guest_mac, int(time.time()))
+        tap_mark = mark.TapMark(port.vif_id, port.guest_mac, port.bridge,
+                                int(time.time()))
         wanted = dict(converging.wanted_fields(port, tap_mark), name=port.name)
         on_bridge = bridge.ensure(netlink, port, found_bridge)
         if instead_of is not None:

@@ -9,6 +9,7 @@ import time
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge
 from vif_plug_tapmac.kernel import converging
+from vif_plug_tapmac.kernel import guard
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import making
 from vif_plug_tapmac.kernel import netlink as nl
@@ -42,9 +43,9 @@ def ensure(port: TapPort, limits: Limits) -> str | None:
         logged here: what the privileged daemon logs is a message of its own
         to the caller, and would be a tenth of the time that a plug takes
     :raises TapMacError: a TAP that this call was making is gone again. Never
-        raised for a TAP that a guest holds: that is logged with the remedy,
-        because nova-compute plugs every guest when it starts and would not
-        start for one bad port.
+        raised for a TAP of this VIF that a guest holds: that is logged with
+        the remedy, because nova-compute plugs every guest when it starts and
+        would not start for one bad port.
     """
     deadline = time.monotonic() + _GIVES_UP_AFTER + limits.udev_timeout
     refusals: list[str] = []
@@ -52,6 +53,14 @@ def ensure(port: TapPort, limits: Limits) -> str | None:
         while True:
             try:
                 return _ensure_once(netlink, port, limits, deadline)
+            except guard.HeldElsewhere as elsewhere:
+                LOG.error('%s is not made: the guest of VIF %s holds its TAP '
+                          'under another name, %s, and would be cut off. '
+                          'Remedy: "ip link set %s down", "ip link set %s '
+                          'name %s", "ip link set %s up".', port.name,
+                          port.vif_id, elsewhere.name, elsewhere.name,
+                          elsewhere.name, port.name, port.name)
+                return None
             except converging.Overtaken as overtaken:
                 if (time.monotonic() > deadline
                         or _is_in_vain(overtaken, refusals)):
@@ -130,11 +139,7 @@ def _keep(netlink: nl.Netlink, port: TapPort, limits: Limits,
           found: Link) -> None:
     """Mend a TAP that a guest holds, so that the guest does not notice."""
     found_mark = mark.TapMark.parse(found.alias)
-    if found_mark is not None and found_mark.vif_id != port.vif_id:
-        LOG.error('%s is used by the guest of another VIF, %s, and stays as '
-                  'it is. Remedy: give one of the two VIFs another name.',
-                  port.name, found_mark.vif_id)
-        return
+    _require_same_vif(port, found_mark)
     if found_mark is None and not port.has_nova_name:
         LOG.error('%s is used by somebody, and stays as it is: tapmac did not '
                   'make it, and Nova would name the TAP of VIF %s %s. Remedy: '
@@ -149,7 +154,8 @@ def _keep(netlink: nl.Netlink, port: TapPort, limits: Limits,
                   'reboot the instance, or detach and attach the interface.',
                   port.name, '; '.join(faults))
         return
-    wanted = converging.wanted_fields(port, found_mark)
+    wanted = converging.wanted_fields(
+        port, found_mark or _new_mark(port, found))
     if port.mtu is not None:
         wanted['mtu'] = max(port.mtu, found.mtu)
         if wanted['mtu'] != port.mtu:
@@ -178,17 +184,11 @@ def _reuse(netlink: nl.Netlink, port: TapPort, limits: Limits,
             reason='a TAP of this name exists that tapmac did not make',
             remedy='if nothing uses it, remove it with "ip link delete %s"'
             % port.name)
-    if found_mark is not None and found_mark.vif_id != port.vif_id:
-        raise exception.DeviceConflict(
-            device=port.name,
-            reason='the TAP of another VIF, %s, has this name'
-            % found_mark.vif_id,
-            remedy='unplug that VIF first, or give one of the two another '
-                   'name')
+    _require_same_vif(port, found_mark)
     faults = _faults(netlink, port, found, found_mark)
     if port.create_tap and (found_mark is None or faults):
         LOG.info('%s is made anew: %s', port.name,
-                 '; '.join(faults) or 'tapmac did not make it')
+                 '; '.join(faults) or 'it has no mark of tapmac')
         return making.make(netlink, port, limits, instead_of=found)
     on_bridge = bridge.ensure(netlink, port, bridge.find(netlink, port))
     if found_mark is not None and faults:
@@ -200,8 +200,38 @@ def _reuse(netlink: nl.Netlink, port: TapPort, limits: Limits,
                  '; '.join(faults))
         return None
     converging.converge(netlink, port, on_bridge, found,
-                        converging.wanted_fields(port, found_mark))
+                        converging.wanted_fields(
+                            port, found_mark or _new_mark(port, found)))
     return None
+
+
+def _require_same_vif(port: TapPort,
+                      found_mark: mark.TapMark | None) -> None:
+    """Check that the TAP is no other VIF's, or two guests share one wire.
+
+    :raises DeviceConflict: it is, whether its guest holds it or not
+    """
+    if found_mark is not None and found_mark.vif_id != port.vif_id:
+        raise exception.DeviceConflict(
+            device=port.name,
+            reason='the TAP of another VIF, %s, has this name'
+            % found_mark.vif_id,
+            remedy='unplug that VIF first, or give one of the two another '
+                   'name')
+
+
+def _new_mark(port: TapPort, found: Link) -> mark.TapMark | None:
+    """Return a mark for a TAP of this VIF that has lost its own, else None.
+
+    When it was made is not known any more.
+    """
+    if not port.has_nova_name or not mark.is_lost(found, port.link_group):
+        return None
+    LOG.warning('%s had lost the mark of tapmac, and has it again. Its alias '
+                'was %r: whatever writes it must leave the TAPs of link group '
+                '%d alone.', port.name, found.alias or '', port.link_group)
+    return mark.TapMark(port.vif_id, port.guest_mac, port.bridge,
+                        int(time.time()))
 
 
 def _faults(netlink: nl.Netlink, port: TapPort, found: Link,

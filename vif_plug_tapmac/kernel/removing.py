@@ -34,11 +34,13 @@ class Held(Exception):
     """Somebody holds the TAP that was to be deleted; it is as it was."""
 
 
-def remove(identity: TapIdentity) -> None:
-    """Delete the TAP if it carries our mark for this VIF, held or not.
+def remove(identity: TapIdentity, link_group: int) -> None:
+    """Delete the TAP if it carries our mark for this VIF, or has lost it.
 
-    Absent is success. Anything else of that name stays and is warned about.
+    Held or not. Absent is success. Anything else of that name stays and is
+    warned about.
 
+    :param link_group: of our TAPs
     :raises KernelRefused: the TAP is still there
     """
     with nl.Netlink() as netlink:
@@ -51,9 +53,11 @@ def remove(identity: TapIdentity) -> None:
         if found is None:
             LOG.debug('%s is absent already', identity.name)
             return
-        if not _is_marked(found, identity.vif_id):
+        if not (_is_marked(found, identity.vif_id)
+                or identity.has_nova_name and mark.is_lost(found,
+                                                           link_group)):
             LOG.warning('%s stays: it does not carry the mark of tapmac for '
-                        'VIF %s (its alias is %s). If nothing uses it: "ip '
+                        'VIF %s (its alias is %r). If nothing uses it: "ip '
                         'link delete %s".', identity.name, identity.vif_id,
                         found.alias, found.name)
             return

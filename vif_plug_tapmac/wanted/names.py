@@ -33,6 +33,7 @@ NOVA_NAME_LENGTH = 14
 BEING_DELETED = '.tapmac-being-deleted'
 #: Of a name that nobody shall guess: see :func:`unguessable`.
 UNGUESSABLE = 'tapmac-'
+_NOVA_TAP = re.compile('tap([0-9a-f]{8}-[0-9a-f]{2})')
 
 
 def nova_tap_name(vif_id: str) -> str:
@@ -55,6 +56,15 @@ def unguessable() -> str:
     of Nova's is named so, theirs have a "-" after eight digits.
     """
     return UNGUESSABLE + secrets.token_hex(4)
+
+
+def start_of_vif_id(tap_name: str) -> str | None:
+    """Return how the id of the port begins to whose TAP Nova gives this name.
+
+    :returns: 11 characters of it; None if Nova gives no TAP such a name
+    """
+    match = _NOVA_TAP.fullmatch(tap_name)
+    return match and match[1]
 
 
 def parse_vlan_device(name: str) -> tuple[str, int] | None:

@@ -58,6 +58,11 @@ class _Fields:
             'digits, "_", "." and "-", starting with a letter or a digit, '
             'and not "all" or "default"', field, name)
 
+    @property
+    def has_nova_name(self) -> bool:
+        """Whether the TAP's name is the one that Nova gives to this VIF."""
+        return self.name == names.nova_tap_name(self.vif_id)
+
     def to_fields(self) -> dict[str, typing.Any]:
         """Return plain fields that can cross the privilege boundary."""
         return dict(vars(self))
@@ -184,11 +189,6 @@ class TapPort(_PortFields, _Fields):
             type(value) is int and least <= value <= most,
             '%s %r is not a whole number from %d to %d',
             field, value, least, most)
-
-    @property
-    def has_nova_name(self) -> bool:
-        """Whether the TAP's name is the one that Nova gives to this VIF."""
-        return self.name == names.nova_tap_name(self.vif_id)
 
     @property
     def is_guarded(self) -> bool:

@@ -23,9 +23,11 @@ import subprocess
 import sys
 import threading
 import typing
+import uuid
 
 import fixtures
 import pymysql
+import pymysql.cursors
 
 from tests import base
 from tests import hosts
@@ -154,11 +156,15 @@ class Database(fixtures.Fixture):
         mariadb.wait_for(self.socket.exists)
         self.execute('CREATE DATABASE neutron CHARACTER SET utf8mb4')
 
-    def execute(self, statement: str, *values: typing.Any) -> None:
+    def execute(self, statement: str, *values: typing.Any,
+                ) -> list[dict[str, typing.Any]]:
+        """Return the rows that a statement has, if any."""
         with contextlib.closing(pymysql.connect(
                 user='root', unix_socket=str(self.socket), autocommit=True,
                 connect_timeout=round(patience.HANG))) as connection:
-            connection.cursor().execute(statement, values)
+            cursor = connection.cursor(pymysql.cursors.DictCursor)
+            cursor.execute(statement, values)
+            return list(cursor.fetchall())
 
 
 class Nova(fixtures.Fixture):
@@ -402,6 +408,50 @@ class NeutronTestCase(base.TestCase):
     def update(self, port: typing.Any, **fields: typing.Any) -> typing.Any:
         return self.neutron.request('PUT', 'ports/' + port['id'],
                                     {'port': fields})['port']
+
+    def agent(self, kind: str, host: str, **configuration: typing.Any) -> str:
+        """Have an agent that Neutron takes for alive; return its id.
+
+        :param kind: as in "DHCP"
+        """
+        agent = str(uuid.uuid4())
+        self.neutron.database.execute(
+            'INSERT INTO neutron.agents (id, agent_type, `binary`, topic, '
+            'host, created_at, started_at, heartbeat_timestamp, '
+            'configurations) VALUES (%s, %s, "demo", "demo", %s, '
+            'UTC_TIMESTAMP(), UTC_TIMESTAMP(), '
+            'DATE_ADD(UTC_TIMESTAMP(), INTERVAL 1 DAY), %s)',
+            agent, kind + ' agent', host, json.dumps(configuration))
+        self.addCleanup(self.neutron.database.execute,
+                        'DELETE FROM neutron.agents WHERE id = %s', agent)
+        return agent
+
+    def ovs_agent(self, host: str, physnet: str = 'physnet1') -> None:
+        """Have the driver openvswitch bind ports on a host."""
+        self.agent('Open vSwitch', host, integration_bridge='br-int',
+                   bridge_mappings={physnet: 'br-ex'})
+
+    def rows(self, *ports: typing.Any) -> list[dict[str, typing.Any]]:
+        """Return what the database has of these ports and their bindings."""
+        return [row for port in ports for table, column, order in (
+            ('ports', 'id', 'id'), ('ml2_port_bindings', 'port_id', 'host'),
+            ('ml2_port_binding_levels', 'port_id', 'host'),
+            ('ipallocations', 'port_id', 'ip_address'),
+            ('qos_port_policy_bindings', 'port_id', 'policy_id'))
+            for row in self.neutron.database.execute(
+                'SELECT * FROM neutron.%s WHERE %s = %%s ORDER BY %s' % (
+                    table, column, order), port['id'])]
+
+    def bind_second(self, port: typing.Any, host: str = 'host2',
+                    **fields: typing.Any) -> typing.Any:
+        """Do what Nova does before a live migration."""
+        return self.neutron.request(
+            'POST', 'ports/%s/bindings' % port['id'],
+            {'binding': dict(fields, host=host)})['binding']
+
+    def activate(self, port: typing.Any, host: str) -> None:
+        self.neutron.request('PUT', 'ports/%s/bindings/%s/activate'
+                             % (port['id'], host))
 
     def assert_events(self, port: typing.Any, *names: str) -> None:
         """Expect these events of a port, in this order, and no more.

@@ -15,10 +15,6 @@ OTHER_VNIC_TYPES = (
     'accelerator-direct-physical', 'remote-managed')
 
 
-#: A DHCP agent's id.
-AGENT = 'a1b2c3d4-0000-4000-8000-000000000000'
-
-
 class BindingTest(base.NeutronTestCase):
 
     def assert_bound(self, port, bridge):
@@ -72,20 +68,17 @@ class BindingTest(base.NeutronTestCase):
 
     def test_dhcp_with_an_agent(self):
         """Nobody waits for it; it is ours to set the port ACTIVE."""
-        database = self.neutron.database
-        database.execute(
-            'INSERT INTO neutron.agents (id, agent_type, `binary`, topic, '
-            'host, created_at, started_at, heartbeat_timestamp, '
-            'configurations) VALUES (%s, "DHCP agent", "neutron-dhcp-agent", '
-            '"dhcp_agent", "network1", UTC_TIMESTAMP(), UTC_TIMESTAMP(), '
-            'UTC_TIMESTAMP(), "{}")', AGENT)
-        self.addCleanup(database.execute,
-                        'DELETE FROM neutron.agents WHERE id = %s', AGENT)
+        self.ovs_agent('network1')
+        agent = self.agent('DHCP', 'network1')
+        # They reach another wire, or none.
+        self.ovs_agent('network2', 'physnet2')
+        for host in 'network2', 'network3', 'host1':
+            self.agent('DHCP', host)
         port = self.dhcp_port()
         self.assert_bound(port, 'br100-81')
         agents = self.neutron.request(
             'GET', 'networks/%s/dhcp-agents' % port['network_id'])['agents']
-        self.assertEqual([AGENT], [agent['id'] for agent in agents])
+        self.assertEqual([agent], [found['id'] for found in agents])
 
     def dhcp_port(self):
         network = self.vlan_network(81)
@@ -128,6 +121,32 @@ class BindingTest(base.NeutronTestCase):
                 'binding:vnic_type': kind,
                 'binding:profile': {'pci_slot': '0000:00:00.1'}}))
 
+    def test_ports_of_network_nodes(self):
+        """An agent plugs them, and we have none; another driver may."""
+        network = self.vlan_network()
+        for owner in 'network:dhcp', 'network:router_gateway':
+            self.assert_left_to_others(self.port(network, device_owner=owner))
+        self.ovs_agent('host1')
+        for owner, bridge in (('network:dhcp', 'br-int'),
+                              ('compute:nova', bound_port.base.BRIDGE)):
+            port = self.port(network, device_owner=owner)
+            self.assertEqual('ovs', port['binding:vif_type'])
+            self.assertTrue(port['binding:vif_details']['bridge_name']
+                            .startswith(bridge))
+
+    def test_host_that_seems_to_be_meant(self):
+        network = self.vlan_network()
+        for host in 'host1.example.org', 'HOST2', 'elsewhere':
+            for _ in range(2):
+                self.assert_left_to_others(self.port(network, host=host))
+        for host, times in (('host1.example.org', 1), ('HOST2', 1),
+                            ('elsewhere', 0)):
+            # Each process says it once.
+            self.assertIn(self.neutron.log().count(
+                'tapmac binds no ports on host %s: it differs from host? of '
+                '[ml2_tapmac] hosts by case or domain only.' % host),
+                range(times, times * base.PROCESSES + 1), host)
+
     def test_after_a_restart(self):
         port = self.port(self.vlan_network(80))
         self.neutron.restart()
@@ -146,16 +165,6 @@ class BindingTest(base.NeutronTestCase):
 
 class EventsTest(base.NeutronTestCase):
     """What nova-compute waits for comes, and comes once."""
-
-    def activate(self, port, host):
-        return self.neutron.request('PUT', 'ports/%s/bindings/%s/activate'
-                                    % (port['id'], host))
-
-    def bind_second(self, port, host='host2'):
-        """Do what Nova does before a live migration."""
-        return self.neutron.request(
-            'POST', 'ports/%s/bindings' % port['id'],
-            {'binding': {'host': host}})['binding']
 
     def unbind(self, port, host):
         self.neutron.request('DELETE',

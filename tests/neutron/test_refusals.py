@@ -16,7 +16,7 @@ from tests.neutron import base
 from tests import patience
 
 
-class RefusalTest(base.NeutronTestCase):
+class RefusalTestCase(base.NeutronTestCase):
 
     def setUp(self):
         super().setUp()
@@ -33,6 +33,9 @@ class RefusalTest(base.NeutronTestCase):
         self.assertEqual(
             {name: port[name] for name in port.keys() - volatile},
             {name: found[name] for name in port.keys() - volatile})
+
+
+class RefusalTest(RefusalTestCase):
 
     def assert_update_refused(self, port, *words, **fields):
         self.assert_refused(port['id'], 'on host host1', *words,
@@ -122,25 +125,143 @@ class RefusalTest(base.NeutronTestCase):
             'PUT', 'networks/' + self.network['id'],
             {'network': {'qos_policy_id': self.policy}})
 
-    def test_live_migration_from_another_driver(self):
-        """No second binding: its activation could not be refused in time."""
-        port = self.port(self.network, host='elsewhere',
-                         qos_policy_id=self.policy)
-        # The agent that would make this so is not here.
-        self.neutron.database.execute(
-            'UPDATE neutron.ml2_port_bindings '
-            'SET vif_type = %s, vif_details = %s WHERE port_id = %s',
-            'ovs', json.dumps({'datapath_type': 'system'}), port['id'])
-        before = self.show(port)
-        refused = self.assertRaises(
-            base.Refused, self.neutron.request, 'POST',
-            'ports/%s/bindings' % port['id'], {'binding': {'host': 'host1'}})
+
+class NothingIsGivenUpTest(RefusalTestCase):
+    """After a refusal the database is as before it."""
+
+    def setUp(self):
+        super().setUp()
+        self.ovs_agent('elsewhere')
+
+    def bound_elsewhere(self, **fields):
+        port = self.port(self.network, host='elsewhere', **fields)
+        self.assertEqual('br-int', port['binding:vif_details']['bridge_name'])
+        return port
+
+    def assert_nothing_done(self, *ports, request):
+        """Return what was refused with no trace in the database."""
+        before = self.rows(*ports), self.ports()
+        refused = self.assertRaises(base.Refused, request)
+        self.assertEqual(before, (self.rows(*ports), self.ports()))
+        return refused
+
+    def assert_second_refused(self, port, *words, host='host1', **fields):
+        before = len(self.neutron.log())
+        refused = self.assert_nothing_done(
+            port, request=lambda: self.bind_second(port, host, **fields))
         self.assertEqual('PortBindingError', refused.type)
-        self.assert_unchanged(before)
-        self.assertIn(
-            'tapmac does not bind port %s on host host1 beside its binding '
-            'on elsewhere: nothing would enforce QoS policy %s.' % (
-                port['id'], self.policy), self.neutron.log())
+        said = self.neutron.log()[before:]
+        self.assertNotIn('Mechanism driver tapmac failed', said)
+        for word in ('tapmac does not bind port %s on host %s beside its '
+                     'binding on ' % (port['id'], host), *words):
+            self.assertIn(word, said)
+
+    def test_neighbours_in_one_request(self):
+        self.create('subnet', network_id=self.network['id'], ip_version=4,
+                    cidr='192.0.2.0/24', enable_dhcp=False)
+        for wrong in ({'admin_state_up': False},
+                      {'qos_policy_id': self.policy},
+                      {'binding:profile': {'allocation': {'a': 'b'}}}):
+            ports = [{'network_id': self.network['id'], 'project_id': 'demo',
+                      'device_owner': 'compute:nova', 'device_id': 'demo',
+                      'binding:host_id': 'host1'} for _ in range(5)]
+            ports[2].update(wrong)
+            refused = self.assert_nothing_done(
+                request=lambda: self.neutron.request(
+                    'POST', 'ports', {'ports': ports}))
+            self.assertEqual((400, 'NotEnforced'),
+                             (refused.status, refused.type))
+        self.assertEqual([], self.neutron.database.execute(
+            'SELECT * FROM neutron.ipallocations WHERE network_id = %s',
+            self.network['id']))
+
+    def test_binding_of_another_driver(self):
+        for wrong in ({'qos_policy_id': self.policy},
+                      {'admin_state_up': False}):
+            port = self.bound_elsewhere(**wrong)
+            refused = self.assert_nothing_done(
+                port, request=lambda: self.update(
+                    port, **{'binding:host_id': 'host1'}))
+            self.assertEqual((400, 'NotEnforced'),
+                             (refused.status, refused.type))
+            self.update(port, **{'binding:host_id': 'elsewhere'})
+            self.assert_unchanged(port)
+
+    def test_binding_of_ours(self):
+        """A new one is refused while the old one is there, too."""
+        port = self.port(self.network)
+        self.neutron.database.execute(
+            'UPDATE neutron.ports SET admin_state_up = 0 WHERE id = %s',
+            port['id'])
+        for change in ({'binding:host_id': 'host2'},
+                       {'binding:profile': {'touched': 'now'}}):
+            refused = self.assert_nothing_done(
+                port, request=lambda: self.update(port, **change))
+            self.assertEqual('NotEnforced', refused.type)
+        self.update(port, name='renamed')
+        self.update(port, **{'binding:host_id': 'elsewhere'})
+        self.assertEqual('br-int', self.show(
+            port)['binding:vif_details']['bridge_name'])
+
+    def test_resources_of_another_driver(self):
+        port = self.port(self.network)
+        profile = {'allocation': {'group': self.policy}}
+        refused = self.assert_nothing_done(port, request=lambda: self.update(
+            port, **{'binding:profile': profile}))
+        self.assertEqual('NotEnforced', refused.type)
+        self.assertIn('the resources of ' + self.policy, str(refused))
+        self.assert_second_refused(
+            port, 'the resources of ' + self.policy, host='host2',
+            profile=profile)
+
+    def test_live_migration_with_what_nobody_enforces(self):
+        """No second binding: its activation could not be refused in time."""
+        for owner in 'compute:nova', 'manila:share':
+            port = self.bound_elsewhere(
+                qos_policy_id=self.policy, device_owner=owner)
+            self.assert_second_refused(
+                port, 'tapmac does not bind port %s on host host1 beside its '
+                'binding on elsewhere: nothing would enforce QoS policy %s.'
+                % (port['id'], self.policy))
+
+    def test_live_migration_to_another_bridge(self):
+        """Nova would have the bridge of the source there."""
+        words = ('Nova would have it plugged into the bridge of that binding, '
+                 '%s, and here it is %s. Remedy: the operator must')
+        bridge = 'br100-%d' % self.network['provider:segmentation_id']
+        for owner in 'compute:nova', 'manila:share':
+            self.assert_second_refused(
+                self.bound_elsewhere(device_owner=owner),
+                words % ('br-int', bridge))
+        port = self.port(self.network)
+        details = dict(port['binding:vif_details'], bridge_name='br-old')
+        self.neutron.database.execute(
+            'UPDATE neutron.ml2_port_bindings SET vif_details = %s '
+            'WHERE port_id = %s', json.dumps(details), port['id'])
+        self.assert_second_refused(port, words % ('br-old', bridge),
+                                   host='host2')
+        # It is bound anew first, as the documentation has it.
+        self.update(port, **{'binding:profile': {'touched': 'now'}})
+        self.bind_second(port)
+
+    def test_during_a_live_migration(self):
+        """What would be wrong on the other host is refused on this one."""
+        port = self.port(self.network)
+        self.bind_second(port, 'elsewhere')
+        self.activate(port, 'elsewhere')
+        self.assert_policy_refused(port)
+        # Nova has aborted it.
+        self.activate(port, 'host1')
+        self.assert_policy_refused(port)
+        bound = self.update(port, **{'binding:host_id': 'host1'})
+        self.assertEqual(('ovs', 'ACTIVE'), (
+            bound['binding:vif_type'], bound['status']))
+
+    def assert_policy_refused(self, port):
+        refused = self.assert_nothing_done(port, request=lambda: self.update(
+            port, qos_policy_id=self.policy))
+        self.assertEqual((400, 'NotEnforced'), (refused.status, refused.type))
+        self.assertIn('on host host1', str(refused))
 
 
 class StartTest(base.NeutronTestCase):
@@ -171,6 +292,40 @@ class StartTest(base.NeutronTestCase):
         level, logger, message = line.split(' ', 2)
         self.assertRegex(done.stdout, r'%s %s .*\] %s' % (
             level, logger, re.escape(message)))
+
+    def test_no_hosts(self):
+        configuration = self.neutron.configuration.read_text()
+        done = self.start(configuration.replace('hosts = host?', 'hosts ='))
+        self.assertEqual(0, done.returncode, done.stdout)
+        self.assertIn('tapmac binds no ports, because [ml2_tapmac] hosts is '
+                      'empty. Remedy: the operator must', done.stdout)
+
+    def test_mappings_that_have_changed(self):
+        """Said at the start, and at the next binding there."""
+        networks = [self.flat_network(physnet)
+                    for physnet in ('physnet1', 'physnet2')]
+        for network in networks:
+            self.port(network)
+        configuration = self.neutron.configuration.read_text()
+        self.addCleanup(self.neutron.restart)
+        self.addCleanup(self.neutron.configuration.write_text, configuration)
+        self.neutron.configuration.write_text(configuration.replace(
+            'physnet1:br100', 'physnet1:br101'))
+        self.neutron.restart()
+        words = (
+            'are bound to other bridges, as br100, than [ml2_tapmac] says '
+            'now: br101. Guests on the one do not reach guests on the other. '
+            'Remedy: the operator must restore the option, or bind these '
+            'ports anew')
+        for times in base.PROCESSES, base.PROCESSES + 1:
+            said = [line for line in self.neutron.log().splitlines()
+                    if 'are bound to other bridges' in line]
+            self.assertEqual(times, len(said), said)
+            for line in said:
+                self.assertIn('1 ports on segment ', line)
+                self.assertIn(words, line)
+            for network in networks:
+                self.port(network)
 
     def test_no_trunks_without_another_driver(self):
         configuration = self.neutron.configuration.read_text()

@@ -5,15 +5,18 @@
 tests/neutron has what a neutron-server makes of it.
 """
 
+import logging
 import types
 from unittest import mock
 
+import fixtures
 from neutron_lib.callbacks import events
 from neutron_lib.callbacks import exceptions as callback_exceptions
 from neutron_lib.callbacks import registry
 from neutron_lib.callbacks import resources
 from neutron_lib import fixture
 from neutron_lib.plugins import directory
+from neutron_lib.plugins.ml2 import api
 from oslo_config import cfg
 from stevedore import extension
 
@@ -21,8 +24,10 @@ from tests import base
 from tests import bound_port
 from vif_plug_tapmac.ml2 import driver
 from vif_plug_tapmac.ml2 import exception
+from vif_plug_tapmac.ml2 import hosts
 from vif_plug_tapmac.ml2 import mappings
 from vif_plug_tapmac.ml2 import opts
+from vif_plug_tapmac.ml2 import others
 from vif_plug_tapmac.wanted import names
 
 
@@ -150,6 +155,96 @@ class DriverTest(Ml2TestCase):
         self.configure(bridge_mappings=[])
         self.assertRaises(exception.InvalidConfig,
                           driver.TapMacMechanismDriver().initialize)
+
+    def bind(self, us=None, host='host1', physnet='physnet1', **fields):
+        """Return what a driver did with a port that is to be bound."""
+        context = mock.Mock(
+            spec=api.PortContext, host=host,
+            current=dict(bound_port.PORT, **fields),
+            segments_to_bind=[{'id': 'demo', 'network_type': 'flat',
+                               'physical_network': physnet,
+                               'segmentation_id': None}])
+        (us or self.driver).bind_port(context)
+        return context
+
+    def test_why_a_port_is_not_ours(self):
+        self.configure(hosts=['host?', 'other.example.org'])
+        us = driver.TapMacMechanismDriver()
+        us.initialize()
+        log = self.useFixture(fixtures.FakeLogger(level=logging.DEBUG))
+        for reason, fields in (
+                ('vnic_type is direct', {'binding:vnic_type': 'direct'}),
+                ('no compute service plugs a port of network:dhcp',
+                 {'device_owner': 'network:dhcp'}),
+                ('hosts has host?,other.example.org only', {'host': 'third'}),
+                ('no segment of its network has a bridge',
+                 {'physnet': 'physnet2'})):
+            context = self.bind(us, **fields)
+            context.set_binding.assert_not_called()
+            self.assertIn('tapmac leaves port %s on host %s to other drivers: '
+                          % (bound_port.PORT['id'], context.host), log.output)
+            self.assertIn(reason, log.output)
+        self.assertNotIn('case or domain', log.output)
+
+    def test_hosts_that_seem_to_be_meant(self):
+        found = hosts.Hosts(['host?', 'Other.example.org', '*.example.com'])
+        for host in 'host1', 'Other.example.org', 'x.example.com':
+            self.assertIn(host, found)
+        for host, pattern in (
+                ('host1.example.org', 'host?'), ('HOST1', 'host?'),
+                ('other', 'Other.example.org'),
+                ('x', '*.example.com')):
+            self.assertNotIn(host, found)
+            self.assertEqual(pattern, found.nearly(host))
+        self.assertIsNone(hosts.Hosts(['host?']).nearly('host12'))
+        self.assertIsNone(hosts.Hosts([]).nearly('host12'))
+
+    def test_drivers_that_are_asked_before(self):
+        """As ML2 does: the first that can, and one that fails cannot."""
+
+        class Other(api.MechanismDriver):
+
+            def __init__(self, act):
+                self.bind_port = act
+
+            def initialize(self):
+                pass
+
+            def bind_port(self, context):
+                raise NotImplementedError
+
+        def fail(context):
+            raise ValueError
+
+        def bind(context):
+            for segment in context.segments_to_bind:
+                context.set_binding(segment, 'ovs', {}, status='DOWN')
+
+        def go_on(context):
+            context.continue_binding('demo', [])
+
+        context = mock.Mock(spec=api.PortContext)
+        context.network.network_segments = ['demo']
+        for expected, drivers in (
+                (False, [self.driver, Other(bind)]),
+                (False, [Other(fail), self.driver]),
+                (True, [Other(fail), Other(bind), self.driver]),
+                (True, [Other(go_on), self.driver])):
+            plugin = mock.Mock()
+            plugin.mechanism_manager.ordered_mech_drivers = [
+                types.SimpleNamespace(obj=each) for each in drivers]
+            directory.add_plugin('CORE', plugin)
+            self.assertEqual(expected, others.is_bound_before(
+                context, 'host1', self.driver))
+        context.set_binding.assert_not_called()
+
+    def test_whose_resources_a_port_has(self):
+        for profile, found in ((None, []), ({}, []), ({'allocation': {}}, []),
+                               ({'allocation': 'a'}, ['a']),
+                               ({'allocation': {'x': 'b', 'y': 'a'}},
+                                ['a', 'b'])):
+            self.assertEqual(found, others.allocated(
+                {'binding:profile': profile}))
 
     def create_trunk(self, port):
         """Do what Neutron's trunk plugin does when its drivers would do."""

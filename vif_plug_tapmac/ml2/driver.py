@@ -4,10 +4,10 @@
 
 There is no agent and no RPC: a port is ACTIVE as soon as it is bound, because
 all that remains is done by os-vif when Nova plugs it. What nobody enforces on
-such a port is refused when it is bound, or asked for afterwards.
+such a port is refused when the binding is asked for, or the feature: in the
+first precommit, as long as nothing is written and no binding given up.
 """
 
-import fnmatch
 import typing
 
 from neutron_lib.api.definitions import portbindings
@@ -16,6 +16,7 @@ from neutron_lib.callbacks import events
 from neutron_lib.callbacks import registry
 from neutron_lib.callbacks import resources
 from neutron_lib import constants
+from neutron_lib import context as neutron_context
 from neutron_lib.plugins import directory
 from neutron_lib.plugins.ml2 import api
 from neutron_lib.services.qos import constants as qos
@@ -23,10 +24,12 @@ from neutron_lib.services.trunk import constants as trunk
 from oslo_config import cfg
 from oslo_log import log as logging
 
+from vif_plug_tapmac.ml2 import bindings
 from vif_plug_tapmac.ml2 import exception
+from vif_plug_tapmac.ml2 import hosts
 from vif_plug_tapmac.ml2 import mappings
 from vif_plug_tapmac.ml2 import opts
-from vif_plug_tapmac.wanted import names
+from vif_plug_tapmac.ml2 import others
 
 LOG = logging.getLogger(__name__)
 
@@ -34,8 +37,12 @@ LOG = logging.getLogger(__name__)
 _Resource = typing.Mapping[str, typing.Any]
 
 #: Ports that no compute service plugs, and that belong to other drivers.
-_NOT_PLUGGED = (constants.DEVICE_OWNER_DVR_INTERFACE,
+_NOT_PLUGGED = (constants.DEVICE_OWNER_NETWORK_PREFIX,
                 trunk.TRUNK_SUBPORT_OWNER)
+
+#: What makes Neutron give a binding up, for another one, if it changes.
+_BOUND_BY = (portbindings.HOST_ID, portbindings.VNIC_TYPE,
+             portbindings.PROFILE, 'device_owner')
 
 
 class TapMacMechanismDriver(api.MechanismDriver):
@@ -48,74 +55,198 @@ class TapMacMechanismDriver(api.MechanismDriver):
         """
         config = opts.group(cfg.CONF)
         self._bridges = mappings.Bridges.from_config(config)
-        self._hosts: list[str] = config.hosts
+        self._hosts = hosts.Hosts(config.hosts)
+        # Said once in a process: hosts, and segments whose ports are not all
+        # on one bridge.
+        self._missed: set[str] = set()
+        self._parted: set[str] = set()
         registry.subscribe(self.refuse_trunk, resources.TRUNK,
                            events.PRECOMMIT_CREATE)
+        registry.subscribe(self.look_at_bound_ports, resources.PROCESS,
+                           events.AFTER_INIT)
         LOG.info('tapmac binds ports on hosts %s for %s. Nothing '
                  'enforces security groups, port security and allowed address '
                  'pairs on them (port_filter is false).',
-                 ','.join(self._hosts), ','.join(config.bridge_mappings))
+                 ','.join(config.hosts), ','.join(config.bridge_mappings))
+        if not config.hosts:
+            LOG.warning('tapmac binds no ports, because [ml2_tapmac] hosts is '
+                        'empty. Remedy: the operator must name the compute '
+                        'hosts with tapmac there, or remove tapmac from '
+                        '[ml2] mechanism_drivers.')
 
     @property
     def connectivity(self) -> str:
         return str(portbindings.CONNECTIVITY_L2)
+
+    def filter_hosts_with_segment_access(
+            self, context: typing.Any, segments: typing.Any,
+            candidate_hosts: typing.Any,
+            agent_getter: typing.Any) -> set[str]:
+        """Return none: no agent's port on any host is bound by us.
+
+        ML2 filters hosts for its DHCP agents only if each driver has this.
+        """
+        return set()
 
     def bind_port(self, context: api.PortContext) -> None:
         """Bind a port to the bridge of the first segment that has one.
 
         What is not ours is left to other drivers.
         """
-        if not self._may_bind(context):
+        try:
+            segment, bridge = self._place(
+                context.current, context.host, context.segments_to_bind)
+            if others.is_allocated(context, self):
+                raise exception.NotOurs('another driver has the resources '
+                                        'that Placement gave it')
+        except exception.NotOurs as reason:
+            LOG.debug('tapmac leaves port %s on host %s to other drivers: %s.',
+                      context.current['id'], context.host, reason)
             return
-        for segment in context.segments_to_bind:
+        active = bindings.active(bindings.of_port(
+            context.plugin_context, context.current['id']))
+        obstacle = _obstacle(context, active, bridge)
+        if obstacle:
+            beside = ('' if active is None or active['host'] == context.host
+                      else ' beside its binding on %s' % active['host'])
+            LOG.warning('tapmac does not bind port %s on host %s%s: %s.',
+                        context.current['id'], context.host, beside, obstacle)
+            return
+        self._warn_of_other_bridges(context, segment)
+        context.set_binding(
+            segment, portbindings.VIF_TYPE_OVS, bindings.vif_details(bridge),
+            constants.PORT_STATUS_ACTIVE)
+
+    def _place(self, port: _Resource, host: str,
+               segments: typing.Iterable[_Resource]) -> tuple[str, str]:
+        """Return where on a host a port belongs, if it is ours there.
+
+        :returns: the id of the segment, and the bridge
+        :raises NotOurs: why it is not
+        """
+        if port[portbindings.VNIC_TYPE] != portbindings.VNIC_NORMAL:
+            raise exception.NotOurs(
+                'its vnic_type is %s' % port[portbindings.VNIC_TYPE])
+        if port['device_owner'].startswith(_NOT_PLUGGED):
+            raise exception.NotOurs(
+                'no compute service plugs a port of %s' % port['device_owner'])
+        if host not in self._hosts:
+            self._warn_of_missed_host(host)
+            raise exception.NotOurs('[ml2_tapmac] hosts has %s only'
+                                    % (','.join(self._hosts.patterns) or '""'))
+        for segment in segments:
             bridge = self._bridges.bridge(segment)
             if bridge is not None:
-                if self._can_be_refused(context):
-                    context.set_binding(
-                        segment[api.ID], portbindings.VIF_TYPE_OVS,
-                        _vif_details(bridge), constants.PORT_STATUS_ACTIVE)
-                return
+                return segment[api.ID], bridge
+        raise exception.NotOurs('no segment of its network has a bridge in '
+                                '[ml2_tapmac] bridge_mappings or vlan_bridge')
 
-    def _may_bind(self, context: api.PortContext) -> bool:
-        port = context.current
-        return (port[portbindings.VNIC_TYPE] == portbindings.VNIC_NORMAL
-                and port['device_owner'] not in _NOT_PLUGGED
-                and any(fnmatch.fnmatchcase(context.host, pattern)
-                        for pattern in self._hosts))
+    def _warn_of_missed_host(self, host: str) -> None:
+        pattern = self._hosts.nearly(host)
+        if pattern is None or host in self._missed:
+            return
+        self._missed.add(host)
+        LOG.warning('tapmac binds no ports on host %s: it differs from %s of '
+                    '[ml2_tapmac] hosts by case or domain only. Remedy: if it '
+                    'is meant, the operator must name it there as it calls '
+                    'itself.', host, pattern)
 
-    def _can_be_refused(self, context: api.PortContext) -> bool:
-        """Return whether we may bind this port, to be refused in precommit.
+    def _warn_of_other_bridges(self, context: api.PortContext,
+                               segment: str) -> None:
+        """Say so, if other ports of a segment are bound to another bridge.
 
-        A binding beside the active one, as for a live migration, is made
-        without precommit, and to refuse its activation comes too late:
-        Neutron has unbound the port by then.
+        Only the configuration changes bridges, so what was right when this
+        process started is right until its end.
         """
-        unenforced = _unenforced(context.current, context.network.current)
-        active = _active_host(context) if unenforced else None
-        if active in (None, context.host):
-            return True
-        LOG.warning('tapmac does not bind port %s on host %s beside its '
-                    'binding on %s: nothing would enforce %s.',
-                    context.current['id'], context.host, active,
-                    ', '.join(sorted(unenforced)))
-        return False
+        if segment not in self._parted:
+            return
+        found = bindings.on_other_bridges(context.plugin_context.elevated(),
+                                          self._bridges, segment)
+        if not found:
+            self._parted.discard(segment)
+        self._say_parted(found)
 
-    def update_port_precommit(self, context: api.PortContext) -> None:
-        """Refuse what nobody enforces: at the binding, and when it is added.
+    def look_at_bound_ports(self, resource: str, event: str,
+                            trigger: typing.Any, payload: typing.Any) -> None:
+        """Warn of bound ports whose bridge the configuration has changed."""
+        found = bindings.on_other_bridges(neutron_context.get_admin_context(),
+                                          self._bridges)
+        self._parted = set(found)
+        self._say_parted(found)
 
-        ML2 calls this with the result of bind_port, too, and rolls that back.
+    @staticmethod
+    def _say_parted(found: typing.Mapping[str, bindings.OnOtherBridges],
+                    ) -> None:
+        for segment, other in found.items():
+            LOG.warning(
+                '%d ports on segment %s are bound to other bridges, as %s, '
+                'than [ml2_tapmac] says now: %s. Guests on the one do not '
+                'reach guests on the other. Remedy: the operator must restore '
+                'the option, or bind these ports anew, by a change of their '
+                'binding:profile, and hard reboot their servers.',
+                other.ports, segment, other.bridge, other.wanted or 'none')
+
+    def create_port_precommit(self, context: api.PortContext) -> None:
+        """Refuse to bind a new port with what nobody enforces.
 
         :raises NotEnforced: for the first such feature
         """
-        if not _is_ours(context.current):
+        self._refuse(context, _unenforced(context.current,
+                                          context.network.current))
+
+    def update_port_precommit(self, context: api.PortContext) -> None:
+        """Refuse what nobody enforces: with a binding, and when it is added.
+
+        ML2 calls this with the result of bind_port and of an activation, too.
+        That is no time to refuse: the old binding has been given up by then.
+
+        :raises NotEnforced: for the first such feature
+        """
+        found = _unenforced(context.current, context.network.current)
+        if not found or _is_activation(context):
             return
-        network = context.network.current
-        found = _unenforced(context.current, network)
-        if _is_ours(context.original):
-            for known in _unenforced(context.original, network):
+        if (bindings.is_bound(context.current)
+                or all(context.current[name] == context.original[name]
+                       for name in _BOUND_BY)):
+            for known in _unenforced(context.original,
+                                     context.network.current):
                 found.pop(known, None)
+        self._refuse(context, found)
+
+    def _refuse(self, context: api.PortContext,
+                found: typing.Mapping[str, str]) -> None:
+        """Refuse the first of these, if the port is ours or will be."""
         for feature, remedy in found.items():
-            raise _refusal(context.current, feature, remedy)
+            host = self._our_host(context)
+            if host is not None:
+                raise _refusal(context.current, feature, remedy, host)
+            return
+
+    def _our_host(self, context: api.PortContext) -> str | None:
+        """Return a host on which the port is ours or would be, None: none."""
+        port = context.current
+        if bindings.is_ours(port) or (
+                not bindings.is_bound(port) and context.host
+                and not others.is_allocated(context, self)
+                and self._would_bind(context, context.host)):
+            return str(context.host)
+        for other in bindings.of_port(context.plugin_context, port['id']):
+            # For a live migration: it may become the active one any time.
+            if other['host'] != context.host and (
+                    bindings.is_our(other['vif_type'], other['vif_details'])
+                    or other['vif_type'] in bindings.UNBOUND
+                    and self._would_bind(context, other['host'])):
+                return str(other['host'])
+        return None
+
+    def _would_bind(self, context: api.PortContext, host: str) -> bool:
+        """Return whether it is us who would bind a port on a host."""
+        try:
+            self._place(context.current, host,
+                        context.network.network_segments)
+        except exception.NotOurs:
+            return False
+        return not others.is_bound_before(context, host, self)
 
     def update_port_postcommit(self, context: api.PortContext) -> None:
         """Set a port ACTIVE whose second binding has been activated.
@@ -124,7 +255,8 @@ class TapMacMechanismDriver(api.MechanismDriver):
         which nova-compute must hear.
         """
         port = context.current
-        if _is_ours(port) and port['status'] == constants.PORT_STATUS_DOWN:
+        if (bindings.is_ours(port)
+                and port['status'] == constants.PORT_STATUS_DOWN):
             directory.get_plugin().update_port_status(
                 context.plugin_context, port['id'],
                 constants.PORT_STATUS_ACTIVE, context.host)
@@ -140,7 +272,7 @@ class TapMacMechanismDriver(api.MechanismDriver):
         ports = directory.get_plugin().get_ports(
             context.plugin_context.elevated(),
             filters={'network_id': [context.current['id']]})
-        for port in filter(_is_ours, ports):
+        for port in filter(bindings.is_ours, ports):
             for feature, remedy in _network_qos(port, context.current):
                 raise _refusal(port, feature, remedy)
 
@@ -153,41 +285,45 @@ class TapMacMechanismDriver(api.MechanismDriver):
         created = payload.desired_state
         port = directory.get_plugin().get_port(payload.context,
                                                created.port_id)
-        if _is_ours(port):
+        if bindings.is_ours(port):
             raise _refusal(port, *_trunk(created.id))
 
 
-def _vif_details(bridge: str) -> dict[str, typing.Any]:
-    """Return what makes Nova have os-vif make the TAP, and us be os-vif."""
-    return {portbindings.VIF_DETAILS_BRIDGE_NAME: bridge,
-            portbindings.OVS_DATAPATH_TYPE: names.DATAPATH_TYPE,
-            # neutron-lib has no name for this.
-            'ovs_create_tap': True,
-            portbindings.CAP_PORT_FILTER: False,
-            portbindings.VIF_DETAILS_CONNECTIVITY:
-                portbindings.CONNECTIVITY_L2}
+def _is_activation(context: api.PortContext) -> bool:
+    """Return whether a binding beside the active one becomes that.
+
+    The former one stays then; a port that is bound anew takes its binding
+    along to the other host.
+    """
+    return context.host != context.original_host and any(
+        binding['host'] == context.original_host for binding in
+        bindings.of_port(context.plugin_context, context.current['id']))
 
 
-def _is_ours(port: _Resource) -> bool:
-    """Return whether a port is bound by us now."""
-    details = port.get(portbindings.VIF_DETAILS) or {}
-    return (port.get(portbindings.VIF_TYPE) == portbindings.VIF_TYPE_OVS
-            and details.get(portbindings.OVS_DATAPATH_TYPE)
-            == names.DATAPATH_TYPE)
+def _obstacle(context: api.PortContext,
+              active: typing.Mapping[str, typing.Any] | None,
+              bridge: str) -> str | None:
+    """Return why a port that is ours must not be bound all the same.
 
+    A binding beside the active one, as for a live migration, is made without
+    precommit, and to refuse its activation comes too late.
 
-def _active_host(context: api.PortContext) -> str | None:
-    """Return where the port is bound, and not only to be bound."""
-    port = context.current
-    # No other port can have two bindings, or be asked for them.
-    if not port['device_owner'].startswith(
-            constants.DEVICE_OWNER_COMPUTE_PREFIX):
+    :param active: its binding that is in use now
+    :param bridge: where it would be bound to
+    """
+    unenforced = _unenforced(context.current, context.network.current)
+    if unenforced:
+        return 'nothing would enforce %s' % ', '.join(sorted(unenforced))
+    if (active is None or active['host'] == context.host
+            or active['vif_type'] in bindings.UNBOUND):
         return None
-    for binding in directory.get_plugin().get_port_bindings(
-            context.plugin_context.elevated(), port['id']):
-        if binding['status'] == constants.ACTIVE:
-            return str(binding['host'])
-    return None
+    source = bindings.bridge(active, context.current['network_id'])
+    if source == bridge:
+        return None
+    return ('Nova would have it plugged into the bridge of that binding, %s, '
+            'and here it is %s. Remedy: the operator must bind it to %s there '
+            'first, or move its server by a cold migration'
+            % (source or 'though it has none', bridge, bridge))
 
 
 def _unenforced(port: _Resource, network: _Resource) -> dict[str, str]:
@@ -201,6 +337,10 @@ def _unenforced(port: _Resource, network: _Resource) -> dict[str, str]:
     if details:
         feature, remedy = _trunk(details['trunk_id'])
         found[feature] = remedy
+    providers = others.allocated(port)
+    if providers:
+        found['the resources of %s' % ', '.join(providers)] = (
+            'Leave the port without guaranteed bandwidth')
     if not port['admin_state_up']:
         found['admin_state_up False'] = (
             'Leave the port up, and detach it from its server instead')
@@ -222,8 +362,8 @@ def _trunk(trunk_id: str) -> tuple[str, str]:
             'Give the server a port on each of the networks instead')
 
 
-def _refusal(port: _Resource, feature: str,
-             remedy: str) -> exception.NotEnforced:
+def _refusal(port: _Resource, feature: str, remedy: str,
+             host: str | None = None) -> exception.NotEnforced:
     return exception.NotEnforced(
-        port=port['id'], host=port[portbindings.HOST_ID], feature=feature,
-        remedy=remedy)
+        port=port['id'], host=host or port[portbindings.HOST_ID],
+        feature=feature, remedy=remedy)

@@ -16,3 +16,7 @@ class NotEnforced(exceptions.BadRequest):
     message = ('Port %(port)s on host %(host)s cannot have %(feature)s: '
                'nothing enforces this for ports that the mechanism driver '
                'tapmac binds. %(remedy)s.')
+
+
+class NotOurs(Exception):
+    """Why the mechanism driver leaves a port to others; never leaves it."""

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a binding of ours is, and what Neutron's database has of bindings.
+
+Nothing is written to it here.
+"""
+
+import collections
+import json
+import typing
+
+from neutron_lib.api.definitions import portbindings
+from neutron_lib import constants
+from neutron_lib.db import api as db_api
+from neutron_lib.objects import registry
+from neutron_lib.plugins.ml2 import api
+import sqlalchemy
+
+from vif_plug_tapmac.ml2 import mappings
+from vif_plug_tapmac.wanted import names
+
+#: The name of our driver, as ML2 knows it.
+DRIVER = 'tapmac'
+
+#: Of a binding that has come to nothing, or not to its end.
+UNBOUND = (portbindings.VIF_TYPE_UNBOUND,
+           portbindings.VIF_TYPE_BINDING_FAILED)
+
+_Binding = typing.Mapping[str, typing.Any]
+
+
+def vif_details(bridge: str) -> dict[str, typing.Any]:
+    """Return what makes Nova have os-vif make the TAP, and us be os-vif."""
+    return {portbindings.VIF_DETAILS_BRIDGE_NAME: bridge,
+            portbindings.OVS_DATAPATH_TYPE: names.DATAPATH_TYPE,
+            # neutron-lib has no name for this.
+            'ovs_create_tap': True,
+            portbindings.CAP_PORT_FILTER: False,
+            portbindings.VIF_DETAILS_CONNECTIVITY:
+                portbindings.CONNECTIVITY_L2}
+
+
+def is_our(vif_type: str | None, details: _Binding | None) -> bool:
+    """Return whether a binding is one that we made."""
+    return (vif_type == portbindings.VIF_TYPE_OVS
+            and (details or {}).get(portbindings.OVS_DATAPATH_TYPE)
+            == names.DATAPATH_TYPE)
+
+
+def is_ours(port: _Binding) -> bool:
+    """Return whether a port is bound by us now."""
+    return is_our(port.get(portbindings.VIF_TYPE),
+                  port.get(portbindings.VIF_DETAILS))
+
+
+def is_bound(port: _Binding) -> bool:
+    """Return whether a port is bound now, by whomever."""
+    return port[portbindings.VIF_TYPE] not in UNBOUND
+
+
+def of_port(plugin_context: typing.Any, port_id: str) -> list[_Binding]:
+    """Return all bindings of a port, also those that are not active.
+
+    It may be called within a transaction, as Neutron's API may not.
+    """
+    found: list[_Binding] = registry.load_class('PortBinding').get_objects(
+        plugin_context.elevated(), port_id=port_id)
+    return found
+
+
+def active(found: typing.Iterable[_Binding]) -> _Binding | None:
+    """Return which of a port's bindings is in use."""
+    return next((binding for binding in found
+                 if binding['status'] == constants.ACTIVE), None)
+
+
+def bridge(binding: _Binding, network_id: str) -> str | None:
+    """Return the bridge that Nova takes from a binding, None without one."""
+    name: str | None = (binding['vif_details'] or {}).get(
+        portbindings.VIF_DETAILS_BRIDGE_NAME)
+    # Without a name Nova takes one of its own, in _nw_info_build_network.
+    return name or {
+        portbindings.VIF_TYPE_BRIDGE: 'brq' + network_id[:11],
+        portbindings.VIF_TYPE_OVS: 'br-int'}.get(binding['vif_type'])
+
+
+class OnOtherBridges(typing.NamedTuple):
+    """Ports of ours on a segment, bound to what was its bridge once."""
+
+    bridge: str
+    wanted: str | None
+    ports: int
+
+
+def on_other_bridges(plugin_context: typing.Any, bridges: mappings.Bridges,
+                     segment_id: str | None = None,
+                     ) -> dict[str, OnOtherBridges]:
+    """Return where our bound ports are not on the bridges of these mappings.
+
+    One query, whose answer has a line for each segment and bridge.
+
+    :param segment_id: to look at this segment only
+    :returns: by the segment's id, one of the other bridges with how many ports
+        are bound to any of them
+    """
+    found: dict[str, OnOtherBridges] = {}
+    counts: collections.Counter[str] = collections.Counter()
+    for segment, details, count in _bound(plugin_context, segment_id):
+        was = json.loads(details or '{}').get(
+            portbindings.VIF_DETAILS_BRIDGE_NAME)
+        wanted = bridges.bridge(segment)
+        if was is not None and was != wanted:
+            counts[segment[api.ID]] += count
+            found[segment[api.ID]] = OnOtherBridges(
+                was, wanted, counts[segment[api.ID]])
+    return found
+
+
+def _bound(plugin_context: typing.Any, segment_id: str | None,
+           ) -> typing.Iterator[tuple[dict[str, typing.Any], str, int]]:
+    """Yield segments, the details of our bindings there, and how many."""
+    binding, level, segment = (
+        registry.load_class(name).db_model
+        for name in ('PortBinding', 'PortBindingLevel', 'NetworkSegment'))
+    columns = (segment.id, segment.network_type, segment.physical_network,
+               segment.segmentation_id, segment.network_id,
+               binding.vif_details)
+    query = sqlalchemy.select(*columns, sqlalchemy.func.count()).join(
+        level, level.segment_id == segment.id).join(
+        binding, sqlalchemy.and_(binding.port_id == level.port_id,
+                                 binding.host == level.host)).where(
+        level.driver == DRIVER).group_by(*columns)
+    if segment_id is not None:
+        query = query.where(segment.id == segment_id)
+    with db_api.CONTEXT_READER.using(plugin_context):
+        rows = plugin_context.session.execute(query).all()
+    for id_, kind, physnet, tag, network, details, count in rows:
+        yield ({api.ID: id_, api.NETWORK_TYPE: kind,
+                api.PHYSICAL_NETWORK: physnet, api.SEGMENTATION_ID: tag,
+                api.NETWORK_ID: network}, details, count)

@@ -76,6 +76,7 @@ network_vlan_ranges = physnet1,physnet2,physnet3
 vni_ranges = 1:1000
 [ml2_tapmac]
 hosts = host?
+bridge_hosts = host8,host9
 bridge_mappings = physnet1:br100,physnet2:br200
 %(more)s
 """

@@ -54,6 +54,28 @@ class BindingTest(base.NeutronTestCase):
             self.assert_bound(self.port(self.vlan_network(vlan, physnet)),
                               bridge)
 
+    def test_hosts_whose_nova_is_older_than_33(self):
+        network = self.vlan_network(78)
+        port = self.port(network, host='host9')
+        self.assertEqual(
+            ('bridge', 'br100-78', False, 'ACTIVE'), (
+                port['binding:vif_type'],
+                port['binding:vif_details']['bridge_name'],
+                port['binding:vif_details']['port_filter'], port['status']))
+        self.assertNotIn('ovs_create_tap', port['binding:vif_details'])
+        # To a host whose Nova is newer, and back.
+        self.assert_bound(self.update(
+            port, **{'binding:host_id': 'host1'}), 'br100-78')
+        self.assertEqual('bridge', self.bind_second(port, 'host9')['vif_type'])
+        self.activate(port, 'host9')
+        found = self.show(port)
+        self.assertEqual(('host9', 'bridge', 'ACTIVE'), (
+            found['binding:host_id'], found['binding:vif_type'],
+            found['status']))
+        self.assert_refused(
+            'on host host9', request=lambda: self.update(
+                port, admin_state_up=False))
+
     def test_port_with_an_address(self):
         network = self.vlan_network(79)
         self.create('subnet', network_id=network['id'], ip_version=4,

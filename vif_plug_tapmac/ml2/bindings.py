@@ -29,20 +29,28 @@ UNBOUND = (portbindings.VIF_TYPE_UNBOUND,
 _Binding = typing.Mapping[str, typing.Any]
 
 
-def vif_details(bridge: str) -> dict[str, typing.Any]:
-    """Return what makes Nova have os-vif make the TAP, and us be os-vif."""
-    return {portbindings.VIF_DETAILS_BRIDGE_NAME: bridge,
-            portbindings.OVS_DATAPATH_TYPE: names.DATAPATH_TYPE,
-            # neutron-lib has no name for this.
-            'ovs_create_tap': True,
-            portbindings.CAP_PORT_FILTER: False,
-            portbindings.VIF_DETAILS_CONNECTIVITY:
-                portbindings.CONNECTIVITY_L2}
+def vif(bridge: str, vif_type: str) -> dict[str, typing.Any]:
+    """Return the details of a binding: what Nova and os-vif need of it.
+
+    :param vif_type: "ovs", which Nova from 33 on has os-vif make the TAP for,
+        and us be os-vif; "bridge" for Nova up to 33
+    """
+    details = {portbindings.VIF_DETAILS_BRIDGE_NAME: bridge,
+               # With "bridge" it is only our mark.
+               portbindings.OVS_DATAPATH_TYPE: names.DATAPATH_TYPE,
+               portbindings.CAP_PORT_FILTER: False,
+               portbindings.VIF_DETAILS_CONNECTIVITY:
+                   portbindings.CONNECTIVITY_L2}
+    if vif_type == portbindings.VIF_TYPE_OVS:
+        # neutron-lib has no name for this.
+        details['ovs_create_tap'] = True
+    return details
 
 
 def is_our(vif_type: str | None, details: _Binding | None) -> bool:
     """Return whether a binding is one that we made."""
-    return (vif_type == portbindings.VIF_TYPE_OVS
+    return (vif_type in (portbindings.VIF_TYPE_OVS,
+                         portbindings.VIF_TYPE_BRIDGE)
             and (details or {}).get(portbindings.OVS_DATAPATH_TYPE)
             == names.DATAPATH_TYPE)
 

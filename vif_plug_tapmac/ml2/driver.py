@@ -46,7 +46,7 @@ _BOUND_BY = (portbindings.HOST_ID, portbindings.VNIC_TYPE,
 
 
 class TapMacMechanismDriver(api.MechanismDriver):
-    """Binds ports for the os-vif plugin, as ``ovs``: see ``from_vif``."""
+    """Binds ports for the os-vif plugin: see ``from_vif``."""
 
     def initialize(self) -> None:
         """Read the configuration, which must be right, and say what we are.
@@ -56,6 +56,7 @@ class TapMacMechanismDriver(api.MechanismDriver):
         config = opts.group(cfg.CONF)
         self._bridges = mappings.Bridges.from_config(config)
         self._hosts = hosts.Hosts(config.hosts)
+        self._bridge_hosts = hosts.Hosts(config.bridge_hosts)
         # Said once in a process: hosts, and segments whose ports are not all
         # on one bridge.
         self._missed: set[str] = set()
@@ -113,9 +114,11 @@ class TapMacMechanismDriver(api.MechanismDriver):
                         context.current['id'], context.host, beside, obstacle)
             return
         self._warn_of_other_bridges(context, segment)
-        context.set_binding(
-            segment, portbindings.VIF_TYPE_OVS, bindings.vif_details(bridge),
-            constants.PORT_STATUS_ACTIVE)
+        vif_type = (portbindings.VIF_TYPE_BRIDGE
+                    if context.host in self._bridge_hosts
+                    else portbindings.VIF_TYPE_OVS)
+        context.set_binding(segment, vif_type, bindings.vif(bridge, vif_type),
+                            constants.PORT_STATUS_ACTIVE)
 
     def _place(self, port: _Resource, host: str,
                segments: typing.Iterable[_Resource]) -> tuple[str, str]:

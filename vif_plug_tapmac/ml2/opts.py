@@ -38,6 +38,15 @@ ML2_TAPMAC_OPTS = [
              'character, [abc] for one of these. Ports on other hosts are '
              'left to other mechanism drivers. The default is right if no '
              'compute host has another driver.'),
+    cfg.ListOpt(
+        'bridge_hosts',
+        default=[],
+        help='Those of these hosts whose Nova is older than 33, as shell '
+             'patterns. Such a Nova cannot plug what is bound as ovs, so '
+             'ports there are bound as bridge, for linux_bridge in '
+             'claim_plugins of the os-vif plugin. Nova 34 and newer refuses '
+             'bridge. Take a host out when its Nova is 33; ports that are '
+             'bound stay as they are until they are bound anew.'),
 ]
 
 

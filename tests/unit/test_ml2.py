@@ -95,6 +95,26 @@ class BridgesTest(Ml2TestCase):
         self.assertEqual('v7.br1',
                          bridges.bridge(self.segment('vlan', vlan=7)))
 
+    def test_names_of_the_linux_bridge_agent(self):
+        bridges = self.bridges(
+            'one:br-provider-one', flat_bridge='brq{network}',
+            vlan_bridge='brq{network}')
+        for segment in (self.segment('flat'), self.segment('vlan', vlan=7)):
+            self.assertEqual('brq5d6a7b8c-00', bridges.bridge(
+                dict(segment, network_id=bound_port.NETWORK_ID)))
+
+    def test_wrong_templates_of_flat_networks(self):
+        for template, reason in (
+                ('{bridge}-{vlan}', '{bridge} and {network} are all'),
+                ('brqq{network}', 'has 15 characters'),
+                ('br', 'one and two would both have the bridge br')):
+            self.assert_invalid('flat_bridge', reason, 'one:br1', 'two:br2',
+                                flat_bridge=template)
+
+    def test_no_template_leaves_flat_networks_to_others(self):
+        self.assertIsNone(self.bridges('one:br1', flat_bridge='').bridge(
+            self.segment('flat')))
+
     def test_no_template_leaves_vlans_to_others(self):
         bridges = self.bridges('one:br-provider-1', vlan_bridge='')
         self.assertIsNone(bridges.bridge(self.segment('vlan', vlan=7)))
@@ -185,6 +205,20 @@ class DriverTest(Ml2TestCase):
                           % (bound_port.PORT['id'], context.host), log.output)
             self.assertIn(reason, log.output)
         self.assertNotIn('case or domain', log.output)
+
+    def test_segments_that_a_template_does_not_tell_apart(self):
+        self.configure(vlan_bridge='brq{network}')
+        us = driver.TapMacMechanismDriver()
+        us.initialize()
+        segments = [{'id': str(vlan), 'network_type': 'vlan',
+                     'physical_network': 'physnet1', 'segmentation_id': vlan,
+                     'network_id': bound_port.NETWORK_ID} for vlan in (1, 2)]
+        self.assertEqual(
+            ('1', 'brq5d6a7b8c-00'),
+            us._place(bound_port.PORT, 'host1', segments[:1]))
+        raised = self.assertRaises(exception.NotOurs, us._place,
+                                   bound_port.PORT, 'host1', segments)
+        self.assertIn('several segments', str(raised))
 
     def test_hosts_that_seem_to_be_meant(self):
         found = hosts.Hosts(['host?', 'Other.example.org', '*.example.com'])

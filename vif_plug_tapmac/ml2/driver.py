@@ -137,10 +137,14 @@ class TapMacMechanismDriver(api.MechanismDriver):
             self._warn_of_missed_host(host)
             raise exception.NotOurs('[ml2_tapmac] hosts has %s only'
                                     % (','.join(self._hosts.patterns) or '""'))
-        for segment in segments:
-            bridge = self._bridges.bridge(segment)
-            if bridge is not None:
-                return segment[api.ID], bridge
+        found = [(segment[api.ID], bridge) for segment in segments
+                 for bridge in [self._bridges.bridge(segment)] if bridge]
+        if len(found) > len({bridge for _, bridge in found}):
+            # A template with {network} and without the rest.
+            raise exception.NotOurs('several segments of its network would '
+                                    'have the bridge %s' % found[0][1])
+        if found:
+            return found[0]
         raise exception.NotOurs('no segment of its network has a bridge in '
                                 '[ml2_tapmac] bridge_mappings or vlan_bridge')
 

@@ -21,15 +21,24 @@ ML2_TAPMAC_OPTS = [
              'mechanism drivers. Names have at most 14 characters, because '
              'Nova cuts what is longer.'),
     cfg.StrOpt(
+        'flat_bridge',
+        default='{bridge}',
+        help='The bridge of a flat network: {bridge} stands for the bridge of '
+             'its physical network in bridge_mappings, {network} for the '
+             'first 11 characters of the network\'s id. brq{network} is what '
+             'the Linux bridge agent of Neutron called it. Empty leaves flat '
+             'networks to other mechanism drivers.'),
+    cfg.StrOpt(
         'vlan_bridge',
         default=names.VLAN_BRIDGE,
         help='The bridge of a VLAN on a physical network: {bridge} stands for '
-             'its bridge in bridge_mappings, {vlan} for the VLAN id. Nova '
-             'does not tell hosts of VLAN ids, so each VLAN has a bridge of '
-             'its own on each host, whose uplink tags its frames. No name may '
-             'have more than 14 characters, VLANs up to 4094 included, and no '
-             'two networks may share a bridge. Empty leaves VLANs to other '
-             'mechanism drivers.'),
+             'its bridge in bridge_mappings, {vlan} for the VLAN id, '
+             '{network} for the first 11 characters of the network\'s id. '
+             'Nova does not tell hosts of VLAN ids, so each VLAN has a bridge '
+             'of its own on each host, whose uplink tags its frames. No name '
+             'may have more than 14 characters, VLANs up to 4094 included, '
+             'and no two networks may share a bridge. Empty leaves VLANs to '
+             'other mechanism drivers.'),
     cfg.ListOpt(
         'hosts',
         default=['*'],

@@ -257,6 +257,23 @@ class NothingIsGivenUpTest(RefusalTestCase):
         self.assertEqual(('ovs', 'ACTIVE'), (
             bound['binding:vif_type'], bound['status']))
 
+    def test_network_during_a_live_migration(self):
+        port = self.bound_elsewhere()
+        # As by a driver whose bridges are called like ours.
+        self.neutron.database.execute(
+            'UPDATE neutron.ml2_port_bindings SET vif_details = %s '
+            'WHERE port_id = %s', json.dumps({'bridge_name': 'br100-%d' % (
+                self.network['provider:segmentation_id'])}), port['id'])
+        self.bind_second(port, 'host1')
+        path = 'networks/' + self.network['id']
+        refused = self.assert_nothing_done(
+            port, request=lambda: self.neutron.request(
+                'PUT', path, {'network': {'qos_policy_id': self.policy}}))
+        self.assertEqual((400, 'NotEnforced'), (refused.status, refused.type))
+        self.assertIn('on host host1', str(refused))
+        self.assertIsNone(self.neutron.request(
+            'GET', path)['network']['qos_policy_id'])
+
     def assert_policy_refused(self, port):
         refused = self.assert_nothing_done(port, request=lambda: self.update(
             port, qos_policy_id=self.policy))

@@ -76,6 +76,17 @@ def of_port(plugin_context: typing.Any, port_id: str) -> list[_Binding]:
     return found
 
 
+def beside_active(plugin_context: typing.Any) -> dict[str, str]:
+    """Return which ports have a binding of ours that is not active, and where.
+
+    There are as many as there are live migrations.
+    """
+    return {binding['port_id']: str(binding['host']) for binding in
+            registry.load_class('PortBinding').get_objects(
+                plugin_context.elevated(), status=constants.INACTIVE)
+            if is_our(binding['vif_type'], binding['vif_details'])}
+
+
 def active(found: typing.Iterable[_Binding]) -> _Binding | None:
     """Return which of a port's bindings is in use."""
     return next((binding for binding in found

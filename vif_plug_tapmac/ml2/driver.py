@@ -271,6 +271,8 @@ class TapMacMechanismDriver(api.MechanismDriver):
     def update_network_precommit(self, context: api.NetworkContext) -> None:
         """Refuse a QoS policy for a network on which we have bound ports.
 
+        Also those that have a binding of ours beside the active one.
+
         :raises NotEnforced: naming one of these ports
         """
         policy = context.current.get(qos.QOS_POLICY_ID)
@@ -279,9 +281,14 @@ class TapMacMechanismDriver(api.MechanismDriver):
         ports = directory.get_plugin().get_ports(
             context.plugin_context.elevated(),
             filters={'network_id': [context.current['id']]})
-        for port in filter(bindings.is_ours, ports):
+        beside = bindings.beside_active(context.plugin_context)
+        for port in ports:
+            host = (port[portbindings.HOST_ID] if bindings.is_ours(port)
+                    else beside.get(port['id']))
+            if host is None:
+                continue
             for feature, remedy in _network_qos(port, context.current):
-                raise _refusal(port, feature, remedy)
+                raise _refusal(port, feature, remedy, host)
 
     def refuse_trunk(self, resource: str, event: str, trigger: typing.Any,
                      payload: typing.Any) -> None:

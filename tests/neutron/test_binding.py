@@ -92,15 +92,21 @@ class BindingTest(base.NeutronTestCase):
         """Nobody waits for it; it is ours to set the port ACTIVE."""
         self.ovs_agent('network1')
         agent = self.agent('DHCP', 'network1')
-        # They reach another wire, or none.
-        self.ovs_agent('network2', 'physnet2')
-        for host in 'network2', 'network3', 'host1':
-            self.agent('DHCP', host)
         port = self.dhcp_port()
         self.assert_bound(port, 'br100-81')
         agents = self.neutron.request(
             'GET', 'networks/%s/dhcp-agents' % port['network_id'])['agents']
         self.assertEqual([agent], [found['id'] for found in agents])
+
+    def test_dhcp_agents_that_do_not_reach_a_network(self):
+        """Another wire, or none; and we have nobody to plug their ports."""
+        self.ovs_agent('network2', 'physnet2')
+        for host in 'network2', 'network3', 'host1':
+            self.agent('DHCP', host)
+        port = self.dhcp_port()
+        self.assert_bound(port, 'br100-81')
+        self.assertEqual([], self.neutron.request(
+            'GET', 'networks/%s/dhcp-agents' % port['network_id'])['agents'])
 
     def dhcp_port(self):
         network = self.vlan_network(81)

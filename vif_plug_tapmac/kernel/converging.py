@@ -134,6 +134,10 @@ def _set(netlink: nl.Netlink, port: TapPort, on_bridge: Link,
         differing['up'] = True
     late = {field: differing.pop(field) for field in list(differing)
             if field == 'up' or field in link_data.PORT_OPTIONS}
+    if 'name' in differing and port.multi_queue:
+        # Who gets in by its name from now on is its guest; nobody else is.
+        require_sole_user(port, require_tap(netlink.get(link.index, link.name),
+                                            port, link.name))
     try:
         netlink.change(link, differing, step)
     except exception.KernelRefused as error:
@@ -173,6 +177,19 @@ def _require_down(netlink: nl.Netlink, link: Link,
     seen = netlink.get(link.index, link.name)
     if seen is not None and seen.up:
         raise Overtaken(error)
+
+
+def require_sole_user(port: TapPort, link: Link) -> None:
+    """Check that nobody but us holds a TAP that we are making.
+
+    :raises Overtaken: somebody got in
+    """
+    sole_user = {'is_tap': True, 'owner': port.owner,
+                 'multi_queue': port.multi_queue,
+                 'queues': 1 if port.multi_queue else None}
+    if link.differences(sole_user):
+        raise Overtaken(exception.VerifyFailed(
+            device=port.name, differences=link.explain(sole_user)))
 
 
 def _can_have_ipv6(link: Link, wanted: dict[str, typing.Any]) -> bool:

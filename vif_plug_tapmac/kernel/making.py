@@ -49,7 +49,7 @@ def make(netlink: nl.Netlink, port: TapPort, limits: Limits,
         # Closing is not enough where a stranger got in before the owner was
         # set: his queue keeps the TAP alive, and him on the guest's wire.
         undo.callback(_discard, netlink, device, port, link)
-        _require_sole_user(port, link)
+        converging.require_sole_user(port, link)
         tap_mark = mark.TapMark(port.vif_id, port.guest_mac, port.bridge,
                                 int(time.time()))
         wanted = dict(converging.wanted_fields(port, tap_mark), name=port.name)
@@ -61,7 +61,7 @@ def make(netlink: nl.Netlink, port: TapPort, limits: Limits,
             udev.wait_for(link, port.name, made_after, limits.udev_timeout)
             link = converging.converge_again(netlink, port, on_bridge, link,
                                              wanted)
-        _require_sole_user(port, link)
+        converging.require_sole_user(port, link)
         converging.require_bridge_name(port, on_bridge)
         device.persist()
         undo.pop_all()
@@ -79,15 +79,6 @@ def is_being_made(link: Link) -> bool:
     return (link.is_tap and link.held and not link.persistent
             and (link.name.startswith(names.UNGUESSABLE)
                  or mark.TapMark.parse(link.alias) is not None))
-
-
-def _require_sole_user(port: TapPort, link: Link) -> None:
-    sole_user = {'is_tap': True, 'owner': port.owner,
-                 'multi_queue': port.multi_queue,
-                 'queues': 1 if port.multi_queue else None}
-    if link.differences(sole_user):
-        raise converging.Overtaken(exception.VerifyFailed(
-            device=port.name, differences=link.explain(sole_user)))
 
 
 def _give_up(netlink: nl.Netlink, port: TapPort, former: Link) -> None:

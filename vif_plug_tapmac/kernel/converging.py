@@ -136,7 +136,7 @@ def _set(netlink: nl.Netlink, port: TapPort, on_bridge: Link,
             if field == 'up' or field in link_data.PORT_OPTIONS}
     if 'name' in differing and port.multi_queue:
         # Who gets in by its name from now on is its guest; nobody else is.
-        require_sole_user(port, require_tap(netlink.get(link.index, link.name),
+        require_sole_user(port, require_tap(netlink.get(link.index, port.name),
                                             port, link.name))
     try:
         netlink.change(link, differing, step)

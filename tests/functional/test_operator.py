@@ -363,7 +363,10 @@ class RepairTest(OperatorTestCase):
         """Expect one sentence, and the host as it was."""
         before = self.host.state()
         self.run_tapmac(*arguments, returncode=1)
-        self.assertEqual(1, self.said.count('\n'), self.said)
+        # Here may be no binding of libvirt's.
+        lines = [line for line in self.said.splitlines()
+                 if not line.startswith('libvirt does not answer')]
+        self.assertEqual(1, len(lines), self.said)
         self.assertIn(words, self.said)
         self.assertEqual(before, self.host.state())
 

@@ -13,6 +13,7 @@ import importlib
 import io
 import pathlib
 import pkgutil
+import re
 
 from cliff import command
 from cliff import lister
@@ -82,6 +83,10 @@ class CommandLineTest(base.TestCase):
         for parser, action in self.numeric():
             option = action.option_strings[0]
             for text in _NONSENSE:
+                if action.type is int and re.fullmatch(r'-?\d{1,99}', text):
+                    # The command itself refuses it: see test_operator.
+                    self.assertEqual('--mtu', option)
+                    continue
                 said = io.StringIO()
                 with contextlib.redirect_stderr(said):
                     self.assertRaises(SystemExit, parser.parse_args, [

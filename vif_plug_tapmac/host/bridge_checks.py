@@ -10,6 +10,7 @@ from vif_plug_tapmac.kernel import bridge as bridges
 from vif_plug_tapmac.kernel import bridge_health
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import uplink
+from vif_plug_tapmac.kernel import vlan_device
 from vif_plug_tapmac.wanted import names
 
 
@@ -90,7 +91,8 @@ def _other_name(seen: Inventory, name: str) -> str | None:
     parent, vlan = names.parse_vlan_device(name) or ('', 0)
     if name in seen.by_name or parent not in seen.by_name:
         return None
-    return uplink.other_name(seen.links.values(), seen.by_name[parent], vlan)
+    return vlan_device.other_name(seen.links.values(), seen.by_name[parent],
+                                  vlan)
 
 
 def _other_mac(seen: Inventory, bridge: Link, name: str) -> str:
@@ -172,7 +174,7 @@ def _misnamed(seen: Inventory, link: Link | None) -> str | None:
     """Return what this, or a link that it is made on, is against its name."""
     while link is not None:
         lower = seen.links.get(link.lower or 0)
-        fault = uplink.misnamed(link, lower)
+        fault = vlan_device.misnamed(link, lower)
         if fault is not None:
             return '%s %s' % (link.name, fault)
         link = lower if link.kind == 'vlan' else None

@@ -10,20 +10,12 @@ import typing
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import vlan_device
 from vif_plug_tapmac import mac
 from vif_plug_tapmac.wanted import names
 from vif_plug_tapmac.wanted.port import TapPort
 
 LOG = logging.getLogger(__name__)
-
-#: Ethertypes of tags: of a VLAN, and of what providers put around it. Source:
-#: include/uapi/linux/if_ether.h, ETH_P_8021Q and ETH_P_8021AD
-_TAG, _SERVICE_TAG = 0x8100, 0x88a8
-#: Kinds of links that are made on another, and reach nobody while it is down.
-_MADE_ON_ANOTHER = ('vlan', 'macvlan')
-#: Kinds of links that end elsewhere, where they may be in a VLAN: a card whose
-#: driver or switch does that, a cable to another network namespace or program.
-_ENDS_ELSEWHERE = (None, 'veth', 'tun')
 
 # How the host's own network configuration makes such a bridge, its addresses
 # on the bridge.
@@ -34,7 +26,6 @@ _SNIPPETS = (
     'systemd-networkd: a .netdev file "[NetDev] Name={bridge} Kind=bridge '
     'MACAddress={mac}", and .network files "[Match] Name={uplink} [Network] '
     'Bridge={bridge}" and "[Match] Name={bridge} [Network] {lines}"')
-
 
 #: Kinds of devices that take all that comes in at the one they stand on.
 _TAKERS = ('macvlan', 'macvtap', 'ipvlan', 'ipvtap', 'macsec')
@@ -63,7 +54,7 @@ def find(netlink: nl.Netlink, port: TapPort,
         _require_master(netlink, port, link)
     else:
         _require_no_addresses(netlink, port, link)
-    lower = _lower(netlink, link) if link.kind == 'vlan' else None
+    lower = vlan_device.lower(netlink, link) if link.kind == 'vlan' else None
     if lower is not None and link.mtu < (port.mtu or 0):
         _require_mtu(port, lower)
     return link
@@ -75,40 +66,12 @@ def is_port(netlink: nl.Netlink, port: TapPort, bridge: Link) -> bool:
     return link is not None and link.master == bridge.index
 
 
-def misnamed(link: Link, lower: Link | None) -> str | None:
-    """Return what a link is that is not the VLAN that it is named as.
-
-    :param lower: what it is made on, None if that is not here
-    :returns: in words, as "is VLAN 300 of eth1"; None if it is that VLAN, is
-        not named as one, or nobody can tell here
-    """
-    said = names.parse_vlan_device(link.name)
-    if said is None or link.kind in _ENDS_ELSEWHERE:
-        return None
-    if link.kind != 'vlan':
-        return 'is no VLAN at all (%s)' % link.kind
-    parent = said[0] if lower is None else lower.name
-    if (parent, link.vlan, link.vlan_protocol) == (*said, _TAG):
-        return None
-    return 'is VLAN %s of %s%s' % (
-        link.vlan, parent, ' with the tag of 802.1ad'
-        if link.vlan_protocol == _SERVICE_TAG else '')
-
-
-def other_name(links: typing.Iterable[Link], parent: Link,
-               vlan: int) -> str | None:
-    """Return how the VLAN of the parent is called among these links."""
-    return next((link.name for link in links if (
-        link.lower, link.vlan, link.vlan_protocol) == (
-            parent.index, vlan, _TAG)), None)
-
-
 def _require_vlan(netlink: nl.Netlink, port: TapPort, link: Link) -> None:
     """Check that the link, and what it is made on, is what it is named as."""
     if names.parse_vlan_device(link.name) is None:
         return
-    lower = _lower(netlink, link)
-    fault = misnamed(link, lower)
+    lower = vlan_device.lower(netlink, link)
+    fault = vlan_device.misnamed(link, lower)
     if fault is not None:
         raise _unusable(
             port, ('' if link.name == port.uplink else 'is on %s, which '
@@ -117,13 +80,6 @@ def _require_vlan(netlink: nl.Netlink, port: TapPort, link: Link) -> None:
             'says, or name the right device in bridge_uplinks' % link.name)
     if lower is not None:
         _require_vlan(netlink, port, lower)
-
-
-def _lower(netlink: nl.Netlink, link: Link) -> Link | None:
-    """Return what a link is made on, None if that is not here, or nothing."""
-    if link.lower is None or link.kind not in _MADE_ON_ANOTHER:
-        return None
-    return netlink.get(link.lower, 'the parent of %s' % link.name)
 
 
 def _require_kind(port: TapPort, link: Link) -> None:
@@ -197,7 +153,7 @@ def _taken(netlink: nl.Netlink, port: TapPort, parent: Link,
 
     A parent has each VLAN once, whatever its name and network namespace.
     """
-    name = other_name(netlink.links(), parent, vlan)
+    name = vlan_device.other_name(netlink.links(), parent, vlan)
     if name is not None:
         return _unusable(
             port, 'does not exist, and can not be made, because VLAN %d of %s '
@@ -327,14 +283,14 @@ def widen(netlink: nl.Netlink, port: TapPort, link: Link,
     That of a VLAN shrinks with its parent's, and does not grow with it again.
     """
     if bridge.group == port.bridge_group and link.mtu < bridge.mtu:
-        lower = _lower(netlink, link)
+        lower = vlan_device.lower(netlink, link)
         if lower is not None and lower.mtu >= bridge.mtu:
             LOG.debug('%s: MTU %d again', link.name, bridge.mtu)
             netlink.change(link, {'mtu': bridge.mtu})
 
 
 def _raise_lower(netlink: nl.Netlink, port: TapPort, link: Link) -> None:
-    lower = _lower(netlink, link)
+    lower = vlan_device.lower(netlink, link)
     if lower is None or lower.up:
         return
     _raise_lower(netlink, port, lower)

@@ -63,4 +63,5 @@ def is_lost(link: 'Link', link_group: int) -> bool:
     """
     return (link.is_tap and link.group == link_group
             and TapMark.parse(link.alias) is None
-            and names.start_of_vif_id(link.name) is not None)
+            and names.start_of_vif_id(link.former_name or link.name)
+            is not None)

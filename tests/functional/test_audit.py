@@ -589,6 +589,26 @@ class CodesTest(AuditTestCase):
         self.assert_mends('TM217', base.TAP, 'it is called tapmac-')
         self.assertTrue(self.host.link(base.TAP).held)
 
+    def test_tm217_of_one_that_lost_its_mark(self):
+        self.plug_clean()
+        self.host.set(base.TAP, ifalias='rack 7')
+        self.leave_half_deleted(base.TAP)
+        found = self.assert_finds_of('TM217', base.TAP)
+        self.assertFalse(found.mendable)
+        self.assertIn('nova-compute', found.remedy)
+        tap, = inventory.read(self.options).taps
+        self.assertTrue(tap.is_ours)
+        self.assertEqual(base.VIF_ID[:11] + '...', tap.whose)
+        self.plug_clean()
+
+    def test_tm217_without_its_bridge(self):
+        self.plug_clean()
+        self.host.delete(base.BRIDGE)
+        self.leave_half_deleted(base.TAP)
+        found = self.assert_finds_of('TM217', base.TAP)
+        self.assertFalse(found.mendable)
+        self.assert_repair_changes_nothing(found)
+
     def test_tm217_is_not_what_somebody_is_at(self):
         self.plug_clean()
         self.leave_half_deleted(base.TAP)

@@ -115,7 +115,7 @@ class Tap:
     @property
     def whose(self) -> str | None:
         """The id of its VIF, or how that begins; None if nobody says."""
-        start = names.start_of_vif_id(self.link.name)
+        start = names.start_of_vif_id(self.name)
         return self.vif_id or (start and start + '...')
 
     @property

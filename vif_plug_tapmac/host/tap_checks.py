@@ -333,7 +333,7 @@ def _no_vlan(seen: Inventory, tap: Tap) -> Seen:
 def half_deleted(seen: Inventory, tap: Tap) -> Seen:
     if tap.link.lost_name is not None:
         yield (tap.name, 'it is called %s, and its guest can not find it'
-               % tap.link.name, REPAIR if tap.mark is not None else
+               % tap.link.name, REPAIR if tap.can_be_plugged else
                'start nova-compute again, or "ip link set %s name %s"'
                % (tap.link.name, tap.name))
 

@@ -49,7 +49,8 @@ _NOT_WITH_OLD_LIBRARIES = (
 # What depends on the kernel: all that is done to it, but for what is only
 # long, or takes many processes.
 _ON_EACH_KERNEL = (
-    r'tests\.(functional\.(?!test_(benchmark|churn|contention|strangers)\.)'
+    r'tests\.(functional\.(?!test_(benchmark|churn|contention|strangers'
+    r'|never_quiet|silent|deleting_under_fire)\.)'
     r'|faults\.test_(boundary|steps)\.)')
 # What a kernel shows first if it does something in another way.
 _CORE = (

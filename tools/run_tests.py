@@ -43,7 +43,8 @@ _CHECKS = {
 _NOT_WITH_OLD_LIBRARIES = (
     r'tests\.(integration\.test_(package|os_vif_suite|nova|getting_started'
     r'|deploying|troubleshooting)'
-    r'|functional\.test_(benchmark|churn|strangers|interference|sigkill)'
+    r'|functional\.test_(benchmark|churn|strangers|interference|sigkill'
+    r'|deleting_under_fire|never_quiet)'
     r'|faults\.test_(scale|soak|steps))')
 
 # What depends on the kernel: all that is done to it, but for what is only

@@ -549,10 +549,14 @@ class OpenVSwitchTest(Flows, guests.GuestCloud, cloud.OpenVSwitchCloud):
 
     def tapmac(self, *arguments, status=(0,)):
         """Run our command on host1, and return what it prints, as objects."""
+        nova_conf = pathlib.Path(
+            self.useFixture(fixtures.TempDir()).path) / 'nova.conf'
+        nova_conf.write_text('[os_vif_tapmac]\n')
         process = self.host.popen(
             [sys.executable, '-W', 'ignore', '-c', 'import sys; '
              'from vif_plug_tapmac.cli import main; sys.exit(main.main())',
-             *arguments, '-f', 'json'], stderr=subprocess.PIPE,
+             '--config-file', str(nova_conf), *arguments, '-f', 'json'],
+            stderr=subprocess.PIPE,
             cwd=base.CHECKOUT, env=dict(
                 os.environ, PYTHONPATH=libvirt_domains.binding()))
         with process:

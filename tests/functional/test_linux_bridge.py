@@ -223,7 +223,9 @@ class Plugged:
 
 def add_devices(host):
     for name, mac in _DEVICES.items():
-        host.add(name, 'ifb', address=mac)
+        # Of these, any may be in the VLAN that its name says; an ifb may not.
+        host.add_tap(name)
+        host.set(name, address=mac)
         host.quiet_ipv6(name)
 
 

@@ -18,6 +18,9 @@ from vif_plug_tapmac.kernel import rtnetlink
 from vif_plug_tapmac.kernel import session
 from vif_plug_tapmac.wanted import names
 
+#: How often to rename a link that others bring up all the time.
+_RENAMINGS = 5
+
 
 class Netlink(session.Session):
     """What there is to ask, and to tell, of links."""
@@ -196,14 +199,21 @@ class Netlink(session.Session):
             'name': name, 'group': group}
         attributes = link_data.settings(fields)
         step = 'renaming it from %s to %s' % (link.name, name)
-        try:
-            self._set(link.index, device, step, attributes)
-        except exception.KernelRefused as error:
-            if error.kwargs.get('code') != errno.EBUSY:
-                raise
-            # Before Linux 6.2 a link that is up keeps its name.
+        up = None
+        for _ in range(_RENAMINGS):
+            try:
+                self._set(link.index, device, step, attributes, up=up)
+                return
+            except exception.KernelRefused as error:
+                if error.kwargs.get('code') != errno.EBUSY:
+                    raise
+                refusal = error
+            # Before Linux 6.2 a link that is up keeps its name, and whoever
+            # plugs it meanwhile brings it up.
             self._set(link.index, device, step, [], up=False)
-            self._set(link.index, device, step, attributes, up=True)
+            up = True
+        self._set(link.index, device, step, [], up=True)
+        raise refusal
 
     def change_named(self, name: str, device: str, step: str,
                      *attributes: bytes,

@@ -41,7 +41,8 @@ _CHECKS = {
 # Nova and os-vif run, in other environments. Or it is about the kernel, or a
 # document, and takes long.
 _NOT_WITH_OLD_LIBRARIES = (
-    r'tests\.(integration\.test_(package|os_vif_suite|nova|getting_started'
+    r'tests\.(integration\.test_(kernel|package|os_vif_suite|nova'
+    r'|getting_started'
     r'|deploying|troubleshooting)'
     r'|functional\.test_(benchmark|churn|strangers|interference|sigkill'
     r'|deleting_under_fire|never_quiet)'

@@ -8,6 +8,7 @@ killed. There is no step at which a guest that has got its TAP loses it, and
 none after which the next plug does not find the TAP as it was.
 """
 
+import contextlib
 import errno
 import fcntl
 import itertools
@@ -52,13 +53,17 @@ def start_guest(tap, flags=hosts.IFF_TAP):
 def index_of(guest):
     """Return the index of what a guest holds, None if his NIC is dead."""
     answer = bytearray(40)
-    try:
-        fcntl.ioctl(guest.descriptor, _TUNGETIFF, answer)
-    except OSError as error:
-        if error.errno != errno.EBADFD:
-            raise
-        return None
-    return socket.if_nametoindex(bytes(answer[:16]).rstrip(b'\0').decode())
+    while True:
+        try:
+            fcntl.ioctl(guest.descriptor, _TUNGETIFF, answer)
+        except OSError as error:
+            if error.errno != errno.EBADFD:
+                raise
+            return None
+        # Its name may be taken away, or given back, in between.
+        with contextlib.suppress(OSError):
+            return socket.if_nametoindex(
+                bytes(answer[:16]).rstrip(b'\0').decode())
 
 
 class DeletingTestCase(test_sigkill.SigkillTestCase):

@@ -9,6 +9,7 @@ whose TAP was unplugged. The control takes no names away, and guests lose.
 """
 
 import collections
+import itertools
 import os
 import random
 import time
@@ -71,6 +72,9 @@ class UnderFireTest(test_deleting.DeletingTestCase):
             hosts.IFF_TAP)
 
         def live(number):
+            for other, (_, writer) in enumerate(lives):
+                if other != number:
+                    os.close(writer)
             random.seed((self.id(), number, time.monotonic()).__hash__())
             deadline = time.monotonic() + random.uniform(0, seconds)
             time.sleep(max(0, deadline - time.monotonic()))
@@ -83,6 +87,8 @@ class UnderFireTest(test_deleting.DeletingTestCase):
                 os.write(lives[number][1], _ALIVE if alive else _DEAD)
         children = [hosts.fork(lambda number=number: live(number))
                     for number in range(_TAPS)]
+        for _, writer in lives:
+            os.close(writer)  # Who dies without a word is heard.
         return children, lives, orders
 
     def round(self, *acts):
@@ -102,13 +108,14 @@ class UnderFireTest(test_deleting.DeletingTestCase):
         started = [os.read(reader, 1) for reader, _ in lives]
         for _, writer in orders:
             os.write(writer, b'.')
-        ended = [life if life == _NEVER else os.read(reader, 1)
+        ended = [life if life in (_NEVER, b'') else os.read(reader, 1)
                  for life, (reader, _) in zip(started, lives)]
         for child in children:
             os.waitpid(child, 0)
-        for reader, writer in lives + orders:
-            os.close(reader)
-            os.close(writer)
+        self.assertNotIn(b'', started + ended, 'a guest had an error')
+        for descriptor in [reader for reader, _ in lives] + list(
+                itertools.chain(*orders)):
+            os.close(descriptor)
         return ended
 
     def repair(self):

@@ -186,7 +186,8 @@ class GuestsTest(DeletingTestCase):
     def test_plug_where_libvirt_makes_it(self):
         def plug():
             privileged.ensure_port(base.make_port(
-                create_tap=False, bridge='br200').to_fields())
+                create_tap=False, bridge='br200',
+                anti_spoofing=self.options.anti_spoofing).to_fields())
         self.assert_no_guest_loses(self.plug, plug)
 
     def test_purge(self):

@@ -431,14 +431,15 @@ def main() -> int:
         old.unlink()
     board = Board(arguments.since)
     processors = os.cpu_count() or 1
-    # Several at a time, because they also wait.
+    # Several at a time, because they also wait. Our own take longest.
     alone = len(arguments.groups) == 1
+    workers = {name: 2 * processors if alone else processors if name == 'test'
+               else (processors + 1) // 2 for name in arguments.groups}
     prefix = _namespace()
     if prefix:
         print('Without privilege: what needs some runs in a user namespace.')
     jobs: list[Job] = [
-        *(Group(name, board, arguments.filters,
-                2 * processors if alone else (processors + 1) // 2, prefix)
+        *(Group(name, board, arguments.filters, workers[name], prefix)
           for name in arguments.groups),
         *(Check(name, board) for name in arguments.checks)]
     # After all others: real guests beside them would be too much.

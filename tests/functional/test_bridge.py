@@ -304,6 +304,20 @@ class ConcurrencyTest(base.FunctionalTestCase):
                 self.unplug(base.numbered_vif(number))
             self.host.delete(base.BRIDGE)
 
+    def test_another_mtu_each_time(self):
+        change = nl.Netlink.change
+
+        def change_and_be_overtaken(netlink, link, fields, *args):
+            change(netlink, link, fields, *args)
+            if link.name == base.BRIDGE and 'mtu' in fields:
+                self.host.set(base.BRIDGE, mtu=1600)
+        self.patch(nl.Netlink, 'change', change_and_be_overtaken)
+        self.plug()
+        self.assert_finished()
+        self.assertEqual((1600, mark.BRIDGE_MARK), (
+            self.host.link(base.BRIDGE).mtu,
+            self.host.link(base.BRIDGE).alias))
+
     def test_processes(self):
         start = multiprocessing.get_context('fork').Barrier(8)
 

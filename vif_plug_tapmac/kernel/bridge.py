@@ -32,7 +32,8 @@ _OURS = {'stp': False, 'forward_delay': 0, 'multicast_snooping': False,
          'nf_call_arptables': False,
          **{sysctl: int(value) for _, sysctl, value in _SYSCTLS}}
 
-# Callers with different MTUs for one bridge may meet here; one of them wins.
+# Callers with different MTUs for one bridge may meet here; one of them wins,
+# and after so many rounds that is somebody else.
 _ROUNDS = 3
 
 
@@ -232,7 +233,7 @@ def _finish(netlink: nl.Netlink, link: Link, port: TapPort,
     fields: dict[str, typing.Any] = {'up': True}
     if port.mtu is not None:
         fields['mtu'] = port.mtu
-    for _ in range(_ROUNDS):
+    for left in reversed(range(_ROUNDS)):
         wanted = dict(wanted_fields(link, port.bridge_group), **fields)
         _set(netlink, link, wanted)
         if wire is not None:
@@ -240,7 +241,8 @@ def _finish(netlink: nl.Netlink, link: Link, port: TapPort,
         seen = _require(netlink, port)
         if seen.alias is not None:  # Another caller was faster.
             return seen
-        if not seen.differences(wanted):
+        differing = seen.differences(wanted)
+        if not differing or not left and list(differing) == ['mtu']:
             netlink.change(link, {'alias': mark.BRIDGE_MARK})
             LOG.info('Bridge %s made, with the fixed MAC %s', link.name,
                      link.mac)

@@ -88,7 +88,7 @@ def running(
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL)
         try:
-            _wait_for_control(run, process)
+            _wait_until_it_answers(run, process)
             yield process
         finally:
             process.terminate()
@@ -104,9 +104,14 @@ def _library_path() -> str:
     return ':'.join({str(path.parent) for path in _UNPACKED.rglob('*.so*')})
 
 
-def _wait_for_control(run: pathlib.Path,
-                      process: 'subprocess.Popen[bytes]') -> None:
+def _wait_until_it_answers(run: pathlib.Path,
+                           process: 'subprocess.Popen[bytes]') -> None:
+    """Wait until udevd hears of links: its socket is there before that."""
     def is_there() -> bool:
         assert process.poll() is None, 'udevd ended: %s' % process.returncode
         return (run / 'control').exists()
     patience.wait_until(is_there, 'udevd does not start')
+    subprocess.run(
+        [str(_program()), 'control', '--ping',
+         '--timeout=%d' % patience.HANG], check=True,
+        env=dict(os.environ, LD_LIBRARY_PATH=_library_path()))

@@ -228,11 +228,17 @@ class DeployingTest(test_daemon.UnprivilegedTestCase):
         self.addDetail('log', content.text_content(log))
         found = re.findall(r'(\d+) ([A-Z]+) (vif_plug_tapmac\S+) \[.*?\] (.*)',
                            log)
-        self.assertEqual(
-            [documents.without_chance(line) for section in (
-                'nova-compute starts', 'A guest boots', 'A guest is deleted')
-             for line in documents.log_lines(section)],
-            [documents.without_chance(' '.join(words)) for _, *words in found])
+        documented = [documents.without_chance(line) for section in (
+            'nova-compute starts', 'A guest boots', 'A guest is deleted')
+            for line in documents.log_lines(section)]
+        logged = [documents.without_chance(' '.join(words))
+                  for _, *words in found]
+        # One of two, as this user may try what the kernel can, or not.
+        tried = [line for line in documented if ' arriving_guests = ' in line]
+        self.assertEqual(2, len(tried))
+        self.assertEqual(1, len(set(tried) & set(logged)))
+        self.assertEqual([line for line in documented
+                          if line in logged or line not in tried], logged)
         # The daemon's number is another than nova-compute's.
         for number, _, logger, *_ in found:
             self.assertEqual(

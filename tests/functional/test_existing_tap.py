@@ -226,6 +226,7 @@ class Renamed(base.FunctionalTestCase):
         self.plug()
         self.host.rename(base.TAP, 'x')
 
+    @base.needs_locked_ports
     def test_held(self):
         with hosts.Guest('x') as guest:
             self.host.set('x', state='up')

@@ -14,16 +14,29 @@ import typing
 #: reaches which only has much to do.
 HANG = 600.0
 
+#: Whether tests take as long as they can; nobody waits for that before each
+#: change.
+LONG = os.environ.get('TAPMAC_LONG', '0') not in ('', '0')
+
 #: Whether tests run in full: those whose point is a long time, too. It is what
-#: "tools/test.sh --all" and tests.faults in their long form do.
-IN_FULL = any(os.environ.get(name, '0') not in ('', '0')
-              for name in ('TAPMAC_ALL', 'TAPMAC_LONG'))
+#: "tools/test.sh --all" does.
+IN_FULL = LONG or os.environ.get('TAPMAC_ALL', '0') not in ('', '0')
 
 #: Whether the kernel is one that tools/kernel.sh runs, ten or twenty times as
 #: slow as this machine is.
 EMULATED = os.environ.get('TAPMAC_EMULATED', '0') not in ('', '0')
 
 _Result = typing.TypeVar('_Result')
+
+
+def amount(few: int, many: int, most: int) -> int:
+    """Return how much of something that is long for the sake of it is done.
+
+    :param few: before each change
+    :param many: in full
+    :param most: in the long form
+    """
+    return most if LONG else many if IN_FULL else few
 
 
 def wait_until(condition: typing.Callable[[], _Result],

@@ -37,15 +37,14 @@ _CHECKS = {
     'docs': ['tools/docs.sh'],
 }
 
-# What these tests run never sees the old libraries: packages are built, and
-# Nova and os-vif run, in other environments. Or it is about the kernel, or a
-# document, and takes long.
+# What these tests run never sees the old libraries: environments are set up,
+# packages are built, and Nova and os-vif run, in others. Or it is about the
+# kernel, or a document, and takes long.
 _NOT_WITH_OLD_LIBRARIES = (
-    r'tests\.(integration\.test_(kernel|package|os_vif_suite|nova'
-    r'|getting_started'
-    r'|deploying|troubleshooting)'
-    r'|functional\.test_(benchmark|churn|strangers|interference|sigkill'
-    r'|deleting_under_fire|never_quiet)'
+    r'tests\.(integration\.test_(kernel|package|os_vif_suite|nova|set_up'
+    r'|run_tests|getting_started|deploying|troubleshooting)'
+    r'|functional\.test_(benchmark|churn|contention|strangers|interference'
+    r'|sigkill|demo|deleting_under_fire|never_quiet)'
     r'|faults\.test_(scale|soak|steps))')
 
 # What depends on the kernel: all that is done to it, but for what is only

@@ -17,7 +17,7 @@ needs, with the newest libraries. Sets up what it needs in .venv/.
   --all         as before a change lands: with the oldest libraries, too, inside
                 each Nova and each Neutron, with real guests, with all that
                 takes its time, and the documentation; then --kernels. As root,
-                on Debian; needs 10 GB of disk, 4 GB of memory, and an hour.
+                on Debian; needs 6 GB of disk, 4 GB of memory, and an hour.
   --kernels     what depends on the kernel, on those of Debian that are named, as
                 5.10 or 6.1, under QEMU; without names, on 6.1, and what matters
                 most on 5.10, 6.12 and 7.3
@@ -27,9 +27,9 @@ needs, with the newest libraries. Sets up what it needs in .venv/.
                 inside each of these
 
 Without root, in a user namespace if the kernel permits; what cannot run is
-skipped, and counted by reason. TAPMAC_NO_SKIP=1 makes that a failure, and
-TAPMAC_LONG=1 takes all faults. Logs are in .venv/log/. Exit status: 0 if
-nothing failed, else 1.
+skipped, and counted by reason. TAPMAC_NO_SKIP=1 makes that a failure;
+TAPMAC_LONG=1 takes what is long in its longest form. Logs are in .venv/log/.
+Exit status: 0 if nothing failed, else 1.
 USAGE
 }
 

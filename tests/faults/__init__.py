@@ -9,8 +9,9 @@ with the name of a file instead of 1, what was counted is written there.
 import os
 import pathlib
 
-LONG = os.environ.get('TAPMAC_LONG', '0') not in ('', '0')
-_NOTES = pathlib.Path(os.environ['TAPMAC_LONG']) if LONG else None
+from tests import patience
+
+_NOTES = pathlib.Path(os.environ['TAPMAC_LONG']) if patience.LONG else None
 
 
 def tell(test, text):

@@ -25,7 +25,7 @@ from tests import patience
 from vif_plug_tapmac import exception
 from vif_plug_tapmac import privsep
 
-_KILLS = 100 if faults.LONG else 10
+_KILLS = 100 if patience.LONG else 10
 _HELPER = pathlib.Path(sys.prefix) / 'bin/privsep-helper'
 
 

@@ -30,7 +30,7 @@ from vif_plug_tapmac import exception
 from vif_plug_tapmac import mark
 from vif_plug_tapmac import privileged
 
-_EXAMPLES = 5000 if faults.LONG else 300 if patience.IN_FULL else 100
+_EXAMPLES = patience.amount(100, 300, 5000)
 #: In seconds, for each of what atheris runs.
 _ATHERIS = 120
 
@@ -172,7 +172,7 @@ class HostFuzzTest(base.FunctionalTestCase):
     def test_each_field_of_each_class(self):
         # Not left to chance: one field that is unset, None, or wild.
         values = [base.UNSET, None, 'wild', 7, '', 2 ** 70]
-        if not faults.LONG:
+        if not patience.LONG:
             values = values[:3]
         for cls in VIFS:
             for profile in [None] + PROFILES:
@@ -189,7 +189,7 @@ class HostFuzzTest(base.FunctionalTestCase):
                                 setattr(vif, name, value)
                         self.attempt(self.plugin.unplug, vif, base.INSTANCE)
                         self.attempt(self.plugin.plug, vif, base.INSTANCE)
-                    if not faults.LONG and profile is not None:
+                    if not patience.LONG and profile is not None:
                         break
         self.assert_some_of_both()
 
@@ -267,7 +267,7 @@ class ParserFuzzTest(RecordedTestCase):
         test()
 
 
-if faults.LONG:
+if patience.LONG:
     class AtherisTest(RecordedTestCase):
 
         def test_it(self):

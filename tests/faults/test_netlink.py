@@ -13,9 +13,9 @@ import socket
 import struct
 
 from tests import base
-from tests import faults
 from tests.faults import boundary
 from tests.faults import test_steps
+from tests import patience
 from vif_plug_tapmac.kernel import netlink as nl
 
 _HEADER = boundary.HEADER
@@ -123,7 +123,7 @@ class AnswersTest(test_steps.StepsTestCase):
     def mangle_all(self):
         answers = self.answers()
         chosen = [(place, name) for place in answers for name in MANGLED]
-        if not faults.LONG:
+        if not patience.LONG:
             # Each answer and each way, but not all pairs: 7 has no factor in
             # common with the number of either.
             chosen = chosen[::7]
@@ -190,7 +190,7 @@ class ClosedSocketTest(AnswersTest):
     def test_before_each_request(self):
         requests = sum(boundary.is_request(step) for step, _ in self.learn()
                        if not step.startswith('netfilter'))
-        for number in range(0, requests, 1 if faults.LONG else 3):
+        for number in range(0, requests, 1 if patience.LONG else 3):
             before = self.start_anew()
             undo = self.close_before(number)
             outcome = self.run_with(Hurried())

@@ -5,8 +5,8 @@
 import logging
 
 from tests import base
-from tests import faults
 from tests import hosts
+from tests import patience
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge_health
 
@@ -22,7 +22,7 @@ class ScaleTest(base.FunctionalTestCase):
 
         In the long form all are.
         """
-        plugged = ports if faults.LONG else 30
+        plugged = ports if patience.LONG else 30
         self.plug(base.numbered_vif(1))
         index = self.host.link(base.BRIDGE).index
         for number in range(ports - plugged):

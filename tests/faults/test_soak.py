@@ -24,7 +24,7 @@ from tests import patience
 #: TAPs, those of them that carry frames, bridges, and how often all are
 #: plugged again.
 _TAPS, _TALKING, _BRIDGES, _ROUNDS = (
-    (1000, 20, 10, 10) if faults.LONG else (60, 10, 3, 4))
+    (1000, 20, 10, 10) if patience.LONG else (60, 10, 3, 4))
 #: In seconds, between two frames of one guest.
 _PAUSE = 0.01
 #: In kB, from the second round to the last: what Python's memory varies by.

@@ -200,7 +200,7 @@ class StepsTestCase(test_sigkill.SigkillTestCase):
                 self.learn()[::2 if patience.EMULATED else 1]):
             found = [fault for fault in faults_at(place)
                      if (place[0], fault[0]) not in self.ONLY_IF_TRUE]
-            if not faults.LONG:
+            if not patience.LONG:
                 found = found[:2]
                 if (place[0].startswith(('RTM_', 'answer ', 'late '))
                         or not patience.IN_FULL):

@@ -21,7 +21,7 @@ _PROCESSES = 16
 _VIFS = 64
 _BRIDGES = 4
 #: For how long it goes on at least, and until how much was done and checked.
-_SECONDS = 60 if patience.IN_FULL else 0
+_SECONDS = patience.amount(0, 15, 60)
 _OPERATIONS, _CHECKS = 2000, 1000
 
 #: What a process was told of a VIF: how often anything was begun or ended, so

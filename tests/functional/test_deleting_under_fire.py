@@ -29,7 +29,7 @@ from vif_plug_tapmac.kernel import removing
 from vif_plug_tapmac.wanted.port import TapIdentity
 
 _TAPS = 40
-_ROUNDS = 20 if patience.IN_FULL else 2
+_ROUNDS = patience.amount(2, 3, 20)
 #: Which of them are unplugged, too.
 _UNPLUGGED = range(_TAPS - 5, _TAPS)
 #: The lives of guests, one octet each.
@@ -174,7 +174,7 @@ class UnderFireTest(test_deleting.DeletingTestCase):
             self.useFixture(fixtures.MonkeyPatch(
                 '%s.%s' % (removing.__name__, place), instead))
         lost = rounds = 0
-        while not lost or rounds < _ROUNDS and patience.IN_FULL:
+        while not lost or rounds < _ROUNDS and patience.LONG:
             rounds += 1
             self.assertLess(rounds, 200, 'guests are never too late')
             lost += self.fire(1)[_DEAD]

@@ -25,7 +25,7 @@ from vif_plug_tapmac.host import selinux
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac import opts
 
-_RUNS = 200 if patience.IN_FULL else 4
+_RUNS = patience.amount(4, 20, 200)
 _OTHER = 'fa:16:3e:00:00:%02x'
 
 

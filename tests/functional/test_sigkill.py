@@ -21,7 +21,7 @@ from tests import hosts
 from tests import patience
 from vif_plug_tapmac.kernel import tun
 
-_RANDOM_KILLS = 100 if patience.IN_FULL else 20
+_RANDOM_KILLS = patience.amount(20, 50, 100)
 
 
 class SigkillTestCase(base.FunctionalTestCase):

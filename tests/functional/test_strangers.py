@@ -25,7 +25,7 @@ from tests import patience
 from vif_plug_tapmac.kernel import port
 
 _NOBODY = 65534
-_PLUGS = 500 if patience.IN_FULL else 50
+_PLUGS = patience.amount(50, 200, 500)
 _RTMGRP_LINK = 1
 _TUNSETQUEUE = 0x400454d9
 _IFF_DETACH_QUEUE = 0x400

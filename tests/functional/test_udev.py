@@ -22,7 +22,7 @@ from tests import patience
 from tests import udevd
 from vif_plug_tapmac.kernel import udev
 
-_PLUGS = 200 if patience.IN_FULL else 20
+_PLUGS = patience.amount(20, 100, 200)
 _MOST_CONTROLS = 5000
 _UDEVS_MAC = '02:00:00:00:00:77'
 # How a device came to its MAC, as sysfs says it (addr_assign_type).

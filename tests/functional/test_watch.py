@@ -18,7 +18,7 @@ from vif_plug_tapmac import bounded
 from vif_plug_tapmac.kernel import events
 
 _TAPS = 400 if patience.IN_FULL else 40
-_VISITS = 50 if patience.IN_FULL else 10
+_VISITS = patience.amount(10, 20, 50)
 #: Longer than any test: nothing is looked at for the time that it is.
 _NEVER = '86400'
 _COUNTING = '''

@@ -27,6 +27,7 @@ from vif_plug_tapmac.kernel.fdb import FdbEntry
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import rtnetlink
+from vif_plug_tapmac.kernel import session
 
 _MULTI_QUEUE = hosts.IFF_TAP | hosts.IFF_MULTI_QUEUE
 _PORT_OPTIONS = {
@@ -236,6 +237,18 @@ class DumpTest(base.FunctionalTestCase):
         with nl.Netlink() as netlink:
             self.assertEqual(['lo'], [link.name for link in netlink.links()])
         self.assertEqual(3, len(rounds))
+
+    def test_interrupted_for_ever(self):
+        def interrupted(*_):
+            raise rtnetlink.Interrupted()
+        self.patch(rtnetlink.Socket, 'dump', interrupted)
+        self.patch(session, '_LISTS_WITHIN', 0.05)
+        with nl.Netlink() as netlink:
+            error = str(self.assertRaises(exception.KernelRefused,
+                                          netlink.links))
+        for words in ('EINTR', 'in 0.05 s the list was never whole',
+                      'ip monitor'):
+            self.assertIn(words, error)
 
     def test_what_the_kernel_does_not_know_in_a_list_it_refuses(self):
         with nl.Netlink() as netlink:

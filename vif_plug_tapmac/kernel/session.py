@@ -92,8 +92,12 @@ class Session:
                     tolerated=tolerated, decode=lambda bodies: [
                         decode(each) for each in bodies]) or []
             if time.monotonic() >= deadline:
-                raise exception.KernelRefused.from_errno(
-                    device, step, errno.EINTR)
+                raise exception.KernelRefused(
+                    device=device, step=step, code=errno.EINTR,
+                    error='EINTR (in %g s the list was never whole before it '
+                    'changed)' % _LISTS_WITHIN,
+                    remedy='find who makes and removes links or entries all '
+                    'the time ("ip monitor all"), and try again')
 
     def some(self, device: str, step: str, kind: int, body: bytes,
              decode: typing.Callable[[bytes], _T],

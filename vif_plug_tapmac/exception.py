@@ -104,6 +104,18 @@ class DaemonLost(TapMacError):
                "'out of memory'\", or whoever killed it.")
 
 
+class DaemonUnstarted(TapMacError):
+    """The privileged daemon is not there in time; nothing was asked of it.
+
+    Its start goes on: as soon as it is there, plugs work.
+    """
+    msg_fmt = ("%(device)s: the privileged daemon of tapmac did not start "
+               "within %(seconds)s s. The operator must find out what its "
+               "helper_command, of [vif_plug_tapmac_privileged] or else "
+               "sudo privsep-helper, waits for (as sudo for a directory of "
+               "users), and end that. Try again after that.")
+
+
 class DaemonSilent(TapMacError):
     """The privileged daemon does not answer in time.
 

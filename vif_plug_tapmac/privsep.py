@@ -2,6 +2,7 @@
 
 """The one privileged context: CAP_NET_ADMIN and nothing else."""
 
+from concurrent import futures
 import contextlib
 import threading
 import typing
@@ -22,6 +23,9 @@ _SECTION = 'vif_plug_tapmac_privileged'
 #: many as there are CPUs, is for work; but nearly all of an unplug is that the
 #: kernel waits (synchronize_net), which many can do at once.
 _THREADS = 16
+#: In seconds, for the daemon to be there. It takes one; a sudo that asks a
+#: directory of users may take any time.
+_STARTS_WITHIN = 60.0
 #: In seconds, for the end of a connection to be noticed.
 _END_IS_NOTICED_WITHIN = 5.0
 #: In seconds, for an answer, beside what it waits for udev: several times what
@@ -42,17 +46,47 @@ class Context(priv_context.PrivContext):
     def __init__(self, *args: typing.Any, **kwargs: typing.Any) -> None:
         super().__init__(*args, **kwargs)
         self._restart = threading.Lock()
+        self._begin = threading.Lock()
+        self._start: futures.Future[None] | None = None
 
     def start(self, *args: typing.Any, **kwargs: typing.Any) -> None:
-        super().start(*args, **kwargs)
-        threading.Thread(name='tapmac_privsep_end', daemon=True,
-                         target=_wait_for_end, args=(self.channel,)).start()
+        """Start the daemon, or wait for it where that was begun before.
+
+        oslo.privsep waits for its helper without bound, in a thread of its own
+        here. Whenever that comes to an end, the next call knows.
+
+        :raises _Unstarted: it is not there in time
+        """
+        with self._begin:
+            if self._start is None or self._start.done():
+                self._start = futures.Future()
+                threading.Thread(name='tapmac_privsep_start', daemon=True,
+                                 target=self._run_start,
+                                 args=(self._start, args, kwargs)).start()
+            start = self._start
+        futures.wait([start], _STARTS_WITHIN)
+        if not start.done():
+            raise _Unstarted()
+        start.result()
+
+    def _run_start(self, start: 'futures.Future[None]',
+                   args: tuple[typing.Any, ...],
+                   kwargs: dict[str, typing.Any]) -> None:
+        try:
+            super().start(*args, **kwargs)
+            threading.Thread(name='tapmac_privsep_end', daemon=True,
+                             target=_wait_for_end,
+                             args=(self.channel,)).start()
+            start.set_result(None)
+        except BaseException as error:  # Of whatever kind, who waits gets it.
+            start.set_exception(error)
 
     @contextlib.contextmanager
     def calling(self, device: str) -> typing.Iterator[None]:
         """Have a daemon, and say so if a call in here gets no answer.
 
         :param device: what the call is about, for the error
+        :raises DaemonUnstarted: its helper has not started it in time
         :raises DaemonLost: it ended
         :raises DaemonSilent: it has not answered in time
         """
@@ -67,6 +101,9 @@ class Context(priv_context.PrivContext):
                 self.stop()
         try:
             yield
+        except _Unstarted:
+            raise exception.DaemonUnstarted(
+                device=device, seconds='%g' % _STARTS_WITHIN)
         except comm.PrivsepTimeout:
             raise exception.DaemonSilent(device=device,
                                          seconds='%g' % seconds)
@@ -77,6 +114,10 @@ class Context(priv_context.PrivContext):
             if self.channel.reader_thread.is_alive():
                 raise
             raise exception.DaemonLost(device=device, error=error)
+
+
+class _Unstarted(Exception):
+    """The daemon is not there in time; its start goes on."""
 
 
 def _wait_for_end(channel: typing.Any) -> None:

@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 
+import fixtures
 from os_vif import exception as os_vif_exception
 from oslo_config import cfg
 from oslo_privsep import capabilities
@@ -150,6 +151,27 @@ class KilledTest(base.FunctionalTestCase):
         self.patch(privsep, '_ANSWERS_WITHIN', patience.HANG)
         self.kill(daemon)  # As the message says.
         self.wait_until_noticed()
+        self.assert_works_again()
+
+    def test_it_does_not_start(self):
+        """As when sudo asks a directory of users that does not answer."""
+        gate = os.path.join(self.useFixture(fixtures.TempDir()).path, 'gate')
+        os.mkfifo(gate)
+        helper = cfg.CONF.vif_plug_tapmac_privileged.helper_command
+        self.config.config(
+            group='vif_plug_tapmac_privileged', helper_command=(
+                'sh -c \'read _ < %s; exec %s "$@"\' sh' % (gate, helper)))
+        self.kill(self.daemon())
+        self.wait_until_noticed()
+        self.patch(privsep, '_STARTS_WITHIN', 0.25)
+        for function in self.plug, self.unplug, self.plug:
+            error = self.start(function)()
+            self.assertIsInstance(error, exception.DaemonUnstarted)
+            for words in base.TAP, 'within 0.25 s', 'helper_command':
+                self.assertIn(words, str(error))
+        self.patch(privsep, '_STARTS_WITHIN', patience.HANG)
+        with open(gate, 'w') as opened:
+            opened.write('\n')
         self.assert_works_again()
 
     def test_in_the_middle_of_a_call(self):

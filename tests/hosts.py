@@ -209,6 +209,24 @@ def locks_ports(host: 'Host') -> bool:
         host.delete('probe')
 
 
+def renames_what_is_up(host: 'Host') -> bool:
+    """Return whether a link that is up may get another name.
+
+    It may since Linux 6.2.
+    """
+    index = host.add('probe', 'bridge').index
+    host.set('probe', state='up')
+    try:
+        host.ip.link('set', index=index, ifname='renamed')
+        return True
+    except pyroute2.NetlinkError as error:
+        if error.code != errno.EBUSY:
+            raise
+        return False
+    finally:
+        host.ip.link('del', index=index)
+
+
 def addr_gen_mode(mode: int) -> dict[str, typing.Any]:
     """Return what sets this of a link, for :meth:`Host.set`."""
     return {'IFLA_AF_SPEC': {'attrs': [('AF_INET6', {'attrs': [

@@ -75,8 +75,9 @@ class Domains(fixtures.Fixture):
         self._file = pathlib.Path(
             self.useFixture(fixtures.TempDir()).path) / 'node.xml'
         self.define()
+        self.uri = 'test://%s' % self._file
         self.useFixture(fixtures.EnvironmentVariable(
-            'LIBVIRT_DEFAULT_URI', 'test://%s' % self._file))
+            'LIBVIRT_DEFAULT_URI', self.uri))
         self.useFixture(fixtures.PythonPathEntry(binding()))
         self.useFixture(fixtures.EnvironmentVariable('PYTHONPATH', binding()))
 
@@ -116,6 +117,8 @@ class Silent(fixtures.Fixture):
 
 class NoDomains:
     """There is no libvirt, as in the short form: it answers nothing."""
+
+    uri = ''
 
     def __init__(self, test):
         self._test = test

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import pathlib
+import re
 
 from cliff import command
 import fixtures
@@ -126,8 +127,11 @@ class NeverQuietTest(test_operator.WatchingTestCase):
             *(('vnet%d' % (number + each), _OTHER % each, True, 1)
               for each in range(number % 3)))
 
-    def run_here(self, *arguments):
-        """Run a command in this process; return what it prints."""
+    def run_here(self, *arguments, says=''):
+        """Run a command in this process; return what it prints.
+
+        :param says: a pattern of all that it may say besides
+        """
         root = logging.getLogger()
         handlers, level = root.handlers[:], root.level
         printed, said = io.StringIO(), io.StringIO()
@@ -141,12 +145,13 @@ class NeverQuietTest(test_operator.WatchingTestCase):
             root.setLevel(level)
             self.config.conf([], project='tapmac', default_config_files=[])
             self.config.conf.set_override('udev_timeout', 0, opts.GROUP)
-        self.assertEqual((0, ''), (returncode, said.getvalue()),
-                         (arguments, printed.getvalue()))
+        self.assertEqual(0, returncode, (arguments, said.getvalue()))
+        self.assertIsNotNone(re.fullmatch(says, said.getvalue()),
+                             (arguments, said.getvalue()))
         return printed.getvalue()
 
-    def rows_here(self, *arguments):
-        return json.loads(self.run_here(*arguments, '-f', 'json'))
+    def rows_here(self, *arguments, **kwargs):
+        return json.loads(self.run_here(*arguments, '-f', 'json', **kwargs))
 
     def many(self, function):
         """Call it often, while everything changes."""
@@ -175,7 +180,8 @@ class NeverQuietTest(test_operator.WatchingTestCase):
 
         def change():
             self.assertEqual([], self.rows_here('repair'))
-            self.assertEqual([], self.rows_here('purge'))
+            self.assertEqual([], self.rows_here(
+                'purge', says=r'libvirt test://.* has \d domains.\n'))
             for _ in range(2):
                 shown = self.rows_here('plug', *by_hand)
             self.assertEqual(99, int(shown['Guest MAC'][-2:], 16))

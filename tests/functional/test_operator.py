@@ -17,7 +17,9 @@ import time
 from tests import base
 from tests.functional import test_audit
 from tests import hosts
+from tests import libvirt_domains
 from tests import patience
+from vif_plug_tapmac.host import domains
 from vif_plug_tapmac.host import finding
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import removing
@@ -41,8 +43,7 @@ class OperatorTestCase(test_audit.AuditTestCase):
         With defaults for a configuration, where it must have one.
         """
         if arguments[0] in _CHANGING:
-            arguments = ('--config-file', AuditTest.create_tempfiles(
-                self, '[os_vif_tapmac]\n'), *arguments)
+            arguments = (*self.configuration(self.domains.uri), *arguments)
         done = base.run_command('main', *arguments, prefix=prefix,
                                 PYTHONPATH='%s:%s' % (
                                     os.environ.get('PYTHONPATH', ''),
@@ -51,6 +52,11 @@ class OperatorTestCase(test_audit.AuditTestCase):
                          done.stdout + done.stderr)
         self.said = done.stderr
         return done.stdout
+
+    def configuration(self, uri):
+        """Return arguments: a nova.conf of defaults, with this libvirt."""
+        return '--config-file', AuditTest.create_tempfiles(
+            self, '[os_vif_tapmac]\n[libvirt]\nconnection_uri = %s\n' % uri)
 
     def rows(self, *arguments, **kwargs):
         return json.loads(self.run_tapmac(*arguments, '-f', 'json', **kwargs))
@@ -479,13 +485,81 @@ class PurgeTest(OperatorTestCase):
             [self.host.find(name) is not None for name in (
                 'tap00000001', 'tap00000002', 'tap00000003', base.TAP,
                 'tap0')])
-        self.assertEqual({'tap00000002': 'removed'}, self.results('--force'))
+        self.assertIn('libvirt %s has 1 domains.' % self.domains.uri,
+                      self.said)
+
+    def test_held_only_by_name_and_force(self):
+        self.plug_old(1, 2)
+        self.hold('tap00000001', None)
+        stays = {'tap00000001': 'stays: a process holds it'}
+        self.domains.define(('tap00000002', 'fa:16:3e:00:00:02', False, 1))
+        self.assertEqual(stays, self.results('--force'))
+        self.assertEqual(stays, self.results('tap00000001'))
+        self.assertEqual({'tap00000001': 'removed'},
+                         self.results('--force', 'tap00000001'))
+
+    def test_libvirt_has_none_of_ours(self):
+        self.plug_old(1, 2, 3)
+        self.plug()  # Too new to be left over, and not known either.
+        self.host.add_tap('tap0')
+        self.hold('tap00000001', None)
+        before = self.host.state()
+        for others in (), (('tap0', 'fa:16:3e:00:00:09', True, 1),):
+            self.domains.define(*others)
+            for arguments in (), ('--force',), ('--dry-run',):
+                self.run_tapmac('purge', *arguments, returncode=1)
+                self.assertIn(
+                    '%s, with %d domains, has none of the 4 TAPs'
+                    % (self.domains.uri, len(others)), self.said)
+        self.assertEqual(before, self.host.state())
+        self.assertEqual({'tap00000002': 'removed',
+                          'tap00000003': 'removed'},
+                         self.results('tap00000003', 'tap00000002'))
+
+    def test_only_what_is_left_over_can_be_named(self):
+        self.plug_old(1, 2)
+        self.plug()
+        self.domains.define(('tap00000001', 'fa:16:3e:00:00:01', False, 1))
+        for name in base.TAP, 'tap00000001', 'lo', 'nosuch':
+            self.run_tapmac('purge', 'tap00000002', name, returncode=1)
+            self.assertIn('%s is no TAP' % name, self.said)
+        self.assertEqual(['tap00000002'], list(self.results()))
+
+    def test_libvirt_of_the_service(self):
+        self.plug_old(1)
+        self.hold('tap00000001', None)
+        self.domains.define(('tap00000001', 'fa:16:3e:00:00:01', True, 1))
+        # What libvirt's own commands ask has no domain.
+        other = self.useFixture(libvirt_domains.Domains())
+        self.assertEqual({}, self.results('--force', '--older-than', '0'))
+        self.assertIn('libvirt %s has 1 domains.' % self.domains.uri,
+                      self.said)
+        own = self.configuration(self.domains.uri)
+        self.assertEqual('guest-of-tap00000001',
+                         self.rows(*own, 'list')[0]['Domain'])
+        self.assertEqual([], self.rows(*own, 'audit'))
+        self.rows(*own, 'show', 'tap00000001')
+        row, = self.rows(*self.configuration(other.uri), 'audit',
+                         returncode=10)
+        self.assertEqual('TM210', row['Code'])
+        self.assertIn(other.uri, row['Evidence'])
+
+    def test_other_libvirt_than_that_of_the_service(self):
+        self.plug_old(1, 2)
+        self.domains.define(('tap00000001', 'fa:16:3e:00:00:01', True, 1))
+        before = self.host.state()
+        for which in (), ('tap00000002',):
+            self.run_tapmac(*self.configuration(''), 'purge', *which,
+                            returncode=1)
+            self.assertIn('%s was asked, and nova-compute asks qemu:///system'
+                          % self.domains.uri, self.said)
+        self.assertEqual(before, self.host.state())
 
     def test_younger_ones_if_asked(self):
         self.plug()
         self.assertEqual({}, self.results())
         self.assertEqual({base.TAP: 'removed'},
-                         self.results('--older-than', '0'))
+                         self.results('--older-than', '0', base.TAP))
 
     def test_what_a_purge_left_that_was_killed(self):
         self.plug_old(1, 2)
@@ -517,8 +591,41 @@ class PurgeTest(OperatorTestCase):
 
     def test_without_privilege(self):
         self.plug_old(1)
-        self.run_tapmac('purge', prefix=_NO_CAPABILITY, returncode=1)
+        self.run_tapmac('purge', 'tap00000001', prefix=_NO_CAPABILITY,
+                        returncode=1)
         self.assertIn('needs CAP_NET_ADMIN', self.said)
+
+
+class UriTest(base.TestCase):
+    """Which libvirt nova-compute asks."""
+
+    def uri(self, text):
+        path = self.useFixture(test_audit.fixtures.TempDir()).path + '/conf'
+        with open(path, 'w') as opened:
+            opened.write(text)
+        self.config.conf([], project='nova', default_config_files=[path])
+        return domains.uri_of_service()
+
+    def test_by_configuration(self):
+        for text, uri in (
+                ('', 'qemu:///system'),
+                ('[libvirt]\n', 'qemu:///system'),
+                ('[libvirt]\nconnection_uri =\n', 'qemu:///system'),
+                ('[libvirt]\nvirt_type = qemu\n', 'qemu:///system'),
+                ('[libvirt]\nvirt_type = lxc\n', 'lxc:///'),
+                ('[libvirt]\nvirt_type = parallels\n',
+                 'parallels:///system'),
+                ('[libvirt]\nvirt_type = lxc\nconnection_uri = qemu:///x\n',
+                 'qemu:///x')):
+            self.assertEqual(uri, self.uri(text), text)
+
+    def test_of_libvirts_own_commands(self):
+        self.useFixture(test_audit.fixtures.EnvironmentVariable(
+            'LIBVIRT_DEFAULT_URI', 'test:///default'))
+        self.uri('[libvirt]\nconnection_uri = qemu:///x\n')
+        self.assertEqual('qemu:///x', domains.uri())
+        self.uri('')
+        self.assertEqual('test:///default', domains.uri())
 
 
 class RemoveManyTest(test_audit.AuditTestCase):

@@ -62,7 +62,7 @@ class SilentLibvirtTest(test_operator.WatchingTestCase):
 
     def test_nobody_is_left_behind(self):
         before = self.host.processes()
-        error = self.assertRaises(domains.Unknown, domains.nics)
+        error = self.assertRaises(domains.Unknown, domains.answer)
         self.assertIn(_BOUND, str(error))
         self.assertRaises(domains.Unknown, domains.version)
         self.assertEqual(before, self.host.processes())
@@ -156,6 +156,8 @@ class VanishingDomainTest(test_operator.OperatorTestCase):
             gone.undefine()
             return found
         self.patch(libvirt.virConnect, 'listAllDomains', list_and_lose_one)
+        found = domains.answer()
+        self.assertEqual(2, found.domains)
         self.assertEqual(
             {base.TAP: 1, 'tap00000002': 2},
-            {name: nic.queues for name, nic in domains.nics().items()})
+            {name: nic.queues for name, nic in found.nics.items()})

@@ -592,7 +592,8 @@ class OpenVSwitchTest(Flows, guests.GuestCloud, cloud.OpenVSwitchCloud):
         self.assertEqual(
             [(self.tap, 'removed')],
             [(row['TAP'], row['Result'])
-             for row in self.tapmac('purge', '--older-than', '0')])
+             for row in self.tapmac('purge', '--older-than', '0',
+                                    self.tap)])
         self.assertIsNone(self.host.find(self.tap))
         self._delete_server(server)
 

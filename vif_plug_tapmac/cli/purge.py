@@ -12,6 +12,7 @@ from vif_plug_tapmac.cli import as_root
 from vif_plug_tapmac.cli import configuration
 from vif_plug_tapmac.cli import number
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.host import domains
 from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.host import tap_checks
 from vif_plug_tapmac.wanted.port import TapIdentity
@@ -25,9 +26,12 @@ _OLDEST = 10 ** 9
 class Purge(lister.Lister):
     """Remove TAPs of tapmac that no domain of libvirt has.
 
-    All of them at once, in a link group of their own. One that a process
-    holds stays unless forced, also if it takes the TAP at the last moment;
-    nothing is removed where libvirt does not answer. What a purge that was
+    libvirt is the one that nova-compute asks, by its configuration; which one
+    that is, and how many domains it has, is said. Nothing is removed where it
+    does not answer, or another one was asked; nor where it has none of
+    tapmac's TAPs, unless they are named. All go at once, in a link group of
+    their own. One that a process holds stays unless it is named, and forced,
+    also if the process takes it at the last moment. What a purge that was
     killed has left goes with the next. Needs CAP_NET_ADMIN.
     """
 
@@ -36,26 +40,34 @@ class Purge(lister.Lister):
         parser.add_argument('--dry-run', action='store_true',
                             help='only say what would be removed')
         parser.add_argument('--force', action='store_true',
-                            help='remove those, too, that a process holds')
+                            help='remove those of the named TAPs, too, that a '
+                                 'process holds')
         parser.add_argument(
             '--older-than', metavar='SECONDS', default=tap_checks.GRACE,
             type=number.between(0, _OLDEST, float),
             help='leave those that were made since then: their domain may '
                  'still be on the way. 0 or more; default: %(default)g')
+        parser.add_argument('taps', metavar='TAP', nargs='*',
+                            help='only these; default: all that are left over')
         return parser
 
     def take_action(
         self, parsed_args: argparse.Namespace,
     ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         seen = inventory.read(configuration.read_to_change(self.app_args))
-        if seen.nics is None:
-            raise exception.TapMacError(
-                'Nothing is removed: without an answer of libvirt nobody '
-                'knows which TAPs are left over.')
+        libvirt = _require_answer(seen)
+        self.app.stderr.write('libvirt %s has %d domains.\n'
+                              % (libvirt.uri, libvirt.domains))
         orphans = [tap for tap in seen.taps if tap_checks.is_orphan(
             seen, tap, parsed_args.older_than)]
-        going = [tap for tap in orphans
-                 if parsed_args.force or not tap.link.held]
+        if parsed_args.taps:
+            orphans = _only(orphans, parsed_args.taps)
+        if orphans:
+            _require_that_of_service(libvirt)
+        if orphans and not parsed_args.taps:
+            _require_some_with_domain(seen, libvirt)
+        forced = parsed_args.force and bool(parsed_args.taps)
+        going = [tap for tap in orphans if forced or not tap.link.held]
         gone: typing.Collection[str] = ()
         if going and not parsed_args.dry_run:
             as_root.act_as_root()
@@ -63,7 +75,7 @@ class Purge(lister.Lister):
             LOG.info('Removing %d TAPs', len(going))
             gone = privileged.remove_ports(
                 [TapIdentity(str(tap.vif_id), tap.name).to_fields()
-                 for tap in going], parsed_args.force)
+                 for tap in going], forced)
         return ('TAP', 'Bridge', 'Guest MAC', 'VIF', 'Result'), [
             (tap.shown_name, tap.bridge.name if tap.bridge else '',
              tap.guest_mac or '', str(tap.vif_id),
@@ -71,3 +83,63 @@ class Purge(lister.Lister):
              else 'stays: a process holds it' if tap not in going
              else 'would be removed' if parsed_args.dry_run
              else 'stays: it is in use by now') for tap in orphans]
+
+
+def _require_answer(seen: inventory.Inventory) -> domains.Answer:
+    if seen.libvirt is None:
+        raise exception.TapMacError(
+            'Nothing is removed: without an answer of libvirt nobody '
+            'knows which TAPs are left over.')
+    return seen.libvirt
+
+
+def _only(orphans: list[inventory.Tap],
+          names: list[str]) -> list[inventory.Tap]:
+    """Return those of these TAPs that are named.
+
+    :raises TapMacError: something else is
+    """
+    known = {name: tap for tap in orphans
+             for name in (tap.name, tap.shown_name, tap.link.name)}
+    for name in names:
+        if name not in known:
+            raise exception.TapMacError(
+                'Nothing is removed: %s is no TAP of tapmac here that is left '
+                'over, or it is too new (--older-than). "tapmac show %s" has '
+                'what is known of it.' % (name, name))
+    named = {known[name].link.index for name in names}
+    return [tap for tap in orphans if tap.link.index in named]
+
+
+def _require_some_with_domain(seen: inventory.Inventory,
+                              libvirt: domains.Answer) -> None:
+    """Check that libvirt has one of our TAPs at least.
+
+    Else it may be another one than that of our guests.
+
+    :raises TapMacError: it has none
+    """
+    ours = [tap for tap in seen.taps if tap.is_ours]
+    if not any(tap.nic for tap in ours):
+        raise exception.TapMacError(
+            'Nothing is removed: libvirt %s, with %d domains, has none of the '
+            '%d TAPs of tapmac on this host, so it may be another one than '
+            'that of their guests. Remedy: correct connection_uri in '
+            '[libvirt] of the configuration of nova-compute; if nothing uses '
+            'them, name the TAPs that shall go: "tapmac list" has them.'
+            % (libvirt.uri, libvirt.domains, len(ours)))
+
+
+def _require_that_of_service(libvirt: domains.Answer) -> None:
+    """Check that the libvirt that was asked is that of nova-compute.
+
+    :raises TapMacError: it is another
+    """
+    uri = domains.uri_of_service()
+    if libvirt.uri != uri:
+        raise exception.TapMacError(
+            'Nothing is removed: by LIBVIRT_DEFAULT_URI, %s was asked, and '
+            'nova-compute asks %s. Remedy: unset LIBVIRT_DEFAULT_URI, or, if '
+            'that is where the guests are, have it as connection_uri in '
+            '[libvirt] of the configuration of nova-compute.'
+            % (libvirt.uri, uri))

@@ -169,7 +169,7 @@ class Watch(command.Command):
 
     def _find(self) -> dict[_Key, Finding]:
         """Return what is wrong, by what says that it is the same again."""
-        seen = self._following.seen.with_nics(self._ask())
+        seen = self._following.seen.with_answer(self._ask())
         found = {audit.key(seen, finding): finding
                  for finding in audit.audit(seen, self._config)}
         if seen.nics is None:
@@ -181,7 +181,7 @@ class Watch(command.Command):
                          and finding.device in names)
         return found
 
-    def _ask(self) -> dict[str, domains.Nic] | None:
+    def _ask(self) -> domains.Answer | None:
         """Return what libvirt says, and tell what happens meanwhile.
 
         One that was silent is not waited for: should it answer after all,
@@ -195,9 +195,9 @@ class Watch(command.Command):
             self._drain()
         return self._take_answer()
 
-    def _take_answer(self) -> dict[str, domains.Nic] | None:
+    def _take_answer(self) -> domains.Answer | None:
         question, self._question = self._question, None
-        found = inventory.nics(question)
+        found = inventory.answer(question)
         self._answers = found is not None
         return found
 

@@ -47,7 +47,7 @@ def _read(config: cfg.ConfigOpts.GroupAttr,
           before: Inventory | None) -> Inventory:
     seen = inventory.read(config)
     silent = before is not None and before.nics is None
-    return seen.with_nics(None) if silent else seen
+    return seen.with_answer(None) if silent else seen
 
 
 def key(seen: Inventory, finding: Finding) -> tuple[str, str, int | None]:

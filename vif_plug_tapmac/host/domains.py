@@ -13,9 +13,18 @@ import os
 import typing
 from xml.etree import ElementTree
 
+from oslo_config import cfg
+
 from vif_plug_tapmac import bounded
 from vif_plug_tapmac.wanted import names
 
+#: Of Nova, as far as they say which libvirt it asks.
+_GROUP = 'libvirt'
+_OPTIONS = (cfg.StrOpt('connection_uri', default=''),
+            cfg.StrOpt('virt_type', default='kvm'))
+#: Where it asks if it is not told: by virt_type, and for all others.
+#: Source: nova/virt/libvirt/driver.py, LibvirtDriver._uri
+_URIS = {'lxc': 'lxc:///', 'parallels': 'parallels:///system'}
 _URI = 'qemu:///system'
 
 
@@ -41,22 +50,58 @@ class Nic:
     vif_id: str | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What libvirt says of its domains, those that run and those that do not.
+
+    :param uri: which libvirt was asked
+    :param domains: how many it has
+    :param nics: by the name of their TAP
+    """
+    uri: str
+    domains: int
+    nics: dict[str, Nic]
+
+
+def uri_of_service() -> str:
+    """Return which libvirt nova-compute asks, by its configuration.
+
+    That is what was read last, by whichever command runs here.
+    """
+    # Nova has its own where it is loaded, as by tapmac-status.
+    with contextlib.suppress(cfg.DuplicateOptError):
+        cfg.CONF.register_opts(_OPTIONS, group=_GROUP)
+    options = cfg.CONF[_GROUP]
+    return str(options.connection_uri
+               or _URIS.get(options.virt_type, _URI))
+
+
+def uri() -> str:
+    """Return which libvirt is asked here: the service's.
+
+    Where the service's configuration does not name it, LIBVIRT_DEFAULT_URI
+    does, as for libvirt's own commands: Nova may not be here at all.
+    """
+    by_service = uri_of_service()
+    return (cfg.CONF[_GROUP].connection_uri
+            or os.environ.get('LIBVIRT_DEFAULT_URI') or by_service)
+
+
 def ask() -> bounded.Question:
-    """Have libvirt asked for the NICs of all domains; see :func:`nics`."""
-    return bounded.Question(_ask_for_nics)
+    """Have libvirt asked for the NICs of all domains; see :func:`answer`."""
+    return bounded.Question(_ask_for_nics, uri())
 
 
-def nics(question: bounded.Question | None = None) -> dict[str, Nic]:
-    """Return the NICs of all domains, by the name of their TAP.
-
-    Those that are defined and those that run.
+def answer(question: bounded.Question | None = None) -> Answer:
+    """Return what libvirt says of its domains.
 
     :param question: what :func:`ask` returned; None: it is asked now
     :raises Unknown: the text says why, and after how many seconds
     """
     with _unknown():
-        return {name: Nic(*fields) for name, *fields in (
-            question or ask()).answer()}
+        asked, count, found = (question or ask()).answer()
+        return Answer(asked, count, {
+            name: Nic(*fields) for name, *fields in found})
 
 
 def version() -> tuple[int, int, int]:
@@ -65,7 +110,7 @@ def version() -> tuple[int, int, int]:
     :raises Unknown: the text says why, and after how many seconds
     """
     with _unknown():
-        number = bounded.ask(_ask_for_version)
+        number = bounded.ask(_ask_for_version, uri())
     return number // 1000000, number // 1000 % 1000, number % 1000
 
 
@@ -74,34 +119,43 @@ def _unknown() -> typing.Iterator[None]:
     try:
         yield
     except bounded.Unanswered as error:
-        raise Unknown(str(error))
+        raise Unknown('%s: %s' % (uri(), error))
 
 
-def _ask_for_nics() -> list[tuple[typing.Any, ...]]:
-    """Return the name of each TAP with what its :class:`Nic` is made of."""
-    found = []
-    with _connection() as (libvirt, connection):
+def _ask_for_nics(
+    asked: str,
+) -> tuple[str, int, list[tuple[typing.Any, ...]]]:
+    """Return what an :class:`Answer` is made of.
+
+    For each NIC, the name of its TAP with what its :class:`Nic` is made of.
+    """
+    found, count = [], 0
+    with _connection(asked) as (libvirt, connection):
         for domain in connection.listAllDomains():
             try:
                 active = bool(domain.isActive())
                 found += [(active, name, *dataclasses.astuple(nic))
                           for name, nic in _nics(domain.XMLDesc(0), active)]
+                count += 1
             except libvirt.libvirtError as error:
                 # It is gone since the list was made.
                 if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
                     raise
     # Those that run come last, and have the last word.
-    return [each[1:] for each in sorted(found, key=lambda each: each[0])]
+    return asked, count, [each[1:] for each in sorted(
+        found, key=lambda each: each[0])]
 
 
-def _ask_for_version() -> int:
-    with _connection() as (_, connection):
+def _ask_for_version(asked: str) -> int:
+    with _connection(asked) as (_, connection):
         return int(connection.getLibVersion())
 
 
 @contextlib.contextmanager
-def _connection() -> typing.Iterator[tuple[typing.Any, typing.Any]]:
-    """Ask libvirt where its own commands do: by LIBVIRT_DEFAULT_URI, or here.
+def _connection(
+    asked: str,
+) -> typing.Iterator[tuple[typing.Any, typing.Any]]:
+    """Ask libvirt.
 
     :returns: the module of its binding, and the connection
     :raises Unknown: also from inside, for what libvirt does not answer
@@ -114,8 +168,7 @@ def _connection() -> typing.Iterator[tuple[typing.Any, typing.Any]]:
     # It would print each error besides.
     libvirt.registerErrorHandler(lambda *_: None, None)
     try:
-        connection = libvirt.openReadOnly(
-            os.environ.get('LIBVIRT_DEFAULT_URI') or _URI)
+        connection = libvirt.openReadOnly(asked)
         try:
             yield libvirt, connection
         finally:

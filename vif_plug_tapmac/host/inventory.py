@@ -153,7 +153,7 @@ class Inventory:
     :param wanted: what the configuration says of each port, by the fields of
         a TapPort; None if it can't be used
     :param uplinks: by the configuration, None if that can't be used
-    :param ask: returns what :attr:`nics` is, and is called once at most
+    :param ask: returns what :attr:`libvirt` is, and is called once at most
     """
     links: dict[int, Link]
     addresses: dict[int, list[str]]
@@ -161,15 +161,20 @@ class Inventory:
     bridge_group: int
     wanted: dict[str, typing.Any] | None
     uplinks: Uplinks | None
-    ask: typing.Callable[[], dict[str, domains.Nic] | None]
+    ask: typing.Callable[[], domains.Answer | None]
 
     @functools.cached_property
-    def nics(self) -> dict[str, domains.Nic] | None:
-        """The NICs of libvirt's domains, by the name of their TAP.
+    def libvirt(self) -> domains.Answer | None:
+        """What libvirt says of its domains.
 
         None if libvirt does not answer, which is said once as a warning.
         """
         return self.ask()
+
+    @property
+    def nics(self) -> dict[str, domains.Nic] | None:
+        """The NICs of libvirt's domains, by the name of their TAP."""
+        return None if self.libvirt is None else self.libvirt.nics
 
     @functools.cached_property
     def indices(self) -> dict[str, int]:
@@ -280,9 +285,9 @@ class Inventory:
         """Return the same but for the links, asking nobody."""
         return dataclasses.replace(self, links=links)
 
-    def with_nics(self, nics: dict[str, domains.Nic] | None) -> 'Inventory':
-        """Return the same with what is known of domains."""
-        return dataclasses.replace(self, ask=lambda: nics)
+    def with_answer(self, answer: domains.Answer | None) -> 'Inventory':
+        """Return the same with what libvirt says of domains."""
+        return dataclasses.replace(self, ask=lambda: answer)
 
     def is_ours(self, bridge: Link) -> bool:
         """Return whether tapmac made this bridge."""
@@ -319,17 +324,16 @@ def read(config: cfg.ConfigOpts.GroupAttr) -> Inventory:
     return Inventory(links=links, addresses=addresses,
                      link_group=config.link_group,
                      bridge_group=config.bridge_group, wanted=wanted,
-                     uplinks=uplinks, ask=nics)
+                     uplinks=uplinks, ask=answer)
 
 
-def nics(question: bounded.Question | None = None,
-         ) -> dict[str, domains.Nic] | None:
-    """Return what libvirt says: see :func:`domains.nics`.
+def answer(question: bounded.Question | None = None) -> domains.Answer | None:
+    """Return what libvirt says: see :func:`domains.answer`.
 
     :returns: None if it does not answer, which is said once as a warning
     """
     try:
-        return domains.nics(question)
+        return domains.answer(question)
     except domains.Unknown as error:
         _warn('libvirt does not answer, so nothing is known of domains: %s'
               % error)

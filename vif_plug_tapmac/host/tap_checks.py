@@ -159,9 +159,12 @@ def is_orphan(seen: Inventory, tap: Tap,
 @finds('TM210')
 def _left_over(seen: Inventory, tap: Tap) -> Seen:
     if is_orphan(seen, tap):
-        yield (tap.link.name, 'no domain of libvirt has it'
+        assert seen.libvirt is not None
+        yield (tap.link.name, 'no domain of libvirt has it (%s, with %d '
+               'domains)' % (seen.libvirt.uri, seen.libvirt.domains)
                + (', but a process holds it' if tap.link.held else ''),
-               'tapmac purge' + (' --force' if tap.link.held else ''))
+               'tapmac purge' + (' --force ' + tap.shown_name
+                                 if tap.link.held else ''))
 
 
 @finds('TM211')

@@ -202,9 +202,46 @@ class CodesTest(AuditTestCase):
         self.configure(bridge_uplinks={base.BRIDGE: 'eth1'})
         self.assert_finds('TM106', base.BRIDGE,
                           'ip link set eth1 master br100')
-        self.host.add('eth1', 'veth', peer='wire')
+        self.add_uplink()
+        self.assert_finds('TM106', base.BRIDGE)
         self.host.set('eth1', master=self.host.link(base.BRIDGE).index)
         self.assert_clean()
+
+    def add_uplink(self, name='eth1'):
+        """Have a card with a wire, up."""
+        self.host.add(name, 'veth', peer='wire')
+        for each in name, 'wire':
+            self.host.quiet_ipv6(each)
+            self.host.set(each, state='up')
+
+    def plug_with_uplink(self):
+        self.add_uplink()
+        self.configure(bridge_uplinks={base.BRIDGE: 'eth1'})
+        self.plug_clean()
+
+    def test_uplink_by_another_name(self):
+        self.plug_clean()
+        self.unplug()
+        self.host.delete(base.BRIDGE)
+        self.add_uplink('enp5s0')
+        self.host.ip.link('property_add', altname='eth1',
+                          index=self.host.link('enp5s0').index)
+        self.configure(bridge_uplinks={base.BRIDGE: 'eth1'})
+        self.plug_clean()
+        self.assertEqual(base.BRIDGE, self.host.master('enp5s0'))
+        self.host.set('enp5s0', master=0)
+        self.assert_finds('TM106', base.BRIDGE)
+        self.plug_clean()
+        self.assertNotIn('altname', self.logs.output)
+        self.host.set('enp5s0', mtu=1400)
+        self.assert_finds('TM111', base.BRIDGE, 'eth1 has MTU 1400')
+        self.host.set('enp5s0', mtu=1500, state='down')
+        self.assert_finds('TM116', base.BRIDGE, 'eth1 is down')
+        self.unplug()
+        self.host.add('br200', 'bridge')
+        self.host.set('enp5s0', state='up',
+                      master=self.host.link('br200').index)
+        self.assert_finds('TM118', base.BRIDGE, 'eth1, which is a port of br')
 
     def test_tm107(self):
         self.foreign_bridge()
@@ -272,6 +309,28 @@ class CodesTest(AuditTestCase):
         self.assert_finds('TM110', base.BRIDGE,
                           'eth1.200 is no VLAN at all (ifb)',
                           'bridge_uplinks')
+
+    def test_tm116(self):
+        self.plug_with_uplink()
+        self.host.set('eth1', state='down')
+        self.assert_finds('TM116', base.BRIDGE, 'eth1 is down',
+                          '"ip link set eth1 up"')
+        self.plug()
+        self.assert_finds('TM116', base.BRIDGE)
+
+    def test_tm117(self):
+        self.plug_with_uplink()
+        self.host.set('wire', state='down')
+        self.assert_finds('TM117', base.BRIDGE, 'eth1 has no carrier')
+        self.host.set('wire', state='up')
+        self.assert_clean()
+
+    def test_tm118(self):
+        self.plug_with_uplink()
+        self.host.add('br200', 'bridge')
+        self.host.set('eth1', master=self.host.link('br200').index)
+        self.assert_finds('TM118', base.BRIDGE, 'eth1, which is a port of '
+                          'br200', '"ip link set eth1 master br100"')
 
     def test_tm111(self):
         self.configure(bridge_uplinks={base.BRIDGE: 'eth1'})

@@ -290,7 +290,24 @@ class AuditTest(test_audit.AuditTestCase):
 
     def add_card(self, mac=CARD_MAC):
         self.host.add(CARD, 'veth', address=mac, peer='peer')
-        self.host.set(CARD, state='up')
+        for name in CARD, 'peer':
+            self.host.set(name, state='up')
+
+    def test_down_with_its_card(self):
+        self.host.set(CARD, state='down')
+        self.assert_finds('TM116', VLAN_BRIDGE, 'eth7 and eth7.200 are down',
+                          '"ip link set eth7 up", "ip link set eth7.200 up"')
+
+    def test_card_by_another_name(self):
+        self.host.delete(VLAN)
+        self.host.rename(CARD, 'enp7')
+        self.assert_finds('TM106', VLAN_BRIDGE)
+        self.host.ip.link('property_add', altname=CARD,
+                          index=self.host.link('enp7').index)
+        self.plug_clean(bridge_name=VLAN_BRIDGE)
+        self.assertEqual(VLAN_BRIDGE, self.host.master(VLAN))
+        self.assertEqual(self.host.link('enp7').index,
+                         self.host.link(VLAN).lower)
 
     def test_another_vlan(self):
         self.host.delete(VLAN)

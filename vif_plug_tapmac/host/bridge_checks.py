@@ -68,11 +68,11 @@ def _nearly_full(seen: Inventory, bridge: Link) -> Seen:
 
 @finds('TM106')
 def _uplink(seen: Inventory, bridge: Link) -> Seen:
-    name = seen.uplinks and seen.uplinks.of(bridge.name)
-    if not name or name in (port.name for port in seen.ports(bridge)):
-        return
+    name, link = seen.uplink(bridge) or ('', None)
+    if not name or link is not None and link.master is not None:
+        return  # In another bridge it is TM118.
     evidence = 'bridge_uplinks has %s, which is no port of it' % name
-    fault = _misnamed(seen, seen.by_name.get(name))
+    fault = _misnamed(seen, link, name)
     other = _other_name(seen, name)
     if fault is not None:
         yield bridge.name, '%s: %s' % (evidence, fault), _make_right(name)
@@ -83,22 +83,22 @@ def _uplink(seen: Inventory, bridge: Link) -> Seen:
     else:
         yield (bridge.name, evidence + _other_mac(seen, bridge, name),
                '"%s", if no other port of it leads to the same wire'
-               % uplink.command(bridge.name, name, name not in seen.by_name))
+               % uplink.command(bridge.name, name, link is None))
 
 
 def _other_name(seen: Inventory, name: str) -> str | None:
     """Return how a VLAN that is named so, and missing, is called here."""
     parent, vlan = names.parse_vlan_device(name) or ('', 0)
-    if name in seen.by_name or parent not in seen.by_name:
+    lower = seen.named(parent)
+    if lower is None or seen.named(name) is not None:
         return None
-    return vlan_device.other_name(seen.links.values(), seen.by_name[parent],
-                                  vlan)
+    return vlan_device.other_name(seen.links.values(), lower, vlan)
 
 
 def _other_mac(seen: Inventory, bridge: Link, name: str) -> str:
     """Return by which MAC it can't be told that it was the uplink before."""
     parent, _ = names.parse_vlan_device(name) or ('', 0)
-    there = seen.by_name.get(name) or seen.by_name.get(parent)
+    there = seen.named(name) or seen.named(parent)
     if there is None or not seen.is_ours(bridge) or there.mac == bridge.mac:
         return ''
     return (': its MAC is %s, and the bridge has that of its first one, %s'
@@ -139,12 +139,18 @@ def _changed(seen: Inventory, bridge: Link) -> Seen:
 
 @finds('TM110')
 def _another_vlan(seen: Inventory, bridge: Link) -> Seen:
-    name = seen.uplinks and seen.uplinks.of(bridge.name)
-    for port in seen.ports(bridge):
-        fault = _misnamed(seen, port) if port.name == name else None
-        if fault is not None:
-            yield (bridge.name, fault + ': its guests are on another network',
-                   _make_right(port.name))
+    name, port = _joined(seen, bridge)
+    fault = _misnamed(seen, port, name)
+    if fault is not None:
+        yield (bridge.name, fault + ': its guests are on another network',
+               _make_right(name))
+
+
+def _joined(seen: Inventory, bridge: Link) -> tuple[str, Link | None]:
+    """Return name and link of the uplink if it is a port of its bridge."""
+    name, link = seen.uplink(bridge) or ('', None)
+    joined = link is not None and link.master == bridge.index
+    return name, link if joined else None
 
 
 def _make_right(name: str) -> str:
@@ -154,34 +160,85 @@ def _make_right(name: str) -> str:
 
 @finds('TM111')
 def _narrow_uplink(seen: Inventory, bridge: Link) -> Seen:
-    name = seen.uplinks and seen.uplinks.of(bridge.name)
-    for port in seen.ports(bridge):
-        if port.name == name and port.mtu < bridge.mtu:
-            lower = seen.links.get(port.lower or 0)
-            below = lower if port.kind == 'vlan' else None
-            yield (bridge.name, '%s has MTU %d, and the bridge %d: larger '
-                   'frames to the wire are lost'
-                   % (name, port.mtu, bridge.mtu),
-                   REPAIR if seen.is_ours(bridge) and below
-                   and below.mtu >= bridge.mtu else
-                   '"ip link set %s mtu %d"%s, and the same in the network '
-                   'configuration of this host' % (
-                       name, bridge.mtu, ', after that of ' + below.name
-                       if below else ''))
+    name, port = _joined(seen, bridge)
+    if port is not None and port.mtu < bridge.mtu:
+        below = _below(seen, port)
+        yield (bridge.name, '%s has MTU %d, and the bridge %d: larger '
+               'frames to the wire are lost'
+               % (name, port.mtu, bridge.mtu),
+               REPAIR if seen.is_ours(bridge) and below
+               and below.mtu >= bridge.mtu else
+               '"ip link set %s mtu %d"%s, and the same in the network '
+               'configuration of this host' % (
+                   name, bridge.mtu, ', after that of ' + below.name
+                   if below else ''))
 
 
-def _misnamed(seen: Inventory, link: Link | None) -> str | None:
-    """Return what this, or a link that it is made on, is against its name."""
+@finds('TM116')
+def _uplink_down(seen: Inventory, bridge: Link) -> Seen:
+    name, port = _joined(seen, bridge)
+    if port is None or port.up or _misnamed(seen, port, name):
+        return
+    down, below = [name], _below(seen, port)
+    while below is not None:
+        if not below.up:
+            down.insert(0, below.name)
+        below = _below(seen, below)
+    yield (bridge.name, '%s %s down: no guest on it reaches the wire'
+           % (' and '.join(down), 'is' if len(down) == 1 else 'are'),
+           '%s, and the same in the network configuration of this host'
+           % ', '.join('"ip link set %s up"' % each for each in down))
+
+
+@finds('TM117')
+def _uplink_without_carrier(seen: Inventory, bridge: Link) -> Seen:
+    name, port = _joined(seen, bridge)
+    if port is not None and port.up and not port.carrier:
+        yield (bridge.name, '%s has no carrier: no guest on it reaches the '
+               'wire' % name, 'see to the cable of %s and to what is at its '
+               'other end' % name)
+
+
+@finds('TM118')
+def _uplink_elsewhere(seen: Inventory, bridge: Link) -> Seen:
+    name, link = seen.uplink(bridge) or ('', None)
+    if link is None or link.master in (None, bridge.index):
+        return
+    master = seen.links.get(link.master or 0)
+    other = master.name if master else 'another device'
+    fault = _misnamed(seen, link, name)
+    yield (bridge.name, 'bridge_uplinks has %s, which is a port of %s%s'
+           % (name, other, ': ' + fault if fault else ''),
+           _make_right(name) if fault else
+           '"ip link set %s master %s", and out of %s in the network '
+           'configuration of this host, or name another for %s in '
+           'bridge_uplinks' % (name, bridge.name, other, bridge.name))
+
+
+def _below(seen: Inventory, link: Link) -> Link | None:
+    """Return what a VLAN is made on, None if it is none, or that not here."""
+    return seen.links.get(link.lower or 0) if link.kind == 'vlan' else None
+
+
+def _misnamed(seen: Inventory, link: Link | None,
+              name: str) -> str | None:
+    """Return what this, or a link that it is made on, is against its name.
+
+    :param name: the one of its names that is meant
+    """
     while link is not None:
         lower = seen.links.get(link.lower or 0)
-        fault = vlan_device.misnamed(link, lower)
+        fault = vlan_device.misnamed(link, lower, name)
         if fault is not None:
-            return '%s %s' % (link.name, fault)
+            return '%s %s' % (name, fault)
+        said = names.parse_vlan_device(name)
         link = lower if link.kind == 'vlan' else None
+        name = said[0] if said else ''
     return None
 
 
 #: In the order of their codes.
 CHECKS = (_fixed_mac, _down, _stp, _nearly_full, _uplink,
           _router_advertisements, _bridge_mtu, _changed,
-          _another_vlan, _narrow_uplink)
+          _another_vlan, _narrow_uplink, _uplink_down,
+          _uplink_without_carrier, _uplink_elsewhere)

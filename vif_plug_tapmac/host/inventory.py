@@ -270,6 +270,23 @@ class Inventory:
         return {link.name: link for link in self.links.values()}
 
     @functools.cached_property
+    def _by_altname(self) -> dict[str, Link]:
+        return {name: link for link in self.links.values()
+                for name in link.altnames}
+
+    def named(self, name: str) -> Link | None:
+        """Return the link of this name, or that has it beside its own."""
+        return self.by_name.get(name) or self._by_altname.get(name)
+
+    def uplink(self, bridge: Link) -> tuple[str, Link | None] | None:
+        """Return what is to connect a bridge with the wire: name and link.
+
+        :returns: no link if there is none; None if nobody names one
+        """
+        name = self.uplinks and self.uplinks.of(bridge.name)
+        return None if not name else (name, self.named(name))
+
+    @functools.cached_property
     def _ports(self) -> dict[int, list[Link]]:
         found: dict[int, list[Link]] = {}
         for link in self.links.values():

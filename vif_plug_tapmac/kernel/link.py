@@ -106,6 +106,7 @@ class Link(_PortFields):
     :param owner: uid that may attach to the TUN or TAP, None: everyone
     :param queues: processes' queues of a multi-queue TUN or TAP, detached
         ones included; None if it is single-queue
+    :param altnames: alternative names that it has beside
     :param former_name: what it was called before somebody began to delete it,
         who is at it still, or ended in the middle; None: nobody did. It may
         have this name still, or again
@@ -149,6 +150,7 @@ class Link(_PortFields):
     multi_queue: bool = False
     queues: int | None = None
     persistent: bool = False
+    altnames: tuple[str, ...] = ()
     former_name: str | None = None
     port_number: int | None = None
     backup_port: int | None = None
@@ -167,6 +169,10 @@ class Link(_PortFields):
     def held(self) -> bool:
         """Whether a process, most likely a guest's, has this TAP open."""
         return self.is_tap and (self.carrier or bool(self.queues))
+
+    def is_called(self, name: str) -> bool:
+        """Return whether this is its name, or one of its alternative ones."""
+        return name == self.name or name in self.altnames
 
     @property
     def lost_name(self) -> str | None:
@@ -194,6 +200,7 @@ class Link(_PortFields):
         message = rtnetlink.LinkMessage(body)
         told = message.attributes
         link_info = told.nested(_IFLA_LINKINFO)
+        altnames = _altnames(told)
         af_spec = told.nested(_IFLA_AF_SPEC)
         inet_conf = af_spec.nested(socket.AF_INET).numbers(_INET_CONF)
         af_inet6 = af_spec.nested(socket.AF_INET6)
@@ -216,7 +223,8 @@ class Link(_PortFields):
             lower=(None if _IFLA_LINK_NETNSID in told
                    else told.number(_IFLA_LINK) or None),
             takes_ra=_takes_ra(inet6_conf) if inet6_conf else None,
-            former_name=_former_name(told),
+            altnames=altnames,
+            former_name=_former_name(altnames),
             **_port_data(link_info),
             **_info_data(link_info))
 
@@ -325,10 +333,16 @@ def _required(value: _T | None) -> _T:
     return value
 
 
-def _former_name(told: Attributes) -> str | None:
-    for kind, value in attributes.every(told.octets(_IFLA_PROP_LIST) or b''):
-        name = value.rstrip(b'\0').decode('utf-8', 'replace')
-        if kind == _IFLA_ALT_IFNAME and name.endswith(names.BEING_DELETED):
+def _altnames(told: Attributes) -> tuple[str, ...]:
+    return tuple(value.rstrip(b'\0').decode('utf-8', 'replace')
+                 for kind, value in attributes.every(
+                     told.octets(_IFLA_PROP_LIST) or b'')
+                 if kind == _IFLA_ALT_IFNAME)
+
+
+def _former_name(altnames: tuple[str, ...]) -> str | None:
+    for name in altnames:
+        if name.endswith(names.BEING_DELETED):
             return name[:-len(names.BEING_DELETED)]
     return None
 

@@ -42,6 +42,10 @@ class Netlink(session.Session):
                        '%s", or use another name' % (link.name, name))
         return link
 
+    def find_by_any_name(self, name: str) -> Link | None:
+        """Return the link of this name, or that has it beside its own."""
+        return self._get(name, 0, link_data.named(name))
+
     def find_being_deleted(self, name: str) -> Link | None:
         """Return the link that had this name until it was to be deleted.
 
@@ -304,10 +308,7 @@ class Netlink(session.Session):
             tolerated=errno.ENOENT)
 
     def fixed_macs(self) -> set[tuple[int, str]]:
-        """Return all fixed entries of all bridges: index of the port, MAC.
-
-        For those who look at a whole host.
-        """
+        """Return all fixed entries of all bridges: index of the port, MAC."""
         return {(index, mac) for index, mac, _ in self.fixed_entries()}
 
     def fixed_entries(self) -> set[tuple[int, str, int]]:
@@ -370,7 +371,7 @@ class Netlink(session.Session):
 
     def addresses(self, link: Link) -> list[str]:
         """Return the IP addresses of a link, each with its prefix length."""
-        return [str(address) for address in self._addresses(link)]
+        return list(map(str, self._addresses(link)))
 
     def global_addresses(self, link: Link) -> list[str]:
         """Return those that are good for more than the link itself."""

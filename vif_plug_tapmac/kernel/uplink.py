@@ -42,12 +42,12 @@ def find(netlink: nl.Netlink, port: TapPort,
     """
     if port.uplink is None:
         return None
-    link = netlink.find(port.uplink)
+    link = netlink.find_by_any_name(port.uplink)
     if link is None:
         _parent(netlink, port)
         return None
     _require_kind(port, link)
-    _require_vlan(netlink, port, link)
+    _require_vlan(netlink, port, link, port.uplink)
     if bridge is not None and link.master == bridge.index:
         return link
     if link.master is not None:
@@ -62,24 +62,29 @@ def find(netlink: nl.Netlink, port: TapPort,
 
 def is_port(netlink: nl.Netlink, port: TapPort, bridge: Link) -> bool:
     """Return whether the device of the uplink's name is a port already."""
-    link = netlink.find(port.uplink) if port.uplink else None
+    link = netlink.find_by_any_name(port.uplink) if port.uplink else None
     return link is not None and link.master == bridge.index
 
 
-def _require_vlan(netlink: nl.Netlink, port: TapPort, link: Link) -> None:
-    """Check that the link, and what it is made on, is what it is named as."""
-    if names.parse_vlan_device(link.name) is None:
+def _require_vlan(netlink: nl.Netlink, port: TapPort, link: Link,
+                  name: str) -> None:
+    """Check that the link, and what it is made on, is what it is named as.
+
+    :param name: the one of its names that is meant
+    """
+    said = names.parse_vlan_device(name)
+    if said is None:
         return
     lower = vlan_device.lower(netlink, link)
-    fault = vlan_device.misnamed(link, lower)
+    fault = vlan_device.misnamed(link, lower, name)
     if fault is not None:
         raise _unusable(
-            port, ('' if link.name == port.uplink else 'is on %s, which '
-                   % link.name) + fault + ', and not what its name says',
+            port, ('' if name == port.uplink else 'is on %s, which '
+                   % name) + fault + ', and not what its name says',
             'have the network configuration of this host make %s as its name '
-            'says, or name the right device in bridge_uplinks' % link.name)
+            'says, or name the right device in bridge_uplinks' % name)
     if lower is not None:
-        _require_vlan(netlink, port, lower)
+        _require_vlan(netlink, port, lower, said[0])
 
 
 def _require_kind(port: TapPort, link: Link) -> None:
@@ -310,13 +315,13 @@ def _parent(netlink: nl.Netlink,
         raise _unusable(port, 'does not exist',
                         'bring the device there, or correct bridge_uplinks')
     name, vlan = found
-    parent = netlink.find(name)
+    parent = netlink.find_by_any_name(name)
     if parent is None:
         raise _unusable(
             port, 'does not exist, and can not be made, because there is no '
             '%s either' % name,
             'bring that device there, or correct bridge_uplinks')
-    _require_vlan(netlink, port, parent)
+    _require_vlan(netlink, port, parent, name)
     _require_mtu(port, parent)
     return parent, vlan
 
@@ -348,7 +353,7 @@ def lend(netlink: nl.Netlink, port: TapPort, on_bridge: Link,
     wire = None
     try:
         if port.is_guarded and port.uplink is not None:
-            wire = netlink.find(port.uplink)
+            wire = netlink.find_by_any_name(port.uplink)
             if wire is None or wire.master != on_bridge.index:
                 return
         if link.backup_port != (wire and wire.index):

@@ -18,23 +18,25 @@ _MADE_ON_ANOTHER = ('vlan', 'macvlan')
 _ENDS_ELSEWHERE = (None, 'veth', 'tun')
 
 
-def misnamed(link: Link, lower: Link | None) -> str | None:
+def misnamed(link: Link, lower: Link | None,
+             name: str | None = None) -> str | None:
     """Return what a link is that is not the VLAN that it is named as.
 
     :param lower: what it is made on, None if that is not here
+    :param name: the one of its names that is meant; None: its own
     :returns: in words, as "is VLAN 300 of eth1"; None if it is that VLAN, is
         not named as one, or nobody can tell here
     """
-    said = names.parse_vlan_device(link.name)
+    said = names.parse_vlan_device(name or link.name)
     if said is None or link.kind in _ENDS_ELSEWHERE:
         return None
     if link.kind != 'vlan':
         return 'is no VLAN at all (%s)' % link.kind
-    parent = said[0] if lower is None else lower.name
-    if (parent, link.vlan, link.vlan_protocol) == (*said, _TAG):
+    if ((lower is None or lower.is_called(said[0]))
+            and (link.vlan, link.vlan_protocol) == (said[1], _TAG)):
         return None
     return 'is VLAN %s of %s%s' % (
-        link.vlan, parent, ' with the tag of 802.1ad'
+        link.vlan, lower.name if lower else said[0], ' with the tag of 802.1ad'
         if link.vlan_protocol == _SERVICE_TAG else '')
 
 

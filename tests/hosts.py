@@ -408,13 +408,14 @@ class Host(fixtures.Fixture):
             self.ip.link('set', index=index, ifname=new)
             self.ip.link('set', index=index, state='up')
 
-    def forward_by_default(self, verdict: int,
-                           table: str = 'filter') -> None:
+    def forward_by_default(self, verdict: int, table: str = 'filter',
+                           family: int = socket.AF_INET) -> None:
         """Have a firewall as iptables-nft makes it.
 
         :param verdict: 0 drops, 1 accepts
+        :param family: AF_INET6 as ip6tables-nft, 7 as ebtables-nft
         """
-        with nftables.NFTables(nfgen_family=socket.AF_INET) as nft:
+        with nftables.NFTables(nfgen_family=family) as nft:
             nft.table('add', name=table)
             nft.chain('add', table=table, name='FORWARD', type='filter',
                       hook='forward', policy=verdict)

@@ -12,6 +12,7 @@ import os
 import pathlib
 import pty
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -784,6 +785,32 @@ class CodesTest(AuditTestCase):
             self.cannot_run('needs br_netfilter')
         self.set_sysctl('bridge/bridge-nf-call-iptables', '1')
         self.assert_finds('TM301', 'bridge-nf-call-iptables', 'FORWARD')
+        self.host.forward_by_default(0)
+        self.assert_finds('TM301', 'bridge-nf-call-iptables',
+                          'filter FORWARD drops it')
+
+    def test_tm301_ipv6(self):
+        if not os.path.exists('/proc/sys/net/bridge'):
+            self.cannot_run('needs br_netfilter')
+        self.host.forward_by_default(0, family=socket.AF_INET6)
+        self.assert_finds('TM301', 'bridge-nf-call-ip6tables',
+                          'filter FORWARD drops it')
+        self.set_sysctl('bridge/bridge-nf-call-ip6tables', '0')
+        self.assert_clean()
+
+    def test_tm301_of_bridges(self):
+        self.host.forward_by_default(0, 'guests', family=7)
+        self.assert_finds('TM301', 'nftables', 'guests FORWARD')
+
+    def test_tm301_own_switch_of_a_bridge(self):
+        self.foreign_bridge()
+        self.assert_clean()
+        for field in 'nf_call_iptables', 'nf_call_ip6tables':
+            self.host.set(base.BRIDGE, kind='bridge', **{'br_' + field: 1})
+            self.assert_finds(
+                'TM301', base.BRIDGE, field + ' is 1',
+                '"ip link set br100 type bridge %s 0"' % field)
+            self.host.set(base.BRIDGE, kind='bridge', **{'br_' + field: 0})
 
     def test_tm308(self):
         self.configure(host_shield=True)

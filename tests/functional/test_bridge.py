@@ -349,15 +349,16 @@ class WarningTest(BridgeTestCase):
         for number in range(count):
             self.plug(base.numbered_vif(number))
 
-    def switch_netfilter(self, value):
+    def switch_netfilter(self, value, switch=None):
         # Of this network namespace. Where there is none, nothing is switched.
-        path = '/proc/sys/net/' + self.SWITCH
+        path = '/proc/sys/net/' + (switch or self.SWITCH)
         if not os.path.exists(path):
             self.cannot_run('needs br_netfilter: modprobe br_netfilter')
         with open(path, 'w') as switch:
             switch.write(value)
 
     SWITCH = 'bridge/bridge-nf-call-iptables'
+    SWITCH_OF_IPV6 = 'bridge/bridge-nf-call-ip6tables'
     DROPS = 'whose chain filter FORWARD drops it'
 
     def guests_reach_each_other(self):
@@ -388,22 +389,95 @@ class WarningTest(BridgeTestCase):
     def count_looks(self):
         """Return how often the host's chains are looked at, and what came."""
         looks = []
-        look = nftables.chain_that_drops_forwarded
+        look = nftables.chains_that_drop
 
         def count():
             looks.append(look())
             return looks[-1]
-        self.patch(nftables, 'chain_that_drops_forwarded', count)
+        self.patch(nftables, 'chains_that_drop', count)
         return looks
 
-    def test_firewall_is_looked_at_once_a_process(self):
+    def test_firewall_is_looked_at_once(self):
         self.switch_netfilter('1')
         self.host.forward_by_default(0)
         looks = self.count_looks()
         for number in range(4):
             self.plug(base.numbered_vif(number, bridge_name='br%d' % number))
-        self.assertEqual(['filter FORWARD'], looks)
+        self.assertEqual([{'IPv4': 'filter FORWARD'}], looks)
         self.assertEqual(4, self.logs.output.count(self.DROPS))
+
+    def test_firewall_that_comes_later(self):
+        """As Docker's does."""
+        self.switch_netfilter('1')
+        self.patch(bridge_health._Firewall, '_MOST', patience.HANG)
+        looks = self.count_looks()
+        self.plug_some()
+        self.assertEqual([{}], looks)
+        hosts.add_chains('others', 1)
+        self.host.forward_by_default(0)
+        self.plug_some()
+        self.assertEqual(1, self.logs.output.count(self.DROPS))
+        self.assertEqual(2, len(looks))
+        self.host.forward_by_default(0, family=socket.AF_INET6)
+        self.plug_some()
+        self.assertEqual(2, self.logs.output.count(self.DROPS))
+        self.plug(base.numbered_vif(9, bridge_name='br200'))
+        self.assertEqual(4, self.logs.output.count(self.DROPS))
+        self.assertEqual(3, len(looks))
+
+    def test_looks_at_a_firewall_that_changes_all_the_time_are_few(self):
+        self.switch_netfilter('1')
+        self.patch(bridge_health._Firewall, '_PART', 0)
+        self.patch(bridge_health._Firewall, '_MOST', 1e-9)
+        looks = self.count_looks()
+        for number in range(3):
+            hosts.add_chains('others%d' % number, 1)
+            self.plug_some()
+        self.assertEqual(1, len(looks))
+
+    def test_firewall_of_ipv6(self):
+        self.switch_netfilter('0')
+        self.host.forward_by_default(0, family=socket.AF_INET6)
+        self.switch_netfilter('0', self.SWITCH_OF_IPV6)
+        self.plug_some()
+        self.assertNotIn('firewall', self.logs.output)
+        self.switch_netfilter('1', self.SWITCH_OF_IPV6)
+        self.plug_some()
+        self.assertEqual(1, self.logs.output.count(self.DROPS))
+        self.assert_logged('by IPv6', 'bridge-nf-call-ip6tables=0')
+
+    def test_firewall_of_bridges(self):
+        for switch in self.SWITCH, self.SWITCH_OF_IPV6:
+            self.switch_netfilter('0', switch)
+        self.plug_some()
+        self.host.forward_by_default(0, family=7)
+        self.plug_some()
+        self.assertEqual(1, self.logs.output.count(self.DROPS))
+        self.assert_logged('by Ethernet', 'leave bridges alone')
+
+    def test_own_switch_of_a_bridge(self):
+        for switch in self.SWITCH, self.SWITCH_OF_IPV6:
+            self.switch_netfilter('0', switch)
+        self.host.forward_by_default(0)
+        self.host.add(base.BRIDGE, 'bridge', address='02:00:00:00:00:05')
+        self.plug_some()
+        self.assertNotIn('firewall', self.logs.output)
+        self.host.set(base.BRIDGE, kind='bridge', br_nf_call_iptables=1)
+        self.plug_some()
+        self.assertEqual(1, self.logs.output.count(self.DROPS))
+        self.assert_logged('"ip link set br100 type bridge '
+                           'nf_call_iptables 0"')
+
+    def test_own_switch_of_our_bridge(self):
+        # It is mended.
+        for switch in self.SWITCH, self.SWITCH_OF_IPV6:
+            self.switch_netfilter('0', switch)
+        self.host.forward_by_default(0)
+        self.plug_some()
+        self.host.set(base.BRIDGE, kind='bridge', br_nf_call_iptables=1)
+        self.plug_some()
+        self.assertNotIn('firewall', self.logs.output)
+        self.assertFalse(self.host.link(base.BRIDGE).nf_call_iptables)
 
     def test_firewall_of_many_chains(self):
         # The look is bounded, and what iptables makes is found all the same.
@@ -411,16 +485,22 @@ class WarningTest(BridgeTestCase):
         hosts.add_chains('many', 2000)
         self.host.forward_by_default(0)
         self.patch(nftables, '_LOOKS_FOR', 0)
-        self.assertEqual('filter FORWARD',
-                         nftables.chain_that_drops_forwarded())
+        self.assertEqual({'IPv4': 'filter FORWARD'},
+                         nftables.chains_that_drop())
 
     def test_firewall_by_another_name(self):
         self.host.forward_by_default(0, 'guests')
         self.patch(nftables, '_LOOKS_FOR', patience.HANG)
-        self.assertEqual('guests FORWARD',
-                         nftables.chain_that_drops_forwarded())
+        self.assertEqual({'IPv4': 'guests FORWARD'},
+                         nftables.chains_that_drop())
         self.patch(nftables, '_LOOKS_FOR', 0)
-        self.assertIsNone(nftables.chain_that_drops_forwarded())
+        self.assertEqual({}, nftables.chains_that_drop())
+
+    def test_firewall_of_both_families(self):
+        self.patch(nftables, '_LOOKS_FOR', patience.HANG)
+        self.host.forward_by_default(0, 'both', family=1)
+        self.assertEqual(dict.fromkeys(('IPv4', 'IPv6'), 'both FORWARD'),
+                         nftables.chains_that_drop())
 
     def test_firewall_that_accepts(self):
         self.switch_netfilter('1')

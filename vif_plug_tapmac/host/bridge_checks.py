@@ -215,6 +215,20 @@ def _uplink_elsewhere(seen: Inventory, bridge: Link) -> Seen:
            'bridge_uplinks' % (name, bridge.name, other, bridge.name))
 
 
+@finds('TM301')
+def _own_firewall(seen: Inventory, bridge: Link) -> Seen:
+    if seen.is_ours(bridge):
+        return  # There it is TM109.
+    for what, field in bridge_health.OWN_SWITCHES.items():
+        if getattr(bridge, field):
+            yield (bridge.name, '%s is 1: what guests send to each other by '
+                   '%s passes the FORWARD chain of this host, whatever the '
+                   'switch for all bridges says' % (field, what),
+                   '%s, and the same in the network configuration of this '
+                   'host, unless the firewall is meant for guests'
+                   % bridge_health.own_switch_off(bridge, field))
+
+
 def _below(seen: Inventory, link: Link) -> Link | None:
     """Return what a VLAN is made on, None if it is none, or that not here."""
     return seen.links.get(link.lower or 0) if link.kind == 'vlan' else None
@@ -241,4 +255,4 @@ def _misnamed(seen: Inventory, link: Link | None,
 CHECKS = (_fixed_mac, _down, _stp, _nearly_full, _uplink,
           _router_advertisements, _bridge_mtu, _changed,
           _another_vlan, _narrow_uplink, _uplink_down,
-          _uplink_without_carrier, _uplink_elsewhere)
+          _uplink_without_carrier, _uplink_elsewhere, _own_firewall)

@@ -22,15 +22,30 @@ from vif_plug_tapmac.wanted import from_config
 from vif_plug_tapmac.wanted import names
 
 _SYSCTLS = '/proc/sys/net/ipv4/conf'
+#: In seconds: how long other people's rules are looked at.
+_LOOKS_FOR = 2.0
 
 
 @finds('TM301')
 def _firewall(config: cfg.ConfigOpts.GroupAttr) -> Seen:
-    if bridge_health.passes_netfilter():
-        yield ('bridge-nf-call-iptables', 'it is 1: what guests send to '
-               'each other by IPv4 passes the FORWARD chain of this host',
-               '"sysctl net.bridge.bridge-nf-call-iptables=0", and the same '
-               'in /etc/sysctl.d, unless the firewall is meant for guests')
+    # Whoever may not ask the kernel knows of none.
+    chains = nftables.chains_that_drop(_LOOKS_FOR)
+    for what, switch in bridge_health.SWITCHES.items():
+        chain = chains.get(what)
+        if (chain or what == nftables.IPV4) and (
+                bridge_health.passes_netfilter(what)):
+            yield (switch, 'it is 1: what guests send to each other by %s '
+                   'passes the FORWARD chain of this host' % what
+                   + (', and %s drops it unless a rule accepts it' % chain
+                      if chain else ''),
+                   '"sysctl net.bridge.%s=0", and the same in /etc/sysctl.d, '
+                   'unless the firewall is meant for guests' % switch)
+    if nftables.FRAMES in chains:
+        yield ('nftables', 'chain %s of the bridge family drops what guests '
+               'send to each other unless a rule accepts it'
+               % chains[nftables.FRAMES],
+               'have whoever made it leave bridges alone, unless the firewall '
+               'is meant for guests')
 
 
 @finds('TM302')

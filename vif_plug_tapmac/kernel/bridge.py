@@ -92,7 +92,8 @@ def ensure(netlink: nl.Netlink, port: TapPort,
     """
     if found is not None and not _is_unfinished(found, port):
         _look_after(netlink, port, found)
-        bridge_health.warn_about_netfilter(found)
+        bridge_health.warn_about_netfilter(
+            found, is_ours(found, port.bridge_group))
         return found
     with contextlib.ExitStack() as undo:
         wire, made = uplink.make_missing(
@@ -109,7 +110,7 @@ def ensure(netlink: nl.Netlink, port: TapPort,
         if _is_unfinished(found, port):
             found = _finish(netlink, found, port, wire)
         undo.pop_all()
-    bridge_health.warn_about_netfilter(found)
+    bridge_health.warn_about_netfilter(found, True)
     return found
 
 

@@ -4,6 +4,7 @@
 
 import logging
 import os
+import time
 
 from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac.kernel.link import Link
@@ -15,13 +16,17 @@ LOG = logging.getLogger(__name__)
 #: How many ports a bridge can have, and how many are nearly as many.
 #: Source: net/bridge/br_private.h, BR_PORT_BITS
 PORTS, NEARLY_ALL_PORTS = 1023, 1000
-_NETFILTER_SWITCH = '/proc/sys/net/bridge/bridge-nf-call-iptables'
+#: What has bridged packets pass the host's firewall: the switch for all
+#: bridges, in /proc/sys/net/bridge, and the field of a bridge for itself.
+SWITCHES = {nftables.IPV4: 'bridge-nf-call-iptables',
+            nftables.IPV6: 'bridge-nf-call-ip6tables'}
+OWN_SWITCHES = {nftables.IPV4: 'nf_call_iptables',
+                nftables.IPV6: 'nf_call_ip6tables'}
 
 #: What was said of which bridge, so that it is said once.
 _warned: set[tuple[int, str, str]] = set()
-#: Among it, that the firewall of the host was looked at; and what was found.
+#: Among it, that the firewall of the host was looked at.
 _LOOKED = 0, '', 'netfilter'
-_chain: str | None = None
 
 
 def first_time(link: Link, about: str) -> bool:
@@ -76,28 +81,81 @@ def larger_mtu(link: Link, mtu: int) -> str:
     return '"%s"' % command
 
 
-def warn_about_netfilter(link: Link) -> None:
-    if not first_time(link, 'netfilter') or not passes_netfilter():
-        return
-    chain = _chain_that_drops()
-    if chain is not None:
-        LOG.warning('Bridge %s: what guests send to each other by IPv4 passes '
-                    'the firewall of this host, whose chain %s drops it '
-                    'unless a rule accepts it. Remedy: "sysctl '
-                    'net.bridge.bridge-nf-call-iptables=0", and the same in '
-                    '/etc/sysctl.d, or such a rule.', link.name, chain)
+def warn_about_netfilter(link: Link, ours: bool) -> None:
+    """Say which chains drop what guests on a bridge send to each other.
 
-
-def _chain_that_drops() -> str | None:
-    """Return what the first look in this process has found.
-
-    Whatever else the host has there is looked at once, not for each bridge.
+    :param ours: whether tapmac made it, and has its own switches off
     """
-    global _chain
-    if _LOOKED not in _warned:
-        _warned.add(_LOOKED)
-        _chain = nftables.chain_that_drops_forwarded()
-    return _chain
+    for what, chain in _firewall.chains().items():
+        remedy = _how_to_pass_by(what, link, ours)
+        if remedy and first_time(link, 'chain %s %s %s' % (what, chain,
+                                                           remedy)):
+            LOG.warning('Bridge %s: what guests send to each other by %s '
+                        'passes the firewall of this host, whose chain %s '
+                        'drops it unless a rule accepts it. Remedy: %s, or '
+                        'such a rule.', link.name, what, chain, remedy)
+
+
+def _how_to_pass_by(what: str, link: Link, ours: bool) -> str | None:
+    """Return how a bridge's frames pass no firewall; None: they do not."""
+    if what == nftables.FRAMES:
+        return 'have whoever made it leave bridges alone'
+    if passes_netfilter(what):
+        return ('"sysctl net.bridge.%s=0", and the same in /etc/sysctl.d'
+                % SWITCHES[what])
+    field = OWN_SWITCHES[what]
+    if not ours and getattr(link, field):
+        return own_switch_off(link, field)
+    return None
+
+
+def own_switch_off(link: Link, field: str) -> str:
+    """Return the command, in quotes, that switches a bridge's own one off."""
+    return '"ip link set %s type bridge %s 0"' % (link.name, field)
+
+
+class _Firewall:
+    """What the host's firewall drops, as it is now.
+
+    It is looked at again only if some rule has changed, and in all for no more
+    than a part of the time: where rules change all the time and there are
+    tens of thousands, plugs go on with what is known.
+    """
+    #: In seconds: the most that looks take in a row. And which part of the
+    #: time they may take, as each plug asks whether a rule has changed.
+    _MOST, _PART = 0.1, 0.02
+    #: The same, where nothing can be known: until 25 s later.
+    _NOTHING_THERE = -0.5
+
+    def __init__(self) -> None:
+        self._left, self._last = self._MOST, 0.0
+        self._generation: int | None = None
+        self._chains: dict[str, str] = {}
+
+    def chains(self) -> dict[str, str]:
+        """Return what :func:`nftables.chains_that_drop` does."""
+        if _LOOKED not in _warned:
+            _warned.add(_LOOKED)
+            self._left, self._generation = self._MOST, None
+        now = time.monotonic()
+        self._left = min(self._MOST,
+                         self._left + (now - self._last) * self._PART)
+        if self._left > 0:
+            self._look()
+            self._left -= time.monotonic() - now
+        self._last = time.monotonic()
+        return self._chains
+
+    def _look(self) -> None:
+        generation = nftables.generation()
+        if generation is None:
+            self._left, self._chains = self._NOTHING_THERE, {}
+        elif generation != self._generation:
+            self._chains = nftables.chains_that_drop()
+            self._generation = generation
+
+
+_firewall = _Firewall()
 
 
 def warn_if_nearly_full(link: Link, newest: Link) -> None:
@@ -113,10 +171,13 @@ def warn_if_nearly_full(link: Link, newest: Link) -> None:
                     'fails.', link.name, newest.port_number, PORTS)
 
 
-def passes_netfilter() -> bool:
-    """Return whether bridged IPv4 passes the firewall of this host."""
+def passes_netfilter(what: str = nftables.IPV4) -> bool:
+    """Return whether bridged IPv4, or IPv6, passes the host's firewall.
+
+    By the switch for all bridges; each has one of its own.
+    """
     try:
-        with open(_NETFILTER_SWITCH) as switch:
+        with open('/proc/sys/net/bridge/' + SWITCHES[what]) as switch:
             return switch.read().strip() != '0'
     except OSError:  # br_netfilter is not loaded.
         return False

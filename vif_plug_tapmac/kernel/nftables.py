@@ -30,6 +30,7 @@ _NF_TABLES, _BEGIN, _END = 10, 0x10, 0x11
 _NEW_TABLE, _DELETE_TABLE = _NF_TABLES << 8 | 0, _NF_TABLES << 8 | 2
 _NEW_CHAIN, _GET_CHAIN = _NF_TABLES << 8 | 3, _NF_TABLES << 8 | 4
 _NEW_RULE, _GET_RULE = _NF_TABLES << 8 | 6, _NF_TABLES << 8 | 7
+_NEW_GENERATION, _GET_GENERATION = _NF_TABLES << 8 | 15, _NF_TABLES << 8 | 16
 _APPEND = 0x800
 #: Flag of an attribute's type: there are others inside.
 _NESTED = 0x8000
@@ -38,7 +39,7 @@ _BODY = struct.Struct('>BBH')
 _NFPROTO_INET, _NFPROTO_BRIDGE = 1, 7
 
 #: Attributes.
-_TABLE_NAME = 1
+_TABLE_NAME, _GENERATION_ID = 1, 1
 _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = (
     1, 3, 4, 5, 7)
 _HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
@@ -52,10 +53,18 @@ _DATA_VALUE, _DATA_VERDICT, _VERDICT_CODE = 1, 2, 1
 _IIFGROUP, _EQUAL, _REGISTER, _VERDICT = 21, 0, 1, 0
 #: Source: include/uapi/linux/netfilter.h, linux/netfilter_bridge.h
 _DROP, _ACCEPT = 0, 1
-_INET_FORWARD, _BRIDGE_INPUT = 2, 1
+_BRIDGE_INPUT = 1
+#: What goes from port to port passes these hooks: prerouting, forward and
+#: postrouting, of each family.
+_ON_THE_WAY = 0, 2, 4
+#: And by the family of a chain, what of it passes that.
+IPV4, IPV6, FRAMES = 'IPv4', 'IPv6', 'Ethernet'
+_PASSED_BY = {socket.AF_INET: (IPV4,), socket.AF_INET6: (IPV6,),
+              _NFPROTO_INET: (IPV4, IPV6), _NFPROTO_BRIDGE: (FRAMES,)}
 #: Before whatever else there may be.
 _FIRST = -300
-#: Table and chain that iptables-nft makes for what is forwarded.
+#: Table and chain that iptables-nft makes for what is forwarded, and
+#: ip6tables-nft and ebtables-nft in their families.
 _IPTABLES = 'filter', 'FORWARD'
 #: In seconds: how long a look at other people's chains may take.
 _LOOKS_FOR = 0.05
@@ -115,44 +124,65 @@ def unshield_host() -> None:
             attributes.text(_TABLE_NAME, SHIELD))))
 
 
-def chain_that_drops_forwarded() -> str | None:
-    """Return a netfilter chain that drops IPv4 unless a rule accepts it.
+def generation() -> int | None:
+    """Return a number that is another one after each change of all rules.
 
-    Only chains that IPv4 packets pass on their way through the host. Chains of
-    the old ip_tables do not show here, those of iptables-nft do.
-
-    The one that iptables-nft makes is asked for by its name. Others may be
-    among tens of thousands, which are looked at for so long and no longer.
-
-    :returns: its table and name; None if there is none, or none is known
+    :returns: None where nobody knows: nf_tables is missing, or no privilege
     """
     try:
         with _Session() as nft:
-            found = nft.ask(
-                'nftables', 'looking up chain %s %s' % _IPTABLES, _GET_CHAIN,
-                _BODY.pack(socket.AF_INET, 0, 0)
-                + attributes.text(_CHAIN_TABLE, _IPTABLES[0])
-                + attributes.text(_CHAIN_NAME, _IPTABLES[1]),
-                _NEW_CHAIN, _forwarding_chain, tolerated=errno.ENOENT)
-            return found or next(filter(None, nft.some(
-                'nftables', 'listing its chains', _GET_CHAIN,
-                _BODY.pack(socket.AF_UNSPEC, 0, 0), _forwarding_chain,
-                _LOOKS_FOR)), None)
+            return nft.ask(
+                'nftables', 'asking for its generation', _GET_GENERATION,
+                _BODY.pack(socket.AF_UNSPEC, 0, 0), _NEW_GENERATION,
+                lambda body: _value(_read(body), _GENERATION_ID))
     except exception.KernelRefused as error:
-        # It is for a warning: no plug is to fail for it.
-        LOG.debug('The chains of netfilter are not known: %s', error)
+        LOG.debug('The rules of netfilter are not known: %s', error)
         return None
 
 
-def _forwarding_chain(body: bytes) -> str | None:
-    """Return the name of a chain if it is one that drops forwarded IPv4."""
+def chains_that_drop(seconds: float | None = None) -> dict[str, str]:
+    """Return chains that drop what goes from port to port of a bridge.
+
+    Unless a rule accepts it. IPv4 and IPv6 pass those of the host only where
+    br_netfilter has them do so. Chains of the old ip_tables do not show here,
+    those of iptables-nft do.
+
+    Those that iptables-nft makes are asked for by their name. Others may be
+    among tens of thousands.
+
+    :param seconds: for how long these are looked at; None: as a plug may
+    :returns: table and name of one, by what it drops: IPV4, IPV6 or FRAMES;
+        none where none is known
+    """
+    found: dict[str, str] = {}
+    try:
+        with _Session() as nft:
+            for family in socket.AF_INET, socket.AF_INET6, _NFPROTO_BRIDGE:
+                found |= nft.ask(
+                    'nftables', 'looking up chain %s %s' % _IPTABLES,
+                    _GET_CHAIN, _BODY.pack(family, 0, 0)
+                    + attributes.text(_CHAIN_TABLE, _IPTABLES[0])
+                    + attributes.text(_CHAIN_NAME, _IPTABLES[1]),
+                    _NEW_CHAIN, _dropped, tolerated=errno.ENOENT) or {}
+            for dropped in nft.some(
+                    'nftables', 'listing its chains', _GET_CHAIN,
+                    _BODY.pack(socket.AF_UNSPEC, 0, 0), _dropped,
+                    _LOOKS_FOR if seconds is None else seconds):
+                found = dropped | found
+    except exception.KernelRefused as error:
+        # It is for a warning: no plug is to fail for it.
+        LOG.debug('The chains of netfilter are not known: %s', error)
+    return found
+
+
+def _dropped(body: bytes) -> dict[str, str]:
+    """Return what a chain drops on its way, each with its table and name."""
     chain = _read(body)
-    hook = chain.nested(_CHAIN_HOOK)
-    if (body[0] in (socket.AF_INET, _NFPROTO_INET)
-            and _value(hook, _HOOK_NUMBER) == _INET_FORWARD
-            and _value(chain, _CHAIN_POLICY) == _DROP):
-        return '%s %s' % (chain.text(_CHAIN_TABLE), chain.text(_CHAIN_NAME))
-    return None
+    if (_value(chain.nested(_CHAIN_HOOK), _HOOK_NUMBER) not in _ON_THE_WAY
+            or _value(chain, _CHAIN_POLICY) != _DROP):
+        return {}
+    name = '%s %s' % (chain.text(_CHAIN_TABLE), chain.text(_CHAIN_NAME))
+    return dict.fromkeys(_PASSED_BY.get(body[0], ()), name)
 
 
 def _dropping(group: int) -> list[bytes]:

@@ -106,7 +106,7 @@ class Link(_PortFields):
     :param owner: uid that may attach to the TUN or TAP, None: everyone
     :param queues: processes' queues of a multi-queue TUN or TAP, detached
         ones included; None if it is single-queue
-    :param altnames: alternative names that it has beside
+    :param altnames: its alternative names; two links may differ in these
     :param former_name: what it was called before somebody began to delete it,
         who is at it still, or ended in the middle; None: nobody did. It may
         have this name still, or again
@@ -150,7 +150,7 @@ class Link(_PortFields):
     multi_queue: bool = False
     queues: int | None = None
     persistent: bool = False
-    altnames: tuple[str, ...] = ()
+    altnames: tuple[str, ...] = dataclasses.field(default=(), compare=False)
     former_name: str | None = None
     port_number: int | None = None
     backup_port: int | None = None

@@ -182,6 +182,34 @@ class ShieldTest(test_guard.GuardTestCase):
         self.assertEqual(['others'], self.tables())
         self.assertTrue(self.arp())
 
+    def test_two_services(self):
+        """Each has its own section, and keeps its own guests from the host."""
+        self.start(host_shield=True)
+        for options in ({'host_shield': False}, {'host_shield': True},
+                        {'host_shield': False}):
+            shield._looked = False  # As in another process.
+            self.configure(link_group=30000, **options)
+            self.plug(base.numbered_vif(1))
+            self.assertEqual(
+                (True, options['host_shield']),
+                (nftables.is_host_shielded(29793),
+                 nftables.is_host_shielded(30000)))
+            self.assertFalse(self.arp())
+
+    def test_a_rule_that_comes_meanwhile_stays(self):
+        nftables.shield_host(29793)
+        real = nftables._Session.transact
+
+        def transact(session, step, *steps, **only_if):
+            if not nftables.is_host_shielded(30000):
+                self.patch(nftables._Session, 'transact', real)
+                nftables.shield_host(30000)
+            return real(session, step, *steps, **only_if)
+        self.patch(nftables._Session, 'transact', transact)
+        nftables.unshield_host(29793)
+        self.assertEqual([False, True], [
+            nftables.is_host_shielded(group) for group in (29793, 30000)])
+
     def test_kernel_without_nftables(self):
         self.configure(host_shield=True)
 

@@ -30,6 +30,7 @@ _NF_TABLES, _BEGIN, _END = 10, 0x10, 0x11
 _NEW_TABLE, _DELETE_TABLE = _NF_TABLES << 8 | 0, _NF_TABLES << 8 | 2
 _NEW_CHAIN, _GET_CHAIN = _NF_TABLES << 8 | 3, _NF_TABLES << 8 | 4
 _NEW_RULE, _GET_RULE = _NF_TABLES << 8 | 6, _NF_TABLES << 8 | 7
+_DELETE_RULE = _NF_TABLES << 8 | 8
 _NEW_GENERATION, _GET_GENERATION = _NF_TABLES << 8 | 15, _NF_TABLES << 8 | 16
 _APPEND = 0x800
 #: Flag of an attribute's type: there are others inside.
@@ -39,11 +40,11 @@ _BODY = struct.Struct('>BBH')
 _NFPROTO_INET, _NFPROTO_BRIDGE = 1, 7
 
 #: Attributes.
-_TABLE_NAME, _GENERATION_ID = 1, 1
+_TABLE_NAME, _GENERATION_ID, _BATCH_GENERATION = 1, 1, 1
 _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = (
     1, 3, 4, 5, 7)
 _HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
-_RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS = 1, 2, 4
+_RULE_TABLE, _RULE_CHAIN, _RULE_HANDLE, _RULE_EXPRESSIONS = 1, 2, 3, 4
 _ELEMENT, _EXPRESSION_NAME, _EXPRESSION_DATA = 1, 1, 2
 _META_REGISTER, _META_KEY = 1, 2
 _COMPARE_REGISTER, _COMPARE_HOW, _COMPARE_WITH = 1, 2, 3
@@ -66,6 +67,8 @@ _FIRST = -300
 #: Table and chain that iptables-nft makes for what is forwarded, and
 #: ip6tables-nft and ebtables-nft in their families.
 _IPTABLES = 'filter', 'FORWARD'
+#: How often to look again for what to remove while others change rules.
+_ROUNDS = 5
 #: In seconds: how long a look at other people's chains may take.
 _LOOKS_FOR = 0.05
 
@@ -73,10 +76,27 @@ _LOOKS_FOR = 0.05
 class _Session(session.Session):
     PROTOCOL = _NETLINK_NETFILTER
 
-    def transact(self, step: str, *steps: tuple[int, int, bytes]) -> None:
-        self._request('nftables', step, self._socket.transact, [
-            (_BEGIN, 0, _BODY.pack(0, 0, _NF_TABLES)), *steps,
-            (_END, 0, _BODY.pack(0, 0, _NF_TABLES))])
+    def transact(self, step: str, *steps: tuple[int, int, bytes],
+                 only_if: int | None = None) -> bool:
+        """Have several things done, of which all or none is.
+
+        :param only_if: the generation that the rules must be of
+        :returns: False if they are of another; nothing is done
+        """
+        frame = _BODY.pack(0, 0, _NF_TABLES)
+        begin = frame if only_if is None else frame + _number(
+            _BATCH_GENERATION, only_if)
+        return self._request(
+            'nftables', step, self._socket.transact,
+            [(_BEGIN, 0, begin), *steps, (_END, 0, frame)],
+            tolerated=errno.ERESTART, decode=lambda _: True) is not None
+
+    def generation(self) -> int | None:
+        """Return a number that is another one after each change of rules."""
+        return self.ask('nftables', 'asking for its generation',
+                        _GET_GENERATION, _BODY.pack(socket.AF_UNSPEC, 0, 0),
+                        _NEW_GENERATION,
+                        lambda body: _value(_read(body), _GENERATION_ID))
 
 
 def is_host_shielded(group: int) -> bool:
@@ -117,11 +137,43 @@ def shield_host(group: int) -> None:
                 _nested(_RULE_EXPRESSIONS, *_dropping(group)))))
 
 
-def unshield_host() -> None:
-    """Remove the table; there is none, or no nf_tables, is success."""
+def unshield_host(group: int | None = None) -> None:
+    """Remove the rule of a link group, and the table with the last one.
+
+    Another service on this host may have one for its own group. There is none,
+    or no nf_tables, is success.
+
+    :param group: None: whatever is in the table
+    """
     with contextlib.suppress(exception.KernelRefused), _Session() as nft:
-        nft.transact('removing %s' % SHIELD, (_DELETE_TABLE, 0, _bridge(
-            attributes.text(_TABLE_NAME, SHIELD))))
+        for _ in range(_ROUNDS):
+            generation = nft.generation()
+            rules = nft.list(
+                'nftables', 'looking for %s' % SHIELD, _GET_RULE,
+                _bridge(attributes.text(_RULE_TABLE, SHIELD)),
+                lambda body: _rule(_read(body), group))
+            own = [handle for handle, is_own in rules if is_own]
+            if group is not None and not own:
+                return
+            # Between the look and this nobody is to add one.
+            if nft.transact('removing %s' % SHIELD, *(
+                    map(_deletion, own) if len(own) < len(rules) else [
+                        (_DELETE_TABLE, 0, _bridge(attributes.text(
+                            _TABLE_NAME, SHIELD)))]), only_if=generation):
+                return
+
+
+def _rule(rule: Attributes, group: int | None) -> tuple[bytes, bool]:
+    """Return the handle of a rule of ours, and whether it is of this group."""
+    return (rule.octets(_RULE_HANDLE) or b'',
+            group is None or _drops_group(rule, group))
+
+
+def _deletion(handle: bytes) -> tuple[int, int, bytes]:
+    return _DELETE_RULE, 0, _bridge(
+        attributes.text(_RULE_TABLE, SHIELD),
+        attributes.text(_RULE_CHAIN, SHIELD),
+        attributes.attribute(_RULE_HANDLE, handle))
 
 
 def generation() -> int | None:
@@ -131,10 +183,7 @@ def generation() -> int | None:
     """
     try:
         with _Session() as nft:
-            return nft.ask(
-                'nftables', 'asking for its generation', _GET_GENERATION,
-                _BODY.pack(socket.AF_UNSPEC, 0, 0), _NEW_GENERATION,
-                lambda body: _value(_read(body), _GENERATION_ID))
+            return nft.generation()
     except exception.KernelRefused as error:
         LOG.debug('The rules of netfilter are not known: %s', error)
         return None

@@ -26,7 +26,8 @@ _looked = False
 def ensure(port: TapPort) -> None:
     """Have the rule, or not, as the port says.
 
-    One that nobody wants any more is looked for once in a process.
+    One that nobody wants any more is looked for once in a process. That of
+    another link group is another service's.
 
     :raises KernelRefused: this kernel cannot do that
     :raises VerifyFailed: the rule is not there after it was made
@@ -35,7 +36,7 @@ def ensure(port: TapPort) -> None:
     if port.host_shield:
         _require(port)
     elif not _looked:
-        nftables.unshield_host()
+        nftables.unshield_host(port.link_group)
         _looked = True
 
 

@@ -118,6 +118,7 @@ SEVERAL_USERS = 'several users'
 DEVICE_NODES = 'device nodes'
 INSTALLING = 'installing packages'
 SUDO = 'sudo'
+PROGRAMS = 'programs in the kernel'
 
 
 def needs_real_root(why: str) -> typing.Callable[[_Test], _Test]:

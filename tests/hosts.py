@@ -69,6 +69,7 @@ IFF_TUN, IFF_TAP, IFF_MULTI_QUEUE, IFF_NO_PI = 0x1, 0x2, 0x100, 0x1000
 
 _BR_STATE_FORWARDING = 3
 _IFA_F_TENTATIVE = 0x40
+_IFLA_PROTINFO, _IFLA_BRPORT_STATE = 12, 1
 
 #: Number and size of attributes IFLA_BRPORT_.... Source: linux/if_link.h
 PORT_OPTIONS = {'LEARNING': (8, 1), 'BACKUP_PORT': (34, 4), 'LOCKED': (39, 1),
@@ -281,6 +282,19 @@ def set_port_options(index: int, **options: int) -> None:
                 size, sys.byteorder))
             for name, (number, size) in PORT_OPTIONS.items()
             if name in options))))
+    netlink.close()
+
+
+def set_port_state(index: int, state: int) -> None:
+    """Set the state of a port of a bridge, as "bridge link set" does.
+
+    Nobody is told, so the bridge does not look at the port again.
+    """
+    body = rtnetlink.link(index, attributes.attribute(
+        _IFLA_PROTINFO | attributes.NESTED,
+        attributes.octet(_IFLA_BRPORT_STATE, state)))
+    netlink = rtnetlink.Socket()
+    netlink.set(rtnetlink.SET_LINK, bytes([socket.AF_BRIDGE]) + body[1:])
     netlink.close()
 
 

@@ -21,6 +21,7 @@ import tty
 import fixtures
 
 from tests import base
+from tests import bpf
 from tests import hosts
 from tests import libvirt_domains
 from tests import patience
@@ -30,6 +31,7 @@ from vif_plug_tapmac.host import finding
 from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.host import mending
 from vif_plug_tapmac.kernel import bridge_health
+from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import nftables
 from vif_plug_tapmac.kernel import removing
@@ -38,6 +40,7 @@ from vif_plug_tapmac import mark
 
 OTHER = base.numbered_vif(1)
 _LONG_AGO = 1000000000
+STRANGER = 'fa:16:3e:77:77:77'
 
 
 class AuditTestCase(base.FunctionalTestCase):
@@ -76,6 +79,11 @@ class AuditTestCase(base.FunctionalTestCase):
         for word in words:
             self.assertIn(word, found[0].evidence + found[0].remedy)
         return found[0]
+
+    def do(self, remedy):
+        """Do as a remedy says, in a shell."""
+        for command in re.findall('"(.*?)"', remedy):
+            subprocess.run(['sh', '-c', command], check=True)
 
     def assert_clean(self):
         self.assertEqual([], self.findings())
@@ -340,6 +348,44 @@ class CodesTest(AuditTestCase):
         self.host.set('eth1', mtu=1400)
         self.assert_finds('TM111', base.BRIDGE, 'eth1 has MTU 1400',
                           '"ip link set eth1 mtu 1500", and the same')
+
+    def test_tm112(self):
+        self.plug_clean()
+        self.host.set(base.BRIDGE, ifalias='rack 7')
+        found = self.assert_finds('TM112', base.BRIDGE, "'rack 7'")
+        self.do(found.remedy)
+        self.assert_clean()
+
+    def test_tm113(self):
+        self.plug_clean()
+        self.host.set(base.BRIDGE, address='52:54:00:00:00:07')
+        self.assert_finds('TM113', base.BRIDGE, '52:54:00:00:00:07', '02:')
+
+    def test_tm113_with_an_uplink(self):
+        self.configure(bridge_uplinks={base.BRIDGE: 'eth1'})
+        self.host.add('eth1', 'veth', peer='wire')
+        self.plug_clean()
+        self.host.set(base.BRIDGE, address='52:54:00:00:00:07')
+        found = self.assert_finds('TM113', base.BRIDGE, 'that of eth1')
+        self.do(found.remedy)
+        self.assert_clean()
+
+    def test_tm114(self):
+        self.plug_clean()
+        self.host.ip.fdb('add', ifindex=self.host.link(base.BRIDGE).index,
+                         lladdr=STRANGER, state=0x80, flags=2)
+        self.assert_mends('TM114', base.BRIDGE, STRANGER)
+
+    def test_tm115(self):
+        self.configure(bridge_uplinks={base.BRIDGE: 'eth1'})
+        self.host.add('eth1', 'veth', peer='wire')
+        self.host.set('wire', state='up')
+        self.plug_clean()
+        hosts.set_port_options(self.host.link('eth1').index, ISOLATED=1)
+        self.assert_finds('TM115', base.BRIDGE, 'isolated is True')
+        self.host.set('eth1', master=0)
+        self.host.set('eth1', master=self.host.link(base.BRIDGE).index)
+        self.assert_clean()
 
     def test_tm201(self):
         self.plug_clean()
@@ -779,6 +825,52 @@ class CodesTest(AuditTestCase):
     def test_tm220_not_of_what_a_domain_calls_so(self):
         self.domains.define(('x', base.GUEST_MAC, True, 1))
         self.plug_clean(vif_name='x')
+
+    def test_tm221(self):
+        self.plug_clean()
+        self.hold()
+        self.host.ip.fdb('add', ifindex=self.host.link(base.TAP).index,
+                         lladdr=STRANGER, state=0x40, flags=4)
+        self.assert_mends('TM221', base.TAP, STRANGER)
+
+    def test_tm222(self):
+        self.plug_clean()
+        self.hold()
+        self.host.wait_until_forwarding(base.TAP)
+        hosts.set_port_state(self.host.link(base.TAP).index, 0)
+        self.assert_mends('TM222', base.TAP, 'disabled')
+        self.host.wait_until_forwarding(base.TAP)
+
+    def test_tm222_by_its_carrier(self):
+        self.configure(multiqueue=True)
+        self.plug()
+        self.hold(flags=hosts.IFF_TAP | hosts.IFF_MULTI_QUEUE)
+        with nl.Netlink() as netlink:
+            netlink.change_named(base.TAP, base.TAP, 'switching it off',
+                                 link_data.carrier(False))
+        found = self.assert_finds('TM222', base.TAP, 'its carrier is off')
+        self.do(found.remedy)
+        self.assert_clean()
+
+    def test_tm222_put_to_sleep(self):
+        self.plug_clean()
+        self.hold()
+        self.host.wait_until_forwarding(base.TAP)
+        self.host.set(base.TAP, operstate='DORMANT')
+        self.assert_mends('TM222', base.TAP, 'dormant')
+        self.host.wait_until_forwarding(base.TAP)
+
+    def test_tm223(self):
+        self.plug_clean()
+        self.hold()
+        self.host.set(base.TAP, flags=0x100, change=0x100)
+        self.assert_mends('TM223', base.TAP, 'promisc is True')
+
+    @base.needs_real_root(base.PROGRAMS)
+    def test_tm224(self):
+        self.plug_clean()
+        bpf.attach(self.host.link(base.TAP).index)
+        self.assert_finds('TM224', base.TAP, 'xdp off')
 
     def test_tm301(self):
         if not os.path.exists('/proc/sys/net/bridge'):

@@ -11,6 +11,8 @@ from vif_plug_tapmac.host.finding import Finding
 from vif_plug_tapmac.host import host_checks
 from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.host.inventory import Inventory
+from vif_plug_tapmac.host import own_bridge_checks
+from vif_plug_tapmac.host import port_checks
 from vif_plug_tapmac.host import tap_checks
 
 #: The codes of what is found only where libvirt answers.
@@ -75,7 +77,8 @@ def audit_links(seen: Inventory) -> list[Finding]:
         # Of one that is half-made there is nothing more to say.
         half_made = list(bridge_checks.half_made(seen, bridge))
         found.extend(half_made)
-        for check in () if half_made else bridge_checks.CHECKS:
+        for check in () if half_made else (*bridge_checks.CHECKS,
+                                           *own_bridge_checks.CHECKS):
             found.extend(check(seen, bridge))
     holders = tap_checks.holders_by_bridge(seen)
     for tap in seen.taps:
@@ -85,7 +88,7 @@ def audit_links(seen: Inventory) -> list[Finding]:
         half_deleted = list(tap_checks.half_deleted(seen, tap))
         found.extend(half_deleted)
         if not half_deleted:
-            for check_tap in tap_checks.CHECKS:
+            for check_tap in (*tap_checks.CHECKS, *port_checks.CHECKS):
                 found.extend(check_tap(seen, tap))
             found.extend(tap_checks.clash(tap, holders))
     found.extend(tap_checks.strangers_in_group(seen))

@@ -18,9 +18,11 @@ from vif_plug_tapmac import bounded
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import domains
 from vif_plug_tapmac.kernel import bridge as bridges
+from vif_plug_tapmac.kernel.fdb import PlacedEntry
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import making
 from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import strangers
 from vif_plug_tapmac import mac
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted import from_config
@@ -212,6 +214,12 @@ class Inventory:
         """The same, each with its VLAN."""
         with nl.Netlink() as netlink:
             return netlink.fixed_entries()
+
+    @functools.cached_property
+    def fdb_entries(self) -> list[PlacedEntry]:
+        """All entries of all bridges."""
+        with nl.Netlink() as netlink:
+            return strangers.entries(netlink, None)
 
     @functools.cached_property
     def _vlans(self) -> dict[int, set[int]]:

@@ -22,6 +22,9 @@ from vif_plug_tapmac.wanted.port import TapPort
 
 LOG = logging.getLogger(__name__)
 
+#: The codes of what no plug looks for: see kernel/strangers.py.
+OF_STRANGERS = ('TM114', 'TM221')
+
 
 def mend(seen: inventory.Inventory, config: cfg.ConfigOpts.GroupAttr,
          findings: list[Finding], bridge: str | None,
@@ -32,11 +35,15 @@ def mend(seen: inventory.Inventory, config: cfg.ConfigOpts.GroupAttr,
     :param progress: where to say how far it is, if that is a terminal
     """
     names = sorted({finding.device for finding in findings})
+    strangers = {finding.device for finding in findings
+                 if finding.code in OF_STRANGERS}
     for number, name in enumerate(names, 1):
         if progress.isatty():
             progress.write('\r%d of %d: %-15s' % (number, len(names), name))
         try:
             _plug(_port(seen, name, config, bridge))
+            if name in strangers:
+                _remove_strangers(name)
         except exception.TapMacError as error:
             LOG.error('%s', error)
         # One that nobody thought of is no reason to leave all others broken.
@@ -52,6 +59,12 @@ def _plug(port: TapPort) -> None:
     made = privileged.ensure_port(port.to_fields())
     if made is not None:
         LOG.info('%s', made)
+
+
+def _remove_strangers(name: str) -> None:
+    from vif_plug_tapmac import privileged
+    LOG.info('Removed from the FDB of %s: %s', name,
+             ', '.join(privileged.remove_strangers(name)) or 'nothing')
 
 
 def _port(seen: inventory.Inventory, name: str,

@@ -18,7 +18,6 @@ from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import source_filter
 from vif_plug_tapmac import mac
-from vif_plug_tapmac.wanted import port_options
 
 #: How old a TAP is, in seconds, before it can be left over: its domain may
 #: still be on the way, from Nova or from the host that it migrates from.
@@ -262,18 +261,6 @@ def _is_filtered(seen: Inventory, tap: Tap,
             return False  # It is gone by now.
 
 
-@finds('TM215')
-def _port_options(seen: Inventory,
-                  tap: Tap) -> Seen:
-    if not tap.is_ours or tap.bridge is None or not seen.wanted:
-        return
-    wanted = {each.field: seen.wanted[each.option]
-              for each in port_options.CONFIGURED}
-    if tap.link.differences(wanted):
-        yield (tap.link.name, tap.link.explain(wanted),
-               REPAIR if tap.can_be_plugged else REPLUG)
-
-
 @finds('TM218')
 def _other_bridge(seen: Inventory, tap: Tap) -> Seen:
     if (tap.mark is None or tap.bridge is None
@@ -344,5 +331,5 @@ def half_deleted(seen: Inventory, tap: Tap) -> Seen:
 #: Those that look at one TAP alone.
 CHECKS = (_other_mac, _mac_of_its_guest, _open_to_all, _strange_holder,
           _off_bridge, _tap_down, _tap_mtu, _addresses, _left_over, _group,
-          _queue_mode, _owner, _guard, _port_options, _no_vlan, _other_bridge,
+          _queue_mode, _owner, _guard, _no_vlan, _other_bridge,
           _mark_lost, _renamed)

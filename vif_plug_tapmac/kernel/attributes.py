@@ -39,6 +39,10 @@ class Attributes:
     def __contains__(self, kind: int) -> bool:
         return kind in self._places
 
+    def beyond(self, kind: int) -> list[int]:
+        """Return the numbers of those that come after this one."""
+        return sorted(each for each in self._places if each > kind)
+
     def octets(self, kind: int) -> bytes | None:
         """Return a value as it is."""
         place = self._places.get(kind)

@@ -13,24 +13,24 @@ from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge_health
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import settings
 from vif_plug_tapmac.kernel import uplink
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted.port import TapPort
 
 LOG = logging.getLogger(__name__)
 
-# What a bridge answers to ARP: only for addresses of its own, from a source
-# of the subnet asked. Source: Documentation/networking/ip-sysctl.rst
-_SYSCTLS = (('ipv4', 'arp_ignore', '1'),
-            ('ipv4', 'arp_announce', '2'),
-            ('ipv6', 'disable_ipv6', '1'))
+# What a bridge of ours answers to ARP is only for addresses of its own, from a
+# source of the subnet asked; and it has no IPv6.
+_SYSCTLS = (*(('ipv4', sysctl, right)
+              for sysctl, (_, right) in settings.IPV4.items()),
+            ('ipv6', 'disable_ipv6', 1))
 
 # What a bridge of ours is, whatever its network is like: as it is made, and as
 # each plug has it again.
-_OURS = {'stp': False, 'forward_delay': 0, 'multicast_snooping': False,
-         'nf_call_iptables': False, 'nf_call_ip6tables': False,
-         'nf_call_arptables': False,
-         **{sysctl: int(value) for _, sysctl, value in _SYSCTLS}}
+_OURS = {'arp': True, 'promisc': False, 'allmulti': False, 'multicast': True,
+         **{each.field: each.right for each in settings.BRIDGE},
+         **{sysctl: right for _, sysctl, right in _SYSCTLS}}
 
 # Callers with different MTUs for one bridge may meet here; one of them wins,
 # and after so many rounds that is somebody else.
@@ -266,7 +266,7 @@ def _set(netlink: nl.Netlink, link: Link,
     for family, sysctl, value in _SYSCTLS:
         if sysctl in differing:
             del differing[sysctl]
-            _write_sysctl(link, family, sysctl, value)
+            _write_sysctl(link, family, sysctl, str(value))
     if 'stp' in differing:  # While it runs the delay has a least value.
         netlink.change(link, {'stp': differing.pop('stp')})
     if differing:

@@ -1,14 +1,59 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a TAP's port on its bridge shall be, and whether this kernel can."""
+"""What a TAP and its port on a bridge shall be, and whether this kernel can.
+
+Beside name, MAC, MTU, mark, group and bridge, which each has for itself.
+"""
 
 import errno
 import typing
 
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac.kernel.link import Link
+from vif_plug_tapmac.kernel import settings
 from vif_plug_tapmac.wanted.port import TapPort
 from vif_plug_tapmac.wanted import port_options
+
+
+#: Of a TAP that tapmac made: how the kernel has it when it is made.
+_DEVICE = {'arp': True, 'promisc': False, 'allmulti': False,
+           'multicast': True, 'broadcast': 'ff:ff:ff:ff:ff:ff', 'link_mode': 0}
+#: Of its port, whatever the options say.
+_DEFAULTS = {'newer_options': (), **{
+    each.field: each.right for each in settings.PORT_DEFAULTS}}
+
+
+def wanted_of_device(link: Link) -> dict[str, typing.Any]:
+    """Return the fields that a TAP of ours shall have.
+
+    :param link: as it is
+    """
+    return dict(_DEVICE, oper_state=link_data.OPER_UP
+                if link.is_put_to_sleep else link.oper_state)
+
+
+def wanted_defaults(link: Link) -> dict[str, typing.Any]:
+    """Return the fields that a port shall have, whatever the options say.
+
+    :param link: as it is: what this kernel does not tell is not wanted
+    """
+    return {field: value for field, value in _DEFAULTS.items()
+            if getattr(link, field) is not None}
+
+
+def wanted_state(link: Link, on_bridge: Link) -> dict[str, typing.Any]:
+    """Return the state that a port shall have; nothing if the kernel says.
+
+    Which it does where STP runs, and for a port that is not in use. It never
+    takes a port of which it said so out of use by itself.
+    Source: net/bridge/br_stp.c, br_set_port_state; net/bridge/br.c,
+    br_device_event
+    """
+    if (link.master != on_bridge.index or not link.is_operational
+            or link.port_state is None or not on_bridge.up or on_bridge.stp):
+        return {}
+    return {'port_state': link_data.FORWARDING}
 
 
 def wanted_options(port: TapPort,
@@ -19,8 +64,9 @@ def wanted_options(port: TapPort,
     """
     locked = port.is_guarded and not arriving
     decided = {'learning': not locked, 'locked': locked}
-    return {each.field: getattr(port, each.option) if each.is_configured
-            else decided[each.field] for each in port_options.TABLE}
+    return {**_DEFAULTS, **{
+        each.field: getattr(port, each.option) if each.is_configured
+        else decided[each.field] for each in port_options.TABLE}}
 
 
 def require_kernel(link: Link, differing: dict[str, typing.Any]) -> None:

@@ -14,6 +14,7 @@ from vif_plug_tapmac.kernel import guard
 from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import settings
 from vif_plug_tapmac.kernel import shield
 from vif_plug_tapmac.kernel import uplink
 from vif_plug_tapmac import mark
@@ -57,17 +58,20 @@ def wanted_fields(port: TapPort, tap_mark: mark.TapMark | None,
 def converge(netlink: nl.Netlink, port: TapPort, on_bridge: Link,
              link: Link, wanted: dict[str, typing.Any]) -> Link:
     """Set what differs until it reads back right; return what was read."""
-    wanted = dict(wanted, master=on_bridge.index)
+    lasting = dict(wanted, master=on_bridge.index)
     shield.ensure(port)
     guard.forget_former(netlink, port, link)
     try:
         for _ in range(_ROUNDS):
-            wanted['mac'] = clash.settle_tap_mac(netlink, on_bridge, port,
-                                                 link)
+            wanted = dict(lasting, mac=clash.settle_tap_mac(
+                netlink, on_bridge, port, link))
             entry = guard.find_guest(netlink, on_bridge, port, link)
             arriving = (guard.is_arriving(port, link, entry)
                         and guard.can_filter(netlink, port, link))
-            wanted.update(bridge_port.wanted_options(port, arriving))
+            wanted.update(bridge_port.wanted_options(port, arriving),
+                          **bridge_port.wanted_state(link, on_bridge))
+            if 'alias' in wanted:
+                wanted.update(bridge_port.wanted_of_device(link))
             differing = _differing(link, wanted)
             guarded = guard.is_in_place(netlink, port, link, entry, arriving)
             if guarded and not differing:
@@ -105,13 +109,15 @@ def _differing(link: Link,
     if not _can_have_ipv6(link, wanted):
         differing.pop('addr_gen_mode', None)
     joins = 'master' in differing
-    for field, initial in link_data.PORT_OPTIONS.items():
+    for field, initial in link_data.PORT_FIELDS.items():
         # What the kernel does not tell is as it always was.
         seen = None if joins else getattr(link, field)
         if (initial if seen is None else seen) == wanted[field]:
             differing.pop(field, None)
         else:
             differing[field] = wanted[field]
+    if 'newer_options' in differing:
+        differing['newer_options'] = link.newer_options
     return differing
 
 
@@ -133,7 +139,8 @@ def _set(netlink: nl.Netlink, port: TapPort, on_bridge: Link,
         netlink.change(link, {'up': False}, step)
         differing['up'] = True
     late = {field: differing.pop(field) for field in list(differing)
-            if field == 'up' or field in link_data.PORT_OPTIONS}
+            if field in settings.FLAGS or field in link_data.PORT_FIELDS
+            or field == 'port_state'}
     if 'name' in differing and port.multi_queue:
         # Who gets in by its name from now on is its guest; nobody else is.
         require_sole_user(port, require_tap(netlink.get(link.index, port.name),

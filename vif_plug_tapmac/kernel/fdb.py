@@ -14,7 +14,8 @@ from vif_plug_tapmac.kernel import rtnetlink
 #: State and flags of a forwarding entry.
 #: Source: include/uapi/linux/neighbour.h
 _NUD_NOARP, _NUD_PERMANENT = 0x40, 0x80
-_NTF_MASTER, _NTF_STICKY = 0x04, 0x40
+_NTF_SELF, _NTF_MASTER, _NTF_EXT_LEARNED = 0x02, 0x04, 0x10
+_NTF_STICKY = 0x40
 #: Attributes. Source: include/uapi/linux/neighbour.h
 _LLADDR, _VLAN, _MASTER = 2, 5, 9
 #: Of the VLANs of a port. Source: include/uapi/linux/if_bridge.h,
@@ -46,6 +47,30 @@ class FdbEntry:
                    bool(entry.state & _NUD_NOARP
                         and entry.flags & _NTF_STICKY),
                    not entry.state & (_NUD_NOARP | _NUD_PERMANENT))
+
+
+@dataclasses.dataclass(frozen=True)
+class PlacedEntry:
+    """An entry of an FDB, as whoever looks for what was put there needs it.
+
+    :param index: of the port; of the bridge, where frames go to the host
+    :param stays: it was put there, and does not age
+    :param of_device: it is in no FDB, but among the MACs of a device
+    """
+    index: int
+    mac: str
+    vlan: int
+    stays: bool
+    of_device: bool
+
+    @classmethod
+    def from_message(cls, body: bytes) -> 'PlacedEntry':
+        """Return the entry that a message describes."""
+        entry = rtnetlink.NeighbourMessage(body)
+        return cls(entry.index, mac_of(body), vlan_of(body),
+                   bool(entry.state & (_NUD_NOARP | _NUD_PERMANENT)
+                        or entry.flags & _NTF_EXT_LEARNED),
+                   bool(entry.flags & _NTF_SELF))
 
 
 def mac_of(body: bytes) -> str:
@@ -102,3 +127,9 @@ def any_kind(port_index: int, mac: str) -> bytes:
     """Return the body that means the port's entry, whatever its kind."""
     return rtnetlink.neighbour(port_index, attributes.mac(_LLADDR, mac),
                                flags=_NTF_MASTER)
+
+
+def of_host(bridge_index: int, mac: str) -> bytes:
+    """Return the body that means the entry by which the host gets frames."""
+    return rtnetlink.neighbour(bridge_index, attributes.mac(_LLADDR, mac),
+                               flags=_NTF_SELF)

@@ -7,17 +7,18 @@ Pure: nothing here asks or tells the kernel anything.
 
 import dataclasses
 import socket
-import struct
-import sys
 import typing
 
 from vif_plug_tapmac.kernel import attributes
 from vif_plug_tapmac.kernel.attributes import Attributes
 from vif_plug_tapmac.kernel import rtnetlink
+from vif_plug_tapmac.kernel import settings as tables
 from vif_plug_tapmac.wanted import names
-from vif_plug_tapmac.wanted import port_options
 
-IFF_UP = 1
+#: Operational states: as long as nobody says one; as it is to be; and those
+#: that only somebody who meddles gives to a TAP.
+#: Source: include/uapi/linux/if.h, IF_OPER_...
+_OPER_UNKNOWN, _OPER_TESTING, _OPER_DORMANT, OPER_UP = 0, 4, 5, 6
 _TUN_TYPE_TAP = 2
 #: IN6_ADDR_GEN_MODE_NONE, include/uapi/linux/if_link.h
 ADDR_GEN_NONE = 1
@@ -26,19 +27,19 @@ ADDR_GEN_NONE = 1
 #: Source: net/ipv6/addrconf.c addrconf_notify, NETDEV_CHANGEMTU
 IPV6_MTU_MIN = 1280
 # Attributes. Source: include/uapi/linux/if_link.h
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK = 1, 3, 4, 5
-_IFLA_MASTER = 10
+_IFLA_ADDRESS, _IFLA_BROADCAST, _IFLA_IFNAME, _IFLA_MTU = 1, 2, 3, 4
+_IFLA_LINK, _IFLA_MASTER = 5, 10
+_IFLA_TXQLEN, _IFLA_OPERSTATE, _IFLA_LINKMODE, _IFLA_XDP = 13, 16, 17, 43
 _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_GROUP = 18, 20, 26, 27
 _IFLA_EXT_MASK, _IFLA_CARRIER, _IFLA_LINK_NETNSID = 29, 33, 37
 _IFLA_PROP_LIST, _IFLA_ALT_IFNAME = 52, 53
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _INET_CONF, _INET6_CONF, _INET6_ADDR_GEN_MODE = 1, 2, 8
-_VLAN_ID, _VLAN_PROTOCOL = 1, 5
+VLAN_ID, _VLAN_PROTOCOL = 1, 5
 _TUN_OWNER, _TUN_TYPE, _TUN_PERSIST, _TUN_MULTI_QUEUE = 1, 3, 6, 7
 _TUN_NUM_QUEUES, _TUN_NUM_DISABLED_QUEUES = 8, 9
-#: Places in arrays of sysctls. Source: include/uapi/linux/ip.h (which counts
-#: from 1), linux/ipv6.h
-_ARP_ANNOUNCE, _ARP_IGNORE = 17, 18
+_XDP_ATTACHED = 2
+#: Places in the array of sysctls. Source: include/uapi/linux/ipv6.h
 _FORWARDING, _ACCEPT_RA, _DISABLE_IPV6 = 0, 3, 26
 #: The counters of a link take the kernel a look at each CPU.
 #: Source: include/uapi/linux/rtnetlink.h, RTEXT_FILTER_SKIP_STATS
@@ -52,42 +53,50 @@ _ATTRIBUTES: dict[str, typing.Callable[[typing.Any], bytes]] = {
     'master': lambda value: attributes.number(_IFLA_MASTER, value),
     'group': lambda value: attributes.number(_IFLA_GROUP, value),
     'alias': lambda value: attributes.text(_IFLA_IFALIAS, value),
+    'broadcast': lambda value: attributes.mac(_IFLA_BROADCAST, value),
+    'link_mode': lambda value: attributes.octet(_IFLA_LINKMODE, value),
+    'oper_state': lambda value: attributes.octet(_IFLA_OPERSTATE, value),
     'addr_gen_mode': lambda value: attributes.attribute(
         _IFLA_AF_SPEC, attributes.attribute(
             socket.AF_INET6, attributes.octet(_INET6_ADDR_GEN_MODE, value))),
 }
 
 #: The fields of a Link that only ports of bridges have, and how they are when
-#: a port joins.
-PORT_OPTIONS = {each.field: each.initial for each in port_options.TABLE}
-#: The fields of a Link that only bridges have: number and size of their
-#: attributes. Source: as above, IFLA_BR_...
-_BRIDGE_OPTIONS = {
-    'forward_delay': (1, 4), 'stp': (5, 4), 'vlan_filtering': (7, 1),
-    'multicast_snooping': (23, 1), 'nf_call_iptables': (36, 1),
-    'nf_call_ip6tables': (37, 1), 'nf_call_arptables': (38, 1),
-    'default_pvid': (39, 2)}
-#: Among these, those that are more than on or off.
-_NUMBERS = ('forward_delay', 'default_pvid')
+#: a port joins: those of options, and all.
+PORT_OPTIONS = {each.field: each.right for each in tables.PORT_OPTIONS}
+PORT_FIELDS: dict[str, typing.Any] = {
+    **{each.field: each.right for each in tables.PORT}, 'newer_options': ()}
 #: Of a port, beside those. Source: include/uapi/linux/if_link.h
-_BRPORT_NO, _BRPORT_FLUSH, _BRPORT_BACKUP_PORT = 18, 24, 34
+_BRPORT_STATE, _BRPORT_NO, _BRPORT_FLUSH, _BRPORT_BACKUP_PORT = 1, 18, 24, 34
+#: Source: include/uapi/linux/if_bridge.h, BR_STATE_FORWARDING
+FORWARDING = 3
 
 _T = typing.TypeVar('_T')
 
 
 if typing.TYPE_CHECKING:
-    class _PortFields:
-        """Those that code reads by their names; all others by the table."""
+    class _Told:
+        """Those that code reads by their names; all others by the tables."""
         learning: bool | None
         locked: bool | None
+        stp: bool | None
+        forward_delay: int | None
+        multicast_snooping: bool | None
+        vlan_filtering: bool | None
+        default_pvid: int | None
+        nf_call_iptables: bool | None
+        newer_options: tuple[int, ...] | None
 else:
-    _PortFields = dataclasses.make_dataclass(
-        '_PortFields', [(field, 'bool | None', None)
-                        for field in PORT_OPTIONS], frozen=True, kw_only=True)
+    _Told = dataclasses.make_dataclass(
+        '_Told', [(field, type(right) | None, None) for field, right in (
+            *PORT_FIELDS.items(),
+            *((each.field, each.right) for each in tables.BRIDGE),
+            *((field, right) for field, (_, right) in tables.IPV4.items()))],
+        frozen=True, kw_only=True)
 
 
 @dataclasses.dataclass(frozen=True)
-class Link(_PortFields):
+class Link(_Told):
     """A network device as the kernel describes it.
 
     :param kind: "bridge", "veth", ...; "tun" for TUN and TAP alike; None for
@@ -97,8 +106,13 @@ class Link(_PortFields):
     :param addr_gen_mode: how IPv6 makes its link-local address; None where
         there is no IPv6 (in this kernel, or below its least MTU)
     :param disable_ipv6: the sysctl of that name; None likewise
-    :param arp_ignore: the sysctl of that name, for this device
-    :param arp_announce: likewise
+    :param arp, promisc, allmulti, multicast: the flags of these names, as
+        somebody set them
+    :param broadcast: the MAC that frames for all are sent to
+    :param queue_length: how many frames wait for whoever holds a TAP
+    :param oper_state: IF_OPER_..., which says whether it is used
+    :param link_mode: IF_LINK_MODE_...: 0, or its carrier is not enough for it
+    :param has_program: whether XDP has one look at each frame
     :param lower: index of the link that it is made on, as a VLAN or a macvlan
         is, or of the other end of a cable; None if that is not here
     :param takes_ra: whether a router advertisement that comes in there gets
@@ -115,19 +129,14 @@ class Link(_PortFields):
         gets the lowest that is free
     :param backup_port: of a port, the index of another that gets its frames
         while it has no carrier; None if there is none
-    :param ...: of a port, each field of :data:`port_options.TABLE`; None where
-        the kernel has no such option
-    :param stp: of a bridge, whether it runs the spanning tree protocol
-    :param forward_delay: of a bridge, in hundredths of a second
-    :param vlan_filtering: of a bridge, whether a port takes only frames of the
-        VLANs that it has
-    :param default_pvid: of a bridge, the VLAN that a port has when it joins; 0
-        or None: none
+    :param port_state: of a port, :data:`FORWARDING` if frames pass
+    :param newer_options: of a port, switches that are on, by their number,
+        which are newer than this code
+    :param ...: of a port, each field of :data:`settings.PORT`, of a bridge
+        each of :data:`settings.BRIDGE`, of each link the sysctls of
+        :data:`settings.IPV4`; None where the kernel has no such setting
     :param vlan: of a VLAN, its id
     :param vlan_protocol: of a VLAN, the ethertype of its tag
-    :param nf_call_...: of a bridge, whether its frames pass the firewall of
-        the host whatever the host's own switch says; None where the kernel
-        cannot do that
     """
     index: int
     name: str
@@ -141,8 +150,14 @@ class Link(_PortFields):
     alias: str | None
     addr_gen_mode: int | None
     disable_ipv6: int | None
-    arp_ignore: int | None
-    arp_announce: int | None = None
+    arp: bool = True
+    promisc: bool = False
+    allmulti: bool = False
+    multicast: bool = True
+    broadcast: str | None = None
+    queue_length: int | None = None
+    link_mode: int | None = None
+    has_program: bool = False
     lower: int | None = None
     takes_ra: bool | None = None
     is_tap: bool = False
@@ -154,16 +169,12 @@ class Link(_PortFields):
     former_name: str | None = None
     port_number: int | None = None
     backup_port: int | None = None
-    stp: bool | None = None
-    forward_delay: int | None = None
-    multicast_snooping: bool | None = None
-    vlan_filtering: bool | None = None
-    default_pvid: int | None = None
     vlan: int | None = None
     vlan_protocol: int | None = None
-    nf_call_iptables: bool | None = None
-    nf_call_ip6tables: bool | None = None
-    nf_call_arptables: bool | None = None
+    # These follow the carrier, a moment later: two looks at one link are equal
+    # all the same.
+    oper_state: int | None = dataclasses.field(default=None, compare=False)
+    port_state: int | None = dataclasses.field(default=None, compare=False)
 
     @property
     def held(self) -> bool:
@@ -173,6 +184,16 @@ class Link(_PortFields):
     def is_called(self, name: str) -> bool:
         """Return whether this is its name, or one of its alternative ones."""
         return name == self.name or name in self.altnames
+
+    @property
+    def is_operational(self) -> bool:
+        """Whether a bridge of which it is a port forwards for it."""
+        return self.up and self.oper_state in (_OPER_UNKNOWN, OPER_UP)
+
+    @property
+    def is_put_to_sleep(self) -> bool:
+        """Whether somebody said that it is not to be used; no TAP is so."""
+        return self.oper_state in (_OPER_TESTING, _OPER_DORMANT)
 
     @property
     def lost_name(self) -> str | None:
@@ -188,7 +209,8 @@ class Link(_PortFields):
     def explain(self, wanted: dict[str, typing.Any]) -> str:
         """Return in words what differs, for an error or a log line."""
         return ', '.join(
-            '%s is %s and should be %s' % (field, getattr(self, field), value)
+            '%s is %s and should be %s' % (field, *map(
+                _in_words, (getattr(self, field), value)))
             for field, value in self.differences(wanted).items())
 
     @classmethod
@@ -202,7 +224,7 @@ class Link(_PortFields):
         link_info = told.nested(_IFLA_LINKINFO)
         altnames = _altnames(told)
         af_spec = told.nested(_IFLA_AF_SPEC)
-        inet_conf = af_spec.nested(socket.AF_INET).numbers(_INET_CONF)
+        inet_conf = af_spec.nested(socket.AF_INET).numbers(_INET_CONF) or ()
         af_inet6 = af_spec.nested(socket.AF_INET6)
         inet6_conf = af_inet6.numbers(_INET6_CONF)
         return cls(
@@ -211,20 +233,24 @@ class Link(_PortFields):
             kind=link_info.text(_INFO_KIND),
             mac=told.mac(_IFLA_ADDRESS),
             mtu=_required(told.number(_IFLA_MTU)),
-            up=bool(message.flags & IFF_UP),
             carrier=bool(told.number(_IFLA_CARRIER)),
             master=told.number(_IFLA_MASTER),
             group=told.number(_IFLA_GROUP) or 0,
             alias=told.text(_IFLA_IFALIAS),
             addr_gen_mode=af_inet6.number(_INET6_ADDR_GEN_MODE),
             disable_ipv6=inet6_conf[_DISABLE_IPV6] if inet6_conf else None,
-            arp_ignore=inet_conf[_ARP_IGNORE] if inet_conf else None,
-            arp_announce=inet_conf[_ARP_ANNOUNCE] if inet_conf else None,
+            broadcast=told.mac(_IFLA_BROADCAST),
+            queue_length=told.number(_IFLA_TXQLEN),
+            oper_state=told.number(_IFLA_OPERSTATE),
+            link_mode=told.number(_IFLA_LINKMODE),
+            has_program=bool(told.nested(_IFLA_XDP).number(_XDP_ATTACHED)),
             lower=(None if _IFLA_LINK_NETNSID in told
                    else told.number(_IFLA_LINK) or None),
             takes_ra=_takes_ra(inet6_conf) if inet6_conf else None,
             altnames=altnames,
             former_name=_former_name(altnames),
+            **tables.read_flags(message.flags),
+            **tables.read_sysctls(inet_conf),
             **_port_data(link_info),
             **_info_data(link_info))
 
@@ -261,36 +287,12 @@ def settings(fields: dict[str, typing.Any]) -> list[bytes]:
 
 
 def _bridge_settings(fields: dict[str, typing.Any]) -> list[bytes]:
-    options = [attributes.attribute(number, int(fields[field]).to_bytes(
-        size, sys.byteorder))
-        for field, (number, size) in _BRIDGE_OPTIONS.items()
-        if field in fields]
-    return [_info('bridge', *options)] if options else []
+    options = tables.write(tables.BRIDGE, fields)
+    return [info('bridge', *options)] if options else []
 
 
-def new_bridge(name: str, mac: str, group: int, mtu: int | None) -> bytes:
-    """Return the body that makes a bridge, silent and with a MAC for good."""
-    fields: dict[str, typing.Any] = {
-        'name': name, 'mac': mac, 'group': group, 'forward_delay': 0,
-        'stp': False, 'multicast_snooping': False}
-    if mtu is not None:
-        fields['mtu'] = mtu
-    return rtnetlink.link(0, *settings(fields))
-
-
-def new_vlan(name: str, parent_index: int, vlan: int) -> bytes:
-    """Return the body that makes the device of a VLAN."""
-    return rtnetlink.link(
-        0, named(name), attributes.number(_IFLA_LINK, parent_index), _info(
-            'vlan', attributes.attribute(_VLAN_ID, struct.pack('=H', vlan))))
-
-
-def new_cable(name: str) -> bytes:
-    """Return the body that makes a veth pair, of which one has this name."""
-    return rtnetlink.link(0, named(name), _info('veth'))
-
-
-def _info(kind: str, *data: bytes) -> bytes:
+def info(kind: str, *data: bytes) -> bytes:
+    """Return the attribute with what only links of this kind have."""
     return attributes.attribute(
         _IFLA_LINKINFO, attributes.text(_INFO_KIND, kind)
         + attributes.attribute(_INFO_DATA, b''.join(data)))
@@ -298,8 +300,11 @@ def _info(kind: str, *data: bytes) -> bytes:
 
 def port_settings(fields: dict[str, typing.Any]) -> list[bytes]:
     """Return the attribute that sets those of these that are of a port."""
-    options = [attributes.octet(each.attribute, fields[each.field])
-               for each in port_options.TABLE if each.field in fields]
+    options = tables.write(tables.PORT, fields)
+    options += [attributes.octet(number, 0)
+                for number in fields.get('newer_options', ())]
+    if 'port_state' in fields:
+        options.append(attributes.octet(_BRPORT_STATE, fields['port_state']))
     return [port_attribute(*options)] if options else []
 
 
@@ -321,6 +326,10 @@ def port_attribute(*options: bytes) -> bytes:
     return attributes.attribute(
         _IFLA_LINKINFO, attributes.text(_INFO_SLAVE_KIND, 'bridge')
         + attributes.attribute(_INFO_SLAVE_DATA, b''.join(options)))
+
+
+def _in_words(value: typing.Any) -> str:
+    return value.hex(':') if isinstance(value, bytes) else str(value)
 
 
 def _required(value: _T | None) -> _T:
@@ -359,10 +368,9 @@ def _port_data(link_info: Attributes) -> dict[str, typing.Any]:
     if link_info.text(_INFO_SLAVE_KIND) != 'bridge':
         return {}
     data = link_info.nested(_INFO_SLAVE_DATA)
-    options = {each.field: data.number(each.attribute)
-               for each in port_options.TABLE}
-    return dict({field: None if value is None else bool(value)
-                 for field, value in options.items()},
+    return dict(tables.read(tables.PORT, data),
+                newer_options=tables.newer(data),
+                port_state=data.number(_BRPORT_STATE),
                 port_number=data.number(_BRPORT_NO),
                 backup_port=data.number(_BRPORT_BACKUP_PORT))
 
@@ -385,13 +393,10 @@ def _info_data(link_info: Attributes) -> dict[str, typing.Any]:
             if multi_queue else None,
         }
     if kind == 'bridge':
-        told = {field: data.number(number)
-                for field, (number, _) in _BRIDGE_OPTIONS.items()}
-        return {field: value if field in _NUMBERS or value is None
-                else bool(value) for field, value in told.items()}
+        return dict(tables.read(tables.BRIDGE, data))
     if kind == 'vlan':
         return {
-            'vlan': data.number(_VLAN_ID),
+            'vlan': data.number(VLAN_ID),
             'vlan_protocol': int.from_bytes(
                 data.octets(_VLAN_PROTOCOL) or b'', 'big'),
         }

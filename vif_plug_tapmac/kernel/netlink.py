@@ -14,8 +14,10 @@ from vif_plug_tapmac.kernel import fdb
 from vif_plug_tapmac.kernel.fdb import FdbEntry
 from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac.kernel.link import Link
+from vif_plug_tapmac.kernel import new_link
 from vif_plug_tapmac.kernel import rtnetlink
 from vif_plug_tapmac.kernel import session
+from vif_plug_tapmac.kernel import settings
 from vif_plug_tapmac.wanted import names
 
 #: How often to rename a link that others bring up all the time.
@@ -74,10 +76,7 @@ class Netlink(session.Session):
             rtnetlink.NEW_LINK, Link.from_message, tolerated=errno.ENODEV)
 
     def links(self) -> list[Link]:
-        """Return all links there are.
-
-        For those who look at a whole host. A plug never does.
-        """
+        """Return all links, for those who look at a whole host."""
         return self.list('the host', 'listing its links', rtnetlink.GET_LINK,
                          rtnetlink.link(0, link_data.WITHOUT_STATISTICS),
                          Link.from_message)
@@ -104,7 +103,7 @@ class Netlink(session.Session):
         :returns: False if the name was taken already
         """
         return self._create(name, 'creating the bridge',
-                            link_data.new_bridge(name, mac, group, mtu))
+                            new_link.new_bridge(name, mac, group, mtu))
 
     def create_vlan(self, name: str, parent: Link, vlan: int) -> bool:
         """Make the device of a VLAN, with the MTU of its parent.
@@ -115,7 +114,7 @@ class Netlink(session.Session):
         """
         return self._create(
             name, 'creating the device of VLAN %d on %s' % (vlan, parent.name),
-            link_data.new_vlan(name, parent.index, vlan))
+            new_link.new_vlan(name, parent.index, vlan))
 
     def create_cable(self, name: str) -> bool:
         """Make a pair of devices, each of which is the other's wire.
@@ -124,7 +123,7 @@ class Netlink(session.Session):
         :returns: False if the name was taken already
         """
         return self._create(name, 'creating a veth pair',
-                            link_data.new_cable(name))
+                            new_link.new_cable(name))
 
     def _create(self, name: str, step: str, body: bytes) -> bool:
         """Make a link; return False if the name was taken already."""
@@ -143,8 +142,8 @@ class Netlink(session.Session):
         with "up" they come first.
         Source: net/core/rtnetlink.c, rtnl_changelink
 
-        :param fields: of :class:`Link`, from name, mac, mtu, master, group,
-            alias, addr_gen_mode, those in link_data.PORT_OPTIONS, up
+        :param fields: of :class:`Link`: flags, those in tables of
+            kernel/settings.py, and in _ATTRIBUTES of kernel/link.py
         :param step: what this is for, in words for the error; None names the
             fields
         """
@@ -154,20 +153,20 @@ class Netlink(session.Session):
         name = fields.get('name', link.name)
         if early:
             self._set(link.index, name, step, early)
-        if late or 'up' in fields:
-            self._set(link.index, name, step, late, up=fields.get('up'))
+        if late or any(field in fields for field in settings.FLAGS):
+            self._set(link.index, name, step, late, fields)
 
     def _set(self, index: int, name: str, step: str,
              attributes: typing.Iterable[bytes],
-             up: bool | None = None) -> None:
+             fields: typing.Mapping[str, typing.Any] = {}) -> None:
         """Change a link.
 
         :param name: for the error
-        :param up: None leaves that as it is
+        :param fields: of these, those that are flags
         """
+        flags, change = settings.write_flags(fields)
         self.set(name, step, rtnetlink.NEW_LINK, rtnetlink.link(
-            index, *attributes, flags=link_data.IFF_UP if up else 0,
-            change=0 if up is None else link_data.IFF_UP))
+            index, *attributes, flags=flags, change=change))
 
     def mark_deletion(self, link: Link, name: str, begins: bool) -> None:
         """Have a link say by an alternative name that it is to be deleted.
@@ -203,10 +202,10 @@ class Netlink(session.Session):
             'name': name, 'group': group}
         attributes = link_data.settings(fields)
         step = 'renaming it from %s to %s' % (link.name, name)
-        up = None
+        up: dict[str, bool] = {}
         for _ in range(_RENAMINGS):
             try:
-                self._set(link.index, device, step, attributes, up=up)
+                self._set(link.index, device, step, attributes, up)
                 return
             except exception.KernelRefused as error:
                 if error.kwargs.get('code') != errno.EBUSY:
@@ -214,9 +213,9 @@ class Netlink(session.Session):
                 refusal = error
             # Before Linux 6.2 a link that is up keeps its name, and whoever
             # plugs it meanwhile brings it up.
-            self._set(link.index, device, step, [], up=False)
-            up = True
-        self._set(link.index, device, step, [], up=True)
+            self._set(link.index, device, step, [], {'up': False})
+            up = {'up': True}
+        self._set(link.index, device, step, [], {'up': True})
         raise refusal
 
     def change_named(self, name: str, device: str, step: str,

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What somebody changed about a bridge that tapmac made, and its uplink.
+
+What is right is not here: see kernel/bridge.py, which each plug reads.
+"""
+
+import os
+
+from vif_plug_tapmac.host.finding import finds
+from vif_plug_tapmac.host.finding import REPAIR
+from vif_plug_tapmac.host.finding import Seen
+from vif_plug_tapmac.host.inventory import Inventory
+from vif_plug_tapmac.kernel import bridge_port
+from vif_plug_tapmac.kernel.link import Link
+from vif_plug_tapmac.kernel import settings
+from vif_plug_tapmac.kernel import strangers
+from vif_plug_tapmac import mark
+
+_SYSCTLS = '/proc/sys/net/ipv4/conf'
+#: How all the MACs begin that tapmac gives to a bridge without an uplink.
+_UNIQUE = '02:'
+#: Of an uplink's port: what keeps frames back.
+_OPEN = {'locked': False, 'isolated': False, 'flood_unicast': True,
+         'flood_multicast': True, 'flood_broadcast': True,
+         'vlan_tunnel': False, 'newer_options': ()}
+
+
+@finds('TM112')
+def _mark_lost(seen: Inventory, bridge: Link) -> Seen:
+    if (bridge.group == seen.bridge_group
+            and bridge.alias not in (None, mark.BRIDGE_MARK)):
+        yield (bridge.name, 'its alias is %r' % bridge.alias,
+               '"ip link set %s alias %s"' % (bridge.name, mark.BRIDGE_MARK))
+
+
+@finds('TM113')
+def _other_mac(seen: Inventory, bridge: Link) -> Seen:
+    if not seen.is_ours(bridge) or str(bridge.mac).startswith(_UNIQUE):
+        return
+    ports = [port for port in seen.ports(bridge) if not port.is_tap]
+    # One that is younger than the bridge may be there instead of its uplink.
+    older = [port for port in ports if port.index < bridge.index]
+    if older and bridge.mac not in (port.mac for port in ports):
+        yield (bridge.name, 'it is %s, and that of %s is %s'
+               % (bridge.mac, older[0].name, older[0].mac),
+               '"ip link set %s address %s"'
+               % (bridge.name, older[0].mac))
+    if not ports and seen.uplinks and not seen.uplinks.of(bridge.name):
+        yield (bridge.name, 'it is %s, and tapmac gives one that begins with '
+               '%s to a bridge without an uplink' % (bridge.mac, _UNIQUE),
+               '"ip link set %s address %s<the rest>"'
+               % (bridge.name, _UNIQUE))
+
+
+@finds('TM114')
+def _keeps(seen: Inventory, bridge: Link) -> Seen:
+    if not seen.is_ours(bridge):
+        return
+    macs = strangers.of_bridge(bridge, seen.fdb_entries)
+    if macs:
+        yield (bridge.name, 'this host gets, and no guest does, what is for '
+               + ', '.join(macs), REPAIR)
+
+
+@finds('TM109')
+def _sysctls(seen: Inventory, bridge: Link) -> Seen:
+    """Look for those of which a plug does not care what they are.
+
+    The kernel has a new default in each device of which nobody has set it.
+    Source: net/ipv4/devinet.c, devinet_copy_dflt_conf
+    """
+    if not seen.is_ours(bridge):
+        return
+    for sysctl in sorted(set(os.listdir(os.path.join(_SYSCTLS, 'default')))
+                         - settings.IPV4.keys()):
+        usual = [_sysctl(each, sysctl) for each in ('default', 'all')]
+        value = _sysctl(bridge.name, sysctl)
+        if value not in (None, *usual):
+            yield (bridge.name, '%s is %s, and by default %s'
+                   % (sysctl, value, usual[0]),
+                   '"sysctl net/ipv4/conf/%s/%s=%s"'
+                   % (bridge.name, sysctl, usual[0]))
+
+
+def _sysctl(device: str, sysctl: str) -> str | None:
+    try:
+        with open(os.path.join(_SYSCTLS, device, sysctl)) as opened:
+            return opened.read().strip()
+    except OSError:  # It is for root to read, or the bridge is gone.
+        return None
+
+
+@finds('TM115')
+def _uplink(seen: Inventory, bridge: Link) -> Seen:
+    name = seen.uplinks and seen.uplinks.of(bridge.name)
+    for port in seen.ports(bridge) if seen.is_ours(bridge) else ():
+        wanted = {field: value for field, value in _OPEN.items()
+                  if getattr(port, field) is not None}
+        wanted.update(bridge_port.wanted_state(port, bridge))
+        if port.name == name and port.differences(wanted):
+            yield (bridge.name, 'of %s, %s' % (name, port.explain(wanted)),
+                   'have whoever set that up set it back ("bridge link set '
+                   'dev %s ..."), or take the uplink out of the bridge and '
+                   'put it in again' % name)
+
+
+#: In the order of their codes.
+CHECKS = (_sysctls, _mark_lost, _other_mac, _keeps, _uplink)

@@ -310,7 +310,7 @@ class CodesTest(AuditTestCase):
 
     def test_tm110(self):
         self.configure(bridge_uplinks={base.BRIDGE: 'eth1.200'})
-        self.host.add('eth1.200', 'veth', peer='wire')
+        self.add_uplink('eth1.200')
         self.plug_clean()
         self.host.delete('eth1.200')
         self.host.add('eth1.200', 'ifb',
@@ -343,7 +343,7 @@ class CodesTest(AuditTestCase):
 
     def test_tm111(self):
         self.configure(bridge_uplinks={base.BRIDGE: 'eth1'})
-        self.host.add('eth1', 'veth', peer='wire')
+        self.add_uplink()
         self.plug_clean()
         self.host.set('eth1', mtu=1400)
         self.assert_finds('TM111', base.BRIDGE, 'eth1 has MTU 1400',
@@ -363,7 +363,7 @@ class CodesTest(AuditTestCase):
 
     def test_tm113_with_an_uplink(self):
         self.configure(bridge_uplinks={base.BRIDGE: 'eth1'})
-        self.host.add('eth1', 'veth', peer='wire')
+        self.add_uplink()
         self.plug_clean()
         self.host.set(base.BRIDGE, address='52:54:00:00:00:07')
         found = self.assert_finds('TM113', base.BRIDGE, 'that of eth1')

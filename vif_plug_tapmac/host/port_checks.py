@@ -49,7 +49,8 @@ def _backup(seen: Inventory, tap: Tap) -> str | None:
     other = seen.links.get(tap.link.backup_port or 0)
     name = seen.uplinks and tap.bridge and seen.uplinks.of(tap.bridge.name)
     # Who plugs may know an uplink that the configuration does not.
-    if other is None or not other.is_tap and name in (None, other.name):
+    if other is None or not other.is_tap and (
+            name is None or other.is_called(name)):
         return None
     return 'while nobody holds it, %s gets what is for its guest' % other.name
 

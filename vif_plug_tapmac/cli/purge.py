@@ -28,8 +28,8 @@ class Purge(lister.Lister):
 
     libvirt is the one that nova-compute asks, by its configuration; which one
     that is, and how many domains it has, is said. Nothing is removed where it
-    does not answer, or another one was asked; nor where it has none of
-    tapmac's TAPs, unless they are named. All go at once, in a link group of
+    does not answer; nor where it has none of tapmac's TAPs, unless they are
+    named. All go at once, in a link group of
     their own. One that a process holds stays unless it is named, and forced,
     also if the process takes it at the last moment. What a purge that was
     killed has left goes with the next. Needs CAP_NET_ADMIN.
@@ -56,14 +56,12 @@ class Purge(lister.Lister):
     ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         seen = inventory.read(configuration.read_to_change(self.app_args))
         libvirt = _require_answer(seen)
-        self.app.stderr.write('libvirt %s has %d domains.\n'
-                              % (libvirt.uri, libvirt.domains))
+        self.app.stderr.write('libvirt %s has %d domains.\n' % (
+            _named(libvirt), libvirt.domains))
         orphans = [tap for tap in seen.taps if tap_checks.is_orphan(
             seen, tap, parsed_args.older_than)]
         if parsed_args.taps:
             orphans = _only(orphans, parsed_args.taps)
-        if orphans:
-            _require_that_of_service(libvirt)
         if orphans and not parsed_args.taps:
             _require_some_with_domain(seen, libvirt)
         forced = parsed_args.force and bool(parsed_args.taps)
@@ -127,19 +125,12 @@ def _require_some_with_domain(seen: inventory.Inventory,
             'that of their guests. Remedy: correct connection_uri in '
             '[libvirt] of the configuration of nova-compute; if nothing uses '
             'them, name the TAPs that shall go: "tapmac list" has them.'
-            % (libvirt.uri, libvirt.domains, len(ours)))
+            % (_named(libvirt), libvirt.domains, len(ours)))
 
 
-def _require_that_of_service(libvirt: domains.Answer) -> None:
-    """Check that the libvirt that was asked is that of nova-compute.
-
-    :raises TapMacError: it is another
-    """
-    uri = domains.uri_of_service()
-    if libvirt.uri != uri:
-        raise exception.TapMacError(
-            'Nothing is removed: by LIBVIRT_DEFAULT_URI, %s was asked, and '
-            'nova-compute asks %s. Remedy: unset LIBVIRT_DEFAULT_URI, or, if '
-            'that is where the guests are, have it as connection_uri in '
-            '[libvirt] of the configuration of nova-compute.'
-            % (libvirt.uri, uri))
+def _named(libvirt: domains.Answer) -> str:
+    """Return which libvirt it was, and by whose word if not the service's."""
+    if libvirt.uri == domains.uri_of_service():
+        return libvirt.uri
+    return '%s (by LIBVIRT_DEFAULT_URI: no file has a section [libvirt])' % (
+        libvirt.uri)

@@ -79,12 +79,13 @@ def uri_of_service() -> str:
 def uri() -> str:
     """Return which libvirt is asked here: the service's.
 
-    Where the service's configuration does not name it, LIBVIRT_DEFAULT_URI
-    does, as for libvirt's own commands: Nova may not be here at all.
+    Where no file has a section for it, as where Nova is not here at all,
+    LIBVIRT_DEFAULT_URI counts, as it does for libvirt's own commands.
     """
     by_service = uri_of_service()
-    return (cfg.CONF[_GROUP].connection_uri
-            or os.environ.get('LIBVIRT_DEFAULT_URI') or by_service)
+    if _GROUP in cfg.CONF.list_all_sections():
+        return by_service
+    return os.environ.get('LIBVIRT_DEFAULT_URI') or by_service
 
 
 def ask() -> bounded.Question:

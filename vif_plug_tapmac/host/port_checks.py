@@ -47,7 +47,8 @@ def _backup(seen: Inventory, tap: Tap) -> str | None:
     To nobody is well: so it was before its bridge had an uplink.
     """
     other = seen.links.get(tap.link.backup_port or 0)
-    name = seen.uplinks and tap.bridge and seen.uplinks.of(tap.bridge.name)
+    name = (seen.uplinks.of(tap.bridge.name)
+            if seen.uplinks and tap.bridge else None)
     # Who plugs may know an uplink that the configuration does not.
     if other is None or not other.is_tap and (
             name is None or other.is_called(name)):

@@ -21,35 +21,28 @@ class Attributes:
     """
 
     def __init__(self, data: bytes) -> None:
-        self._data = data
-        # Where each begins. Few are ever asked for, and a link has a hundred:
-        # no name is looked up that need not be.
-        self._places: dict[int, int] = {}
-        places, unpack, mask = (self._places, _ATTRIBUTE.unpack_from,
-                                _TYPE_MASK)
+        # As octets: half of them are asked for, by their numbers.
+        self._values: dict[int, bytes] = {}
+        values, unpack, mask = self._values, _ATTRIBUTE.unpack_from, _TYPE_MASK
         place, least = 0, _ATTRIBUTE.size
         last = len(data) - least
         while place <= last:
             length, kind = unpack(data, place)
             if length < least:
                 break
-            places[kind & mask] = place
+            values[kind & mask] = data[place + least:place + length]
             place += (length + 3) & ~3  # As in aligned.
 
     def __contains__(self, kind: int) -> bool:
-        return kind in self._places
+        return kind in self._values
 
     def beyond(self, kind: int) -> list[int]:
         """Return the numbers of those that come after this one."""
-        return sorted(each for each in self._places if each > kind)
+        return sorted(each for each in self._values if each > kind)
 
     def octets(self, kind: int) -> bytes | None:
         """Return a value as it is."""
-        place = self._places.get(kind)
-        if place is None:
-            return None
-        length, _ = _ATTRIBUTE.unpack_from(self._data, place)
-        return self._data[place + _ATTRIBUTE.size:place + length]
+        return self._values.get(kind)
 
     def number(self, kind: int) -> int | None:
         """Return an unsigned number of any size."""

@@ -30,14 +30,6 @@ class Setting(typing.NamedTuple):
     size: int
     right: Value
 
-    def read(self, told: Attributes) -> Value | None:
-        """Return what the kernel says; None: it has no such setting."""
-        octets = told.octets(self.attribute)
-        if octets is None or isinstance(self.right, bytes):
-            return octets
-        return type(self.right)(int.from_bytes(octets[:self.size],
-                                               sys.byteorder))
-
     def write(self, value: Value) -> bytes:
         """Return the attribute that sets it."""
         return attributes.attribute(
@@ -141,8 +133,19 @@ IPV4 = {'proxy_arp': (2, 0), 'arp_announce': (17, 2), 'arp_ignore': (18, 1),
 
 def read(table: typing.Iterable[Setting],
          told: Attributes) -> dict[str, Value | None]:
-    """Return what the kernel says of each, by its field."""
-    return {each.field: each.read(told) for each in table}
+    """Return what the kernel says of each, by its field.
+
+    None: it has no such setting.
+    """
+    return {field: _value(told.octets(attribute), size, type(right))
+            for field, attribute, size, right in table}
+
+
+def _value(octets: bytes | None, size: int, kind: type) -> Value | None:
+    if octets is None or kind is bytes:
+        return octets
+    number = int.from_bytes(octets[:size], sys.byteorder)
+    return number != 0 if kind is bool else number
 
 
 def write(table: typing.Iterable[Setting],

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Set up the programs that tests run: ip, ping, setpriv, strace, sudo, and a
-# udevd. Without the right to install, say what is missing; the tests that need
-# it are skipped.
+# Set up the programs that tests run: ip, ping, setpriv, strace, sudo, a udevd,
+# systemd-networkd and ifupdown2. Without the right to install, say what is
+# missing; the tests that need it are skipped.
 set -eu
 cd "$(dirname "$0")/.."
 . tools/venv.sh
@@ -11,6 +11,7 @@ missing=''
 program() {
     command -v "$1" > /dev/null || missing="$missing $2"
 }
+program /usr/bin/python3 python3
 program ip iproute2
 program ping iputils-ping
 program setpriv util-linux
@@ -25,17 +26,28 @@ if [ -n "$missing" ]; then
     fi
 fi
 
-# Never installed, only unpacked: a udevd that starts here would change the
-# links of this machine.
-udev=$PWD/.venv/udev
-if ! command -v udevadm > /dev/null && [ ! -d "$udev/root" ] &&
-    [ -x /usr/bin/apt-get ] && can_install
-then
-    mkdir -p "$udev/partial"
+# unpack DIRECTORY PACKAGE: never installed, only unpacked: what starts by
+# itself would change the links of this machine.
+unpack() {
+    directory=$PWD/.venv/$1
+    if [ -d "$directory/root" ] || [ ! -x /usr/bin/apt-get ] || ! can_install
+    then
+        return
+    fi
+    rm -rf "$directory/unpacked"
+    mkdir -p "$directory/partial" "$directory/unpacked"
     apt_get install -y --download-only --no-install-recommends \
-        -o "Dir::Cache::archives=$udev" udev
-    for package in "$udev"/*.deb; do
-        dpkg-deb -x "$package" "$udev/unpacked"
+        -o "Dir::Cache::archives=$directory" "$2"
+    for package in "$directory"/*.deb; do
+        dpkg-deb -x "$package" "$directory/unpacked"
     done
-    mv "$udev/unpacked" "$udev/root"
+    mv "$directory/unpacked" "$directory/root"
+}
+command -v udevadm > /dev/null || unpack udev udev
+[ -e /lib/systemd/systemd-networkd ] || unpack networkd systemd
+if [ ! -e /usr/share/ifupdown2 ] && [ ! -d .venv/ifupdown2/root ]; then
+    unpack ifupdown2 ifupdown2
+    # Where it runs nobody keeps what Python has compiled.
+    ! [ -d .venv/ifupdown2/root ] ||
+        /usr/bin/python3 -m compileall -q .venv/ifupdown2/root/usr/share
 fi

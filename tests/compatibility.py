@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The table in "Deploying with Nova" that says what goes with what."""
+"""What goes with what, as the documents have it in tables.
+
+Which Nova with which os-vif, in "Deploying with Nova"; and what works on which
+kernel, in the README.
+"""
 
 import dataclasses
 import re
 
+from tests import base
 from tests import documents
 
 _ROW = re.compile(
@@ -35,3 +40,25 @@ def rows() -> list[Row]:
                 frozenset(re.findall(r'\w+', found['bindings'])),
                 found['environment'])
             for found in map(_ROW.fullmatch, section.splitlines()) if found]
+
+
+def kernels() -> dict[str, dict[str, bool]]:
+    """Return what works on each kernel: Linux, as in 6.1, and the rows."""
+    lines = base.README.read_text().splitlines()
+    first = next(number for number, line in enumerate(lines)
+                 if re.match(r'Linux +\d', line))
+    versions = lines[first].split()[1:]
+    found: dict[str, dict[str, bool]] = {version: {} for version in versions}
+    for line in lines[first + 2:lines.index(lines[first - 1], first + 2)]:
+        what, *cells = re.split(r' {2,}', line)
+        for version, cell in zip(versions, cells, strict=True):
+            found[version][what] = {'yes': True, 'no': False}[cell]
+    return found
+
+
+def tested_kernels() -> dict[str, bool]:
+    """Return which ones tools/test.sh runs, and whether in full."""
+    text = (base.CHECKOUT / 'tools' / 'test.sh').read_text()
+    found = re.search(r"kernels=(\S+) core='(.*)'$", text, re.MULTILINE)
+    assert found is not None
+    return {found[1]: True, **dict.fromkeys(found[2].split(), False)}

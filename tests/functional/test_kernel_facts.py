@@ -11,9 +11,12 @@ import struct
 import pyroute2
 
 from tests import base
+from tests import compatibility
 from tests import hosts
+from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel.fdb import FdbEntry
 from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import trying
 
 _MULTI_QUEUE = hosts.IFF_TAP | hosts.IFF_MULTI_QUEUE
 
@@ -313,3 +316,38 @@ class SysctlTest(base.FunctionalTestCase):
         self.host.add('b0', 'bridge')
         self.assertEqual('0', self.host.sysctl('ipv4/conf/b0/arp_ignore'))
         self.assertFalse(os.path.exists('/sys/class/net/b0'))
+
+
+class ReadmeTest(base.FunctionalTestCase):
+    """What the README says of this kernel."""
+
+    TRIALS = {'``anti_spoofing = mac``': 'lock',
+              '``arriving_guests = filter``': 'filter',
+              '``host_shield``': 'shield',
+              'VLANs in ``bridge_uplinks``': 'vlan'}
+
+    def can(self, trial):
+        try:
+            with nl.Netlink() as netlink:
+                return not trying.TRIALS[trial](netlink)
+        except exception.KernelRefused:
+            return False
+
+    def can_plug(self):
+        self.plug()
+        self.host.set(base.TAP, state='down', master=0)
+        self.plug()
+        self.assert_finished()
+        self.unplug()
+        return self.host.find(base.TAP) is None
+
+    def test_what_works_here(self):
+        release = '.'.join(os.uname().release.split('.')[:2])
+        column = compatibility.kernels().get(release)
+        if column is None:
+            self.skipTest('the README says nothing of this kernel')
+        found = {what: self.can(trial) for what, trial in self.TRIALS.items()}
+        found.update({'plug, unplug, mend': self.can_plug(),
+                      'bridges that filter VLANs':
+                          hosts.filters_vlans(self.host)})
+        self.assertEqual(column, found)

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The documentation, tox.ini and the requirements agree on Nova and os-vif."""
+"""Documentation, tools and requirements agree on Nova, os-vif and Linux."""
 
 import configparser
 import re
 
 from tests import base
 from tests import compatibility
+from tests import documents
 
 REQUIREMENTS = base.CHECKOUT / 'tests' / 'nova' / 'requirements'
 
@@ -60,3 +61,21 @@ class CompatibilityTest(base.TestCase):
             self.assertIn('os-vif %s;' % row.os_vif, section['description'])
         self.assertIn('--test-path ./tests/nova ',
                       self.tox['nova']['commands'])
+
+
+class KernelsTest(base.TestCase):
+    """Each kernel in a table is one that tests run on."""
+
+    def test_readme(self):
+        self.assertEqual(set(compatibility.tested_kernels()),
+                         set(compatibility.kernels()))
+
+    def test_deploying(self):
+        section = documents.DEPLOYING.read_text().split('\nKernels\n-', 1)[1]
+        rows = re.findall(r'^(\d+\.\d+) +\d\d.*?  +(\S.*)$', section,
+                          re.MULTILINE)
+        self.assertEqual(
+            {version: 'all that depends on the kernel' if in_full
+             else 'what matters most'
+             for version, in_full in compatibility.tested_kernels().items()},
+            dict(rows))

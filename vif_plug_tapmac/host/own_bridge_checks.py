@@ -74,13 +74,15 @@ def _sysctls(seen: Inventory, bridge: Link) -> Seen:
         return
     for sysctl in sorted(set(os.listdir(os.path.join(_SYSCTLS, 'default')))
                          - settings.IPV4.keys()):
-        usual = [_sysctl(each, sysctl) for each in ('default', 'all')]
+        usual = _sysctl('default', sysctl)
         value = _sysctl(bridge.name, sysctl)
-        if value not in (None, *usual):
+        # This one does not follow the default, but only what is for all.
+        if value is not None and value != usual and not (
+                sysctl == 'forwarding' and value == _sysctl('all', sysctl)):
             yield (bridge.name, '%s is %s, and by default %s'
-                   % (sysctl, value, usual[0]),
+                   % (sysctl, value, usual),
                    '"sysctl net/ipv4/conf/%s/%s=%s"'
-                   % (bridge.name, sysctl, usual[0]))
+                   % (bridge.name, sysctl, usual))
 
 
 def _sysctl(device: str, sysctl: str) -> str | None:

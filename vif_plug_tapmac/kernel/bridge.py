@@ -11,6 +11,7 @@ import typing
 
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge_health
+from vif_plug_tapmac.kernel import bridge_port
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import settings
@@ -28,7 +29,7 @@ _SYSCTLS = (*(('ipv4', sysctl, right)
 
 # What a bridge of ours is, whatever its network is like: as it is made, and as
 # each plug has it again.
-_OURS = {'arp': True, 'promisc': False, 'allmulti': False, 'multicast': True,
+_OURS = {**bridge_port.DEVICE,
          **{each.field: each.right for each in settings.BRIDGE},
          **{sysctl: right for _, sysctl, right in _SYSCTLS}}
 

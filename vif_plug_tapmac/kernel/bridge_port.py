@@ -16,9 +16,9 @@ from vif_plug_tapmac.wanted.port import TapPort
 from vif_plug_tapmac.wanted import port_options
 
 
-#: Of a TAP that tapmac made: how the kernel has it when it is made.
-_DEVICE = {'arp': True, 'promisc': False, 'allmulti': False,
-           'multicast': True, 'broadcast': 'ff:ff:ff:ff:ff:ff', 'link_mode': 0}
+#: Of what tapmac made, TAP or bridge: how the kernel has it when it is made.
+DEVICE = {'arp': True, 'promisc': False, 'allmulti': False,
+          'multicast': True, 'broadcast': 'ff:ff:ff:ff:ff:ff', 'link_mode': 0}
 #: Of its port, whatever the options say.
 _DEFAULTS = {'newer_options': (), **{
     each.field: each.right for each in settings.PORT_DEFAULTS}}
@@ -29,7 +29,7 @@ def wanted_of_device(link: Link) -> dict[str, typing.Any]:
 
     :param link: as it is
     """
-    return dict(_DEVICE, oper_state=link_data.OPER_UP
+    return dict(DEVICE, oper_state=link_data.OPER_UP
                 if link.is_put_to_sleep else link.oper_state)
 
 

@@ -298,7 +298,8 @@ def set_port_state(index: int, state: int) -> None:
     netlink.close()
 
 
-def _is_of_a_group(mac: str) -> bool:
+def is_of_a_group(mac: str) -> bool:
+    """Return whether a MAC is that of many, or of all."""
     return bool(int(mac[:2], 16) & 1)
 
 
@@ -388,7 +389,7 @@ class Host(fixtures.Fixture):
                 [(message['ifindex'], message['state'],
                   message.get_attr('NDA_LLADDR'))
                  for message in self.ip.fdb('dump')
-                 if not _is_of_a_group(message.get_attr('NDA_LLADDR'))]]
+                 if not is_of_a_group(message.get_attr('NDA_LLADDR'))]]
 
     def add(self, name: str, kind: str, **attributes: typing.Any) -> Link:
         self.ip.link('add', ifname=name, kind=kind, **attributes)

@@ -406,6 +406,36 @@ class FdbTest(GuardTestCase):
             self.assert_logged('could not be mended', base.GUEST_MAC)
         self.assert_guarded()
 
+    def test_fixed_on_what_is_no_tap(self):
+        """As EVPN has it for a guest that was on another host until now."""
+        bridge = self.host.link(base.BRIDGE)
+        self.host.add('vxlan7', 'veth', peer='tunnel', master=bridge.index)
+        for arriving in 'lock', 'filter':
+            self.configure(arriving_guests=arriving)
+            with nl.Netlink() as netlink:
+                netlink.fix_fdb_entry(self.host.link('vxlan7'),
+                                      base.GUEST_MAC)
+            self.plug()
+            self.assert_guarded()
+            self.assert_logged('%s was on vxlan7 for good' % base.GUEST_MAC)
+            guest = self.open(base.TAP, base.GUEST_MAC)
+            self.wire.send(base.GUEST_MAC, _HONEST)
+            self.assertTrue(guest.receive(_HONEST))
+            guest.close()
+            self.unplug()
+
+    def test_mac_of_the_gateway(self):
+        self.configure(arriving_guests='lock',
+                       bridge_uplinks={base.BRIDGE: 'uplink'})
+        self.wire.mac = base.GUEST_MAC
+        self.wire.send(hosts.BROADCAST, b'I am the gateway')
+        patience.wait_until(lambda: self.entry() is not None, 'not heard')
+        for _ in range(2):
+            self.plug()
+        self.assertEqual(1, self.logs.output.count(
+            'MAC %s was heard on uplink' % base.GUEST_MAC))
+        self.assert_guarded()
+
     def test_whoever_holds_a_tap_gives_it_the_mac_of_a_neighbour(self):
         # The kernel lets him: without privilege, on the open TAP.
         neighbour = base.numbered_vif(1)

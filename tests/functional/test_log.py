@@ -14,6 +14,7 @@ import os
 import pathlib
 import re
 import signal
+import socket
 import types
 
 import fixtures
@@ -27,6 +28,7 @@ from tests import base
 from tests import documents
 from tests.functional import test_claim
 from tests import hosts
+from tests import patience
 from tests import udevd
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge_health
@@ -93,6 +95,23 @@ class LogTest(test_claim.ClaimTestCase):
             'wire', master=self.host.link(base.BRIDGE).index).index
         self.host.ip.fdb('add', ifindex=index, lladdr=base.GUEST_MAC,
                          flags=4, state=0x40)
+        self.plug()
+
+    def case_mac_of_the_gateway(self):
+        self.configure(arriving_guests='lock')
+        self.case.callback(self.configure, arriving_guests='filter')
+        self.plug(base.numbered_vif(1))
+        self.host.add('eth1', 'veth', peer='wire',
+                      master=self.host.link(base.BRIDGE).index)
+        for name in 'eth1', 'wire':
+            self.host.set(name, state='up')
+        self.host.wait_until_forwarding('eth1')
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+            wire.bind(('wire', 0))
+            wire.send(hosts.frame(hosts.BROADCAST, base.GUEST_MAC, b''))
+        with nl.Netlink() as netlink:
+            patience.wait_until(lambda: netlink.fdb_entry(
+                self.host.link(base.BRIDGE), base.GUEST_MAC), 'not heard')
         self.plug()
 
     def load_options_of_linux_bridge(self, text, **options):

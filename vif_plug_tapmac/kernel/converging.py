@@ -79,6 +79,8 @@ def converge(netlink: nl.Netlink, port: TapPort, on_bridge: Link,
                     guard.cover_vlans(netlink, on_bridge, port, link)
                 uplink.lend(netlink, port, on_bridge, link)
                 return link
+            if not guarded and not arriving:
+                guard.warn_of_taking(netlink, port, link, entry)
             _set(netlink, port, on_bridge, link, differing,
                  guarded or arriving)
             link = require_tap(netlink.get(link.index, port.name), port)

@@ -52,7 +52,10 @@ def find_guest(netlink: nl.Netlink, on_bridge: Link,
                port: TapPort, link: Link) -> FdbEntry | None:
     """Return where the FDB has the guest, None if nowhere or nobody cares.
 
-    :raises DeviceConflict: the FDB has it on another port for good, most
+    A fixed entry may be on what is no guest's TAP, as a tunnel, for which an
+    EVPN makes some: there it was until now.
+
+    :raises DeviceConflict: the FDB has it on another TAP for good, most
         likely because two guests have one MAC
     :raises HeldElsewhere: for good on another TAP of this VIF, that it holds
     """
@@ -74,6 +77,8 @@ def find_guest(netlink: nl.Netlink, on_bridge: Link,
         if other.held and other.persistent and other.name != port.name:
             raise HeldElsewhere(other.name)
         return None
+    if other_mark is None and not (other.is_tap and other.locked):
+        return entry
     raise exception.DeviceConflict(
         device=port.name,
         reason='its guest\'s MAC %s is that of the guest of %s on bridge %s'
@@ -96,6 +101,31 @@ def is_arriving(port: TapPort, link: Link,
     return (port.is_guarded and port.arriving_guests == 'filter'
             and entry is not None and not entry.local and not entry.fixed
             and entry.port_index != link.index and not link.locked)
+
+
+def warn_of_taking(netlink: nl.Netlink, port: TapPort, link: Link,
+                   entry: FdbEntry | None) -> None:
+    """Say if the guest's entry takes a MAC that speaks on the wire.
+
+    It may be the guest itself, which was on another host a moment ago; or
+    somebody whose traffic it gets from now on, as the gateway.
+
+    :param entry: what :func:`find_guest` returned
+    """
+    if (entry is None or entry.local or entry.port_index == link.index
+            or not entry.heard and not entry.fixed):
+        return
+    other = netlink.get(entry.port_index)
+    if other is None or other.is_tap and not other.is_called(
+            port.uplink or ''):
+        return
+    LOG.warning('%s: its guest\'s MAC %s %s, and is its guest\'s from now on. '
+                'If the guest has not come from another host just now, '
+                'somebody there has this MAC, as a gateway, and what is sent '
+                'to him from this host goes to the guest. Remedy: give the '
+                'port another MAC.', port.name, port.guest_mac,
+                'was heard on %s' % other.name if entry.heard
+                else 'was on %s for good, as by EVPN' % other.name)
 
 
 def is_in_place(netlink: nl.Netlink, port: TapPort, link: Link,

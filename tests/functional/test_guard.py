@@ -436,6 +436,27 @@ class FdbTest(GuardTestCase):
             'MAC %s was heard on uplink' % base.GUEST_MAC))
         self.assert_guarded()
 
+    def test_two_services(self):
+        """One keeps its guests to their MACs, the other does not."""
+        self.plug()
+        guest = self.open(base.TAP, base.GUEST_MAC)
+        for options in {}, {'link_group': 30000}, {'bridge_group': 30001}:
+            self.configure(anti_spoofing='none', **options)
+            # The second one has a MAC that concerns the other's TAP.
+            for other in base.numbered_vif(1), base.numbered_vif(
+                    2, address=base.TAP_MAC):
+                self.plug(other)
+                self.unplug(other)
+            self.assertEqual(dict(link_data.PORT_OPTIONS, learning=False,
+                                  locked=True), self.options_of())
+            self.assertEqual(self.fixed(), self.entry())
+            self.assertEqual(29793, self.host.link(base.TAP).group)
+        guest.write(hosts.frame(hosts.BROADCAST, _STRANGER, _SPOOFED))
+        guest.send(hosts.BROADCAST, _HONEST)
+        frame = next(frame for frame in self.wire.frames()
+                     if _SPOOFED in frame or _HONEST in frame)
+        self.assertIn(_HONEST, frame)
+
     def test_whoever_holds_a_tap_gives_it_the_mac_of_a_neighbour(self):
         # The kernel lets him: without privilege, on the open TAP.
         neighbour = base.numbered_vif(1)

@@ -104,8 +104,9 @@ class Board:
         self.passed = 0
         self.failures: list[Failure] = []
         self.skipped: collections.Counter[str] = collections.Counter()
+        self._groups: set[str] = set()
         self._ran: set[str] = set()
-        self._left_out: set[str] = set()
+        self._left_out: dict[str, str] = {}
 
     def started(self, group: str) -> None:
         with self._lock:
@@ -126,11 +127,14 @@ class Board:
         with self._lock:
             if test in self._running[group]:
                 self._running[group].remove(test)
-            (self._left_out if status == 'skip' else self._ran).add(test)
+            self._groups.add(group)
+            if status == 'skip':
+                self._left_out[test] = reason or 'without a reason'
+                self.skipped[self._left_out[test]] += 1
+                return
+            self._ran.add(test)
             if status in _PASSED:
                 self.passed += 1
-            elif status == 'skip':
-                self.skipped[reason or 'without a reason'] += 1
             else:
                 self._fail(Failure(group, test), status)
 
@@ -154,18 +158,30 @@ class Board:
 
     def require_each_somewhere(self) -> None:
         """Fail for each test that no group could run."""
-        for test in sorted(self._left_out - self._ran):
+        for test in sorted(self._ran_nowhere()):
             with self._lock:
                 self._fail(Failure('test', test), 'skipped wherever it was')
 
     def summary(self) -> None:
-        """Say what came of it, with the ways to each failure."""
+        """Say what came of it, with the ways to each failure.
+
+        Of several groups, as of several kernels, also which tests none ran.
+        """
         for reason, number in sorted(self.skipped.items()):
             print('skipped %d: %s' % (number, reason))
+        if len(self._groups) > 1:
+            reasons = collections.Counter(
+                self._left_out[test] for test in self._ran_nowhere())
+            for reason, number in sorted(reasons.items()):
+                print('in no group %d: %s' % (number, reason))
         for failure in self.failures:
             print('failed: %s\n    again: %s\n    log:   %s' % (
                 failure, failure.command(), _LOGS / failure.group))
         print('%s, in %s' % (self._counts(), self._time()), flush=True)
+
+    def _ran_nowhere(self) -> set[str]:
+        """Return the tests that each group has skipped."""
+        return set(self._left_out) - self._ran
 
     def _fail(self, failure: Failure, why: str) -> None:
         self.failures.append(failure)

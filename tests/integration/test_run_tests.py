@@ -124,6 +124,16 @@ class RunTestsTest(base.TestCase):
         said = self.run_tests('--each-somewhere', status=0,
                               groups=('test', 'other'))
         self.assertIn('\n1 passed, 0 failed, 1 skipped', said)
+        self.assertNotIn('in no group', said)
+
+    def test_what_no_group_ran_is_said(self):
+        self.suite('skipped', *2 * ['self.skipTest("needs a moon")'], 'pass')
+        (self.checkout / '.venv/other').mkdir()
+        (self.checkout / '.venv/other/bin').symlink_to(sys.prefix + '/bin')
+        said = self.run_tests(status=0, groups=('test', 'other'))
+        self.assertIn('skipped 4: needs a moon\n'
+                      'in no group 2: needs a moon\n', said)
+        self.assertNotIn('in no group', self.run_tests(status=0))
 
     def test_nothing_passed(self):
         self.suite('skipped', 'self.skipTest("needs a moon")')

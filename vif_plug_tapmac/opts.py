@@ -133,6 +133,7 @@ TAPMAC_OPTS = [
         help='The device that connects each bridge with the wire, as in '
              'br100:eth1,br200:eth1.200. A bridge that tapmac makes gets it '
              'as a port, and its MAC; the device must have no IP addresses. '
+             'It may be named by an alternative name that it has. '
              'eth1.200 is made if it is missing: VLAN 200 on eth1. Bridges '
              'of the host\'s own network configuration need no entry: they '
              'are used as they are. Without an entry, and without '

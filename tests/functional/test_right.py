@@ -119,7 +119,7 @@ class RightTest(base.FunctionalTestCase):
         self.assertEqual([], self.findings())
 
     def look(self):
-        return inventory.read(self.options).with_nics(None)
+        return inventory.read(self.options).with_answer(None)
 
     def findings(self):
         return audit.audit_links(self.look())

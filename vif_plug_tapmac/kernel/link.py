@@ -220,9 +220,8 @@ class Link(_Told):
         :raises LookupError: the message was cut off, or is of another kind
         """
         message = rtnetlink.LinkMessage(body)
-        told = message.attributes
+        told, altnames = message.attributes, _altnames(message.attributes)
         link_info = told.nested(_IFLA_LINKINFO)
-        altnames = _altnames(told)
         af_spec = told.nested(_IFLA_AF_SPEC)
         inet_conf = af_spec.nested(socket.AF_INET).numbers(_INET_CONF) or ()
         af_inet6 = af_spec.nested(socket.AF_INET6)
@@ -350,10 +349,8 @@ def _altnames(told: Attributes) -> tuple[str, ...]:
 
 
 def _former_name(altnames: tuple[str, ...]) -> str | None:
-    for name in altnames:
-        if name.endswith(names.BEING_DELETED):
-            return name[:-len(names.BEING_DELETED)]
-    return None
+    return next((name.removesuffix(names.BEING_DELETED) for name in altnames
+                 if name.endswith(names.BEING_DELETED)), None)
 
 
 def _takes_ra(conf: tuple[int, ...]) -> bool:

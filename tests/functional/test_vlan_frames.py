@@ -7,19 +7,25 @@ what it reads and writes there is on the wire, tags and all.
 """
 
 import errno
+import socket
 import struct
 
 import pyroute2
+from pyroute2 import netlink
+from pyroute2.netlink import generic
 
 from tests import base
 from tests.functional import test_vlan_uplink
 from tests import hosts
+from tests import patience
 from vif_plug_tapmac.kernel import bridge_health
 
 _CARD, _CARD_MAC = 'eth7', '5a:00:00:00:00:07'
 _PEER_MAC = '52:54:00:00:00:01'
 _TAG, _SERVICE_TAG = 0x8100, 0x88a8
 _BOND_MODES = {'active-backup': 1, '802.3ad': 4}
+# With a word of LACP each second.
+_LACP = {'bond_mode': 4, 'bond_miimon': 100, 'bond_ad_lacp_rate': 1}
 
 
 def with_tags(frame, *tags):
@@ -36,6 +42,38 @@ def tags_of(frame):
         found.append(tag)
         place += 4
     return found
+
+
+class _TeamMessage(netlink.genlmsg):
+    """A message of a team driver. Source: linux/if_team.h"""
+
+    nla_map = (('NONE', 'none'), ('IFINDEX', 'uint32'), ('OPTIONS', 'options'))
+
+    class options(netlink.nla):
+        nla_map = (('NONE', 'none'), ('OPTION', 'option'))
+
+        class option(netlink.nla):
+            nla_map = (('NONE', 'none'), ('NAME', 'asciiz'),
+                       ('CHANGED', 'flag'), ('TYPE', 'uint8'),
+                       ('DATA', 'asciiz'))
+
+
+def set_team_mode(index, mode):
+    """Have a team device do something with its ports, as teamd does."""
+    message = _TeamMessage()
+    message['cmd'], message['version'] = 1, 1  # TEAM_CMD_OPTIONS_SET
+    message['attrs'] = [('IFINDEX', index), ('OPTIONS', {'attrs': [
+        ('OPTION', {'attrs': [('NAME', 'mode'), ('TYPE', 5),  # NLA_STRING
+                              ('DATA', mode)]})]})]
+    with generic.GenericNetlinkSocket() as team:
+        team.bind('team', _TeamMessage)
+        try:
+            team.nlm_request(
+                message, msg_type=team.prid,
+                msg_flags=netlink.NLM_F_REQUEST | netlink.NLM_F_ACK)
+        except pyroute2.NetlinkError as error:
+            if error.code != errno.ESRCH:  # It is done, and nobody listens.
+                raise
 
 
 class WireTestCase(base.FunctionalTestCase):
@@ -240,26 +278,88 @@ class BondTest(WireTestCase):
         self.assert_on_wire(guest, (_TAG, 200))
 
     def test_vlan_on_8023ad(self):
-        # Whose other end speaks no LACP here, so no frames.
+        # Whose other end speaks no LACP: one card is used all the same.
         self.add_bond('802.3ad')
         self.configure(bridge_uplinks={base.BRIDGE: 'bond0'})
-        self.plug(self.vif())
-        self.assertEqual(('br100-200', True, True), (
-            self.host.master('bond0.200'), self.host.link('bond0.200').up,
-            self.host.link('bond0').up))
+        guest = self.plug_and_hold(self.vif(), 'bond0.200')
         self.assertEqual(_CARD_MAC, self.host.link('br100-200').mac)
+        self.assert_on_wire(guest, (_TAG, 200))
 
     def test_vlan_on_a_team(self):
-        self.add('team0', 'team', address=_CARD_MAC)
+        team = self.add('team0', 'team', address=_CARD_MAC)
+        set_team_mode(team.index, 'roundrobin')
+        self.host.set(_CARD, state='down')
+        self.host.set(_CARD, master=team.index)
         self.configure(bridge_uplinks={base.BRIDGE: 'team0'})
-        self.plug(self.vif())
-        self.assertEqual(('br100-200', True), (
-            self.host.master('team0.200'), self.host.link('team0.200').up))
+        guest = self.plug_and_hold(self.vif(), 'team0.200')
+        self.assertTrue(self.host.link('team0').up)
+        self.assert_on_wire(guest, (_TAG, 200))
 
     def test_member_is_no_uplink(self):
         self.add_bond()
         self.assert_plug_fails(Exception, 'is a port of bond0',
                                vif=self.vif(vlan=0))
+
+
+class LacpTest(WireTestCase):
+    """Both ends of two cables are bonds of 802.3ad, as at a switch."""
+
+    def add_bonds(self):
+        peer = self.useFixture(hosts.Peer())
+        bond = self.add('bond0', 'bond', **_LACP)
+        self.host.quiet_ipv6('bond0')
+        for name in 'eth1', 'eth2':
+            self.host.add(name, 'veth', peer='at-' + name)
+            self.host.ip.link(
+                'set', index=self.host.link('at-' + name).index,
+                net_ns_fd=peer.namespace)
+            self.host.set(name, master=bond.index)
+        peer.run(self.add_other_bond)
+        self.configure(bridge_uplinks={base.BRIDGE: 'bond0'})
+        return peer
+
+    def add_other_bond(self):
+        with pyroute2.IPRoute() as ip:
+            ip.link('add', ifname='bond0', kind='bond', **_LACP)
+            bond, = ip.link_lookup(ifname='bond0')
+            for name in 'at-eth1', 'at-eth2':
+                ip.link('set', index=ip.link_lookup(ifname=name)[0],
+                        master=bond)
+            ip.link('set', index=bond, state='up')
+            ip.link('add', ifname='vlan200', kind='vlan', vlan_id=200,
+                    link=bond)
+            ip.link('set', index=ip.link_lookup(ifname='vlan200')[0],
+                    state='up')
+
+    def test_there_and_back(self):
+        peer = self.add_bonds()
+        guest = self.plug_and_hold(self.vif(), 'bond0.200')
+        other = peer.run(lambda: socket.socket(
+            socket.AF_PACKET, socket.SOCK_RAW, socket.htons(hosts.ETHERTYPE)))
+        self.addCleanup(other.close)
+        other.bind(('vlan200', hosts.ETHERTYPE))
+        other.setblocking(False)
+
+        def heard():
+            guest.send(_PEER_MAC, b'from the guest')
+            try:
+                return b'from the guest' in other.recv(2048)
+            except BlockingIOError:
+                return False
+        # Each end waits for the other to be ready.
+        patience.wait_until(heard, 'nothing gets through', pause=0.1)
+        other.send(hosts.frame(guest.mac, _PEER_MAC, b'to the guest'))
+        self.assertTrue(guest.receive(b'to the guest'))
+        patience.wait_until(lambda: self.ports_in_use() == 2,
+                            'one cable is not used')
+
+    def ports_in_use(self):
+        """Return how many cables the two ends have agreed on."""
+        message = self.host.ip.link(
+            'get', index=self.host.link('bond0').index)[0]
+        return message.get_nested(
+            'IFLA_LINKINFO', 'IFLA_INFO_DATA', 'IFLA_BOND_AD_INFO',
+            'IFLA_BOND_AD_INFO_NUM_PORTS')
 
 
 class BesideTest(WireTestCase):

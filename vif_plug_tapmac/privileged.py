@@ -14,21 +14,19 @@ from oslo_config import cfg
 from vif_plug_tapmac import opts
 from vif_plug_tapmac import privsep
 from vif_plug_tapmac.wanted import from_config
-from vif_plug_tapmac.wanted import names
 from vif_plug_tapmac.wanted.port import TapIdentity
 from vif_plug_tapmac.wanted.port import TapPort
 
 
-def _kernel() -> tuple[types.ModuleType, ...]:
-    """Load what makes and removes TAPs, and cleans, all at the first call.
+def _kernel() -> tuple[types.ModuleType, types.ModuleType]:
+    """Load what makes and what removes TAPs, both at the first call.
 
     A package may be upgraded under a daemon that runs: what it needs later is
     to be of the same release.
     """
     from vif_plug_tapmac.kernel import port
     from vif_plug_tapmac.kernel import removing
-    from vif_plug_tapmac.kernel import strangers
-    return port, removing, strangers
+    return port, removing
 
 
 @privsep.vif_plug.entrypoint
@@ -40,7 +38,7 @@ def ensure_port(fields: dict[str, typing.Any]) -> str | None:
     :raises InvalidConfig: this side reads another configuration, or does not
         allow the bridge; the host is untouched
     """
-    kernel_port, *_ = _kernel()
+    kernel_port, _ = _kernel()
     config = opts.group(cfg.CONF)
     port = TapPort.from_fields(fields)
     from_config.require_same(port, config)
@@ -49,25 +47,12 @@ def ensure_port(fields: dict[str, typing.Any]) -> str | None:
 
 
 @privsep.vif_plug.entrypoint
-def remove_strangers(name: str) -> list[str]:
-    """Clear an FDB; see :func:`vif_plug_tapmac.kernel.strangers.remove`.
-
-    :param name: of a TAP or a bridge of ours; of nothing else is it cleared
-    :returns: the MACs that were removed
-    """
-    *_, strangers = _kernel()
-    removed: list[str] = [] if not names.is_device_name(
-        name) else strangers.remove(name, opts.group(cfg.CONF).bridge_group)
-    return removed
-
-
-@privsep.vif_plug.entrypoint
 def remove_port(fields: dict[str, typing.Any]) -> None:
     """Remove a TAP; see :func:`vif_plug_tapmac.kernel.removing.remove`.
 
     :param fields: of a :class:`vif_plug_tapmac.wanted.port.TapIdentity`
     """
-    _, removing, _ = _kernel()
+    _, removing = _kernel()
     removing.remove(TapIdentity.from_fields(fields),
                     opts.group(cfg.CONF).link_group)
 
@@ -80,7 +65,7 @@ def remove_ports(ports: typing.Iterable[dict[str, typing.Any]],
     :param ports: fields of :class:`vif_plug_tapmac.wanted.port.TapIdentity`
     :returns: the names of those that were removed
     """
-    _, removing, _ = _kernel()
+    _, removing = _kernel()
     removed: list[str] = removing.remove_many(
         [TapIdentity.from_fields(fields) for fields in ports],
         also_held, opts.group(cfg.CONF).link_group)

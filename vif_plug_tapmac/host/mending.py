@@ -16,6 +16,7 @@ from vif_plug_tapmac import exception
 from vif_plug_tapmac.host.finding import Finding
 from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.kernel.link import Link
+from vif_plug_tapmac.kernel import strangers
 from vif_plug_tapmac.wanted import from_config
 from vif_plug_tapmac.wanted import names
 from vif_plug_tapmac.wanted.port import TapPort
@@ -35,15 +36,15 @@ def mend(seen: inventory.Inventory, config: cfg.ConfigOpts.GroupAttr,
     :param progress: where to say how far it is, if that is a terminal
     """
     names = sorted({finding.device for finding in findings})
-    strangers = {finding.device for finding in findings
-                 if finding.code in OF_STRANGERS}
+    with_strangers = {finding.device for finding in findings
+                      if finding.code in OF_STRANGERS}
     for number, name in enumerate(names, 1):
         if progress.isatty():
             progress.write('\r%d of %d: %-15s' % (number, len(names), name))
         try:
             _plug(_port(seen, name, config, bridge))
-            if name in strangers:
-                _remove_strangers(name)
+            if name in with_strangers:
+                _remove_strangers(name, config.bridge_group)
         except exception.TapMacError as error:
             LOG.error('%s', error)
         # One that nobody thought of is no reason to leave all others broken.
@@ -61,10 +62,10 @@ def _plug(port: TapPort) -> None:
         LOG.info('%s', made)
 
 
-def _remove_strangers(name: str) -> None:
-    from vif_plug_tapmac import privileged
-    LOG.info('Removed from the FDB of %s: %s', name,
-             ', '.join(privileged.remove_strangers(name)) or 'nothing')
+def _remove_strangers(name: str, bridge_group: int) -> None:
+    """Remove them in this process: who repairs may do so."""
+    LOG.info('Removed from the FDB of %s: %s', name, ', '.join(
+        strangers.remove(name, bridge_group)) or 'nothing')
 
 
 def _port(seen: inventory.Inventory, name: str,

@@ -125,9 +125,9 @@ FLAGS = {'up': (0x1, True), 'arp': (0x80, False), 'promisc': (0x100, True),
 #: route_localnet they reach what listens on 127.0.0.1.
 #: Source: include/uapi/linux/ip.h (which counts from 1),
 #: Documentation/networking/ip-sysctl.rst
-IPV4 = {'proxy_arp': (2, 0), 'arp_announce': (17, 2), 'arp_ignore': (18, 1),
-        'arp_accept': (20, 0), 'accept_local': (22, 0),
-        'proxy_arp_pvlan': (24, 0), 'route_localnet': (25, 0),
+IPV4 = {'arp_ignore': (18, 1), 'arp_announce': (17, 2), 'arp_accept': (20, 0),
+        'proxy_arp': (2, 0), 'proxy_arp_pvlan': (24, 0),
+        'accept_local': (22, 0), 'route_localnet': (25, 0),
         'bc_forwarding': (31, 0)}
 
 

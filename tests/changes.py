@@ -383,6 +383,11 @@ def of_bridge() -> typing.Iterator[Change]:
             BRIDGE, 'ipv6', name, None), 'IPv6 of a bridge')
 
 
+def _pull_the_cable(host: hosts.Host) -> typing.Any:
+    host.set('wire', state='down')
+    return lambda: host.set('wire', state='up')
+
+
 def of_uplink() -> typing.Iterator[Change]:
     """Yield what can be changed on an uplink."""
     yield from _port(UPLINK, _OF_UPLINK_PORT)
@@ -399,6 +404,8 @@ def of_uplink() -> typing.Iterator[Change]:
                         'group': attributes.number(27, 7)}.items():
         yield Change(UPLINK, name, _set(UPLINK, parts), 'the host\'s own')
     yield from _flags(UPLINK, {'promisc': (0x100, 1)}, 'the host\'s own')
+    yield from _flags(UPLINK, {'down': (0x1, 0)})
+    yield Change(UPLINK, 'no carrier', _pull_the_cable, follows=True)
     yield from _port(UPLINK, {'cost': (3, 4, 7)}, 'cost of a port')
     yield Change(UPLINK, 'FDB stranger', _fdb(
         UPLINK, STRANGER, _NOARP, _MASTER), 'the host\'s own')

@@ -197,7 +197,7 @@ class StepsTestCase(test_sigkill.SigkillTestCase):
         injected = 0
         before = None
         for number, place in enumerate(
-                self.learn()[::2 if patience.EMULATED else 1]):
+                self.learn()[::4 if patience.EMULATED else 1]):
             found = [fault for fault in faults_at(place)
                      if (place[0], fault[0]) not in self.ONLY_IF_TRUE]
             if not patience.LONG:
@@ -258,7 +258,7 @@ class StepsTestCase(test_sigkill.SigkillTestCase):
             self.assertIn(now[base.BRIDGE].alias, (None, mark.BRIDGE_MARK))
 
     def report(self, injected):
-        self.assertGreater(injected, 2 if patience.EMULATED else 5)
+        self.assertGreater(injected, 0 if patience.EMULATED else 5)
         faults.tell(self, '%d faults injected' % injected)
 
 

@@ -10,12 +10,14 @@ first, and the audit clean; or as it was before the repair. What the host is
 like is compared as the kernel tells it, octet by octet. What a kernel refuses,
 or takes without doing it, is counted, and passed over.
 
-The short form leaves out what is harmless, and the idle TAP.
+The short form leaves out what is harmless, and the idle TAP; where the kernel
+is emulated, each fourth is changed.
 """
 
 import collections
 import contextlib
 import errno
+import itertools
 import os
 import pathlib
 import socket
@@ -191,6 +193,8 @@ class RightTest(base.FunctionalTestCase):
 
     def try_each(self, kinds):
         wrong, healthy = [], None
+        if patience.EMULATED:
+            kinds = itertools.islice(kinds, 0, None, 4)
         for change in kinds:
             if change.harmless and not patience.IN_FULL:
                 continue

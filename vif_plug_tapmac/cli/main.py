@@ -3,12 +3,23 @@
 """The command ``tapmac``; each subcommand has a module beside."""
 
 import argparse
+from importlib import metadata
 import os
 import sys
 
 from cliff import app
+from cliff import command
 from cliff import commandmanager
 from pbr import version
+
+
+class _Commands(commandmanager.CommandManager):
+    """The commands, each loaded when it is run; cliff's own loads them all."""
+
+    def load_commands(self, namespace: str) -> None:
+        self.group_list.append(namespace)
+        for entry in metadata.entry_points(group=namespace):
+            self.commands[entry.name] = entry
 
 
 class TapMacApp(app.App):
@@ -21,8 +32,7 @@ class TapMacApp(app.App):
         super().__init__(
             description=self.__doc__,
             version=version.VersionInfo('vif-plug-tapmac').version_string(),
-            command_manager=commandmanager.CommandManager(
-                'vif_plug_tapmac.cli'),
+            command_manager=_Commands('vif_plug_tapmac.cli'),
             deferred_help=True)
 
     def build_option_parser(
@@ -40,6 +50,11 @@ class TapMacApp(app.App):
                  'What changes something needs a section [os_vif_tapmac] in '
                  'one of them.')
         return parser
+
+    def prepare_to_run_command(self, cmd: command.Command) -> None:
+        # That it is none of a plugin's: cliff reads of all distributions that
+        # are installed what is theirs, only to say so.
+        setattr(cmd, 'get_epilog', str)
 
 
 def main() -> int:

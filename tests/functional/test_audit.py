@@ -358,15 +358,19 @@ class CodesTest(AuditTestCase):
 
     def test_tm113(self):
         self.plug_clean()
-        self.host.set(base.BRIDGE, address='52:54:00:00:00:07')
-        self.assert_finds('TM113', base.BRIDGE, '52:54:00:00:00:07', '02:')
+        for mac in '52:54:00:00:00:07', '02:00:00:00:00:07', base.TAP_MAC:
+            self.host.set(base.BRIDGE, address=mac)
+            found = self.assert_finds('TM113', base.BRIDGE, mac)
+        self.do(found.remedy)
+        self.assert_clean()
 
     def test_tm113_with_an_uplink(self):
         self.configure(bridge_uplinks={base.BRIDGE: 'eth1'})
         self.add_uplink()
         self.plug_clean()
-        self.host.set(base.BRIDGE, address='52:54:00:00:00:07')
-        found = self.assert_finds('TM113', base.BRIDGE, 'that of eth1')
+        for mac in '52:54:00:00:00:07', '02:00:00:00:00:07':
+            self.host.set(base.BRIDGE, address=mac)
+            found = self.assert_finds('TM113', base.BRIDGE, 'that of eth1')
         self.do(found.remedy)
         self.assert_clean()
 

@@ -11,6 +11,7 @@ from vif_plug_tapmac.host.finding import finds
 from vif_plug_tapmac.host.finding import REPAIR
 from vif_plug_tapmac.host.finding import Seen
 from vif_plug_tapmac.host.inventory import Inventory
+from vif_plug_tapmac.kernel import bridge as kernel_bridge
 from vif_plug_tapmac.kernel import bridge_port
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import settings
@@ -18,8 +19,6 @@ from vif_plug_tapmac.kernel import strangers
 from vif_plug_tapmac import mark
 
 _SYSCTLS = '/proc/sys/net/ipv4/conf'
-#: How all the MACs begin that tapmac gives to a bridge without an uplink.
-_UNIQUE = '02:'
 #: Of an uplink's port: what keeps frames back.
 _OPEN = {'locked': False, 'isolated': False, 'flood_unicast': True,
          'flood_multicast': True, 'flood_broadcast': True,
@@ -36,7 +35,8 @@ def _mark_lost(seen: Inventory, bridge: Link) -> Seen:
 
 @finds('TM113')
 def _other_mac(seen: Inventory, bridge: Link) -> Seen:
-    if not seen.is_ours(bridge) or str(bridge.mac).startswith(_UNIQUE):
+    if not seen.is_ours(bridge) or kernel_bridge.is_unique_mac(
+            str(bridge.mac)):
         return
     ports = [port for port in seen.ports(bridge) if not port.is_tap]
     # One that is younger than the bridge may be there instead of its uplink.
@@ -47,10 +47,10 @@ def _other_mac(seen: Inventory, bridge: Link) -> Seen:
                '"ip link set %s address %s"'
                % (bridge.name, older[0].mac))
     if not ports and seen.uplinks and not seen.uplinks.of(bridge.name):
-        yield (bridge.name, 'it is %s, and tapmac gives one that begins with '
-               '%s to a bridge without an uplink' % (bridge.mac, _UNIQUE),
-               '"ip link set %s address %s<the rest>"'
-               % (bridge.name, _UNIQUE))
+        yield (bridge.name, 'it is %s, which is none of those that tapmac '
+               'gives to a bridge without an uplink' % bridge.mac,
+               '"ip link set %s address %s"'
+               % (bridge.name, kernel_bridge.unique_mac()))
 
 
 @finds('TM114')

@@ -2,6 +2,7 @@
 
 """The bridge that a TAP joins: found, or made so that its MAC cannot flap."""
 
+import binascii
 import contextlib
 import errno
 import logging
@@ -102,7 +103,7 @@ def ensure(netlink: nl.Netlink, port: TapPort,
         if wire is not None and made:
             undo.callback(_remove_half_made, netlink, wire)
         created = found is None and netlink.create_bridge(
-            port.bridge, wire.mac if wire and wire.mac else _unique_mac(),
+            port.bridge, wire.mac if wire and wire.mac else unique_mac(),
             port.bridge_group, _unpinned_mtu(port))
         if found is None:
             found = _require(netlink, port)
@@ -207,14 +208,28 @@ def _require(netlink: nl.Netlink, port: TapPort) -> Link:
     return link
 
 
-def _unique_mac() -> str:
-    """Return a random locally administered MAC that no TAP of ours can have.
+def unique_mac() -> str:
+    """Return a locally administered MAC that no TAP of ours can have.
 
     Random, because whatever could be derived is not unique: names repeat from
-    host to host, and so does the machine-id of cloned hosts.
+    host to host, and so does the machine-id of cloned hosts. The last octet
+    follows from the others, so that one of somebody else's is known.
     """
-    return ':'.join(['02'] + ['%02x' % octet
-                              for octet in secrets.token_bytes(5)])
+    octets = b'\x02' + secrets.token_bytes(4)
+    return (octets + _check(octets)).hex(':')
+
+
+def is_unique_mac(mac: str) -> bool:
+    """Return whether it is one of :func:`unique_mac`; by chance 1 of 256 is.
+
+    :param mac: six colon-separated hex octets, lower case
+    """
+    octets = bytes.fromhex(mac.replace(':', ''))
+    return octets[:1] == b'\x02' and _check(octets[:-1]) == octets[-1:]
+
+
+def _check(octets: bytes) -> bytes:
+    return bytes([binascii.crc32(octets) & 0xff])
 
 
 def _unpinned_mtu(port: TapPort) -> int | None:

@@ -68,7 +68,7 @@ done
 # Those that take longest come first: our own, then real guests, which are in
 # the newest Novas.
 peers() {
-    ! can_install || peer_venvs "$1" | sort -r
+    ! can_install || peer_venvs "$1" | sort -t - -k 2,2r -k 3
 }
 checks='flake8 shellcheck'
 ! { find_python && is_python_311; } || checks="$checks mypy"

@@ -238,6 +238,11 @@ class CodesTest(AuditTestCase):
         self.configure(bridge_uplinks={base.BRIDGE: 'eth1'})
         self.plug_clean()
         self.assertEqual(base.BRIDGE, self.host.master('enp5s0'))
+        for isolated in 1, 0:
+            hosts.set_port_options(self.host.link('enp5s0').index,
+                                   ISOLATED=isolated)
+            if isolated:
+                self.assert_finds('TM115', base.BRIDGE, 'of eth1')
         self.host.set('enp5s0', master=0)
         self.assert_finds('TM106', base.BRIDGE)
         self.plug_clean()

@@ -29,10 +29,10 @@ class Purge(lister.Lister):
     libvirt is the one that nova-compute asks, by its configuration; which one
     that is, and how many domains it has, is said. Nothing is removed where it
     does not answer; nor where it has none of tapmac's TAPs, unless they are
-    named. All go at once, in a link group of
-    their own. One that a process holds stays unless it is named, and forced,
-    also if the process takes it at the last moment. What a purge that was
-    killed has left goes with the next. Needs CAP_NET_ADMIN.
+    named. All go at once, in a link group of their own. One that a process
+    holds stays unless it is named, and forced, also if the process takes it at
+    the last moment. What a purge that was killed has left goes with the next.
+    Needs CAP_NET_ADMIN.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -62,7 +62,7 @@ class Purge(lister.Lister):
             seen, tap, parsed_args.older_than)]
         if parsed_args.taps:
             orphans = _only(orphans, parsed_args.taps)
-        if orphans and not parsed_args.taps:
+        elif orphans:
             _require_some_with_domain(seen, libvirt)
         forced = parsed_args.force and bool(parsed_args.taps)
         going = [tap for tap in orphans if forced or not tap.link.held]

@@ -139,18 +139,11 @@ def _changed(seen: Inventory, bridge: Link) -> Seen:
 
 @finds('TM110')
 def _another_vlan(seen: Inventory, bridge: Link) -> Seen:
-    name, port = _joined(seen, bridge)
+    name, port = seen.joined_uplink(bridge)
     fault = _misnamed(seen, port, name)
     if fault is not None:
         yield (bridge.name, fault + ': its guests are on another network',
                _make_right(name))
-
-
-def _joined(seen: Inventory, bridge: Link) -> tuple[str, Link | None]:
-    """Return name and link of the uplink if it is a port of its bridge."""
-    name, link = seen.uplink(bridge) or ('', None)
-    joined = link is not None and link.master == bridge.index
-    return name, link if joined else None
 
 
 def _make_right(name: str) -> str:
@@ -160,7 +153,7 @@ def _make_right(name: str) -> str:
 
 @finds('TM111')
 def _narrow_uplink(seen: Inventory, bridge: Link) -> Seen:
-    name, port = _joined(seen, bridge)
+    name, port = seen.joined_uplink(bridge)
     if port is not None and port.mtu < bridge.mtu:
         below = _below(seen, port)
         yield (bridge.name, '%s has MTU %d, and the bridge %d: larger '
@@ -176,7 +169,7 @@ def _narrow_uplink(seen: Inventory, bridge: Link) -> Seen:
 
 @finds('TM116')
 def _uplink_down(seen: Inventory, bridge: Link) -> Seen:
-    name, port = _joined(seen, bridge)
+    name, port = seen.joined_uplink(bridge)
     if port is None or port.up or _misnamed(seen, port, name):
         return
     down, below = [name], _below(seen, port)
@@ -192,7 +185,7 @@ def _uplink_down(seen: Inventory, bridge: Link) -> Seen:
 
 @finds('TM117')
 def _uplink_without_carrier(seen: Inventory, bridge: Link) -> Seen:
-    name, port = _joined(seen, bridge)
+    name, port = seen.joined_uplink(bridge)
     if port is not None and port.up and not port.carrier:
         yield (bridge.name, '%s has no carrier: no guest on it reaches the '
                'wire' % name, 'see to the cable of %s and to what is at its '

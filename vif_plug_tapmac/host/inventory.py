@@ -294,6 +294,12 @@ class Inventory:
         name = self.uplinks and self.uplinks.of(bridge.name)
         return None if not name else (name, self.named(name))
 
+    def joined_uplink(self, bridge: Link) -> tuple[str, Link | None]:
+        """Return name and link of the uplink if it is a port of its bridge."""
+        name, link = self.uplink(bridge) or ('', None)
+        joined = link is not None and link.master == bridge.index
+        return name, link if joined else None
+
     @functools.cached_property
     def _ports(self) -> dict[int, list[Link]]:
         found: dict[int, list[Link]] = {}

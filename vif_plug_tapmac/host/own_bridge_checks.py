@@ -95,16 +95,17 @@ def _sysctl(device: str, sysctl: str) -> str | None:
 
 @finds('TM115')
 def _uplink(seen: Inventory, bridge: Link) -> Seen:
-    name = seen.uplinks and seen.uplinks.of(bridge.name)
-    for port in seen.ports(bridge) if seen.is_ours(bridge) else ():
-        wanted = {field: value for field, value in _OPEN.items()
-                  if getattr(port, field) is not None}
-        wanted.update(bridge_port.wanted_state(port, bridge))
-        if port.name == name and port.differences(wanted):
-            yield (bridge.name, 'of %s, %s' % (name, port.explain(wanted)),
-                   'have whoever set that up set it back ("bridge link set '
-                   'dev %s ..."), or take the uplink out of the bridge and '
-                   'put it in again' % name)
+    name, port = seen.joined_uplink(bridge)
+    if port is None or not seen.is_ours(bridge):
+        return
+    wanted = {field: value for field, value in _OPEN.items()
+              if getattr(port, field) is not None}
+    wanted.update(bridge_port.wanted_state(port, bridge))
+    if port.differences(wanted):
+        yield (bridge.name, 'of %s, %s' % (name, port.explain(wanted)),
+               'have whoever set that up set it back ("bridge link set dev '
+               '%s ..."), or take the uplink out of the bridge and put it in '
+               'again' % name)
 
 
 #: In the order of their codes.

@@ -259,10 +259,11 @@ TAPMAC_OPTS = [
              'IP to any address of the host, no router advertisement, nothing '
              'sent to the MAC of a TAP. They do reach each other and the '
              'uplink. By one rule of nftables for the link group of TAPs, in '
-             'the table "bridge tapmac_shield", which each plug looks for. '
+             'the table "bridge tapmac_shield", which each plug looks for, '
+             'and each service of this host has of its own. '
              'Not for hosts that serve their guests, as with DHCP, DNS or '
              'routing on the bridge. TAPs that libvirt makes are not in that '
-             'group. Switched off again, the table goes with the next plug '
+             'group. Switched off again, the rule goes with the next plug '
              'after nova-compute was restarted.'),
     cfg.FloatOpt(
         'udev_timeout',

@@ -42,7 +42,8 @@ def ensure_port(fields: dict[str, typing.Any]) -> str | None:
     config = opts.group(cfg.CONF)
     port = TapPort.from_fields(fields)
     from_config.require_same(port, config)
-    made: str | None = kernel_port.ensure(port, from_config.limits(config))
+    made: str | None = kernel_port.ensure(port, from_config.limits(
+        config, from_config.service(cfg.CONF)))
     return made
 
 

@@ -35,6 +35,7 @@ from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import nftables
 from vif_plug_tapmac.kernel import removing
+from vif_plug_tapmac.kernel import shield
 from vif_plug_tapmac.kernel import source_filter
 from vif_plug_tapmac import mark
 
@@ -919,6 +920,31 @@ class CodesTest(AuditTestCase):
         self.plug_clean()
         nftables.unshield_host()
         self.assert_finds('TM308', 'nftables', nftables.SHIELD)
+
+    def test_tm226(self):
+        path = pathlib.Path(self.useFixture(fixtures.TempDir()).path, 'x.conf')
+        self.configure(host_shield=True)
+        self.plug_clean()
+        nftables.shield_host(30000, 'SHA-256 0')
+        self.assert_clean()
+        nftables.shield_host(29793, str(path))
+        self.assert_finds('TM226', 'nftables', 'handle 4', '%s, which is not '
+                          'there any more' % path)
+        for text, words in {
+                'host_shield = true': None,
+                'host_shield = true\nlink_group = 30000': 'for it any more',
+                'host_shield = no': 'for it any more',
+                'host_shield = perhaps': None,
+                'host_shield': None}.items():
+            path.write_text('[os_vif_tapmac]\n%s\n' % text)
+            if words is None:
+                self.assert_clean()
+            else:
+                self.assert_finds('TM226', 'nftables', words, str(path))
+        self.configure(host_shield=False)
+        self.assert_finds('TM226', 'nftables', 'is for no file, which')
+        shield._looked = False  # As after a restart.
+        self.plug_clean()
 
     def have_link_files(self, **files):
         """Have these in /etc/systemd/network, and none elsewhere."""

@@ -6,8 +6,10 @@ Each kind of frame is sent with the option and without it.
 """
 
 import errno
+import pathlib
 import socket
 
+import fixtures
 from pyroute2.nftables import main as pyroute2_nftables
 from scapy.layers import inet
 from scapy.layers import inet6
@@ -19,6 +21,7 @@ from tests.functional import test_guard
 from tests import hosts
 from tests import patience
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import nftables
 from vif_plug_tapmac.kernel import rtnetlink
 from vif_plug_tapmac.kernel import shield
@@ -34,6 +37,8 @@ class ShieldTest(test_guard.GuardTestCase):
     def setUp(self):
         super().setUp()
         self.patch(shield, '_looked', False)
+        self.directory = pathlib.Path(
+            self.useFixture(fixtures.TempDir()).path)
         self.host.set('lo', state='up')
         for name, address in (base.BRIDGE, _ADDRESS), ('lo', _OTHER_ADDRESS):
             self.host.ip.addr('add', index=self.host.link(name).index,
@@ -196,6 +201,106 @@ class ShieldTest(test_guard.GuardTestCase):
                  nftables.is_host_shielded(30000)))
             self.assertFalse(self.arp())
 
+    def be(self, service, **options):
+        """Be a service of this host, with its own file, that has started."""
+        path = self.directory / (service + '.conf')
+        path.write_text('\n'.join(['[os_vif_tapmac]', 'udev_timeout = 0', *(
+            '%s = %s' % option for option in options.items())]))
+        self.config.conf([], project='tapmac',
+                         default_config_files=[str(path)])
+        shield._looked = False
+
+    def own(self):
+        """Return whose rules there are."""
+        return sorted(pathlib.Path(each.service).stem
+                      for each in nftables.host_shields())
+
+    def test_two_services_of_one_group(self):
+        """Each has its own section, and the TAPs of both are in one group."""
+        self.be('one', host_shield=True)
+        self.plug()
+        self.guest = self.open(base.TAP, base.GUEST_MAC)
+        self.assertFalse(self.arp())
+        for host_shield, own in ((False, ['one']), (True, ['one', 'two']),
+                                 (False, ['one'])):
+            for _ in range(2):  # It may start again.
+                self.be('two', host_shield=host_shield)
+                self.plug(base.numbered_vif(1))
+                self.assertEqual(own, self.own())
+                self.assertFalse(self.arp())
+
+    def test_two_services_keep_their_guests_to_different_things(self):
+        """What a plug does about a port concerns that port alone."""
+        services = {'one': {'anti_spoofing': 'mac', 'port_isolated': True},
+                    'two': {'anti_spoofing': 'none', 'port_hairpin': True}}
+        vifs = {'one': base.make_vif(), 'two': base.numbered_vif(1)}
+        seen = {}
+        for service in ('one', 'two') * 2:
+            self.be(service, **services[service])
+            self.plug(vifs[service])
+            seen.setdefault(service, self.host.link(vifs[service].vif_name))
+            for other in seen:
+                self.assertEqual(seen[other],
+                                 self.host.link(vifs[other].vif_name))
+        one, two = seen['one'], seen['two']
+        self.assertEqual(
+            [(True, True, False), (False, False, True)],
+            [(each.locked, each.isolated, each.hairpin)
+             for each in (one, two)])
+        with nl.Netlink() as netlink:
+            self.assertEqual({(one.index, base.GUEST_MAC)},
+                             netlink.fixed_macs())
+
+    def test_last_service_that_wants_none_is_the_one(self):
+        for service in 'one', 'two':
+            self.be(service, host_shield=True)
+            self.plug()
+        self.guest = self.open(base.TAP, base.GUEST_MAC)
+        for service, own in ('one', ['two']), ('two', []):
+            self.be(service, host_shield=False)
+            self.plug()
+            self.assertEqual(own, self.own())
+            self.assertEqual(not own, self.arp())
+        self.assertEqual([], self.tables())
+
+    def test_commands_act_for_the_service_whose_files_they_read(self):
+        self.be('one', host_shield=True)
+        self.plug()
+        for service, own in ('two', ['one']), ('one', []):
+            self.be(service, host_shield=False)
+            result = base.run_command(
+                'main', '--config-file', str(self.directory / service)
+                + '.conf', 'plug', '--bridge', base.BRIDGE, '--mac',
+                'fa:16:3e:00:00:01')
+            self.assertEqual(0, result.returncode, result.stderr)
+            self.assertEqual(own, self.own())
+
+    def test_no_caller_says_whose_it_is(self):
+        self.be('one', host_shield=True)
+        self.plug()
+        port = base.make_port()
+        self.assertNotIn('service', port.to_fields())
+
+    def test_nft_shows_whose_it_is(self):
+        nftables.shield_host(29793, '/etc/nova/nova.conf')
+        with nftables._Session() as nft:
+            userdata, = nft.list(
+                '', '', nftables._GET_RULE, nftables._bridge(),
+                lambda body: nftables._read(body).octets(7))
+        # As the kernel keeps it for nft (1.0.6) and "drop comment ...".
+        self.assertEqual(b'\0\x23host_shield of /etc/nova/nova.conf\0',
+                         userdata)
+
+    def test_rule_of_nobody_stays(self):
+        nftables.shield_host(29793, '/etc/nova/other.conf')
+        with pyroute2_nftables.NFTables(nfgen_family=7) as nft:
+            nft.rule('add', table=nftables.SHIELD, chain=nftables.SHIELD)
+        self.be('one', host_shield=False)
+        self.plug()
+        self.assertEqual(['other'], self.own())
+        with pyroute2_nftables.NFTables(nfgen_family=7) as nft:
+            self.assertEqual(2, len(list(nft.get_rules())))
+
     def test_a_rule_that_comes_meanwhile_stays(self):
         nftables.shield_host(29793)
         real = nftables._Session.transact
@@ -213,7 +318,7 @@ class ShieldTest(test_guard.GuardTestCase):
     def test_kernel_without_nftables(self):
         self.configure(host_shield=True)
 
-        def refuse(group):
+        def refuse(*args):
             raise exception.KernelRefused.from_errno('nftables', 'asking', 93)
         self.patch(nftables, 'is_host_shielded', refuse)
         self.assert_plug_fails(exception.KernelRefused, 'nf_tables',
@@ -222,7 +327,7 @@ class ShieldTest(test_guard.GuardTestCase):
     def test_refusals_that_no_module_mends(self):
         for code in (errno.ENOBUFS, errno.EMSGSIZE, errno.ENOMEM,
                      errno.ETIMEDOUT, errno.EINTR, errno.EBUSY, errno.EPERM):
-            def refuse(group):
+            def refuse(*args):
                 raise exception.KernelRefused.from_errno('nftables', 'x', code)
             self.patch(nftables, 'is_host_shielded', refuse)
             self.patch(shield, '_looked', False)
@@ -247,5 +352,5 @@ class ShieldTest(test_guard.GuardTestCase):
 
     def test_somebody_removes_it_at_once(self):
         self.configure(host_shield=True)
-        self.patch(nftables, 'shield_host', lambda group: None)
+        self.patch(nftables, 'shield_host', lambda *args: None)
         self.assert_plug_fails(exception.VerifyFailed, nftables.SHIELD)

@@ -3,9 +3,11 @@
 """What is wanted, of a VIF and the configuration: a value or an error."""
 
 import dataclasses
+import pathlib
 import re
 import time
 
+import fixtures
 from hypothesis import given
 from hypothesis import strategies as st
 from os_vif.objects import vif as vif_objects
@@ -15,6 +17,7 @@ from tests import base
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.wanted import from_config
 from vif_plug_tapmac.wanted import from_vif
+from vif_plug_tapmac.wanted.limits import SERVICE_MAX
 from vif_plug_tapmac.wanted import names
 from vif_plug_tapmac.wanted.port import TapIdentity
 from vif_plug_tapmac.wanted.port import TapPort
@@ -199,6 +202,27 @@ class PrivilegedSideTest(base.TestCase):
     def test_caller_may_know_better_about_queues(self):
         from_config.require_same(base.make_port(multi_queue=True),
                                  self.options)
+
+    def service(self, *names):
+        """Return what a service is called that reads these files."""
+        directory = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        for name in names:
+            (directory / name).touch()
+        files = [str(directory / name) for name in names]
+        self.config.conf([], project='tapmac', default_config_files=files)
+        return from_config.service(self.config.conf), ' '.join(files)
+
+    def test_service_is_called_by_its_files(self):
+        self.assertEqual(*self.service('nova.conf', 'nova-compute.conf'))
+        self.assertEqual('no file', self.service()[0])
+
+    def test_service_whose_files_can_be_in_no_comment(self):
+        for paths in ('x' * SERVICE_MAX,), ('"',), ('a b',), ('\u00e4',):
+            found = {self.service(*paths)[0] for _ in range(2)}
+            self.assertEqual(2, len(found))
+            for each in found:
+                self.assertRegex(each, '^SHA-256 [0-9a-f]{64}$')
+                self.assertLessEqual(len(each), SERVICE_MAX)
 
     def assert_allowed(self, patterns, *bridges):
         self.configure(allowed_bridges=patterns)

@@ -66,6 +66,8 @@ CODES: dict[str, tuple[Severity, str]] = {
     'TM222': (Severity.ERROR, 'The port of a TAP does not forward'),
     'TM223': (Severity.WARNING, 'A TAP was changed'),
     'TM224': (Severity.ERROR, 'A program looks at the frames of a TAP'),
+    'TM226': (Severity.WARNING, 'A rule keeps guests from this host for '
+              'nobody'),
     'TM301': (Severity.WARNING, 'The firewall stands between guests'),
     'TM302': (Severity.WARNING, 'A udev that is not seen rewrites MACs'),
     'TM303': (Severity.ERROR, 'Two os-vif plugins have one name'),

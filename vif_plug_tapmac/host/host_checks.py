@@ -18,6 +18,7 @@ from vif_plug_tapmac.kernel import bridge_health
 from vif_plug_tapmac.kernel import nftables
 from vif_plug_tapmac.kernel import tun
 from vif_plug_tapmac.kernel import udev
+from vif_plug_tapmac import opts
 from vif_plug_tapmac.wanted import from_config
 from vif_plug_tapmac.wanted import names
 
@@ -129,6 +130,59 @@ def _shield(config: cfg.ConfigOpts.GroupAttr) -> Seen:
                    'one by hand; and find what flushes the rules')
 
 
-#: In the order of their codes.
+@finds('TM226')
+def _shield_of_nobody(config: cfg.ConfigOpts.GroupAttr) -> Seen:
+    with contextlib.suppress(exception.KernelRefused):
+        for shield in nftables.host_shields():
+            reason = _why_unwanted(shield, config)
+            if reason is not None:
+                yield ('nftables', 'what link group %d sends to this host is '
+                       'dropped by a rule in the table bridge %s that %s' % (
+                           shield.group, nftables.SHIELD, reason),
+                       '"nft delete rule bridge %s %s handle %d"' % (
+                           nftables.SHIELD, nftables.SHIELD, shield.handle))
+
+
+def _why_unwanted(shield: nftables.Shield,
+                  config: cfg.ConfigOpts.GroupAttr) -> str | None:
+    """Return why no configuration has a rule; None: one has, or may have.
+
+    :param config: that of the service that is asked about
+    """
+    if shield.service is None:
+        return 'does not say for which service'
+    try:
+        if shield.service != from_config.service(cfg.CONF):
+            # A comment is anybody's: only what is a file is opened.
+            paths = shield.service.split()
+            if not all(map(os.path.isabs, paths)):
+                return None
+            config = _read(paths)
+        if config.host_shield and config.link_group == shield.group:
+            return None
+        return 'is for %s, which %s not ask for it any more' % (
+            shield.service, 'do' if ' ' in shield.service else 'does')
+    except FileNotFoundError as error:
+        return 'is for %s, which is not there any more' % error
+    except (cfg.Error, OSError, ValueError):
+        return None
+
+
+def _read(paths: list[str]) -> cfg.ConfigOpts.GroupAttr:
+    """Return our group of the configuration of another service."""
+    files, directories = [], []
+    for path in paths:
+        if os.path.isdir(path):
+            directories.append(path)
+        elif os.path.isfile(path):
+            files.append(path)
+        else:
+            raise FileNotFoundError(path)
+    conf = cfg.ConfigOpts()
+    conf([], default_config_files=files, default_config_dirs=directories)
+    return opts.group(conf)
+
+
+#: In the order of their codes, but for what is another service's.
 CHECKS = (_firewall, hidden_udev, rivals, _selinux, _tun_device,
-          _sysctls, _configuration, _shield)
+          _sysctls, _configuration, _shield, _shield_of_nobody)

@@ -18,6 +18,7 @@ from vif_plug_tapmac.kernel import settings
 from vif_plug_tapmac.kernel import shield
 from vif_plug_tapmac.kernel import uplink
 from vif_plug_tapmac import mark
+from vif_plug_tapmac.wanted.limits import Limits
 from vif_plug_tapmac.wanted.port import TapPort
 
 LOG = logging.getLogger(__name__)
@@ -55,11 +56,12 @@ def wanted_fields(port: TapPort, tap_mark: mark.TapMark | None,
     return wanted
 
 
-def converge(netlink: nl.Netlink, port: TapPort, on_bridge: Link,
-             link: Link, wanted: dict[str, typing.Any]) -> Link:
+def converge(netlink: nl.Netlink, port: TapPort, limits: Limits,
+             on_bridge: Link, link: Link,
+             wanted: dict[str, typing.Any]) -> Link:
     """Set what differs until it reads back right; return what was read."""
     lasting = dict(wanted, master=on_bridge.index)
-    shield.ensure(port)
+    shield.ensure(port, limits.service)
     guard.forget_former(netlink, port, link)
     try:
         for _ in range(_ROUNDS):
@@ -94,13 +96,14 @@ def converge(netlink: nl.Netlink, port: TapPort, on_bridge: Link,
         or 'bridge %s does not keep the guest to its MAC' % port.bridge)
 
 
-def converge_again(netlink: nl.Netlink, port: TapPort, on_bridge: Link,
-                   link: Link, wanted: dict[str, typing.Any]) -> Link:
+def converge_again(netlink: nl.Netlink, port: TapPort, limits: Limits,
+                   on_bridge: Link, link: Link,
+                   wanted: dict[str, typing.Any]) -> Link:
     """Do the same with the TAP as it is by now.
 
     :raises Overtaken: it has its name no more
     """
-    return converge(netlink, port, on_bridge, require_tap(
+    return converge(netlink, port, limits, on_bridge, require_tap(
         netlink.get(link.index, port.name), port), wanted)
 
 

@@ -56,11 +56,12 @@ def make(netlink: nl.Netlink, port: TapPort, limits: Limits,
         on_bridge = bridge.ensure(netlink, port, found_bridge)
         if instead_of is not None:
             _give_up(netlink, port, instead_of)
-        link = converging.converge(netlink, port, on_bridge, link, wanted)
+        link = converging.converge(netlink, port, limits, on_bridge, link,
+                                   wanted)
         if limits.udev_timeout and udev.is_running():
             udev.wait_for(link, port.name, made_after, limits.udev_timeout)
-            link = converging.converge_again(netlink, port, on_bridge, link,
-                                             wanted)
+            link = converging.converge_again(netlink, port, limits,
+                                             on_bridge, link, wanted)
         converging.require_sole_user(port, link)
         converging.require_bridge_name(port, on_bridge)
         device.persist()

@@ -7,6 +7,7 @@ Source: include/uapi/linux/netfilter/nf_tables.h, linux/netfilter/nfnetlink.h
 """
 
 import contextlib
+import dataclasses
 import errno
 import logging
 import socket
@@ -45,6 +46,7 @@ _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = (
     1, 3, 4, 5, 7)
 _HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
 _RULE_TABLE, _RULE_CHAIN, _RULE_HANDLE, _RULE_EXPRESSIONS = 1, 2, 3, 4
+_RULE_USERDATA = 7
 _ELEMENT, _EXPRESSION_NAME, _EXPRESSION_DATA = 1, 1, 2
 _META_REGISTER, _META_KEY = 1, 2
 _COMPARE_REGISTER, _COMPARE_HOW, _COMPARE_WITH = 1, 2, 3
@@ -64,6 +66,12 @@ _PASSED_BY = {socket.AF_INET: (IPV4,), socket.AF_INET6: (IPV6,),
               _NFPROTO_INET: (IPV4, IPV6), _NFPROTO_BRIDGE: (FRAMES,)}
 #: Before whatever else there may be.
 _FIRST = -300
+#: What nft shows as the comment of a rule, in what the kernel keeps for it:
+#: the kind, how long it is, and that, with a zero at its end.
+#: Source: libnftnl, include/libnftnl/udata.h, NFTNL_UDATA_RULE_COMMENT
+_COMMENT = 0
+#: Before whose a rule is, in its comment.
+_OF = 'host_shield of '
 #: Table and chain that iptables-nft makes for what is forwarded, and
 #: ip6tables-nft and ebtables-nft in their families.
 _IPTABLES = 'filter', 'FORWARD'
@@ -99,26 +107,54 @@ class _Session(session.Session):
                         lambda body: _value(_read(body), _GENERATION_ID))
 
 
-def is_host_shielded(group: int) -> bool:
-    """Return whether what ports of a link group send to the host is dropped.
+@dataclasses.dataclass(frozen=True)
+class Shield:
+    """A rule that keeps what ports of a link group send from the host.
+
+    :param handle: by which the kernel knows it
+    :param service: whose it is; None: it does not say
+    """
+    handle: int
+    group: int
+    service: str | None
+
+    def is_of(self, group: int, service: str | None) -> bool:
+        """Return whether it is for a link group, and of a service.
+
+        :param service: None: of any
+        """
+        return self.group == group and service in (None, self.service)
+
+
+def host_shields() -> list[Shield]:
+    """Return those of all services on this host.
 
     :raises KernelRefused: nf_tables is missing, or no privilege to ask
     """
     with _Session() as nft:
-        return any(nft.list(
-            'nftables', 'looking for %s' % SHIELD, _GET_RULE,
-            _bridge(attributes.text(_RULE_TABLE, SHIELD)),
-            lambda body: _drops_group(_read(body), group)))
+        return [rule for _, rule in _rules(nft) if rule is not None]
 
 
-def shield_host(group: int) -> None:
+def is_host_shielded(group: int, service: str | None = None) -> bool:
+    """Return whether what ports of a link group send to the host is dropped.
+
+    :param service: by whose rule; None: by anybody's
+    :raises KernelRefused: nf_tables is missing, or no privilege to ask
+    """
+    return any(shield.is_of(group, service) for shield in host_shields())
+
+
+def shield_host(group: int, service: str = '') -> None:
     """Drop what ports of a link group send to the host through bridges.
 
     One rule for all of them, whoever is in the group: no port is without. Done
     twice, there are two such rules, and no harm.
 
+    :param service: whose rule it is to be, which "nft list" shows as its
+        comment: :attr:`Limits.service`
     :raises KernelRefused: nf_tables is missing, or no privilege
     """
+    comment = (_OF + service).encode() + b'\0'
     with _Session() as nft:
         nft.transact(
             'adding %s' % SHIELD,
@@ -134,25 +170,27 @@ def shield_host(group: int) -> None:
             (_NEW_RULE, rtnetlink.CREATE | _APPEND, _bridge(
                 attributes.text(_RULE_TABLE, SHIELD),
                 attributes.text(_RULE_CHAIN, SHIELD),
-                _nested(_RULE_EXPRESSIONS, *_dropping(group)))))
+                _nested(_RULE_EXPRESSIONS, *_dropping(group)),
+                attributes.attribute(_RULE_USERDATA, bytes(
+                    [_COMMENT, len(comment)]) + comment))))
 
 
-def unshield_host(group: int | None = None) -> None:
+def unshield_host(group: int | None = None,
+                  service: str | None = None) -> None:
     """Remove the rule of a link group, and the table with the last one.
 
-    Another service on this host may have one for its own group. There is none,
-    or no nf_tables, is success.
+    Another service on this host may have its own. There is none, or no
+    nf_tables, is success.
 
     :param group: None: whatever is in the table
+    :param service: whose rule; None: anybody's
     """
     with contextlib.suppress(exception.KernelRefused), _Session() as nft:
         for _ in range(_ROUNDS):
             generation = nft.generation()
-            rules = nft.list(
-                'nftables', 'looking for %s' % SHIELD, _GET_RULE,
-                _bridge(attributes.text(_RULE_TABLE, SHIELD)),
-                lambda body: _rule(_read(body), group))
-            own = [handle for handle, is_own in rules if is_own]
+            rules = _rules(nft)
+            own = [handle for handle, rule in rules if group is None
+                   or rule is not None and rule.is_of(group, service)]
             if group is not None and not own:
                 return
             # Between the look and this nobody is to add one.
@@ -163,10 +201,29 @@ def unshield_host(group: int | None = None) -> None:
                 return
 
 
-def _rule(rule: Attributes, group: int | None) -> tuple[bytes, bool]:
-    """Return the handle of a rule of ours, and whether it is of this group."""
-    return (rule.octets(_RULE_HANDLE) or b'',
-            group is None or _drops_group(rule, group))
+def _rules(nft: _Session) -> list[tuple[bytes, Shield | None]]:
+    """Return what is in our table: each with its handle, if it is a shield.
+
+    :returns: None beside the handle of any other rule
+    """
+    return nft.list('nftables', 'looking for %s' % SHIELD, _GET_RULE,
+                    _bridge(attributes.text(_RULE_TABLE, SHIELD)),
+                    lambda body: _rule(_read(body)))
+
+
+def _rule(rule: Attributes) -> tuple[bytes, Shield | None]:
+    handle, group = rule.octets(_RULE_HANDLE) or b'', _dropped_group(rule)
+    return handle, None if group is None else Shield(
+        int.from_bytes(handle, 'big'), group,
+        _service(rule.octets(_RULE_USERDATA) or b''))
+
+
+def _service(userdata: bytes) -> str | None:
+    """Return whose a rule is, by its comment; None if that does not say."""
+    comment = userdata[2:2 + userdata[1]] if (
+        len(userdata) > 2 and userdata[0] == _COMMENT) else b''
+    text = comment.rstrip(b'\0').decode('utf-8', 'replace')
+    return text.removeprefix(_OF) if text.startswith(_OF) else None
 
 
 def _deletion(handle: bytes) -> tuple[int, int, bytes]:
@@ -248,23 +305,23 @@ def _dropping(group: int) -> list[bytes]:
                         _DATA_VERDICT, _number(_VERDICT_CODE, _DROP))))]
 
 
-def _drops_group(rule: Attributes, group: int) -> bool:
-    """Return whether a rule has what :func:`_dropping` returns."""
+def _dropped_group(rule: Attributes) -> int | None:
+    """Return the group of a rule that has what :func:`_dropping` returns."""
     if rule.text(_RULE_TABLE) != SHIELD:
-        return False
+        return None
     expressions = [Attributes(value) for _, value in attributes.every(
         rule.octets(_RULE_EXPRESSIONS) or b'')]
     if [each.text(_EXPRESSION_NAME) for each in expressions] != [
             'meta', 'cmp', 'immediate']:
-        return False
+        return None
     meta, compared, immediate = (each.nested(_EXPRESSION_DATA)
                                  for each in expressions)
     verdict = immediate.nested(_IMMEDIATE_DATA).nested(_DATA_VERDICT)
-    return (_value(meta, _META_KEY) == _IIFGROUP
-            and _value(compared, _COMPARE_HOW) == _EQUAL
-            and compared.nested(_COMPARE_WITH).octets(_DATA_VALUE)
-            == struct.pack('=I', group)
-            and _value(verdict, _VERDICT_CODE) == _DROP)
+    if (_value(meta, _META_KEY) != _IIFGROUP
+            or _value(compared, _COMPARE_HOW) != _EQUAL
+            or _value(verdict, _VERDICT_CODE) != _DROP):
+        return None
+    return compared.nested(_COMPARE_WITH).number(_DATA_VALUE)
 
 
 def _bridge(*parts: bytes) -> bytes:

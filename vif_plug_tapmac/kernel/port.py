@@ -165,7 +165,8 @@ def _keep(netlink: nl.Netlink, port: TapPort, limits: Limits,
     try:
         limits.require_bridge(port)
         on_bridge = bridge.ensure(netlink, port, bridge.find(netlink, port))
-        converging.converge(netlink, port, on_bridge, found, wanted)
+        converging.converge(netlink, port, limits, on_bridge, found,
+                            wanted)
     except (exception.TapMacError, converging.Overtaken) as error:
         LOG.error('%s is used by a guest and could not be mended: %s',
                   port.name, error)
@@ -199,7 +200,7 @@ def _reuse(netlink: nl.Netlink, port: TapPort, limits: Limits,
         LOG.info('%s is removed, and libvirt makes it anew: %s', port.name,
                  '; '.join(faults))
         return None
-    converging.converge(netlink, port, on_bridge, found,
+    converging.converge(netlink, port, limits, on_bridge, found,
                         converging.wanted_fields(
                             port, found_mark or _new_mark(port, found)))
     return None

@@ -7,6 +7,9 @@ IPv4 packets for any address it has. One rule in the bridge family of nftables
 drops what comes to it from ports in the link group of guests' TAPs. A TAP is
 in the group from the message on that makes it a port, so no port is ever
 without, and there is nothing to add for it and to remove.
+
+Each service on this host has a rule of its own, also where they share the
+group: it stays as long as one of them wants it.
 """
 
 import errno
@@ -23,29 +26,30 @@ _MISSING = (errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL,
 _looked = False
 
 
-def ensure(port: TapPort) -> None:
-    """Have the rule, or not, as the port says.
+def ensure(port: TapPort, service: str = '') -> None:
+    """Have the service's own rule, or not, as the port says.
 
-    One that nobody wants any more is looked for once in a process. That of
-    another link group is another service's.
+    One that it does not want any more is looked for once in a process. That of
+    another service, or another link group, is none of its business.
 
+    :param service: whose rule: :attr:`Limits.service`
     :raises KernelRefused: this kernel cannot do that
     :raises VerifyFailed: the rule is not there after it was made
     """
     global _looked
     if port.host_shield:
-        _require(port)
+        _require(port.link_group, service)
     elif not _looked:
-        nftables.unshield_host(port.link_group)
+        nftables.unshield_host(port.link_group, service)
         _looked = True
 
 
-def _require(port: TapPort) -> None:
+def _require(group: int, service: str) -> None:
     try:
-        if nftables.is_host_shielded(port.link_group):
+        if nftables.is_host_shielded(group, service):
             return
-        nftables.shield_host(port.link_group)
-        if nftables.is_host_shielded(port.link_group):
+        nftables.shield_host(group, service)
+        if nftables.is_host_shielded(group, service):
             return
     except exception.KernelRefused as error:
         if error.kwargs.get('code') not in _MISSING:

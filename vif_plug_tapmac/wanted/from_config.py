@@ -6,12 +6,16 @@ The ``[os_vif_tapmac]`` group of oslo.config goes in, values come out.
 """
 
 import functools
+import hashlib
+import os
+import re
 import typing
 
 from vif_plug_tapmac import bounded
 from vif_plug_tapmac import exception
 from vif_plug_tapmac import users
 from vif_plug_tapmac.wanted.limits import Limits
+from vif_plug_tapmac.wanted.limits import SERVICE_MAX
 from vif_plug_tapmac.wanted import names
 from vif_plug_tapmac.wanted import port as port_values
 from vif_plug_tapmac.wanted.port import TapPort
@@ -22,6 +26,8 @@ if typing.TYPE_CHECKING:
     from oslo_config import cfg
 
 _WILDCARDS = '*?['
+# A path that can be in a comment of nft, with others.
+_PLAIN = re.compile(r'[A-Za-z0-9_./+,:@~-]+')
 
 
 def port_fields(
@@ -69,12 +75,31 @@ def require_same(port: TapPort, config: 'cfg.ConfigOpts.GroupAttr') -> None:
                        '[vif_plug_tapmac_privileged]' % value)
 
 
-def limits(config: 'cfg.ConfigOpts.GroupAttr') -> Limits:
-    """Return what no caller has a say in."""
+def service(conf: 'cfg.ConfigOpts') -> str:
+    """Return by what one service on this host is known from another.
+
+    By the files and directories that its configuration is read from, whatever
+    they say.
+
+    :returns: their paths, with spaces between; a checksum where these are too
+        long, or have characters that nft would take for others
+    """
+    paths = [*map(os.path.abspath, [*conf.config_file, *conf.config_dir])]
+    name = ' '.join(paths) or 'no file'
+    if len(name) <= SERVICE_MAX and all(map(_PLAIN.fullmatch, paths)):
+        return name
+    return 'SHA-256 ' + hashlib.sha256(os.fsencode(name)).hexdigest()
+
+
+def limits(config: 'cfg.ConfigOpts.GroupAttr', service: str = '') -> Limits:
+    """Return what no caller has a say in.
+
+    :param service: what :func:`service` returns of this side
+    """
     return Limits(allowed_bridges=tuple(config.allowed_bridges),
                   allowed_uplinks=tuple(config.allowed_uplinks),
                   uplinks=uplinks(config),
-                  udev_timeout=config.udev_timeout)
+                  udev_timeout=config.udev_timeout, service=service)
 
 
 #: What the configuration was, and what was made of it, last.

@@ -9,6 +9,11 @@ from vif_plug_tapmac import exception
 from vif_plug_tapmac.wanted.port import TapPort
 from vif_plug_tapmac.wanted.uplinks import Uplinks
 
+#: How many characters there are for the name of a service, which a comment of
+#: nft has with some words before it. Source: nftables, include/rule.h,
+#: NFTNL_UDATA_COMMENT_MAXLEN
+SERVICE_MAX = 110
+
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
@@ -18,11 +23,14 @@ class Limits:
     :param allowed_uplinks: shell patterns of devices that may join bridges
     :param uplinks: which ones the configuration gives to which bridge
     :param udev_timeout: how many seconds to wait for udev at most; 0: not
+    :param service: by which the services of this host differ: see
+        :func:`from_config.service`
     """
     allowed_bridges: tuple[str, ...]
     allowed_uplinks: tuple[str, ...]
     uplinks: Uplinks
     udev_timeout: float
+    service: str = ''
 
     def require_bridge(self, port: TapPort) -> None:
         """Check that TAPs may join the port's bridge, and so may its uplink.

@@ -11,6 +11,7 @@ import fixtures
 from hypothesis import given
 from hypothesis import strategies as st
 from os_vif.objects import vif as vif_objects
+from oslo_config import cfg
 import testtools
 
 from tests import base
@@ -215,6 +216,7 @@ class PrivilegedSideTest(base.TestCase):
     def test_service_is_called_by_its_files(self):
         self.assertEqual(*self.service('nova.conf', 'nova-compute.conf'))
         self.assertEqual('no file', self.service()[0])
+        self.assertEqual('no file', from_config.service(cfg.ConfigOpts()))
 
     def test_service_whose_files_can_be_in_no_comment(self):
         for paths in ('x' * SERVICE_MAX,), ('"',), ('a b',), ('\u00e4',):

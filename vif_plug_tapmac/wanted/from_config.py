@@ -84,7 +84,9 @@ def service(conf: 'cfg.ConfigOpts') -> str:
     :returns: their paths, with spaces between; a checksum where these are too
         long, or have characters that nft would take for others
     """
-    paths = [*map(os.path.abspath, [*conf.config_file, *conf.config_dir])]
+    # Who has read no files has no such options.
+    paths = [os.path.abspath(path) for option in ('config_file', 'config_dir')
+             for path in getattr(conf, option, None) or ()]
     name = ' '.join(paths) or 'no file'
     if len(name) <= SERVICE_MAX and all(map(_PLAIN.fullmatch, paths)):
         return name

@@ -346,6 +346,18 @@ class CodesTest(AuditTestCase):
         self.host.set('eth1', master=self.host.link('br200').index)
         self.assert_finds('TM118', base.BRIDGE, 'eth1, which is a port of '
                           'br200', '"ip link set eth1 master br100"')
+        self.host.add('veth7', 'veth', master=self.host.link('br200').index)
+        self.assert_leaves_uplink_to_br200()
+        self.host.delete('veth7')
+        self.host.ip.addr('add', index=self.host.link('br200').index,
+                          address='192.0.2.1', prefixlen=24)
+        self.assert_leaves_uplink_to_br200()
+
+    def assert_leaves_uplink_to_br200(self):
+        found = self.assert_finds(
+            'TM118', base.BRIDGE, 'leave it there', 'brq{network}', '"ip link '
+            'set br100 name <another> && ip link set br200 name br100"')
+        self.assertNotIn('set eth1', found.remedy)
 
     def test_tm111(self):
         self.configure(bridge_uplinks={base.BRIDGE: 'eth1'})

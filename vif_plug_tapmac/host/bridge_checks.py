@@ -200,9 +200,14 @@ def _uplink_elsewhere(seen: Inventory, bridge: Link) -> Seen:
     master = seen.links.get(link.master or 0)
     other = master.name if master else 'another device'
     fault = _misnamed(seen, link, name)
+    used = master is None or uplink.is_used(
+        master, seen.links.values(),
+        [address for address in seen.addresses.get(master.index, ())
+         if not address.startswith('fe80:')])
     yield (bridge.name, 'bridge_uplinks has %s, which is a port of %s%s'
            % (name, other, ': ' + fault if fault else ''),
            _make_right(name) if fault else
+           uplink.leave_there(link, master, bridge.name, True) if used else
            '"ip link set %s master %s", and out of %s in the network '
            'configuration of this host, or name another for %s in '
            'bridge_uplinks' % (name, bridge.name, other, bridge.name))

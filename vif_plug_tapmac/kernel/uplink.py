@@ -51,7 +51,7 @@ def find(netlink: nl.Netlink, port: TapPort,
     if bridge is not None and link.master == bridge.index:
         return link
     if link.master is not None:
-        _require_master(netlink, port, link)
+        _require_master(netlink, port, link, bridge)
     else:
         _require_no_addresses(netlink, port, link)
     lower = vlan_device.lower(netlink, link) if link.kind == 'vlan' else None
@@ -106,17 +106,53 @@ def _is_ethernet(link: Link) -> bool:
         return False
 
 
-def _require_master(netlink: nl.Netlink, port: TapPort, link: Link) -> None:
+def _require_master(netlink: nl.Netlink, port: TapPort, link: Link,
+                    bridge: Link | None) -> None:
     assert link.master is not None
     master = netlink.get(link.master, 'the master of %s' % link.name)
     if master is not None and master.name == port.bridge:
         return  # Another caller has made the bridge meanwhile.
+    # For the words of this error alone, all links are looked at.
     raise _unusable(
         port, 'is a port of %s' % (master.name if master else 'another '
                                    'device'),
-        'take it out of there with "ip link set %s nomaster", and out of '
-        'the network configuration of this host, or name another'
-        % link.name)
+        '"ip link set %s nomaster", and out of the network configuration of '
+        'this host, or name another' % link.name
+        if master is not None and not is_used(
+            master, netlink.links(), netlink.global_addresses(master)) else
+        leave_there(link, master, port.bridge, bridge is not None))
+
+
+def is_used(master: Link, links: typing.Iterable[Link],
+            addresses: typing.Sequence[str]) -> bool:
+    """Return whether somebody is cut off if this loses one of its ports.
+
+    :param links: all of them
+    :param addresses: of the host, on this one
+    """
+    return (master.kind != 'bridge' or bool(addresses)
+            or sum(each.master == master.index for each in links) > 1)
+
+
+def leave_there(link: Link, master: Link | None, bridge: str,
+                is_there: bool) -> str:
+    """Return what to do about an uplink by which others are connected.
+
+    :param master: whose port it is, None if that is not here
+    :param bridge: the name of the one that is to have it
+    :param is_there: whether there is one of this name
+    """
+    if master is None or master.kind != 'bridge':
+        return ('name a device in bridge_uplinks that is no part of another, '
+                'as %s itself if it is a bond' % (master or link).name)
+    free = 'ip link set %s name <another> && ' % bridge if is_there else ''
+    return ('leave it there, for %s connects others by it. If that is the '
+            'bridge of this network, have Neutron call it so ([ml2_tapmac] '
+            'flat_bridge and vlan_bridge, as brq{network}), or rename it, '
+            'with Neutron\'s Linux bridge agent stopped for good: "%sip link '
+            'set %s name %s"; while it is up, this takes Linux 6.2, and its '
+            'guests do not notice. Else name another uplink in bridge_uplinks'
+            % (master.name, free, master.name, bridge))
 
 
 def _require_no_addresses(netlink: nl.Netlink, port: TapPort,
@@ -259,9 +295,10 @@ def _why(netlink: nl.Netlink, link: Link, fields: dict[str, typing.Any],
         if holders:
             return ('%s, for on it stands %s' % (reason, ', '.join(
                 '%s (%s)' % (each.name, each.kind) for each in holders)),
-                '%s, and take it out of the network configuration of this '
-                'host, or name another uplink' % ' and '.join(
-                    '"ip link delete %s"' % each.name for each in holders))
+                'name another uplink, or, if nobody uses %s: %s, and out of '
+                'the network configuration of this host'
+                % ('it' if len(holders) == 1 else 'them', ' and '.join(
+                    '"ip link delete %s"' % each.name for each in holders)))
         return reason, ('find what has taken %s for itself ("ip -d link show '
                         '%s"), or name another uplink'
                         % (link.name, link.name))

@@ -230,13 +230,14 @@ class CodesTest(AuditTestCase):
         self.plug_clean()
 
     def test_uplink_by_another_name(self):
-        self.plug_clean()
-        self.unplug()
-        self.host.delete(base.BRIDGE)
         self.add_uplink('enp5s0')
-        self.host.ip.link('property_add', altname='eth1',
-                          index=self.host.link('enp5s0').index)
-        self.configure(bridge_uplinks={base.BRIDGE: 'eth1'})
+        for name in 'enp5s0-of-the-top-of-rack', 'eth1':
+            self.plug_clean()
+            self.unplug()
+            self.host.delete(base.BRIDGE)
+            self.host.ip.link('property_add', altname=name,
+                              index=self.host.link('enp5s0').index)
+            self.configure(bridge_uplinks={base.BRIDGE: name})
         self.plug_clean()
         self.assertEqual(base.BRIDGE, self.host.master('enp5s0'))
         for isolated in 1, 0:

@@ -55,6 +55,24 @@ class MadeBridgeTest(UplinkTestCase):
         self.assertEqual((_UPLINK_MAC, mark.BRIDGE_MARK, 1500),
                          (made.mac, made.alias, made.mtu))
 
+    def test_alternative_name_that_is_too_long_for_a_name(self):
+        self.host.set(_UPLINK, mtu=1400)
+        for length in 16, 127:
+            name = 'pci-0000.00.1f.6-'.ljust(length, 'x')[:length]
+            self.host.ip.link('property_add', altname=name,
+                              index=self.host.link(_UPLINK).index)
+            self.configure(bridge_uplinks={base.BRIDGE: name})
+            self.plug()
+            self.assert_joined()
+            link = self.host.link(base.TAP)
+            self.assertEqual(self.host.link(_UPLINK).index, link.backup_port)
+            # It was there before, and the same again.
+            self.host.set(_UPLINK, master=0)
+            self.plug()
+            self.assert_joined()
+            self.unplug()
+            self.host.delete(base.BRIDGE)
+
     def test_mac_is_the_uplinks_for_good(self):
         self.plug()
         self.host.delete(_UPLINK)
@@ -102,6 +120,16 @@ class UnfitTest(UplinkTestCase):
     def test_absent(self):
         self.configure(bridge_uplinks={base.BRIDGE: 'eth8'})
         self.assert_unusable('eth8', 'does not exist', 'bridge_uplinks')
+
+    def test_absent_with_a_name_that_no_device_can_have(self):
+        name = 'pci-0000.00.1f.6'
+        self.configure(bridge_uplinks={base.BRIDGE: name})
+        self.assert_unusable(name, 'does not exist', 'bridge_uplinks')
+        self.host.ip.link('property_add', altname=name,
+                          index=self.host.link(_UPLINK).index)
+        self.configure(bridge_uplinks={base.BRIDGE: name + '.200'})
+        self.assert_unusable(name + '.200', 'more than 15 characters',
+                             'VLAN 200 of ' + name)
 
     def test_loopback(self):
         self.configure(bridge_uplinks={base.BRIDGE: 'lo'})
@@ -250,7 +278,8 @@ class ConfigurationTest(UplinkTestCase):
 
     def test_wrong_names(self):
         for uplinks in ({base.BRIDGE: 'eth 7'}, {base.BRIDGE: ''},
-                        {base.BRIDGE: 'sixteencharacter'}, {'br%d': 'eth7'}):
+                        {base.BRIDGE: 'x' * 128}, {'br%d': 'eth7'},
+                        {'sixteencharacter': 'eth7'}):
             self.configure(bridge_uplinks=uplinks)
             self.assert_plug_fails(exception.InvalidConfig, 'bridge_uplinks',
                                    'can not be the name of a device')

@@ -42,7 +42,7 @@ BAD = {
     'create_bridge': [None, 0, 1, 'no'],
     'link_group': [None, 0, -1, 2 ** 31, '1', True, GOOD.bridge_group],
     'bridge_group': [None, 0, -1, 2 ** 31, '1', True, GOOD.link_group],
-    'uplink': ['', 7, ['eth1'], b'eth1', 'a' * 16, 'eth 1', 'all', GOOD.name,
+    'uplink': ['', 7, ['eth1'], b'eth1', 'a' * 128, 'eth 1', 'all', GOOD.name,
                GOOD.bridge],
     'anti_spoofing': [None, '', 'ip', 'MAC', 0, True, ['mac'], b'mac'],
     'arriving_guests': [None, '', 'none', 'LOCK', 0, True, ['lock']],

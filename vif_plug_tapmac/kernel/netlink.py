@@ -45,22 +45,23 @@ class Netlink(session.Session):
         return link
 
     def find_by_any_name(self, name: str) -> Link | None:
-        """Return the link of this name, or that has it beside its own."""
-        return self._get(name, 0, link_data.named(name))
+        """Return the link of this name, or that has it beside its own.
 
-    def find_being_deleted(self, name: str) -> Link | None:
-        """Return the link that had this name until it was to be deleted.
-
-        None if there is none, or the kernel knows no alternative names, which
-        it does since Linux 5.5.
+        :param name: of more than 15 characters, it can be an alternative one
+            only, which kernels have since Linux 5.5
         """
+        if len(name) <= names.DEVICE_NAME_MAX:
+            return self._get(name, 0, link_data.named(name))
         try:
-            return self._get(name, 0, link_data.also_named(
-                names.being_deleted(name)))
+            return self._get(name, 0, link_data.also_named(name))
         except exception.KernelRefused as error:
             if error.kwargs.get('code') in (errno.EINVAL, errno.EOPNOTSUPP):
                 return None
             raise
+
+    def find_being_deleted(self, name: str) -> Link | None:
+        """Return the link that had this name until it was to be deleted."""
+        return self.find_by_any_name(names.being_deleted(name))
 
     def get(self, index: int, device: str | None = None) -> Link | None:
         """Return the link with this index, None if there is none.

@@ -352,6 +352,13 @@ def _parent(netlink: nl.Netlink,
         raise _unusable(port, 'does not exist',
                         'bring the device there, or correct bridge_uplinks')
     name, vlan = found
+    if len(str(port.uplink)) > names.DEVICE_NAME_MAX:
+        raise _unusable(
+            port, 'does not exist, and can not be made, because its name has '
+            'more than %d characters' % names.DEVICE_NAME_MAX,
+            'name a device in bridge_uplinks for VLAN %d of %s that has a '
+            'shorter one, or have the network configuration of this host make '
+            'it, with this as an alternative name' % (vlan, name))
     parent = netlink.find_by_any_name(name)
     if parent is None:
         raise _unusable(

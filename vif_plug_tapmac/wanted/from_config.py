@@ -153,8 +153,9 @@ def _build_uplinks(by_option: dict[str, str], pattern: str,
 
 
 def _require_names(option: str, bridge: str, uplink: str) -> None:
-    for name in bridge, uplink:
-        if not names.DEVICE_NAME.match(name):
+    for name, is_valid in ((bridge, names.is_device_name),
+                           (uplink, names.is_uplink_name)):
+        if not is_valid(name):
             raise exception.InvalidConfig(
                 option=option, value='%s:%s' % (bridge, uplink),
                 reason='%r can not be the name of a device' % name)

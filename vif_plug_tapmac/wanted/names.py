@@ -12,6 +12,12 @@ import typing
 # The tun driver accepts far more and treats some of it as templates (t%d), or
 # cuts what is too long and so names another device: see the functional tests.
 DEVICE_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.-]{0,14}\Z')
+# An uplink may be meant by an alternative name, of up to 127 characters.
+# Source: include/linux/netdevice.h, ALTIFNAMSIZ
+_ANY_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_.-]{0,126}\Z')
+#: The longest that a name of its own can be. Source: include/uapi/linux/if.h,
+#: IFNAMSIZ
+DEVICE_NAME_MAX = 15
 # Directories of /proc/sys/net/ipv4/conf, not interfaces.
 _RESERVED_NAMES = ('all', 'default')
 #: The port profile of an Open vSwitch VIF says so where Neutron's tapmac
@@ -87,3 +93,9 @@ def is_device_name(name: typing.Any) -> bool:
     """Return whether TAPs and bridges may have this name here."""
     return (isinstance(name, str) and name not in _RESERVED_NAMES
             and DEVICE_NAME.match(name) is not None)
+
+
+def is_uplink_name(name: typing.Any) -> bool:
+    """Return whether an uplink may be called so: name or alternative name."""
+    return (isinstance(name, str) and name not in _RESERVED_NAMES
+            and _ANY_NAME.match(name) is not None)

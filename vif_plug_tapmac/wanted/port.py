@@ -119,8 +119,9 @@ class TapPort(_PortFields, _Fields):
     :param create_bridge: whether a missing bridge may be made
     :param link_group: group number of our TAPs
     :param bridge_group: group number of our bridges
-    :param uplink: the device that is to connect the bridge with the wire, 1
-        to 15 characters; None if nobody names one
+    :param uplink: the device that is to connect the bridge with the wire, by
+        its name or an alternative one, 1 to 127 characters; None if nobody
+        names one
     :param anti_spoofing: one of ANTI_SPOOFING: what the guest is kept to
     :param arriving_guests: one of ARRIVING_GUESTS: how the guest is kept to
         that while it is still on another host
@@ -147,7 +148,12 @@ class TapPort(_PortFields, _Fields):
         super().__post_init__()
         self._check_device_name('bridge_name', self.bridge)
         if self.uplink is not None:
-            self._check_device_name('uplink', self.uplink)
+            self._require(
+                names.is_uplink_name(self.uplink),
+                'uplink %r is no name for a network device here, nor an '
+                'alternative one: 1 to 127 letters, digits, "_", "." and "-", '
+                'starting with a letter or a digit, and not "all" or '
+                '"default"', self.uplink)
         three = [self.name, self.bridge, self.uplink]
         self._require(len(set(three)) == len(three),
                       'two of TAP, bridge and uplink have one name: '

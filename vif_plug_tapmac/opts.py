@@ -174,9 +174,11 @@ TAPMAC_OPTS = [
         max=port_values.LINK_GROUP_MAX,
         help='The link group number of the bridges that tapmac makes. A '
              'bridge in this group without an alias was left half-made and is '
-             'finished by the next plug, so change it only while no bridge is '
-             'in it, and never to a number that something else uses. It must '
-             'differ from link_group.'),
+             'finished by the next plug, so never change it to a number that '
+             'something else uses. Bridges that are there stay in the former '
+             'group until "tapmac repair". Services of one host that share '
+             'bridges need the same number. It must differ from '
+             'link_group.'),
     cfg.ListOpt(
         'allowed_bridges',
         default=['*'],

@@ -309,6 +309,14 @@ class CodesTest(AuditTestCase):
         self.host.set(base.BRIDGE, group=0)
         self.assert_mends('TM109', base.BRIDGE, 'group is 0')
 
+    def test_tm119(self):
+        self.plug_clean()
+        self.configure(bridge_group=8)
+        self.plug()
+        self.hold()
+        self.assert_mends('TM119', base.BRIDGE, 'in link group 29794, and')
+        self.assertEqual(8, self.host.link(base.BRIDGE).group)
+
     def test_tm109_mtu_that_was_too_small_for_ipv6(self):
         self.plug_clean()
         for mtu in 1200, 1500:

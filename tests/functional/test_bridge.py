@@ -140,6 +140,19 @@ class MadeBridgeTest(BridgeTestCase):
             self.assertEqual(self.FINISHED, self.describe())
         self.assertEqual(3, self.logs.output.count('Bridge br100 was changed'))
 
+    def test_group_of_another_service(self):
+        self.plug()
+        for number, group in enumerate((8, 29794) * 2):
+            self.configure(bridge_group=group)
+            self.plug(base.numbered_vif(number))
+            self.assertEqual(self.FINISHED, self.describe())
+            # All else is as for its own.
+            self.host.set(base.BRIDGE, kind='bridge', br_stp_state=1)
+            self.plug(base.numbered_vif(number))
+            self.assertEqual(self.FINISHED, self.describe())
+        words = 'is in link group 29794, and bridge_group is 8.'
+        self.assertEqual(1, self.logs.output.count(words))
+
     def plug_held(self):
         with hosts.Guest(base.TAP):
             self.plug()

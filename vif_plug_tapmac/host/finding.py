@@ -42,6 +42,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     'TM116': (Severity.ERROR, 'The uplink of a bridge is down'),
     'TM117': (Severity.ERROR, 'The uplink of a bridge has no carrier'),
     'TM118': (Severity.ERROR, 'The uplink of a bridge is in another'),
+    'TM119': (Severity.WARNING, 'A bridge is in another link group'),
     'TM201': (Severity.WARNING, 'The MAC of a TAP is not that of its guest'),
     'TM202': (Severity.ERROR, 'A TAP has the MAC of its own guest'),
     'TM203': (Severity.ERROR, 'The MAC of a guest is that of another TAP'),

@@ -15,6 +15,7 @@ from oslo_log import log as logging
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host.finding import Finding
 from vif_plug_tapmac.host import inventory
+from vif_plug_tapmac.kernel import bridge as bridges
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import strangers
 from vif_plug_tapmac.wanted import from_config
@@ -25,6 +26,8 @@ LOG = logging.getLogger(__name__)
 
 #: The codes of what no plug looks for: see kernel/strangers.py.
 OF_STRANGERS = ('TM114', 'TM221')
+#: And of what none changes: see kernel/bridge.py.
+OF_OTHER_GROUP = ('TM119',)
 
 
 def mend(seen: inventory.Inventory, config: cfg.ConfigOpts.GroupAttr,
@@ -36,8 +39,8 @@ def mend(seen: inventory.Inventory, config: cfg.ConfigOpts.GroupAttr,
     :param progress: where to say how far it is, if that is a terminal
     """
     names = sorted({finding.device for finding in findings})
-    with_strangers = {finding.device for finding in findings
-                      if finding.code in OF_STRANGERS}
+    with_strangers = _devices(findings, OF_STRANGERS)
+    in_other_group = _devices(findings, OF_OTHER_GROUP)
     for number, name in enumerate(names, 1):
         if progress.isatty():
             progress.write('\r%d of %d: %-15s' % (number, len(names), name))
@@ -45,6 +48,8 @@ def mend(seen: inventory.Inventory, config: cfg.ConfigOpts.GroupAttr,
             _plug(_port(seen, name, config, bridge))
             if name in with_strangers:
                 _remove_strangers(name, config.bridge_group)
+            if name in in_other_group:
+                bridges.join_group(name, config.bridge_group)
         except exception.TapMacError as error:
             LOG.error('%s', error)
         # One that nobody thought of is no reason to leave all others broken.
@@ -53,6 +58,11 @@ def mend(seen: inventory.Inventory, config: cfg.ConfigOpts.GroupAttr,
                       type(error).__name__, error)
     if progress.isatty():
         progress.write('\r%40s\r' % '')
+
+
+def _devices(findings: list[Finding], codes: tuple[str, ...]) -> set[str]:
+    """Return what findings of these codes are about."""
+    return {finding.device for finding in findings if finding.code in codes}
 
 
 def _plug(port: TapPort) -> None:

@@ -108,5 +108,13 @@ def _uplink(seen: Inventory, bridge: Link) -> Seen:
                'again' % name)
 
 
+@finds('TM119')
+def _other_group(seen: Inventory, bridge: Link) -> Seen:
+    if kernel_bridge.is_in_other_group(bridge, seen.bridge_group):
+        yield (bridge.name, 'it is in link group %d, and bridge_group is %d: '
+               'it is that of another service, or bridge_group was changed'
+               % (bridge.group, seen.bridge_group), REPAIR)
+
+
 #: In the order of their codes.
-CHECKS = (_sysctls, _mark_lost, _other_mac, _keeps, _uplink)
+CHECKS = (_sysctls, _mark_lost, _other_mac, _keeps, _uplink, _other_group)

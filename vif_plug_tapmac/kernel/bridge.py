@@ -34,6 +34,9 @@ _OURS = {**bridge_port.DEVICE,
          **{each.field: each.right for each in settings.BRIDGE},
          **{sysctl: right for _, sysctl, right in _SYSCTLS}}
 
+# Where every link starts.
+_NO_GROUP = 0
+
 # Callers with different MTUs for one bridge may meet here; one of them wins,
 # and after so many rounds that is somebody else.
 _ROUNDS = 3
@@ -64,6 +67,26 @@ def is_ours(link: Link, bridge_group: int) -> bool:
             and (link.group == bridge_group or link.alias == mark.BRIDGE_MARK))
 
 
+def is_in_other_group(link: Link, bridge_group: int) -> bool:
+    """Return whether a bridge of ours is in the group of other services.
+
+    Or in the one that was configured before. Group 0 is nobody's.
+    """
+    return (link.alias == mark.BRIDGE_MARK
+            and link.group not in (_NO_GROUP, bridge_group))
+
+
+def join_group(name: str, bridge_group: int) -> None:
+    """Have a bridge of ours in this group, from whichever it is in.
+
+    No plug does so: it would be back with the next one of the other service.
+    """
+    with nl.Netlink() as netlink:
+        link = netlink.find(name)
+        if link is not None and is_in_other_group(link, bridge_group):
+            netlink.change(link, {'group': bridge_group})
+
+
 def wanted_fields(link: Link, bridge_group: int) -> dict[str, typing.Any]:
     """Return the fields that a finished bridge of ours has.
 
@@ -73,7 +96,9 @@ def wanted_fields(link: Link, bridge_group: int) -> dict[str, typing.Any]:
     :param link: as it is: what this kernel does not tell is not wanted, as all
         of IPv6 where the MTU is too small for that
     """
-    return {'group': bridge_group, **{
+    group = (link.group if is_in_other_group(link, bridge_group)
+             else bridge_group)
+    return {'group': group, **{
         field: value for field, value in _OURS.items()
         if getattr(link, field) is not None}}
 
@@ -127,6 +152,8 @@ def _look_after(netlink: nl.Netlink, port: TapPort,
         bridge_health.warn_of_anothers(link)
     else:
         _mend(netlink, port, link)
+        if is_in_other_group(link, port.bridge_group):
+            bridge_health.warn_of_group(link, port.bridge_group)
     bridge_health.warn_about_mtu(link, port)
     if port.uplink is not None:
         _take_uplink_back(netlink, port, link)
@@ -167,7 +194,8 @@ def _take_uplink_back(netlink: nl.Netlink, port: TapPort,
     try:
         wire = uplink.find(netlink, port, link)
         if wire is not None and wire.master == link.index:
-            uplink.widen(netlink, port, wire, link)
+            if is_ours(link, port.bridge_group):
+                uplink.widen(netlink, wire, link)
             return
         mac = uplink.own_mac(netlink, port, wire)
         if mac == link.mac and is_ours(link, port.bridge_group):

@@ -59,6 +59,16 @@ def warn_of_anothers(link: Link) -> None:
                     'host.', link.name, link.name, link.mac)
 
 
+def warn_of_group(link: Link, bridge_group: int) -> None:
+    """Say once that a bridge of ours is in the group of other services."""
+    if first_time(link, 'group %d of %d' % (link.group, bridge_group)):
+        LOG.warning('Bridge %s of tapmac is in link group %d, and '
+                    'bridge_group is %d. It stays there: it may be another '
+                    'service\'s of this host. Remedy: the same bridge_group '
+                    'for all services; then "tapmac repair %s".', link.name,
+                    link.group, bridge_group, link.name)
+
+
 def warn_about_mtu(link: Link, port: TapPort) -> None:
     if (port.mtu is not None and link.mtu < port.mtu
             and first_time(link, 'MTU %d of %d' % (link.mtu, port.mtu))):

@@ -318,13 +318,12 @@ def _change_back(netlink: nl.Netlink, link: Link,
         LOG.debug('%s is not as it was before: %s', link.name, error)
 
 
-def widen(netlink: nl.Netlink, port: TapPort, link: Link,
-          bridge: Link) -> None:
+def widen(netlink: nl.Netlink, link: Link, bridge: Link) -> None:
     """Give the uplink of a bridge of ours the bridge's MTU back.
 
     That of a VLAN shrinks with its parent's, and does not grow with it again.
     """
-    if bridge.group == port.bridge_group and link.mtu < bridge.mtu:
+    if link.mtu < bridge.mtu:
         lower = vlan_device.lower(netlink, link)
         if lower is not None and lower.mtu >= bridge.mtu:
             LOG.debug('%s: MTU %d again', link.name, bridge.mtu)

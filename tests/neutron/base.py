@@ -12,6 +12,7 @@ import atexit
 import contextlib
 import http.client
 import http.server
+from importlib import metadata
 import itertools
 import json
 import os
@@ -40,6 +41,14 @@ _BIN = pathlib.Path(sys.prefix) / 'bin'
 _PAUSE = 0.05
 #: Of uWSGI.
 PROCESSES = 2
+#: Which Neutron this is, as in 29.
+NEUTRON = int(metadata.version('neutron').split('.')[0])
+
+# What came before ours there, and binds where its agent is. The last one binds
+# nothing here, having no agent; without it there are no trunks.
+_DRIVERS = ('linuxbridge,' if NEUTRON < 26 else '') + 'tapmac,openvswitch'
+# Neutron has renamed it.
+_PROJECT = 'tenant' if NEUTRON < 28 else 'project'
 
 NEUTRON_CONF = """
 [DEFAULT]
@@ -61,12 +70,13 @@ lock_path = %(directory)s
 [nova]
 auth_type = none
 endpoint = http://127.0.0.1:%(nova)d
+[experimental]
+# For the driver of that name, as long as there is one.
+linuxbridge = true
 [ml2]
 type_drivers = flat,vlan,vxlan
-project_network_types =
-# The second one binds nothing here, having no agent; without it there are no
-# trunks.
-mechanism_drivers = tapmac,openvswitch
+%(project)s_network_types =
+mechanism_drivers = %(drivers)s
 extension_drivers = qos,port_security
 [ml2_type_flat]
 flat_networks = *
@@ -266,7 +276,8 @@ class Neutron(fixtures.Fixture):
         self.configuration.write_text(NEUTRON_CONF % {
             'directory': directory, 'prefix': sys.prefix, 'more': self._more,
             'nova': nova_port, 'database': self.database.socket,
-            'patience': patience.HANG})
+            'patience': patience.HANG, 'drivers': _DRIVERS,
+            'project': _PROJECT})
         subprocess.run(
             [_BIN / 'neutron-db-manage', '--config-file',
              self.configuration, 'upgrade', 'heads'], check=True,
@@ -293,7 +304,7 @@ class Neutron(fixtures.Fixture):
 
     def _is_up(self) -> bool:
         text = self.log()
-        if 'CRITICAL' in text:
+        if 'CRITICAL' in text or 'DAMN' in text:
             raise AssertionError(text[-20000:])
         return text.count('WSGI app 0 ') == PROCESSES
 
@@ -431,6 +442,14 @@ class NeutronTestCase(base.TestCase):
         """Have the driver openvswitch bind ports on a host."""
         self.agent('Open vSwitch', host, integration_bridge='br-int',
                    bridge_mappings={physnet: 'br-ex'})
+
+    def linux_bridge_agent(self, host: str, physnet: str = 'physnet1') -> str:
+        """Have the driver linuxbridge, where there is one, bind ports there.
+
+        :returns: the agent's id
+        """
+        return self.agent('Linux bridge', host,
+                          interface_mappings={physnet: 'eth1'})
 
     def rows(self, *ports: typing.Any) -> list[dict[str, typing.Any]]:
         """Return what the database has of these ports and their bindings."""

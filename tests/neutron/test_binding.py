@@ -3,6 +3,7 @@
 """Which ports are bound, how, and what Nova hears of them."""
 
 from concurrent import futures
+import unittest
 
 from tests import base as tests_base
 from tests import bound_port
@@ -191,6 +192,51 @@ class BindingTest(base.NeutronTestCase):
             self.neutron.log())
 
 
+class LinuxBridgeAgentTest(base.NeutronTestCase):
+    """Beside the driver linuxbridge, host by host. Up to Neutron 25."""
+
+    def assert_theirs(self, port):
+        details = port['binding:vif_details']
+        self.assertEqual(
+            ('bridge', {'0': 'linuxbridge'}, True, 'DOWN'), (
+                port['binding:vif_type'], details['bound_drivers'],
+                details['port_filter'], port['status']))
+        self.assertNotIn('bridge_name', details)
+
+    def assert_ours(self, port, host):
+        self.assertEqual(
+            (host, 'ovs', {'0': 'tapmac'}, 'ACTIVE'), (
+                port['binding:host_id'], port['binding:vif_type'],
+                port['binding:vif_details']['bound_drivers'],
+                port['status']))
+
+    def test_each_host_has_its_driver(self):
+        network = self.vlan_network()
+        self.linux_bridge_agent('old1')
+        self.assert_theirs(self.port(network, 'old1'))
+        self.assert_ours(self.port(network, 'host1'), 'host1')
+
+    def test_what_is_theirs_is_not_refused(self):
+        network = self.vlan_network()
+        policy = self.create('policy', name='demo')['id']
+        self.linux_bridge_agent('old1')
+        self.assert_theirs(self.port(
+            network, 'old1', admin_state_up=False, qos_policy_id=policy))
+        self.neutron.request('PUT', 'networks/' + network['id'], {
+            'network': {'qos_policy_id': policy}})
+
+    def test_host_comes_to_us(self):
+        """Theirs is named first, so it has a host until its agent goes."""
+        agent = self.linux_bridge_agent('host1')
+        port = self.port(self.vlan_network())
+        self.assert_theirs(port)
+        self.neutron.request('DELETE', 'agents/' + agent)
+        self.assert_theirs(self.update(port, name='renamed'))
+        self.assert_ours(self.update(port, **{
+            'binding:profile': {'touched': 'now'}}), 'host1')
+        self.assert_events(port, 'vif-plugged')
+
+
 class EventsTest(base.NeutronTestCase):
     """What nova-compute waits for comes, and comes once."""
 
@@ -312,3 +358,12 @@ class EventsTest(base.NeutronTestCase):
         for port in ports:
             self.assertEqual(['vif-plugged'],
                              self.neutron.nova.events(port['id']))
+
+
+def load_tests(loader, tests, pattern):
+    """Leave out what this Neutron has not: nothing is skipped."""
+    if base.NEUTRON < 26:
+        return tests
+    return unittest.TestSuite(
+        test for suite in tests for test in suite
+        if not isinstance(test, LinuxBridgeAgentTest))

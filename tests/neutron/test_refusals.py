@@ -244,11 +244,34 @@ class NothingIsGivenUpTest(RefusalTestCase):
         self.update(port, **{'binding:profile': {'touched': 'now'}})
         self.bind_second(port)
 
+    def test_live_migration_away_to_another_bridge(self):
+        """Nova would have ours there, whatever the other driver calls it."""
+        for owner in 'compute:nova', 'manila:share':
+            port = self.port(self.network, device_owner=owner)
+            before = len(self.neutron.log())
+            refused = self.assert_nothing_done(
+                port, request=lambda: self.bind_second(port, 'elsewhere'))
+            self.assertEqual('PortBindingError', refused.type)
+            self.assertIn(
+                'tapmac has no other driver bind port %s on host elsewhere '
+                'beside its binding on host1: Nova would have it plugged into '
+                'the bridge of that binding, br100-%d, and there it is br-int.'
+                ' Remedy: the operator must' % (
+                    port['id'], self.network['provider:segmentation_id']),
+                self.neutron.log()[before:])
+            # A cold migration is nobody's business but his who binds it.
+            self.assertEqual('br-int', self.update(
+                port, **{'binding:host_id': 'elsewhere'})[
+                    'binding:vif_details']['bridge_name'])
+
     def test_during_a_live_migration(self):
         """What would be wrong on the other host is refused on this one."""
         port = self.port(self.network)
-        self.bind_second(port, 'elsewhere')
-        self.activate(port, 'elsewhere')
+        self.agent(
+            'Open vSwitch', 'namesake', bridge_mappings={'physnet1': 'br-ex'},
+            integration_bridge=port['binding:vif_details']['bridge_name'])
+        self.bind_second(port, 'namesake')
+        self.activate(port, 'namesake')
         self.assert_policy_refused(port)
         # Nova has aborted it.
         self.activate(port, 'host1')

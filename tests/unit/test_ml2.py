@@ -22,6 +22,7 @@ from stevedore import extension
 
 from tests import base
 from tests import bound_port
+from vif_plug_tapmac.ml2 import bindings
 from vif_plug_tapmac.ml2 import driver
 from vif_plug_tapmac.ml2 import exception
 from vif_plug_tapmac.ml2 import hosts
@@ -168,6 +169,8 @@ class DriverTest(Ml2TestCase):
         self.useFixture(fixture.CallbackRegistryFixture())
         self.useFixture(fixture.PluginDirectoryFixture())
         self.configure(bridge_mappings=['physnet1:br100'])
+        # There is no database.
+        self.patch(bindings, 'of_port', lambda *arguments: [])
         self.driver = driver.TapMacMechanismDriver()
         self.driver.initialize()
 
@@ -179,7 +182,7 @@ class DriverTest(Ml2TestCase):
     def bind(self, us=None, host='host1', physnet='physnet1', **fields):
         """Return what a driver did with a port that is to be bound."""
         context = mock.Mock(
-            spec=api.PortContext, host=host,
+            spec=api.PortContext, host=host, plugin_context=None,
             current=dict(bound_port.PORT, **fields),
             segments_to_bind=[{'id': 'demo', 'network_type': 'flat',
                                'physical_network': physnet,

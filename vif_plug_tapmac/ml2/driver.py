@@ -103,6 +103,7 @@ class TapMacMechanismDriver(api.MechanismDriver):
         except exception.NotOurs as reason:
             LOG.debug('tapmac leaves port %s on host %s to other drivers: %s.',
                       context.current['id'], context.host, reason)
+            others.keep_from_another_bridge(context, self)
             return
         active = bindings.active(bindings.of_port(
             context.plugin_context, context.current['id']))

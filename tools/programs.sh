@@ -1,6 +1,6 @@
 #!/bin/sh
-# Set up the programs that tests run: ip, ping, setpriv, strace, sudo, a udevd,
-# systemd-networkd and ifupdown2. Without the right to install, say what is
+# Set up the programs that tests run: ip, ping, setpriv, strace, sudo, iptables,
+# a udevd, systemd-networkd and ifupdown2. Without the right to install, say what is
 # missing; the tests that need it are skipped.
 set -eu
 cd "$(dirname "$0")/.."
@@ -17,6 +17,7 @@ program ping iputils-ping
 program setpriv util-linux
 program strace strace
 program sudo sudo
+program iptables-nft-restore iptables
 if [ -n "$missing" ]; then
     if [ -x /usr/bin/apt-get ] && can_install; then
         # shellcheck disable=SC2086 # These are several.

@@ -23,12 +23,22 @@ class Audit(lister.Lister):
 
     _findings: list[Finding] = []
 
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().get_parser(prog_name)
+        parser.add_argument(
+            '--all-bridges', action='store_true',
+            help='also look at bridges and TAPs that are not tapmac\'s yet, '
+                 'and at what filters their guests, for what will be wrong '
+                 'when they are (codes TM4..); as root, who may see rules')
+        return parser
+
     def take_action(
         self, parsed_args: argparse.Namespace,
     ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
         config = configuration.read(self.app_args)
         _, self._findings = audit.confirmed(
-            config, lambda seen: audit.audit(seen, config))
+            config, lambda seen: audit.audit(seen, config),
+            all_bridges=parsed_args.all_bridges)
         return (('Code', 'Severity', 'Device', 'Meaning', 'Evidence',
                  'Remedy'),
                 [(finding.code, str(finding.severity), finding.device,

@@ -6,7 +6,9 @@ import typing
 
 from oslo_config import cfg
 
+from vif_plug_tapmac.host import before_checks
 from vif_plug_tapmac.host import bridge_checks
+from vif_plug_tapmac.host import filter_checks
 from vif_plug_tapmac.host.finding import Finding
 from vif_plug_tapmac.host import host_checks
 from vif_plug_tapmac.host import inventory
@@ -23,6 +25,7 @@ def confirmed(
     config: cfg.ConfigOpts.GroupAttr,
     check: typing.Callable[[Inventory], list[Finding]],
     before: Inventory | None = None,
+    all_bridges: bool = False,
 ) -> tuple[Inventory, list[Finding]]:
     """Look at this host, and where something is wrong once more.
 
@@ -33,21 +36,22 @@ def confirmed(
     :param check: returns what is wrong with what was seen
     :param before: what was seen before: a libvirt that did not answer then is
         not waited for again
+    :param all_bridges: see :class:`Inventory`
     :returns: what was seen last, and what was wrong each time
     """
-    seen = _read(config, before)
+    seen = _read(config, before, all_bridges)
     found = check(seen)
     if found:
         once = {key(seen, finding) for finding in found}
-        seen = _read(config, seen)
+        seen = _read(config, seen, all_bridges)
         found = [finding for finding in check(seen)
                  if key(seen, finding) in once]
     return seen, found
 
 
-def _read(config: cfg.ConfigOpts.GroupAttr,
-          before: Inventory | None) -> Inventory:
-    seen = inventory.read(config)
+def _read(config: cfg.ConfigOpts.GroupAttr, before: Inventory | None,
+          all_bridges: bool) -> Inventory:
+    seen = inventory.read(config, all_bridges)
     silent = before is not None and before.nics is None
     return seen.with_answer(None) if silent else seen
 
@@ -65,9 +69,16 @@ def audit(seen: Inventory,
           config: cfg.ConfigOpts.GroupAttr) -> list[Finding]:
     """Return what is wrong, bridges first, then TAPs, then the host.
 
+    Last, where all bridges are asked for, what will be.
+
     :param config: the ``[os_vif_tapmac]`` group
     """
-    return [*audit_links(seen), *audit_host(config)]
+    found = [*audit_links(seen), *audit_host(config)]
+    if not seen.all_bridges:
+        return found
+    filters = filter_checks.Filters(seen)
+    return [*(filter_checks.with_care(filters, each) for each in found),
+            *before_checks.find(seen), *filter_checks.find(filters)]
 
 
 def audit_links(seen: Inventory) -> list[Finding]:

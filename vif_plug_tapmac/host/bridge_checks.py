@@ -6,6 +6,7 @@ from vif_plug_tapmac.host.finding import finds
 from vif_plug_tapmac.host.finding import REPAIR
 from vif_plug_tapmac.host.finding import Seen
 from vif_plug_tapmac.host.inventory import Inventory
+from vif_plug_tapmac.host import other_bridges
 from vif_plug_tapmac.kernel import bridge as bridges
 from vif_plug_tapmac.kernel import bridge_health
 from vif_plug_tapmac.kernel.link import Link
@@ -72,7 +73,7 @@ def _uplink(seen: Inventory, bridge: Link) -> Seen:
     if not name or link is not None and link.master is not None:
         return  # In another bridge it is TM118.
     evidence = 'bridge_uplinks has %s, which is no port of it' % name
-    fault = _misnamed(seen, link, name)
+    fault = misnamed(seen, link, name)
     other = _other_name(seen, name)
     if fault is not None:
         yield bridge.name, '%s: %s' % (evidence, fault), _make_right(name)
@@ -140,7 +141,7 @@ def _changed(seen: Inventory, bridge: Link) -> Seen:
 @finds('TM110')
 def _another_vlan(seen: Inventory, bridge: Link) -> Seen:
     name, port = seen.joined_uplink(bridge)
-    fault = _misnamed(seen, port, name)
+    fault = misnamed(seen, port, name)
     if fault is not None:
         yield (bridge.name, fault + ': its guests are on another network',
                _make_right(name))
@@ -153,7 +154,7 @@ def _make_right(name: str) -> str:
 
 @finds('TM111')
 def _narrow_uplink(seen: Inventory, bridge: Link) -> Seen:
-    name, port = seen.joined_uplink(bridge)
+    name, port = wire(seen, bridge)
     if port is not None and port.mtu < bridge.mtu:
         below = _below(seen, port)
         yield (bridge.name, '%s has MTU %d, and the bridge %d: larger '
@@ -169,8 +170,8 @@ def _narrow_uplink(seen: Inventory, bridge: Link) -> Seen:
 
 @finds('TM116')
 def _uplink_down(seen: Inventory, bridge: Link) -> Seen:
-    name, port = seen.joined_uplink(bridge)
-    if port is None or port.up or _misnamed(seen, port, name):
+    name, port = wire(seen, bridge)
+    if port is None or port.up or misnamed(seen, port, name):
         return
     down, below = [name], _below(seen, port)
     while below is not None:
@@ -185,7 +186,7 @@ def _uplink_down(seen: Inventory, bridge: Link) -> Seen:
 
 @finds('TM117')
 def _uplink_without_carrier(seen: Inventory, bridge: Link) -> Seen:
-    name, port = seen.joined_uplink(bridge)
+    name, port = wire(seen, bridge)
     if port is not None and port.up and not port.carrier:
         yield (bridge.name, '%s has no carrier: no guest on it reaches the '
                'wire' % name, 'see to the cable of %s and to what is at its '
@@ -199,7 +200,7 @@ def _uplink_elsewhere(seen: Inventory, bridge: Link) -> Seen:
         return
     master = seen.links.get(link.master or 0)
     other = master.name if master else 'another device'
-    fault = _misnamed(seen, link, name)
+    fault = misnamed(seen, link, name)
     used = master is None or uplink.is_used(
         master, seen.links.values(),
         [address for address in seen.addresses.get(master.index, ())
@@ -227,13 +228,24 @@ def _own_firewall(seen: Inventory, bridge: Link) -> Seen:
                    % bridge_health.own_switch_off(bridge, field))
 
 
+def wire(seen: Inventory, bridge: Link) -> tuple[str, Link | None]:
+    """Return name and link of what connects a bridge with the wire.
+
+    Of one that does not concern us it is what seems to do so.
+    """
+    if seen.uplink(bridge) is None and not seen.concerns(bridge):
+        found = other_bridges.uplinks(seen.ports(bridge))
+        return (found[0].name, found[0]) if found else ('', None)
+    return seen.joined_uplink(bridge)
+
+
 def _below(seen: Inventory, link: Link) -> Link | None:
     """Return what a VLAN is made on, None if it is none, or that not here."""
     return seen.links.get(link.lower or 0) if link.kind == 'vlan' else None
 
 
-def _misnamed(seen: Inventory, link: Link | None,
-              name: str) -> str | None:
+def misnamed(seen: Inventory, link: Link | None,
+             name: str) -> str | None:
     """Return what this, or a link that it is made on, is against its name.
 
     :param name: the one of its names that is meant

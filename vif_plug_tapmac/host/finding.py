@@ -77,6 +77,20 @@ CODES: dict[str, tuple[Severity, str]] = {
     'TM306': (Severity.WARNING, 'No bridge can be made here'),
     'TM307': (Severity.ERROR, 'The configuration can not be used'),
     'TM308': (Severity.ERROR, 'Guests can reach this host'),
+    'TM401': (Severity.ERROR, 'No port can be on a bridge of this name'),
+    'TM402': (Severity.ERROR, 'A bridge was made by an agent that goes'),
+    'TM403': (Severity.WARNING, 'A bridge has no uplink'),
+    'TM404': (Severity.ERROR, 'An uplink has the name of another VLAN'),
+    'TM405': (Severity.ERROR, 'A bridge leads into a tunnel of an agent'),
+    'TM406': (Severity.WARNING, 'A bridge keeps multicast back'),
+    'TM407': (Severity.WARNING, 'A bridge learns no MACs'),
+    'TM408': (Severity.WARNING, 'This host has addresses on a bridge'),
+    'TM409': (Severity.WARNING, 'A TAP is not one of tapmac'),
+    'TM410': (Severity.ERROR, 'A guest sends from MACs that are not its own'),
+    'TM411': (Severity.ERROR, 'Guests have no filter but old rules'),
+    'TM412': (Severity.ERROR, 'The filter of guests is off'),
+    'TM413': (Severity.ERROR, 'A guest came after the rules'),
+    'TM414': (Severity.WARNING, 'Rules of guests are left over'),
 }
 
 

@@ -17,6 +17,7 @@ from oslo_log import log as logging
 from vif_plug_tapmac import bounded
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import domains
+from vif_plug_tapmac.host import other_bridges
 from vif_plug_tapmac.kernel import bridge as bridges
 from vif_plug_tapmac.kernel.fdb import PlacedEntry
 from vif_plug_tapmac.kernel.link import Link
@@ -156,6 +157,8 @@ class Inventory:
         a TapPort; None if it can't be used
     :param uplinks: by the configuration, None if that can't be used
     :param ask: returns what :attr:`libvirt` is, and is called once at most
+    :param all_bridges: whether those that do not concern us are among
+        :attr:`bridges`, too, but for those of containers
     """
     links: dict[int, Link]
     addresses: dict[int, list[str]]
@@ -164,6 +167,7 @@ class Inventory:
     wanted: dict[str, typing.Any] | None
     uplinks: Uplinks | None
     ask: typing.Callable[[], domains.Answer | None]
+    all_bridges: bool = False
 
     @functools.cached_property
     def libvirt(self) -> domains.Answer | None:
@@ -260,17 +264,26 @@ class Inventory:
 
     @functools.cached_property
     def bridges(self) -> list[Link]:
-        """Those that concern us, by name.
-
-        tapmac made them, they have TAPs of ours, or the configuration has an
-        uplink for them.
-        """
-        with_ours = {self.links[index].master for index in self._ours}
-        with_uplink = () if self.uplinks is None else self.uplinks.uplinks
+        """Those that concern us, or are asked for besides; by name."""
         return sorted(
             (link for link in self.links.values() if link.kind == 'bridge'
-             and (self.is_ours(link) or link.index in with_ours
-                  or link.name in with_uplink)), key=lambda each: each.name)
+             and (self.concerns(link) or self.all_bridges
+                  and not other_bridges.is_of_containers(
+                      link, self.ports(link)))), key=lambda each: each.name)
+
+    def concerns(self, bridge: Link) -> bool:
+        """Return whether a bridge concerns us.
+
+        tapmac made it, it has TAPs of ours, or the configuration has an uplink
+        for it.
+        """
+        return (self.is_ours(bridge) or bridge.index in self._with_ours
+                or self.uplinks is not None
+                and bridge.name in self.uplinks.uplinks)
+
+    @functools.cached_property
+    def _with_ours(self) -> set[int | None]:
+        return {self.links[index].master for index in self._ours}
 
     @functools.cached_property
     def by_name(self) -> dict[str, Link]:
@@ -338,10 +351,12 @@ class Inventory:
             and names.nova_tap_name(what) == tap.link.name)]
 
 
-def read(config: cfg.ConfigOpts.GroupAttr) -> Inventory:
+def read(config: cfg.ConfigOpts.GroupAttr,
+         all_bridges: bool = False) -> Inventory:
     """Look at this host.
 
     :param config: the ``[os_vif_tapmac]`` group
+    :param all_bridges: see :class:`Inventory`
     """
     with nl.Netlink() as netlink:
         links = {link.index: link for link in netlink.links()}
@@ -355,7 +370,7 @@ def read(config: cfg.ConfigOpts.GroupAttr) -> Inventory:
     return Inventory(links=links, addresses=addresses,
                      link_group=config.link_group,
                      bridge_group=config.bridge_group, wanted=wanted,
-                     uplinks=uplinks, ask=answer)
+                     uplinks=uplinks, ask=answer, all_bridges=all_bridges)
 
 
 def answer(question: bounded.Question | None = None) -> domains.Answer | None:

@@ -130,9 +130,16 @@ def _tap_mtu(seen: Inventory, tap: Tap) -> Seen:
                'bridge')
 
 
+def is_anothers(seen: Inventory, tap: Tap) -> bool:
+    """Return whether a TAP is looked at although it does not concern us."""
+    return not tap.is_ours and not (
+        tap.bridge is not None and seen.concerns(tap.bridge))
+
+
 @finds('TM209')
 def _addresses(seen: Inventory, tap: Tap) -> Seen:
-    wrong = ['has %s' % ', '.join(tap.addresses)] if tap.addresses else []
+    wrong = (['has %s' % ', '.join(tap.addresses)]
+             if tap.addresses and not is_anothers(seen, tap) else [])
     if (tap.is_ours
             and tap.link.addr_gen_mode not in (None, link_data.ADDR_GEN_NONE)):
         wrong.append('gets a link-local address when it comes up')
@@ -212,6 +219,8 @@ def _guard(seen: Inventory, tap: Tap) -> Seen:
     if (not seen.wanted or seen.wanted['anti_spoofing'] == 'none'
             or tap.bridge is None or tap.guest_mac is None):
         return
+    if is_anothers(seen, tap):
+        return  # There it is TM409: the first plug does it.
     fixed = (tap.link.index, tap.guest_mac) in seen.fixed_macs
     mute = sorted(_mute_vlans(seen, tap, tap.guest_mac))
     if tap.link.locked and not tap.link.learning and fixed and not mute:

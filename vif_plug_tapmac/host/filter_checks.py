@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Whose rules filter guests that are to be tapmac's, and what becomes of that.
+
+Rules of an agent that is gone stay as they are, and may be all that a guest is
+filtered by: whoever takes them away, or has bridges pass netfilter by, opens
+that guest.
+"""
+
+import collections
+import dataclasses
+import functools
+import typing
+
+from vif_plug_tapmac import exception
+from vif_plug_tapmac.host.finding import Finding
+from vif_plug_tapmac.host.finding import finds
+from vif_plug_tapmac.host.finding import Remedy
+from vif_plug_tapmac.host.finding import Seen
+from vif_plug_tapmac.host.inventory import Inventory
+from vif_plug_tapmac.host.inventory import Tap
+from vif_plug_tapmac.kernel import bridge_health
+from vif_plug_tapmac.kernel.link import Link
+from vif_plug_tapmac.kernel import nftables
+from vif_plug_tapmac.kernel import port_rules
+from vif_plug_tapmac.wanted import names
+
+#: Of devices in one finding: a host may have a thousand.
+_MOST_SHOWN = 8
+_ONLY_AFTER = (
+    'only after each of these guests has another filter, or its port needs '
+    'none (port security off in Neutron), ')
+
+
+@dataclasses.dataclass(frozen=True)
+class Filters:
+    """The rules of others about ports of bridges.
+
+    :param seen: with which TAPs and bridges
+    :param ask: returns the rules, or raises KernelRefused
+    """
+    seen: Inventory
+    ask: typing.Callable[[], list[port_rules.PortRule]] = (
+        port_rules.all_of_them)
+
+    @functools.cached_property
+    def answer(self) -> list[port_rules.PortRule] | exception.KernelRefused:
+        """The rules, or why they are not known."""
+        try:
+            return self.ask()
+        except exception.KernelRefused as error:
+            return error
+
+    @property
+    def rules(self) -> list[port_rules.PortRule]:
+        """The rules, none where they are not known."""
+        return self.answer if isinstance(self.answer, list) else []
+
+    @functools.cached_property
+    def of_taps(self) -> dict[str, list[port_rules.PortRule]]:
+        """Those that are about each TAP that is here, by its name."""
+        exact = collections.defaultdict(list)
+        for rule in self.rules:
+            exact[rule.port].append(rule)
+        patterns = [port for port in exact if port.endswith('+')]
+        return {tap.link.name: exact[tap.link.name] + [
+            rule for port in patterns for rule in exact[port]
+            if rule.is_about(tap.link.name)] for tap in self.seen.taps}
+
+    def filtered(self, what: str, bridge: Link | None = None,
+                 ) -> dict[str, list[port_rules.PortRule]]:
+        """Return the rules that keep something back, by the TAP.
+
+        :param what: of what passes: nftables.IPV4, IPV6 or FRAMES
+        :param bridge: only of TAPs on it
+        """
+        found = {
+            tap.link.name: [rule for rule in self.of_taps[tap.link.name]
+                            if rule.filters and rule.what == what]
+            for tap in self.seen.taps if bridge is None or (
+                tap.bridge is not None and tap.bridge.index == bridge.index)}
+        return {name: rules for name, rules in found.items() if rules}
+
+
+def find(filters: Filters) -> list[Finding]:
+    """Return what is to be known of the filters of guests."""
+    found = list(unknown(filters))
+    for bridge in filters.seen.bridges:
+        for check in CHECKS:
+            found.extend(check(filters, bridge))
+    for tap in filters.seen.taps:
+        found.extend(not_filtered(filters, tap))
+    found.extend(left_over(filters))
+    return found
+
+
+@finds('TM411')
+def unknown(filters: Filters) -> Seen:
+    """Say if nobody knows."""
+    if isinstance(filters.answer, exception.KernelRefused):
+        raise filters.answer
+    yield from ()
+
+
+@finds('TM411')
+def kept_by_nobody(filters: Filters, bridge: Link) -> Seen:
+    """Look for guests whose only filter are rules that stay as they are."""
+    for what in (*bridge_health.SWITCHES, nftables.FRAMES):
+        found = filters.filtered(what, bridge)
+        if found and counts(what, bridge):
+            yield (bridge.name, 'rules of %s are all that filters %s by %s, '
+                   'and stay as they are when the agent that made them is '
+                   'gone; without them, or with br_netfilter off, these '
+                   'guests are open' % (_where(found), _some(found), what)
+                   if what != nftables.FRAMES else
+                   'rules of %s keep %s to addresses and MACs, and stay as '
+                   'they are when the agent that made them is gone; without '
+                   'them these guests can speak as others' % (
+                       _where(found), _some(found)),
+                   _ONLY_AFTER + 'remove the rules' + (
+                       '' if what == nftables.FRAMES else
+                       ', and then "sysctl net.bridge.%s=0"'
+                       % bridge_health.SWITCHES[what]))
+
+
+def counts(what: str, bridge: Link) -> bool:
+    """Return whether what passes a bridge passes the rules."""
+    return (what == nftables.FRAMES or bridge_health.passes_netfilter(what)
+            or bool(getattr(bridge, bridge_health.OWN_SWITCHES[what])))
+
+
+@finds('TM412')
+def passed_by(filters: Filters, bridge: Link) -> Seen:
+    """Look for guests that are open, because no rule of theirs counts."""
+    for what in bridge_health.SWITCHES:
+        found = filters.filtered(what, bridge)
+        if found and not counts(what, bridge):
+            yield (bridge.name, 'rules of %s are there for %s, and what is '
+                   'bridged does not pass them: these guests are open'
+                   % (_where(found), _some(found)),
+                   '"sysctl net.bridge.%s=1", unless they are meant to be '
+                   'open' % bridge_health.SWITCHES[what])
+
+
+@finds('TM413')
+def not_filtered(filters: Filters, tap: Tap) -> Seen:
+    """Look for a guest that no rule knows, where others are filtered."""
+    if (names.start_of_vif_id(tap.name) is None
+            or filters.of_taps[tap.link.name]):
+        return
+    found = [what for what in bridge_health.SWITCHES
+             if filters.filtered(what)]
+    if found:
+        yield (tap.link.name, 'rules filter other guests here by %s, and none '
+               'is about this one: it came when the agent that makes them was '
+               'gone, and is open' % ' and '.join(found),
+               'start that agent again, or see that nobody needs this guest '
+               'to be filtered')
+
+
+@finds('TM414')
+def left_over(filters: Filters) -> Seen:
+    """Look for rules about ports that are not here."""
+    gone = collections.defaultdict(list)
+    for rule in filters.rules:
+        if (names.start_of_vif_id(rule.port) is not None
+                and filters.seen.named(rule.port) is None):
+            gone[rule.port].append(rule)
+    if gone:
+        yield ('netfilter', 'rules of %s are left of %s, which %s not here: '
+               'a guest that comes back by this name gets them' % (
+                   _where(gone), _some(gone),
+                   'is' if len(gone) == 1 else 'are'),
+               'remove these rules, and no others')
+
+
+def with_care(filters: Filters, finding: Finding) -> Finding:
+    """Return a finding whose remedy opens no guest unsaid.
+
+    :param finding: of any check
+    """
+    what = next((each for each, switch in bridge_health.SWITCHES.items()
+                 if finding.code == 'TM301' and (
+                     switch in finding.remedy
+                     or bridge_health.OWN_SWITCHES[each] in finding.remedy)),
+                None)
+    if what is None:
+        return finding
+    if isinstance(filters.answer, exception.KernelRefused):
+        return dataclasses.replace(finding, remedy=Remedy(
+            'only after root has looked ("tapmac audit --all-bridges") for '
+            'guests that it would open, ' + finding.remedy))
+    found = filters.filtered(what)
+    if not found:
+        return finding
+    return dataclasses.replace(finding, remedy=Remedy(
+        'this would open %s, see TM411: %s%s' % (
+            _some(found), _ONLY_AFTER, finding.remedy)))
+
+
+def _where(found: typing.Mapping[str, list[port_rules.PortRule]]) -> str:
+    """Return which program shows these rules, and one chain with some."""
+    programs: dict[str, str] = {}
+    for rules in found.values():
+        for rule in rules:
+            programs.setdefault(rule.program, rule.chain)
+    return ' and '.join('%s (%s)' % each for each in programs.items())
+
+
+def _some(found: typing.Collection[str]) -> str:
+    """Return the first of these in words, and how many there are."""
+    shown = sorted(found)[:_MOST_SHOWN]
+    return ', '.join(shown) + (' and %d more' % (len(found) - len(shown))
+                               if len(found) > len(shown) else '')
+
+
+#: In the order of their codes.
+CHECKS = (kept_by_nobody, passed_by)

@@ -20,5 +20,18 @@ class AuditCodesTest(base.TestCase):
             [(code, meaning, str(severity))
              for code, (severity, meaning) in finding.CODES.items()], sections)
 
+    def test_each_says_why_it_matters(self):
+        self.assertEqual(list(finding.CODES), list(finding.WHY))
+        for why in finding.WHY.values():
+            self.assertRegex(why, r'^[A-Z].*\.$')
+
+    def test_commands_of_a_remedy(self):
+        self.assertEqual(
+            ['ip link set br100 up', 'tapmac repair'], finding.Remedy(
+                '"ip link set br100 up", see "Deploying with Nova", then '
+                '"tapmac repair"').commands)
+        self.assertEqual(['tapmac repair'], finding.REPAIR.commands)
+        self.assertEqual([], finding.REBOOT.commands)
+
     def test_severity_is_the_exit_status(self):
         self.assertEqual([10, 20], sorted(Severity))

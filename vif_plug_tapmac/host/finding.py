@@ -2,12 +2,14 @@
 
 """One thing that is wrong: how bad it is, what was seen, and the remedy.
 
-Each code has a section in "Audit codes" of the documentation.
+Each code has an entry in CODES, one in WHY, and a section in "Audit codes" of
+the documentation.
 """
 
 import dataclasses
 import enum
 import functools
+import re
 import typing
 
 from vif_plug_tapmac import exception
@@ -93,13 +95,117 @@ CODES: dict[str, tuple[Severity, str]] = {
     'TM414': (Severity.WARNING, 'Rules of guests are left over'),
 }
 
+#: Why it matters: what is lost, or may be, as long as it is so. One sentence
+#: for each code.
+WHY: dict[str, str] = {
+    'TM101': 'When the MAC changes, all who talk to this host through the '
+             'bridge are cut off until their ARP tables forget.',
+    'TM102': 'Whoever made it was killed, and what protects this host from '
+             'its guests may not be set there yet.',
+    'TM103': 'No frame passes a bridge that is down.',
+    'TM104': 'DHCP and cloud-init give up before a port forwards.',
+    'TM105': 'The kernel has 1023 ports for a bridge, and the plug after the '
+             'last one fails.',
+    'TM106': 'If no other port leads to the same wire, guests reach each '
+             'other and nobody else.',
+    'TM107': 'One frame from a guest gives this host an address and a default '
+             'route through the bridge.',
+    'TM108': 'Larger frames between this host and the guest are lost, and '
+             'nothing tells.',
+    'TM109': 'By what was changed, guests may reach into this host, lose what '
+             'is for them, or wait for their network.',
+    'TM110': 'Its guests are on the network of somebody else.',
+    'TM111': 'Larger frames between guests and the wire are lost, and nothing '
+             'tells.',
+    'TM112': 'When its link group is changed, too, nothing tells that tapmac '
+             'made it.',
+    'TM113': 'Two devices may share a MAC, and an uplink that was lost is not '
+             'known again.',
+    'TM114': 'This host takes what is for somebody else, who does not get it.',
+    'TM115': 'No guest, or not each of them, reaches the wire.',
+    'TM116': 'Guests reach each other and nobody else.',
+    'TM117': 'Guests reach each other and nobody else.',
+    'TM118': 'What comes from the wire goes elsewhere, and guests reach each '
+             'other and nobody else.',
+    'TM201': 'A bridge whose MAC is not fixed takes the lowest one of its '
+             'ports.',
+    'TM202': 'Broadcasts and pings from this host get through, so that all '
+             'looks well from here.',
+    'TM203': 'The bridge keeps what is for the MAC of one of its ports.',
+    'TM204': 'A user of this host can read what the guest is sent, and send '
+             'what he likes.',
+    'TM205': 'Somebody else is on the network of the guest.',
+    'TM206': 'What the guest sends goes nowhere.',
+    'TM207': 'No frame passes a TAP that is down.',
+    'TM208': 'What is lost is counted nowhere, and small frames get through, '
+             'so that it looks like a fault of the guest.',
+    'TM209': 'With an address on the TAP, this host speaks on the network of '
+             'the guest.',
+    'TM210': 'It takes a port of its bridge, and the next guest with its MAC '
+             'may be refused.',
+    'TM211': 'Commands and rules that take a whole link group take too much '
+             'or too little.',
+    'TM212': 'A TAP opens in the queue mode that it was made with and in no '
+             'other.',
+    'TM213': 'The guest can not open its TAP if it runs as the owner that is '
+             'configured.',
+    'TM214': 'A guest that can send from the MAC of another takes the traffic '
+             'that is for it.',
+    'TM215': 'The guest gets, or sends, what the configuration keeps from it, '
+             'or lacks what that gives it.',
+    'TM216': 'No frame gets to the guest, or from it.',
+    'TM217': 'It has no name that libvirt could open, so its guest does not '
+             'start.',
+    'TM218': 'The guest is in the wrong network.',
+    'TM219': 'Nothing tells for which port of Neutron the TAP is.',
+    'TM220': 'The guest goes on, but does not start again, and Nova does not '
+             'find the TAP to unplug it.',
+    'TM221': 'The guest takes the traffic of others, and a lock of its port '
+             'does not keep it from that.',
+    'TM222': 'No frame gets to the guest, or from it.',
+    'TM223': 'The guest may lose some of its frames.',
+    'TM224': 'It sees each frame that the guest sends before anything else '
+             'does.',
+    'TM301': 'A policy that drops, as Docker sets it, cuts guests off from '
+             'each other.',
+    'TM302': 'The MAC of a TAP may be another one a moment after the plug.',
+    'TM303': 'Nobody knows which of them Nova is served by.',
+    'TM304': 'Guests do not start.',
+    'TM305': 'No TAP can be made, so that no guest starts.',
+    'TM306': 'The first plug on a bridge that is missing fails.',
+    'TM307': 'Each plug fails, so that no guest starts.',
+    'TM308': 'Guests reach what listens on this host, from which host_shield '
+             'is to keep them.',
+}
+
+# In a remedy: what is in quotes, and begins as the name of a program does.
+_COMMAND = re.compile('"([a-z][^"]*)"')
+
 
 class Remedy(str):
-    """What the operator can do, in words."""
+    """What the operator can do, in words.
+
+    A command is in double quotes, as it is to be typed. What has to be filled
+    in is in angle brackets.
+    """
+
+    @property
+    def parts(self) -> list[str]:
+        """Words and commands in turn, words first and last; "" for none."""
+        return _COMMAND.split(self)
+
+    @property
+    def commands(self) -> list[str]:
+        """The commands in it, in their order."""
+        return self.parts[1::2]
 
 
 class Repair(Remedy):
     """"tapmac repair" mends it, and disturbs no guest by that."""
+
+    @property
+    def parts(self) -> list[str]:
+        return ['', str(self), '']
 
 
 REPAIR = Repair('tapmac repair')
@@ -128,6 +234,10 @@ class Finding:
     @property
     def meaning(self) -> str:
         return CODES[self.code][1]
+
+    @property
+    def why(self) -> str:
+        return WHY[self.code]
 
     @property
     def mendable(self) -> bool:

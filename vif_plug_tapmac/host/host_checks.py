@@ -95,7 +95,7 @@ def _selinux(config: cfg.ConfigOpts.GroupAttr) -> Seen:
 def _tun_device(config: cfg.ConfigOpts.GroupAttr) -> Seen:
     if not os.path.exists(tun.TUN_DEVICE):
         yield (tun.TUN_DEVICE, 'it is missing',
-               'modprobe tun; in a container, pass the device in')
+               '"modprobe tun"; in a container, pass the device in')
 
 
 @finds('TM306')

@@ -103,9 +103,9 @@ def _uplink(seen: Inventory, bridge: Link) -> Seen:
     wanted.update(bridge_port.wanted_state(port, bridge))
     if port.differences(wanted):
         yield (bridge.name, 'of %s, %s' % (name, port.explain(wanted)),
-               'have whoever set that up set it back ("bridge link set dev '
-               '%s ..."), or take the uplink out of the bridge and put it in '
-               'again' % name)
+               '"ip link set %s nomaster", "ip link set %s master %s", after '
+               'which all of it is as in a new port; and find out who set it'
+               % (name, name, bridge.name))
 
 
 @finds('TM119')

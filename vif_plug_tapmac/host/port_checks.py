@@ -108,7 +108,7 @@ def _device(seen: Inventory, tap: Tap) -> Seen:
 def _program(seen: Inventory, tap: Tap) -> Seen:
     if tap.link.has_program:
         yield (tap.link.name, 'it may change what its guest sends, or lose it',
-               'find out by whom ("bpftool net show"); "ip link set %s xdp '
+               'find out by whom: "bpftool net show"; "ip link set %s xdp '
                'off" takes it away' % tap.link.name)
 
 

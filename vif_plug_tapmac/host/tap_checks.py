@@ -169,8 +169,8 @@ def _left_over(seen: Inventory, tap: Tap) -> Seen:
         yield (tap.link.name, 'no domain of libvirt has it (%s, with %d '
                'domains)' % (seen.libvirt.uri, seen.libvirt.domains)
                + (', but a process holds it' if tap.link.held else ''),
-               'tapmac purge' + (' --force ' + tap.shown_name
-                                 if tap.link.held else ''))
+               '"tapmac purge%s"' % (' --force ' + tap.shown_name
+                                     if tap.link.held else ''))
 
 
 @finds('TM211')

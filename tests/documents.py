@@ -21,6 +21,8 @@ TROUBLESHOOTING = _SOURCE / 'troubleshooting.rst'
 #: A provider network without an agent.
 PROVIDER = _SOURCE / 'provider-network.rst'
 AUDIT_CODES = _SOURCE / 'audit-codes.rst'
+#: Output for scripts.
+OUTPUT = _SOURCE / 'cli' / 'output.rst'
 
 _BLOCK = re.compile(
     r'^\.\. code-block:: (?P<language>\S+)\n'

@@ -9,6 +9,7 @@ import importlib
 import pathlib
 import socket
 import sys
+import uuid
 
 import fixtures
 
@@ -21,6 +22,7 @@ _BINDING = base.CHECKOUT / '.venv' / 'libvirt'
 _DOMAIN = '''\
 <domain type='test' xmlns:test='http://libvirt.org/schemas/domain/test/1.0'>
   <name>%s</name>
+  <uuid>%s</uuid>
   <metadata>
     <nova:instance xmlns:nova='http://openstack.org/xmlns/libvirt/nova/1.1'>
       <nova:ports><nova:port uuid='%s'/></nova:ports>
@@ -88,13 +90,17 @@ class Domains(fixtures.Fixture):
         :param vif_id: of the port, as Nova writes it down
         """
         churn.replace(self._file, '<node>%s</node>' % ''.join(
-            _DOMAIN % (self.of(tap), vif_id, mac, tap, queues,
-                       _RUNNING if active else _SHUT_OFF)
+            _DOMAIN % (self.of(tap), self.instance_of(tap), vif_id, mac, tap,
+                       queues, _RUNNING if active else _SHUT_OFF)
             for tap, mac, active, queues in nics))
 
     def of(self, tap):
         """Return what the domain with this TAP is called."""
         return 'guest-of-' + tap
+
+    def instance_of(self, tap):
+        """Return the UUID of the domain with this TAP."""
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, tap))
 
     def end(self):
         """Have libvirt answer no more."""
@@ -128,7 +134,10 @@ class NoDomains:
         self._test.only_in_full()
 
     def of(self, tap):
-        return 'unknown'
+        return None
+
+    def instance_of(self, tap):
+        return None
 
     def end(self):
         pass

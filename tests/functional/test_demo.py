@@ -36,7 +36,7 @@ class DemoTestCase(base.FunctionalTestCase):
         self.assertEqual(0, done.returncode, done.stderr)
         self.assertEqual('', done.stderr)
         facts = {row['Fact']: row for row in json.loads(done.stdout)}
-        self.assertEqual({'yes'}, {row['Right'] for row in facts.values()})
+        self.assertEqual({True}, {row['Right'] for row in facts.values()})
         self.assertEqual(
             {'TAP MAC': base.TAP_MAC, 'TAP master': 'br100',
              'TAP state': 'UP', 'TAP owner': 'root',
@@ -49,7 +49,8 @@ class DemoTestCase(base.FunctionalTestCase):
                                  bridge['Unplugged']}))
         for name, row in facts.items():
             if name.startswith('TAP'):
-                self.assertEqual(('-', '-'), (row['Before'], row['Unplugged']))
+                self.assertEqual((None, None),
+                                 (row['Before'], row['Unplugged']))
         self.assertEqual(before, self.host.state())
 
     def assert_lacks(self, done, *words):

@@ -168,8 +168,7 @@ class NeverQuietTest(test_operator.WatchingTestCase):
             row, = self.rows_here('list')
             self.assertEqual((base.TAP, self.domains.of(base.TAP)),
                              (row['TAP'], row['Domain']))
-            self.assertEqual('nothing',
-                             self.rows_here('show', base.TAP)['Wrong'])
+            self.assertEqual([], self.rows_here('show', base.TAP)['Wrong'])
             self.assertEqual([], self.rows_here('audit'))
             row, = self.rows_here('mac', '--reverse', base.TAP_MAC)
             self.assertEqual(base.TAP, row['TAP'])

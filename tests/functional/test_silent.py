@@ -56,7 +56,7 @@ class SilentLibvirtTest(test_operator.WatchingTestCase):
             if command[0] != 'mac':  # It does not ask.
                 self.assertIn(_BOUND, done[command].stderr)
         row, = json.loads(done['list',].stdout)
-        self.assertEqual('unknown', row['Domain'])
+        self.assertEqual((None, False), (row['Domain'], row['Domain known']))
         self.assertIn('Nothing is removed', done['purge',].stderr)
         self.assertIsNotNone(self.host.find(base.TAP))
 

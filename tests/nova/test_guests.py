@@ -575,7 +575,7 @@ class OpenVSwitchTest(Flows, guests.GuestCloud, cloud.OpenVSwitchCloud):
         self.assert_well(server)
         domain = self.host.virsh('list', '--name')
         self.assertEqual(
-            [(self.tap, domain, 'on')],
+            [(self.tap, domain, True)],
             [(row['TAP'], row['Domain'], row['Carrier'])
              for row in self.tapmac('list')])
         self.assertEqual(set(), self.wrong())

@@ -3,16 +3,17 @@
 """``tapmac audit``: all that is wrong on this host."""
 
 import argparse
-
-from cliff import lister
+import typing
 
 from vif_plug_tapmac.cli import configuration
+from vif_plug_tapmac.cli import findings
+from vif_plug_tapmac.cli import output
 from vif_plug_tapmac.host import audit
 from vif_plug_tapmac.host.finding import exit_status
 from vif_plug_tapmac.host.finding import Finding
 
 
-class Audit(lister.Lister):
+class Audit(output.Lister):
     """Look for all that is wrong with bridges and TAPs on this host.
 
     Nothing is changed, and no privilege is needed. Bridges that tapmac made,
@@ -21,6 +22,7 @@ class Audit(lister.Lister):
     page "Audit codes" of the documentation explains each code.
     """
 
+    FOR_SCRIPTS = findings.FOR_SCRIPTS
     _findings: list[Finding] = []
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -32,18 +34,17 @@ class Audit(lister.Lister):
                  'when they are (codes TM4..); as root, who may see rules')
         return parser
 
+    def columns(self, parsed_args: argparse.Namespace) -> tuple[str, ...]:
+        return findings.COLUMNS
+
     def take_action(
         self, parsed_args: argparse.Namespace,
-    ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    ) -> tuple[tuple[str, ...], list[tuple[typing.Any, ...]]]:
         config = configuration.read(self.app_args)
         _, self._findings = audit.confirmed(
             config, lambda seen: audit.audit(seen, config),
             all_bridges=parsed_args.all_bridges)
-        return (('Code', 'Severity', 'Device', 'Meaning', 'Evidence',
-                 'Remedy'),
-                [(finding.code, str(finding.severity), finding.device,
-                  finding.meaning, finding.evidence, finding.remedy)
-                 for finding in self._findings])
+        return findings.COLUMNS, list(map(findings.describe, self._findings))
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         return super().run(parsed_args) or exit_status(self._findings)

@@ -11,10 +11,10 @@ import logging
 import os
 import typing
 
-from cliff import lister
 from oslo_config import cfg
 
 from vif_plug_tapmac.cli import as_root
+from vif_plug_tapmac.cli import output
 from vif_plug_tapmac.cli import tap_table
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge
@@ -33,23 +33,23 @@ _BRIDGE = 'br100'
 _TAP = 'tap1a2b3c4d-5e'
 _GUEST_MAC = 'fa:16:3e:28:64:c2'
 _TAP_MAC = 'fe:16:3e:28:64:c2'
-_ABSENT = '-'
 
 
 @dataclasses.dataclass(frozen=True)
 class Fact:
     """One line of the demo: what was seen three times, and what is right.
 
+    :param before: None: there is nothing; so in the two after
     :param right: whether the three values are as they should be
     """
     name: str
-    before: str
-    during: str
-    after: str
+    before: str | None
+    during: str | None
+    after: str | None
     right: bool
 
 
-class Demo(lister.Lister):
+class Demo(output.Lister):
     """Plug and unplug a guest's TAP on br100, and show what the kernel says.
 
     All of it happens in a network namespace made for this and gone
@@ -61,14 +61,18 @@ class Demo(lister.Lister):
 
     _all_right = False
 
+    def columns(self, parsed_args: argparse.Namespace) -> tuple[str, ...]:
+        return 'Fact', 'Before', 'Plugged', 'Unplugged', 'Right'
+
     def take_action(
         self, parsed_args: argparse.Namespace,
-    ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    ) -> tuple[tuple[str, ...], list[tuple[typing.Any, ...]]]:
         facts = self._facts()
         self._all_right = all(fact.right for fact in facts)
-        return (('Fact', 'Before', 'Plugged', 'Unplugged', 'Right'),
-                [(fact.name, fact.before, fact.during, fact.after,
-                  'yes' if fact.right else 'NO') for fact in facts])
+        return self.columns(parsed_args), [
+            (fact.name, fact.before, fact.during, fact.after,
+             output.Said(fact.right, 'yes' if fact.right else 'NO'))
+            for fact in facts]
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         super().run(parsed_args)
@@ -219,8 +223,11 @@ def _vif(vif_id: str, name: str, guest_mac: str) -> typing.Any:
             mtu=1500))
 
 
-def _observe() -> dict[str, str]:
-    """Return what the kernel says of bridge and TAP, in words."""
+def _observe() -> dict[str, str | None]:
+    """Return what the kernel says of bridge and TAP, in words.
+
+    :returns: None of what is not there
+    """
     with nl.Netlink() as netlink:
         br100 = netlink.find(_BRIDGE)
         tap = netlink.find(_TAP)
@@ -238,13 +245,13 @@ def _observe() -> dict[str, str]:
         }
 
 
-def _text(value: typing.Any) -> str:
-    return _ABSENT if value is None else str(value)
+def _text(value: typing.Any) -> str | None:
+    return None if value is None else str(value)
 
 
-def _state(link: Link | None) -> str:
+def _state(link: Link | None) -> str | None:
     if link is None:
-        return _ABSENT
+        return None
     return 'UP' if link.up else 'DOWN'
 
 
@@ -253,16 +260,16 @@ def _master(netlink: nl.Netlink, tap: Link) -> str:
     return 'none' if master is None else master.name
 
 
-def _compare(before: dict[str, str], during: dict[str, str],
-             after: dict[str, str]) -> list[Fact]:
+def _compare(before: dict[str, str | None], during: dict[str, str | None],
+             after: dict[str, str | None]) -> list[Fact]:
     expected = {'br100 MAC': before['br100 MAC'], 'br100 state': 'UP',
                 'TAP': _TAP, 'TAP MAC': _TAP_MAC, 'TAP master': _BRIDGE,
                 'TAP state': 'UP', 'TAP owner': 'root', 'TAP MTU': '1500',
                 'TAP IP addresses': 'none'}
     facts = []
     for name, value in expected.items():
-        idle = _ABSENT if name.startswith('TAP') else value
+        idle = None if name.startswith('TAP') else value
         seen = before[name], during[name], after[name]
         facts.append(Fact(name, *seen, right=seen == (idle, value, idle)
-                          and value != _ABSENT))
+                          and value is not None))
     return facts

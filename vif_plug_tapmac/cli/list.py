@@ -5,19 +5,23 @@
 import argparse
 import typing
 
-from cliff import lister
-
 from vif_plug_tapmac.cli import configuration
+from vif_plug_tapmac.cli import output
 from vif_plug_tapmac.cli import tap_table
 from vif_plug_tapmac.host import inventory
 
 
-class List(lister.Lister):
+class List(output.Lister):
     """List the TAPs of tapmac on this host.
 
     Nothing is changed, and no privilege is needed. The columns are those of
     "tapmac show".
     """
+
+    FOR_SCRIPTS = tap_table.FOR_SCRIPTS
+
+    def columns(self, parsed_args: argparse.Namespace) -> tuple[str, ...]:
+        return tap_table.COLUMNS
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)

@@ -3,14 +3,14 @@
 """``tapmac mac``: from the MAC of a guest to that of its TAP, and back."""
 
 import argparse
+import typing
 
-from cliff import lister
-
+from vif_plug_tapmac.cli import output
 from vif_plug_tapmac import exception
 from vif_plug_tapmac import mac
 
 
-class Mac(lister.Lister):
+class Mac(output.Lister):
     """Show the MAC that the TAP of a guest has, or whose TAP has a MAC.
 
     The TAP has the MAC of its guest with the first octet fe, or fa for a guest
@@ -31,19 +31,23 @@ class Mac(lister.Lister):
             help='MAC is a TAP\'s; show the guests on this host behind it')
         return parser
 
+    def columns(self, parsed_args: argparse.Namespace) -> tuple[str, ...]:
+        return (('TAP MAC', 'Guest MAC', 'TAP', 'VIF') if parsed_args.reverse
+                else ('Guest MAC', 'TAP MAC', 'Instead, if taken'))
+
     def take_action(
         self, parsed_args: argparse.Namespace,
-    ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    ) -> tuple[tuple[str, ...], list[tuple[typing.Any, ...]]]:
         if not parsed_args.reverse:
             guest_mac = parsed_args.mac
-            return ('Guest MAC', 'TAP MAC', 'Instead, if taken'), [
+            return self.columns(parsed_args), [
                 (guest_mac, mac.tap_mac(guest_mac),
-                 ', '.join(mac.alternate_tap_macs(guest_mac)))]
+                 list(mac.alternate_tap_macs(guest_mac)))]
         from vif_plug_tapmac.cli import configuration
         from vif_plug_tapmac.host import inventory
         seen = inventory.read(configuration.read(self.app_args))
-        found: list[tuple[str, ...]] = [
-            (parsed_args.mac, tap.guest_mac, tap.link.name, tap.whose or '')
+        found = [
+            (parsed_args.mac, tap.guest_mac, tap.link.name, tap.whose)
             for tap in seen.taps if tap.is_ours and tap.guest_mac is not None
             and tap.link.mac == parsed_args.mac]
         if not found:
@@ -52,7 +56,7 @@ class Mac(lister.Lister):
                 'is, has the same last five octets; with Neutron\'s default '
                 'base_mac it is %s.' % (parsed_args.mac,
                                         'fa' + parsed_args.mac[2:]))
-        return ('TAP MAC', 'Guest MAC', 'TAP', 'VIF'), found
+        return self.columns(parsed_args), found
 
 
 def mac_argument(text: str) -> str:

@@ -6,11 +6,11 @@ import argparse
 import typing
 import uuid
 
-from cliff import show
 from oslo_config import cfg
 
 from vif_plug_tapmac.cli import by_hand
 from vif_plug_tapmac.cli import configuration
+from vif_plug_tapmac.cli import output
 from vif_plug_tapmac.cli import tap_table
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import inventory
@@ -20,16 +20,23 @@ from vif_plug_tapmac.wanted import from_vif
 from vif_plug_tapmac.wanted import names
 from vif_plug_tapmac.wanted import port as port_values
 
+_DRY_RUN = ('TAP', 'Bridge', 'Guest MAC', 'TAP MAC', 'VIF', 'MTU', 'Owner',
+            'Would')
 _NAMESPACE = uuid.UUID('0e3c4c1e-5d2f-4b7a-9a63-7461706d6163')
 
 
-class Plug(show.ShowOne):
+class Plug(output.ShowOne):
     """Plug a VIF by hand, as Nova would, and show its TAP.
 
     The TAP is made, or mended, through os-vif and with the configuration of
     nova-compute, and the bridge made if it is missing and may be. Doing so
     again is safe, also under a running guest. Needs CAP_NET_ADMIN.
     """
+
+    FOR_SCRIPTS = tap_table.FOR_SCRIPTS
+
+    def columns(self, parsed_args: argparse.Namespace) -> tuple[str, ...]:
+        return _DRY_RUN if parsed_args.dry_run else tap_table.COLUMNS
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
@@ -54,7 +61,7 @@ class Plug(show.ShowOne):
         seen = inventory.read(config)
         vif = _vif(parsed_args, seen)
         if parsed_args.dry_run:
-            return _dry_run(vif, config, seen)
+            return _DRY_RUN, _dry_run(vif, config, seen)
         by_hand.call_os_vif('plug', vif)
         seen = inventory.read(config)
         return tap_table.COLUMNS, tap_table.describe(
@@ -88,7 +95,7 @@ def _vif(parsed_args: argparse.Namespace,
 def _dry_run(
     vif: typing.Any, config: cfg.ConfigOpts.GroupAttr,
     seen: inventory.Inventory,
-) -> tuple[tuple[str, ...], tuple[typing.Any, ...]]:
+) -> tuple[typing.Any, ...]:
     """Return what a plug would ask for, and what of it is there."""
     port = from_vif.tap_port(vif, config)
     from_config.limits(config).require_bridge(port)
@@ -96,11 +103,9 @@ def _dry_run(
     if port.bridge not in names and not port.create_bridge:
         raise exception.BridgeNotFound(device=port.name, bridge=port.bridge)
     found = names.get(port.name)
-    return (('TAP', 'Bridge', 'Guest MAC', 'TAP MAC', 'VIF', 'MTU', 'Owner',
-             'Would'),
-            (port.name, port.bridge, port.guest_mac,
-             mac.tap_mac(port.guest_mac), port.vif_id, port.mtu,
-             tap_table.user(port.owner), ', and '.join(
-                 ([] if port.bridge in names else ['make the bridge'])
-                 + ['make the TAP' if found is None else
-                    'mend the TAP that is there where it differs'])))
+    return (port.name, port.bridge, port.guest_mac,
+            mac.tap_mac(port.guest_mac), port.vif_id, port.mtu,
+            tap_table.user(port.owner),
+            ([] if port.bridge in names else ['make the bridge'])
+            + ['make the TAP' if found is None else
+               'mend the TAP that is there where it differs'])

@@ -5,12 +5,12 @@
 import argparse
 import typing
 
-from cliff import lister
 from oslo_log import log as logging
 
 from vif_plug_tapmac.cli import as_root
 from vif_plug_tapmac.cli import configuration
 from vif_plug_tapmac.cli import number
+from vif_plug_tapmac.cli import output
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import domains
 from vif_plug_tapmac.host import inventory
@@ -23,7 +23,7 @@ LOG = logging.getLogger(__name__)
 _OLDEST = 10 ** 9
 
 
-class Purge(lister.Lister):
+class Purge(output.Lister):
     """Remove TAPs of tapmac that no domain of libvirt has.
 
     libvirt is the one that nova-compute asks, by its configuration; which one
@@ -34,6 +34,11 @@ class Purge(lister.Lister):
     the last moment. What a purge that was killed has left goes with the next.
     Needs CAP_NET_ADMIN.
     """
+
+    FOR_SCRIPTS = ('Removed',)
+
+    def columns(self, parsed_args: argparse.Namespace) -> tuple[str, ...]:
+        return 'TAP', 'Bridge', 'Guest MAC', 'VIF', 'Result', 'Removed'
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
@@ -53,7 +58,7 @@ class Purge(lister.Lister):
 
     def take_action(
         self, parsed_args: argparse.Namespace,
-    ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    ) -> tuple[tuple[str, ...], list[tuple[typing.Any, ...]]]:
         seen = inventory.read(configuration.read_to_change(self.app_args))
         libvirt = _require_answer(seen)
         self.app.stderr.write('libvirt %s has %d domains.\n' % (
@@ -74,13 +79,13 @@ class Purge(lister.Lister):
             gone = privileged.remove_ports(
                 [TapIdentity(str(tap.vif_id), tap.name).to_fields()
                  for tap in going], forced)
-        return ('TAP', 'Bridge', 'Guest MAC', 'VIF', 'Result'), [
-            (tap.shown_name, tap.bridge.name if tap.bridge else '',
-             tap.guest_mac or '', str(tap.vif_id),
-             'removed' if tap.name in gone
+        return self.columns(parsed_args), [
+            (tap.shown_name, tap.bridge and tap.bridge.name, tap.guest_mac,
+             tap.vif_id, 'removed' if tap.name in gone
              else 'stays: a process holds it' if tap not in going
              else 'would be removed' if parsed_args.dry_run
-             else 'stays: it is in use by now') for tap in orphans]
+             else 'stays: it is in use by now', tap.name in gone)
+            for tap in orphans]
 
 
 def _require_answer(seen: inventory.Inventory) -> domains.Answer:

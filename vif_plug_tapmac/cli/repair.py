@@ -6,11 +6,12 @@ import argparse
 import functools
 import typing
 
-from cliff import lister
 from oslo_config import cfg
 
 from vif_plug_tapmac.cli import as_root
 from vif_plug_tapmac.cli import configuration
+from vif_plug_tapmac.cli import findings
+from vif_plug_tapmac.cli import output
 from vif_plug_tapmac.cli import tap_table
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import audit
@@ -20,8 +21,10 @@ from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.host import mending
 from vif_plug_tapmac import opts
 
+_MENDED = 'mended'
 
-class Repair(lister.Lister):
+
+class Repair(output.Lister):
     """Mend what "tapmac audit" finds and no running guest notices.
 
     Each TAP is plugged once more, as nova-compute does when it starts; one
@@ -33,7 +36,12 @@ class Repair(lister.Lister):
     Needs CAP_NET_ADMIN.
     """
 
+    FOR_SCRIPTS = ('Meaning', 'Why', 'Remedy', 'Commands', 'Mendable',
+                   'Mended')
     _left: list[Finding] = []
+
+    def columns(self, parsed_args: argparse.Namespace) -> tuple[str, ...]:
+        return (*findings.COLUMNS, 'Result', 'Mended')
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
@@ -49,7 +57,7 @@ class Repair(lister.Lister):
 
     def take_action(
         self, parsed_args: argparse.Namespace,
-    ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    ) -> tuple[tuple[str, ...], list[tuple[typing.Any, ...]]]:
         config = configuration.read_to_change(self.app_args)
         # A bridge that is not there is none to put a guest on.
         cfg.CONF.set_override('create_bridge', False, group=opts.GROUP)
@@ -63,8 +71,9 @@ class Repair(lister.Lister):
                     or finding.code == 'TM206' and bridge is not None]
         if not mendable or parsed_args.dry_run:
             self._left = found
-            return _table((finding, 'would be mended' if finding in mendable
-                           else _remedy(finding)) for finding in found)
+            return self.columns(parsed_args), _table(
+                (finding, 'would be mended' if finding in mendable
+                 else _remedy(finding)) for finding in found)
         as_root.act_as_root()
         mending.mend(seen, config, mendable, bridge, self.app.stderr)
         now, again = audit.confirmed(config, wrong, before=seen)
@@ -75,14 +84,14 @@ class Repair(lister.Lister):
             here = finding.device in names
             rows.append((finding, _remedy(finding) if finding not in mendable
                          else 'could not be mended' if _key(finding) in left
-                         else 'mended' if here else 'it is gone'))
+                         else _MENDED if here else 'it is gone'))
             if not here:
                 left[_key(finding)] = finding
         known = {_key(finding) for finding in found}
         rows += [(left[key], _remedy(left[key])) for key in left
                  if key not in known]
         self._left = list(left.values())
-        return _table(rows)
+        return self.columns(parsed_args), _table(rows)
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         return super().run(parsed_args) or exit_status(self._left)
@@ -102,10 +111,9 @@ def _remedy(finding: Finding) -> str:
 
 
 def _table(rows: typing.Iterable[tuple[Finding, str]],
-           ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    return ('Code', 'Severity', 'Device', 'Evidence', 'Result'), [
-        (finding.code, str(finding.severity), finding.device,
-         finding.evidence, result) for finding, result in rows]
+           ) -> list[tuple[typing.Any, ...]]:
+    return [(*findings.describe(finding), result, result == _MENDED)
+            for finding, result in rows]
 
 
 def _require_known(seen: inventory.Inventory, names: list[str]) -> None:

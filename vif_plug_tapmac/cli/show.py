@@ -5,9 +5,9 @@
 import argparse
 import typing
 
-from cliff import show
-
 from vif_plug_tapmac.cli import configuration
+from vif_plug_tapmac.cli import findings
+from vif_plug_tapmac.cli import output
 from vif_plug_tapmac.cli import tap_table
 from vif_plug_tapmac.host import audit
 from vif_plug_tapmac.host.finding import exit_status
@@ -15,7 +15,7 @@ from vif_plug_tapmac.host.finding import Finding
 from vif_plug_tapmac.host import inventory
 
 
-class Show(show.ShowOne):
+class Show(output.ShowOne):
     """Show one TAP of tapmac, and what is wrong with it and its bridge.
 
     Nothing is changed, and no privilege is needed. Carrier is whether a guest
@@ -23,7 +23,11 @@ class Show(show.ShowOne):
     errors, 1 if there is no such TAP.
     """
 
+    FOR_SCRIPTS = tap_table.FOR_SCRIPTS
     _findings: list[Finding] = []
+
+    def columns(self, parsed_args: argparse.Namespace) -> tuple[str, ...]:
+        return (*tap_table.COLUMNS, 'Queues', 'Wrong')
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
@@ -44,14 +48,11 @@ class Show(show.ShowOne):
         seen, self._findings = audit.confirmed(
             configuration.read(self.app_args), wrong)
         tap = tap_table.require_one(seen, parsed_args.which)
-        return ((*tap_table.COLUMNS, 'Queues', 'Wrong'),
-                (*tap_table.describe(seen, tap), tap.link.queues or 1,
-                 '\n'.join(map(_sentence, self._findings)) or 'nothing'))
+        return self.columns(parsed_args), (
+            *tap_table.describe(seen, tap), tap.link.queues or 1,
+            output.Said(list(map(findings.as_dict, self._findings)),
+                        '\n'.join(map(findings.sentence, self._findings))
+                        or 'nothing'))
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         return super().run(parsed_args) or exit_status(self._findings)
-
-
-def _sentence(finding: Finding) -> str:
-    return '%s %s: %s. Remedy: %s' % (finding.code, finding.device,
-                                      finding.evidence, finding.remedy)

@@ -9,6 +9,7 @@ import typing
 from oslo_log import log as logging
 
 from vif_plug_tapmac import bounded
+from vif_plug_tapmac.cli import output
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host.inventory import Inventory
 from vif_plug_tapmac.host.inventory import Tap
@@ -18,9 +19,11 @@ from vif_plug_tapmac.wanted import port_options
 
 LOG = logging.getLogger(__name__)
 
-#: What is told of each TAP.
+#: What is told of each TAP, and what of that scripts only want.
 COLUMNS = ('TAP', 'Bridge', 'Guest MAC', 'TAP MAC', 'VIF', 'MTU', 'Owner',
-           'Carrier', 'Made', 'Port options', 'Domain')
+           'Carrier', 'Made', 'Port options', 'Domain', 'Instance',
+           'Domain known')
+FOR_SCRIPTS = ('Instance', 'Domain known')
 
 
 def require_one(seen: Inventory, which: str) -> Tap:
@@ -59,27 +62,31 @@ def describe(seen: Inventory,
     """Return what a TAP of ours has in each of :data:`COLUMNS`."""
     return (
         tap.shown_name, tap.bridge and tap.bridge.name, tap.guest_mac,
-        tap.link.mac, tap.whose, tap.link.mtu, user(tap.link.owner),
-        'on' if tap.link.held else 'off',
+        tap.link.mac, tap.whose, tap.link.mtu,
+        output.Said(None, 'everyone') if tap.link.owner is None
+        else user(tap.link.owner),
+        output.Said(tap.link.held, 'on' if tap.link.held else 'off'),
         tap.mark and _time(tap.mark.made),
         _port_options(tap.link),
-        'unknown' if seen.nics is None else tap.nic and tap.nic.domain)
+        output.Said(None, 'unknown') if seen.nics is None
+        else tap.nic and tap.nic.domain,
+        tap.nic and tap.nic.instance, seen.nics is not None)
 
 
-def _time(made: int) -> str:
+def _time(made: int) -> str | None:
     try:
         return datetime.datetime.fromtimestamp(
             made, datetime.timezone.utc).isoformat()
-    except (OverflowError, ValueError):  # No plug of ours writes this.
-        return str(made)
+    # No plug of ours writes this.
+    except (OverflowError, OSError, ValueError):
+        return None
 
 
-def _port_options(link: Link) -> str:
+def _port_options(link: Link) -> list[str]:
     """Return in what a port differs from a bridge's defaults."""
-    return ', '.join(
-        ('no ' if each.initial else '') + each.field
-        for each in sorted(port_options.TABLE, key=lambda each: each.initial)
-        if getattr(link, each.field) is (not each.initial))
+    return [('no ' if each.initial else '') + each.field for each in sorted(
+        port_options.TABLE, key=lambda each: each.initial)
+        if getattr(link, each.field) is (not each.initial)]
 
 
 def user(uid: int | None) -> str:

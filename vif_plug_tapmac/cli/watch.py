@@ -162,9 +162,10 @@ class Watch(command.Command):
             found = {key: again[key] for key in again if key in found}
         for key in found.keys() - self._findings.keys():
             self._say(key[0], key[1], '%s: %s. Remedy: %s' % (
-                found[key].severity, found[key].evidence, found[key].remedy))
+                found[key].severity, found[key].evidence, found[key].remedy),
+                found[key], False)
         for key in self._findings.keys() - found.keys():
-            self._say(key[0], key[1], 'gone')
+            self._say(key[0], key[1], 'gone', self._findings[key], True)
         self._findings = found
 
     def _find(self) -> dict[_Key, Finding]:
@@ -201,12 +202,17 @@ class Watch(command.Command):
         self._answers = found is not None
         return found
 
-    def _say(self, event: str, device: str, details: str) -> None:
+    def _say(self, event: str, device: str, details: str,
+             finding: Finding | None = None,
+             gone: bool | None = None) -> None:
         now = datetime.datetime.now(datetime.timezone.utc).isoformat(
             timespec='milliseconds')
         words = {'time': now, 'event': event, 'device': device,
                  'details': details}
         self.app.stdout.write(
-            json.dumps(words) + '\n' if self._json
-            else '%s %-9s %-15s %s\n' % tuple(words.values()))
+            '%s %-9s %-15s %s\n' % tuple(words.values())
+            if not self._json else json.dumps({
+                **words, 'code': finding and finding.code,
+                'severity': finding and str(finding.severity),
+                'gone': gone}) + '\n')
         self.app.stdout.flush()

@@ -42,12 +42,15 @@ class Nic:
     :param queues: how many it has
     :param vif_id: of the port in Neutron, by what Nova writes down in the
         domain; None if it does not
+    :param instance: the domain's UUID, which is that of the instance in Nova;
+        None if libvirt does not say
     """
     domain: str
     active: bool
     guest_mac: str
     queues: int
     vif_id: str | None = None
+    instance: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,4 +195,5 @@ def _nics(xml: str, active: bool) -> typing.Iterator[tuple[str, Nic]]:
                 guest_mac=address.get('address', '').lower(),
                 queues=int('1' if driver is None
                            else driver.get('queues', '1')),
-                vif_id=vif_ids.get(target.get('dev', '')))
+                vif_id=vif_ids.get(target.get('dev', '')),
+                instance=domain.findtext('uuid'))

@@ -28,6 +28,7 @@ from tests import patience
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import audit
 from vif_plug_tapmac.host import finding
+from vif_plug_tapmac.host.finding import Remedy
 from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.host import mending
 from vif_plug_tapmac.kernel import bridge_health
@@ -79,6 +80,9 @@ class AuditTestCase(base.FunctionalTestCase):
                          [(each.code, each.device) for each in found], found)
         for word in words:
             self.assertIn(word, found[0].evidence + found[0].remedy)
+        # Whoever shows it sets its commands apart.
+        self.assertEqual(re.findall('"(.*?)"', found[0].remedy),
+                         Remedy(found[0].remedy).commands)
         return found[0]
 
     def do(self, remedy):

@@ -14,6 +14,7 @@ import yaml
 from tests import base
 from tests import documents
 from tests.functional import test_operator
+from vif_plug_tapmac.host import finding
 
 
 def _is_text(value):
@@ -202,6 +203,16 @@ class OutputTest(test_operator.WatchingTestCase):
         self.assertNotIn('Domain known', self.run_tapmac('list', '-f', 'csv'))
         self.assertIn('Domain known', self.run_tapmac(
             'list', '-f', 'csv', '-c', 'domain_known'))
+
+    def test_for_people(self):
+        self.break_it()
+        lines = self.run_tapmac('audit', returncode=20).splitlines()
+        self.assertIn('error TM206 tap00000001: ' + finding.CODES['TM206'][1],
+                      lines)
+        self.assertIn('        tapmac repair', lines)
+        self.assertIn('1 error, ', lines[-1])
+        self.assertIn('| TM206 ', self.run_tapmac(
+            'audit', '-c', 'Code', returncode=20))
 
     def test_no_such_column(self):
         arguments = 'plug', '--bridge', base.BRIDGE, '--mac', base.GUEST_MAC

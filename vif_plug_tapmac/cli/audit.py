@@ -7,6 +7,7 @@ import typing
 
 from vif_plug_tapmac.cli import configuration
 from vif_plug_tapmac.cli import findings
+from vif_plug_tapmac.cli import layout
 from vif_plug_tapmac.cli import output
 from vif_plug_tapmac.host import audit
 from vif_plug_tapmac.host.finding import exit_status
@@ -18,11 +19,14 @@ class Audit(output.Lister):
 
     Nothing is changed, and no privilege is needed. Bridges that tapmac made,
     that have TAPs of tapmac, or an entry in bridge_uplinks, are looked at.
+    Each finding is a paragraph: what was seen, why that matters, and the
+    remedy, in which each command has a line of its own.
     Exit status: 0 if nothing is wrong, 10 for warnings, 20 for errors. The
     page "Audit codes" of the documentation explains each code.
     """
 
     FOR_SCRIPTS = findings.FOR_SCRIPTS
+    LAYOUT = layout.Paragraphs()
     _findings: list[Finding] = []
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:

@@ -6,6 +6,7 @@ import argparse
 import typing
 
 from vif_plug_tapmac.cli import configuration
+from vif_plug_tapmac.cli import layout
 from vif_plug_tapmac.cli import output
 from vif_plug_tapmac.cli import tap_table
 from vif_plug_tapmac.host import inventory
@@ -19,6 +20,9 @@ class List(output.Lister):
     """
 
     FOR_SCRIPTS = tap_table.FOR_SCRIPTS
+    LAYOUT = layout.Columns(
+        ('TAP', 'Bridge', 'Guest MAC', 'Carrier', 'Domain'),
+        'There is no TAP of tapmac.')
 
     def columns(self, parsed_args: argparse.Namespace) -> tuple[str, ...]:
         return tap_table.COLUMNS

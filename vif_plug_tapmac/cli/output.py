@@ -9,13 +9,17 @@ A row is made of values that JSON has: None where there is nothing to tell. See
 import argparse
 import typing
 
+from cliff.formatters import base
 from cliff import lister
 from cliff import show
+from stevedore import extension
 
 from vif_plug_tapmac import exception
 
 #: The formats that have types. All others have words.
 _TYPED = ('json', 'yaml')
+#: The one for people, of commands that have a layout for them.
+TEXT = 'text'
 #: The same without a word for what is not there.
 _NOTHING = {'csv': '', 'shell': ''}
 
@@ -35,13 +39,22 @@ class Lister(lister.Lister):
     YAML, unless it is asked for.
     """
     FOR_SCRIPTS: tuple[str, ...] = ()
+    #: The format for people; None: that is the table.
+    LAYOUT: base.ListFormatter | None = None
+
+    def _load_formatter_plugins(self) -> typing.Any:
+        return _with_layout(super()._load_formatter_plugins(), self.LAYOUT)
+
+    @property
+    def formatter_default(self) -> str:
+        return TEXT if self.LAYOUT else 'table'
 
     def columns(self, parsed_args: argparse.Namespace) -> tuple[str, ...]:
         """Return what each row has."""
         raise NotImplementedError
 
     def run(self, parsed_args: argparse.Namespace) -> int:
-        _require_known(parsed_args.columns, self.columns(parsed_args))
+        _prepare(parsed_args, self.columns(parsed_args))
         return super().run(parsed_args)
 
     def produce_output(self, parsed_args: argparse.Namespace,
@@ -54,13 +67,21 @@ class Lister(lister.Lister):
 class ShowOne(show.ShowOne):
     """The same for a command that tells of one thing."""
     FOR_SCRIPTS: tuple[str, ...] = ()
+    LAYOUT: base.SingleFormatter | None = None
+
+    def _load_formatter_plugins(self) -> typing.Any:
+        return _with_layout(super()._load_formatter_plugins(), self.LAYOUT)
+
+    @property
+    def formatter_default(self) -> str:
+        return TEXT if self.LAYOUT else 'table'
 
     def columns(self, parsed_args: argparse.Namespace) -> tuple[str, ...]:
         """Return what is told."""
         raise NotImplementedError
 
     def run(self, parsed_args: argparse.Namespace) -> int:
-        _require_known(parsed_args.columns, self.columns(parsed_args))
+        _prepare(parsed_args, self.columns(parsed_args))
         return super().run(parsed_args)
 
     def produce_output(self, parsed_args: argparse.Namespace,
@@ -70,13 +91,30 @@ class ShowOne(show.ShowOne):
         return super().produce_output(parsed_args, names, rows[0])
 
 
-def _require_known(asked: list[str], columns: tuple[str, ...]) -> None:
+def _with_layout(formats: typing.Any, layout: typing.Any) -> typing.Any:
+    """Return cliff's formats with that for people, if there is one.
+
+    All commands of cliff's on a host share what is an entry point.
+    """
+    if layout is not None:
+        formats.extensions.append(extension.Extension(
+            TEXT, typing.cast(typing.Any, None), type(layout), layout))
+    return formats
+
+
+def _prepare(parsed_args: argparse.Namespace,
+             columns: tuple[str, ...]) -> None:
     """Check what -c says, before anything is done.
+
+    Columns that somebody chose are shown as a table, if no format is named
+    that has some.
 
     :raises TapMacError: there is no such column
     """
+    if parsed_args.columns and parsed_args.formatter == TEXT:
+        parsed_args.formatter = 'table'
     known = {_plain(column) for column in columns}
-    for each in asked:
+    for each in parsed_args.columns:
         if _plain(each) not in known:
             raise exception.TapMacError(
                 'There is no column %s: there are %s.' % (
@@ -92,6 +130,8 @@ def _told(command: Lister | ShowOne, parsed_args: argparse.Namespace,
           columns: typing.Sequence[str], rows: typing.Iterable[Row],
           ) -> tuple[list[str], list[list[typing.Any]]]:
     """Return columns and rows as the format that was asked for has them."""
+    if parsed_args.formatter == TEXT:
+        return list(columns), [list(row) for row in rows]
     if parsed_args.formatter in _TYPED:
         return list(columns), [[
             each.value if isinstance(each, Said) else each for each in row]
@@ -100,10 +140,14 @@ def _told(command: Lister | ShowOne, parsed_args: argparse.Namespace,
     kept = [number for number, column in enumerate(columns)
             if parsed_args.columns or column not in command.FOR_SCRIPTS]
     return [columns[number] for number in kept], [
-        [_words(row[number], nothing) for number in kept] for row in rows]
+        [words(row[number], nothing) for number in kept] for row in rows]
 
 
-def _words(value: typing.Any, nothing: str) -> typing.Any:
+def words(value: typing.Any, nothing: str) -> typing.Any:
+    """Return a value as people are told it; numbers stay.
+
+    :param nothing: what is said of None
+    """
     if isinstance(value, Said):
         return value.words
     if value is None:

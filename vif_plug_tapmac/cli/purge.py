@@ -9,6 +9,7 @@ from oslo_log import log as logging
 
 from vif_plug_tapmac.cli import as_root
 from vif_plug_tapmac.cli import configuration
+from vif_plug_tapmac.cli import layout
 from vif_plug_tapmac.cli import number
 from vif_plug_tapmac.cli import output
 from vif_plug_tapmac import exception
@@ -36,6 +37,8 @@ class Purge(output.Lister):
     """
 
     FOR_SCRIPTS = ('Removed',)
+    LAYOUT = layout.Columns(('TAP', 'Bridge', 'Guest MAC', 'Result'),
+                            'No TAP is left over.')
 
     def columns(self, parsed_args: argparse.Namespace) -> tuple[str, ...]:
         return 'TAP', 'Bridge', 'Guest MAC', 'VIF', 'Result', 'Removed'

@@ -11,6 +11,7 @@ from oslo_config import cfg
 from vif_plug_tapmac.cli import as_root
 from vif_plug_tapmac.cli import configuration
 from vif_plug_tapmac.cli import findings
+from vif_plug_tapmac.cli import layout
 from vif_plug_tapmac.cli import output
 from vif_plug_tapmac.cli import tap_table
 from vif_plug_tapmac import exception
@@ -38,6 +39,7 @@ class Repair(output.Lister):
 
     FOR_SCRIPTS = ('Meaning', 'Why', 'Remedy', 'Commands', 'Mendable',
                    'Mended')
+    LAYOUT = layout.Paragraphs()
     _left: list[Finding] = []
 
     def columns(self, parsed_args: argparse.Namespace) -> tuple[str, ...]:

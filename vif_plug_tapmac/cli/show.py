@@ -7,6 +7,7 @@ import typing
 
 from vif_plug_tapmac.cli import configuration
 from vif_plug_tapmac.cli import findings
+from vif_plug_tapmac.cli import layout
 from vif_plug_tapmac.cli import output
 from vif_plug_tapmac.cli import tap_table
 from vif_plug_tapmac.host import audit
@@ -24,6 +25,7 @@ class Show(output.ShowOne):
     """
 
     FOR_SCRIPTS = tap_table.FOR_SCRIPTS
+    LAYOUT = layout.Fields(('Domain known',))
     _findings: list[Finding] = []
 
     def columns(self, parsed_args: argparse.Namespace) -> tuple[str, ...]:

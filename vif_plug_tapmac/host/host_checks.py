@@ -88,7 +88,8 @@ def _selinux(config: cfg.ConfigOpts.GroupAttr) -> Seen:
     refused = selinux.refusal()
     if refused is not None:
         yield ('SELinux', refused,
-               'load the module of "Deploying with Nova", SELinux')
+               'load the module that the page Deploying with Nova has, under '
+               'SELinux')
 
 
 @finds('TM305')

@@ -127,6 +127,8 @@ WHY: dict[str, str] = {
     'TM117': 'Guests reach each other and nobody else.',
     'TM118': 'What comes from the wire goes elsewhere, and guests reach each '
              'other and nobody else.',
+    'TM119': 'It is known by its mark only: when that is lost, too, nothing '
+             'tells that tapmac made it.',
     'TM201': 'A bridge whose MAC is not fixed takes the lowest one of its '
              'ports.',
     'TM202': 'Broadcasts and pings from this host get through, so that all '
@@ -166,6 +168,8 @@ WHY: dict[str, str] = {
     'TM223': 'The guest may lose some of its frames.',
     'TM224': 'It sees each frame that the guest sends before anything else '
              'does.',
+    'TM226': 'Guests in its link group do not reach this host, though no '
+             'configuration says so.',
     'TM301': 'A policy that drops, as Docker sets it, cuts guests off from '
              'each other.',
     'TM302': 'The MAC of a TAP may be another one a moment after the plug.',
@@ -176,6 +180,28 @@ WHY: dict[str, str] = {
     'TM307': 'Each plug fails, so that no guest starts.',
     'TM308': 'Guests reach what listens on this host, from which host_shield '
              'is to keep them.',
+    'TM401': 'No guest can be plugged on it.',
+    'TM402': 'After the next boot nobody makes it, unless the configuration '
+             'says of what.',
+    'TM403': 'Guests reach each other and nobody else.',
+    'TM404': 'Guests would be on another VLAN than Neutron says, so they are '
+             'not plugged.',
+    'TM405': 'Without the agent, guests that start or move are not found from '
+             'other hosts.',
+    'TM406': 'Guests lose multicast that nobody joined, IPv6 neighbours among '
+             'it.',
+    'TM407': 'Each guest sees what is for the others.',
+    'TM408': 'Guests reach this host by them.',
+    'TM409': 'It has no owner, and goes on so until its instance is rebooted '
+             'hard.',
+    'TM410': 'The first plug keeps the guest to the MAC of its port, and cuts '
+             'the others off.',
+    'TM411': 'Whatever takes them away, the remedy of TM301 too, opens these '
+             'guests to all.',
+    'TM412': 'These guests are open to all today.',
+    'TM413': 'What the filter keeps from the others gets to this guest, and '
+             'from it.',
+    'TM414': 'A guest that comes back is filtered as it was once.',
 }
 
 # In a remedy: what is in quotes, and begins as the name of a program does.

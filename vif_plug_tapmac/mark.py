@@ -9,6 +9,7 @@ dev_set_alias).
 
 import dataclasses
 import re
+import time
 import typing
 
 from vif_plug_tapmac.wanted import names
@@ -18,6 +19,10 @@ if typing.TYPE_CHECKING:
 
 #: Written last on a bridge of ours: with it the bridge is finished.
 BRIDGE_MARK = 'tapmac:bridge:1'
+
+#: How long, in seconds, a guest may be on its way to its TAP, from Nova or
+#: from the host that it migrates from.
+ARRIVES_WITHIN = 600.0
 
 _TAP_MARK = re.compile(
     r'tapmac:1:(?P<vif_id>[0-9a-f-]{36}):'
@@ -50,6 +55,10 @@ class TapMark:
             return None
         return cls(match['vif_id'], match['guest_mac'], match['bridge'],
                    int(match['made']))
+
+    def is_older_than(self, seconds: float) -> bool:
+        """Return whether the TAP was made so long ago at least."""
+        return time.time() - self.made >= seconds
 
 
 def is_lost(link: 'Link', link_group: int) -> bool:

@@ -946,6 +946,24 @@ class CodesTest(AuditTestCase):
         nftables.unshield_host()
         self.assert_finds('TM308', 'nftables', nftables.SHIELD)
 
+    @base.needs_locked_ports
+    def test_tm225(self):
+        self.plug_with_uplink()
+        self.unplug()
+        self.host.wait_until_forwarding('eth1')
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+            wire.bind(('wire', 0))
+            wire.send(hosts.frame(hosts.BROADCAST, base.GUEST_MAC, b''))
+        with nl.Netlink() as netlink:
+            patience.wait_until(lambda: netlink.fdb_entry(
+                self.host.link(base.BRIDGE), base.GUEST_MAC), 'not heard')
+        self.plug_clean()
+        self.hold()
+        self.assert_clean()
+        self.host.set(base.TAP, ifalias=str(mark.TapMark(
+            base.VIF_ID, base.GUEST_MAC, base.BRIDGE, _LONG_AGO)))
+        self.assert_finds('TM225', base.TAP, base.GUEST_MAC, 'on eth1')
+
     def test_tm226(self):
         path = pathlib.Path(self.useFixture(fixtures.TempDir()).path, 'x.conf')
         self.configure(host_shield=True)

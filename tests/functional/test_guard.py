@@ -17,9 +17,12 @@ from tests import base
 from tests import hosts
 from tests import patience
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.host import audit
+from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.kernel.fdb import FdbEntry
 from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted import names
 
 _MULTI_QUEUE = hosts.IFF_TAP | hosts.IFF_MULTI_QUEUE
@@ -434,6 +437,35 @@ class FdbTest(GuardTestCase):
             self.plug()
         self.assertEqual(1, self.logs.output.count(
             'MAC %s was heard on uplink' % base.GUEST_MAC))
+        self.assert_guarded()
+
+    def test_mac_of_the_gateway_where_it_is_filtered(self):
+        self.configure(bridge_uplinks={base.BRIDGE: 'uplink'})
+        self.wire.mac = base.GUEST_MAC
+        self.wire.send(hosts.BROADCAST, b'I am the gateway')
+        patience.wait_until(lambda: self.entry() is not None, 'not heard')
+        told = 'MAC %s is heard on uplink' % base.GUEST_MAC
+
+        def tells(made):
+            self.host.set(base.TAP, ifalias=str(mark.TapMark(
+                base.VIF_ID, base.GUEST_MAC, base.BRIDGE, int(made))))
+            found = [each.device for each in audit.audit_links(
+                inventory.read(self.options).with_answer(None))
+                if each.code == 'TM225']
+            self.plug()
+            was, self.said = self.said, self.logs.output.count(told)
+            self.assertEqual([base.TAP] * (self.said - was), found)
+            return found != []
+        self.plug()
+        self.said = self.logs.output.count(told)
+        self.assertFalse(tells(0))  # Nobody holds it.
+        guest = self.open(base.TAP, base.GUEST_MAC)
+        self.assertTrue(tells(time.time() - 601))
+        self.assertFalse(tells(time.time()))
+        guest.send(hosts.BROADCAST, b'I am here')
+        self.assertTrue(any(b'I am here' in frame
+                            for frame in self.wire.frames()))
+        self.assertFalse(tells(0))
         self.assert_guarded()
 
     def test_two_services(self):

@@ -37,6 +37,7 @@ from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import removing
 from vif_plug_tapmac import linux_bridge
 from vif_plug_tapmac.mac import alternate_tap_macs
+from vif_plug_tapmac import mark
 from vif_plug_tapmac import privsep
 
 _RIVAL_MAC = 'fe:16:3e:28:64:c2'
@@ -100,6 +101,19 @@ class LogTest(test_claim.ClaimTestCase):
     def case_mac_of_the_gateway(self):
         self.configure(arriving_guests='lock')
         self.case.callback(self.configure, arriving_guests='filter')
+        self.hear_on_the_wire()
+        self.plug()
+
+    def case_mac_of_the_gateway_and_filter(self):
+        self.hear_on_the_wire()
+        self.plug()
+        self.hold()
+        self.host.set(base.TAP, ifalias=str(mark.TapMark(
+            base.VIF_ID, base.GUEST_MAC, base.BRIDGE, 0)))
+        self.plug()
+
+    def hear_on_the_wire(self):
+        """Have somebody there speak with the MAC of the guest."""
         self.plug(base.numbered_vif(1))
         self.host.add('eth1', 'veth', peer='wire',
                       master=self.host.link(base.BRIDGE).index)
@@ -112,7 +126,6 @@ class LogTest(test_claim.ClaimTestCase):
         with nl.Netlink() as netlink:
             patience.wait_until(lambda: netlink.fdb_entry(
                 self.host.link(base.BRIDGE), base.GUEST_MAC), 'not heard')
-        self.plug()
 
     def load_options_of_linux_bridge(self, text, **options):
         path = pathlib.Path(

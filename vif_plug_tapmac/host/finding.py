@@ -69,6 +69,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     'TM222': (Severity.ERROR, 'The port of a TAP does not forward'),
     'TM223': (Severity.WARNING, 'A TAP was changed'),
     'TM224': (Severity.ERROR, 'A program looks at the frames of a TAP'),
+    'TM225': (Severity.WARNING, 'The MAC of a guest is heard on the wire'),
     'TM226': (Severity.WARNING, 'A rule keeps guests from this host for '
               'nobody'),
     'TM301': (Severity.WARNING, 'The firewall stands between guests'),

@@ -226,6 +226,16 @@ class Inventory:
             return strangers.entries(netlink, None)
 
     @functools.cached_property
+    def heard(self) -> dict[str, set[tuple[int, int]]]:
+        """Where each MAC was heard: index of the port, VLAN."""
+        found: dict[str, set[tuple[int, int]]] = {}
+        for entry in self.fdb_entries:
+            if not entry.stays:
+                found.setdefault(entry.mac, set()).add((entry.index,
+                                                        entry.vlan))
+        return found
+
+    @functools.cached_property
     def _vlans(self) -> dict[int, set[int]]:
         with nl.Netlink() as netlink:
             return netlink.vlans_of_ports()

@@ -50,8 +50,8 @@ def _backup(seen: Inventory, tap: Tap) -> str | None:
     name = (seen.uplinks.of(tap.bridge.name)
             if seen.uplinks and tap.bridge else None)
     # Who plugs may know an uplink that the configuration does not.
-    if other is None or not other.is_tap and (
-            name is None or other.is_called(name)):
+    if other is None or (not other.is_tap if name is None
+                         else other.is_called(name)):
         return None
     return 'while nobody holds it, %s gets what is for its guest' % other.name
 

@@ -3,7 +3,6 @@
 """What can be wrong with a TAP."""
 
 import errno
-import time
 
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host.finding import finds
@@ -18,10 +17,10 @@ from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import source_filter
 from vif_plug_tapmac import mac
+from vif_plug_tapmac import mark
 
-#: How old a TAP is, in seconds, before it can be left over: its domain may
-#: still be on the way, from Nova or from the host that it migrates from.
-GRACE = 600.0
+#: How old a TAP is, in seconds, before it can be left over.
+GRACE = mark.ARRIVES_WITHIN
 #: Of VLANs in one finding.
 _MOST_SHOWN = 8
 #: How much of a TAP's name by Nova tells whose it is: "tap" and eight digits.
@@ -159,7 +158,7 @@ def is_orphan(seen: Inventory, tap: Tap,
     :param grace: how old it is then at least, in seconds
     """
     return (seen.nics is not None and tap.mark is not None
-            and tap.nic is None and time.time() - tap.mark.made >= grace)
+            and tap.nic is None and tap.mark.is_older_than(grace))
 
 
 @finds('TM210')
@@ -316,6 +315,29 @@ def _renamed(seen: Inventory, tap: Tap) -> Seen:
                '%s up"' % (tap.link.name, tap.link.name, former, former))
 
 
+@finds('TM225')
+def _heard_elsewhere(seen: Inventory, tap: Tap) -> Seen:
+    if (tap.mark is None or tap.bridge is None or not tap.link.held
+            or not tap.mark.is_older_than(mark.ARRIVES_WITHIN)):
+        return
+    vlans = seen.vlans(tap)
+    _, uplink = seen.joined_uplink(tap.bridge)
+    for index, vlan in seen.heard.get(tap.mark.guest_mac, ()):
+        port = seen.links.get(index)
+        # Whose MAC is heard from a guest's TAP is that guest's own affair.
+        if (port is not None and port.master == tap.bridge.index
+                and index != tap.link.index
+                and (vlans is None or vlan in vlans)
+                and (not port.is_tap or port is uplink)):
+            yield (tap.link.name, '%s is heard on %s, though a guest holds '
+                   'the TAP, which is %d minutes old at least: somebody on '
+                   'the wire has the MAC of this guest, as a gateway'
+                   % (tap.mark.guest_mac, port.name,
+                      mark.ARRIVES_WITHIN // 60),
+                   'unless a live migration of the guest is at work still, '
+                   'give the port another MAC')
+
+
 @finds('TM216')
 def _no_vlan(seen: Inventory, tap: Tap) -> Seen:
     if tap.bridge is not None and seen.vlans(tap) == set():
@@ -341,4 +363,4 @@ def half_deleted(seen: Inventory, tap: Tap) -> Seen:
 CHECKS = (_other_mac, _mac_of_its_guest, _open_to_all, _strange_holder,
           _off_bridge, _tap_down, _tap_mtu, _addresses, _left_over, _group,
           _queue_mode, _owner, _guard, _no_vlan, _other_bridge,
-          _mark_lost, _renamed)
+          _mark_lost, _renamed, _heard_elsewhere)

@@ -77,7 +77,9 @@ def converge(netlink: nl.Netlink, port: TapPort, limits: Limits,
             differing = _differing(link, wanted)
             guarded = guard.is_in_place(netlink, port, link, entry, arriving)
             if guarded and not differing:
-                if not arriving:
+                if arriving:
+                    guard.warn_of_absent(netlink, port, link, entry)
+                else:
                     guard.cover_vlans(netlink, on_bridge, port, link)
                 uplink.lend(netlink, port, on_bridge, link)
                 return link

@@ -112,12 +112,8 @@ def warn_of_taking(netlink: nl.Netlink, port: TapPort, link: Link,
 
     :param entry: what :func:`find_guest` returned
     """
-    if (entry is None or entry.local or entry.port_index == link.index
-            or not entry.heard and not entry.fixed):
-        return
-    other = netlink.get(entry.port_index)
-    if other is None or other.is_tap and not other.is_called(
-            port.uplink or ''):
+    other = _on_the_wire(netlink, port, link, entry)
+    if other is None or entry is None:
         return
     LOG.warning('%s: its guest\'s MAC %s %s, and is its guest\'s from now on. '
                 'If the guest has not come from another host just now, '
@@ -126,6 +122,42 @@ def warn_of_taking(netlink: nl.Netlink, port: TapPort, link: Link,
                 'port another MAC.', port.name, port.guest_mac,
                 'was heard on %s' % other.name if entry.heard
                 else 'was on %s for good, as by EVPN' % other.name)
+
+
+def warn_of_absent(netlink: nl.Netlink, port: TapPort, link: Link,
+                   entry: FdbEntry | None) -> None:
+    """Say if a guest that should have arrived by now speaks on the wire still.
+
+    :param link: its TAP; since when its guest holds it, the kernel does not
+        tell, but its mark, since when it is there
+    :param entry: what :func:`find_guest` returned
+    """
+    found = mark.TapMark.parse(link.alias)
+    if (not link.held or found is None
+            or not found.is_older_than(mark.ARRIVES_WITHIN)):
+        return
+    other = _on_the_wire(netlink, port, link, entry)
+    if other is not None:
+        LOG.warning('%s: its guest\'s MAC %s is heard on %s, though a guest '
+                    'holds the TAP, which is %d minutes old at least. If no '
+                    'live migration of the guest is at work, somebody there '
+                    'has this MAC, as a gateway, and what is sent to him from '
+                    'this host goes to whom of both was heard last. Remedy: '
+                    'give the port another MAC.', port.name, port.guest_mac,
+                    other.name, mark.ARRIVES_WITHIN // 60)
+
+
+def _on_the_wire(netlink: nl.Netlink, port: TapPort, link: Link,
+                 entry: FdbEntry | None) -> Link | None:
+    """Return where on the wire the FDB has the guest; None: not there."""
+    if (entry is None or entry.local or entry.port_index == link.index
+            or not entry.heard and not entry.fixed):
+        return None
+    other = netlink.get(entry.port_index)
+    if other is None or other.is_tap and not other.is_called(
+            port.uplink or ''):
+        return None
+    return other
 
 
 def is_in_place(netlink: nl.Netlink, port: TapPort, link: Link,

@@ -12,6 +12,8 @@ from tests import base
 _SOURCE = base.CHECKOUT / 'doc' / 'source'
 #: Deploying with Nova.
 DEPLOYING = _SOURCE / 'deploying-with-nova.rst'
+#: Bridges that reach the wire.
+BRIDGES = _SOURCE / 'bridges.rst'
 #: Coming from linux_bridge.
 COMING = _SOURCE / 'coming-from-linux-bridge.rst'
 #: Getting started.

@@ -609,6 +609,13 @@ def own_mounts() -> None:
     mount(None, '/', None, _MS_REC_PRIVATE)
 
 
+def enter_mounts(pid: int) -> None:
+    """Be in the mount namespace of a process; for a child process."""
+    namespace = os.open('/proc/%d/ns/mnt' % pid, os.O_RDONLY)
+    _call('setns', namespace, _CLONE_NEWNS)
+    os.close(namespace)
+
+
 def own_empty_dev() -> None:
     """Have a /dev without devices; for a child process before it starts."""
     own_mounts()
@@ -703,6 +710,60 @@ class Peer(fixtures.Fixture):
                 ip.addr('add', index=index, address=address, prefixlen=24)
                 ip.link('set', index=index, state='up')
         self.run(on_host)
+
+
+class Traffic:
+    """A host that speaks to all guests, steadily, from when it is made.
+
+    :param link: what it speaks on
+    """
+
+    #: In seconds, between two frames.
+    _PAUSE = 0.005
+
+    def __init__(self, peer: Peer, link: str,
+                 guests: typing.Sequence[Guest]) -> None:
+        self._guests = guests
+        self._words = b'counted %d.' % next(_numbers)
+        self._heard = [0] * len(guests)
+        self._sent = 0
+        self._stop = threading.Event()
+        self._speaker = peer.run(lambda: socket.socket(
+            socket.AF_PACKET, socket.SOCK_RAW))
+        self._speaker.bind((link, 0))
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop it."""
+        self._stop.set()
+        self._thread.join()
+
+    def lost(self) -> int:
+        """Return how many frames did not get to a guest, after it stopped.
+
+        :raises AssertionError: there is a guest that hears nothing any more
+        """
+        last = b'last %d.' % next(_numbers)
+        self._speak(last)
+        for number, guest in enumerate(self._guests):
+            self._heard[number] += sum(self._words in each for each in (
+                itertools.takewhile(lambda frame: last not in frame,
+                                    guest.frames())))
+        self._speaker.close()
+        return self._sent * len(self._guests) - sum(self._heard)
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._PAUSE):
+            self._speak(self._words)
+            self._sent += 1
+            # A queue has not room for all.
+            for number, guest in enumerate(self._guests):
+                self._heard[number] += sum(
+                    self._words in each for each in guest.waiting())
+
+    def _speak(self, words: bytes) -> None:
+        self._speaker.send(frame(BROADCAST, '52:54:00:00:00:01', words))
 
 
 class Pinger:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Who configures the network when a host boots: the real ones.
+"""Who configures the network of a host: the real ones.
 
-systemd-networkd and ifupdown2 see one network namespace only, the test's, and
-no configuration but the test's.
+systemd-networkd, ifupdown2 and NetworkManager see one network namespace only,
+the test's, and no configuration but the test's.
 """
 
 import contextlib
@@ -19,10 +19,14 @@ from tests import patience
 
 _VENVS = base.CHECKOUT / '.venv'
 #: Where tools/programs.sh unpacks what a machine does not have.
-_SYSTEMD, _IFUPDOWN2 = (_VENVS / name / 'root'
-                        for name in ('networkd', 'ifupdown2'))
+_SYSTEMD, _IFUPDOWN2, _NETWORKMANAGER = (
+    _VENVS / name / 'root'
+    for name in ('networkd', 'ifupdown2', 'networkmanager'))
 _NETWORKD = 'lib/systemd/systemd-networkd'
 _IFUPDOWN2_FILES = 'usr/share/ifupdown2'
+_NETWORKMANAGER_PROGRAM = 'usr/sbin/NetworkManager'
+#: Where there may be a message bus.
+_WITH_BUS = (_NETWORKMANAGER, _SYSTEMD)
 #: Each may be where a file for networkd comes from.
 _FOREIGN = ('/etc/systemd/network', '/lib/systemd/network',
             '/usr/lib/systemd/network', '/usr/local/lib/systemd/network')
@@ -31,13 +35,25 @@ _USERS = ('root:x:0:0:root:/root:/bin/sh\n'
           'systemd-network:x:%d:%d::/:/usr/sbin/nologin\n' % (_UID, _UID))
 _GROUPS = 'root:x:0:\nsystemd-network:x:%d:\n' % _UID
 _MS_RDONLY = 0x1
+#: Who may do what is no matter here.
+_BUS = """<busconfig>
+  <listen>unix:path=/run/dbus/system_bus_socket</listen>
+  <auth>EXTERNAL</auth>
+  <policy context="default">
+    <allow user="*"/>
+    <allow own="*"/>
+    <allow send_destination="*"/>
+    <allow receive_sender="*"/>
+  </policy>
+</busconfig>
+"""
 
 
 def missing_networkd() -> str | None:
     """Return what keeps us from running it, None if nothing does."""
     if _find(_NETWORKD, _SYSTEMD) is None:
         return 'needs systemd-networkd: run tools/programs.sh'
-    return None
+    return _missing_bus()
 
 
 def missing_ifupdown2() -> str | None:
@@ -47,25 +63,144 @@ def missing_ifupdown2() -> str | None:
     return None
 
 
-def _find(path: str, unpacked: pathlib.Path) -> pathlib.Path | None:
+def missing_network_manager() -> str | None:
+    """Return what keeps us from running it, None if nothing does."""
+    if _find(_NETWORKMANAGER_PROGRAM, _NETWORKMANAGER) is None:
+        return 'needs NetworkManager: run tools/programs.sh'
+    return _missing_bus()
+
+
+def _missing_bus() -> str | None:
+    if _find('usr/bin/dbus-daemon', *_WITH_BUS) is None:
+        return 'needs dbus-daemon: run tools/programs.sh'
+    return None
+
+
+def _find(path: str, *unpacked: pathlib.Path) -> pathlib.Path | None:
     """Return the root directory below which this is."""
-    return next((root for root in (pathlib.Path('/'), unpacked)
+    return next((root for root in (pathlib.Path('/'), *unpacked)
                  if (root / path).exists()), None)
+
+
+def _environment(root: pathlib.Path) -> dict[str, str]:
+    """Return the environment for what is installed, or unpacked, there."""
+    if root == pathlib.Path('/'):
+        return dict(os.environ)
+    return dict(os.environ, LD_LIBRARY_PATH=':'.join(sorted(
+        {str(path.parent) for path in root.rglob('lib*.so.*')})))
+
+
+class _Host:
+    """The files and the message bus that programs of a host see.
+
+    They are there as long as the bus is, with what one leaves for the next.
+
+    :param set_up: makes more of the files, where they are mounted
+    """
+
+    def __init__(self, set_up: typing.Callable[[], None]) -> None:
+        root = _find('usr/bin/dbus-daemon', *_WITH_BUS)
+        assert root is not None
+
+        def set_up_all() -> None:
+            hosts.die_with_parent()
+            _own_files()
+            # Where this is read-only there is no udev to wait for.
+            hosts.mount('sysfs', '/sys', 'sysfs', _MS_RDONLY)
+            os.mkdir('/run/dbus')
+            pathlib.Path('/run/dbus/bus.conf').write_text(_BUS)
+            set_up()
+        self._bus = subprocess.Popen(
+            [str(root / 'usr/bin/dbus-daemon'), '--nofork', '--nopidfile',
+             '--config-file=/run/dbus/bus.conf', '--print-address'],
+            preexec_fn=set_up_all, env=_environment(root),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL)
+        assert self._bus.stdout is not None
+        # It says so when it listens.
+        assert self._bus.stdout.readline(), 'dbus-daemon ended'
+
+    def path(self, path: str) -> pathlib.Path:
+        """Return how we get to a file of this host."""
+        return pathlib.Path('/proc/%d/root%s' % (self._bus.pid, path))
+
+    def start(self, root: pathlib.Path,
+              *arguments: str) -> 'subprocess.Popen[bytes]':
+        """Start a program of the root directory that it is below."""
+        return subprocess.Popen(
+            [str(root / arguments[0]), *arguments[1:]],
+            preexec_fn=self._enter, env=_environment(root),
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL)
+
+    def run(self, root: pathlib.Path, *arguments: str) -> tuple[int, str]:
+        """Run one; return its exit status, and what it says."""
+        done = subprocess.run(
+            [str(root / arguments[0]), *arguments[1:]],
+            preexec_fn=self._enter, env=_environment(root),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True)
+        return done.returncode, done.stdout
+
+    def _enter(self) -> None:
+        hosts.die_with_parent()
+        hosts.enter_mounts(self._bus.pid)
+
+    def close(self) -> None:
+        self._bus.terminate()
+        self._bus.communicate()
 
 
 class Networkd:
     """A systemd-networkd that runs. Without udev, as in a container.
 
-    :param process: its own
+    :param files: what each of its files has in it
     """
 
-    def __init__(self, process: 'subprocess.Popen[bytes]') -> None:
-        self.process = process
+    def __init__(self, files: dict[str, str]) -> None:
+        root = _find(_NETWORKD, _SYSTEMD)
+        assert root is not None
+        self._root = root
+        self._host = _Host(self._set_up)
+        self._begin(files)
+
+    @staticmethod
+    def _set_up() -> None:
+        for path in filter(os.path.isdir, _FOREIGN):
+            hosts.mount('tmpfs', path, 'tmpfs')
+        for directory in 'network', 'netif':
+            os.makedirs('/run/systemd/' + directory)
+        os.chown('/run/systemd/netif', _UID, _UID)
+
+    def _begin(self, files: dict[str, str]) -> None:
+        self._write(files)
+        self.process = self._host.start(self._root, _NETWORKD)
+
+    def _write(self, files: dict[str, str]) -> None:
+        directory = self._host.path('/run/systemd/network')
+        for path in directory.iterdir():
+            path.unlink()
+        for name, text in files.items():
+            (directory / name).write_text(text)
+
+    def restart(self, files: dict[str, str]) -> None:
+        """Have it end, and start with these files."""
+        self._end()
+        self._begin(files)
+
+    def reload(self, files: dict[str, str]) -> None:
+        """Have it read these files, as "networkctl reload" does."""
+        self._write(files)
+
+        def is_done() -> bool:
+            # It may not be on the bus yet.
+            return self._host.run(self._root, 'usr/bin/networkctl',
+                                  'reload')[0] == 0
+        patience.wait_until(is_done, 'networkd does not reload')
 
     def wait_for(self, link_index: int) -> None:
         """Wait until it has done all that it does to a link."""
-        seen = pathlib.Path('/proc/%d/root/run/systemd/netif/links/%d' % (
-            self.process.pid, link_index))
+        seen = self._host.path('/run/systemd/netif/links/%d' % link_index)
 
         def is_configured() -> bool:
             assert self.process.poll() is None, (
@@ -74,6 +209,21 @@ class Networkd:
                     and 'ADMIN_STATE=configured\n' in seen.read_text())
         patience.wait_until(is_configured, 'networkd does not configure it')
 
+    def file_of(self, link_index: int) -> str | None:
+        """Return which file it takes for a link."""
+        text = self._host.path(
+            '/run/systemd/netif/links/%d' % link_index).read_text()
+        return next((line.partition('=')[2] for line in text.splitlines()
+                     if line.startswith('NETWORK_FILE=')), None)
+
+    def _end(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+    def close(self) -> None:
+        self._end()
+        self._host.close()
+
 
 @contextlib.contextmanager
 def networkd(files: dict[str, str]) -> typing.Iterator[Networkd]:
@@ -81,32 +231,98 @@ def networkd(files: dict[str, str]) -> typing.Iterator[Networkd]:
 
     :param files: what each of its files has in it
     """
-    root = _find(_NETWORKD, _SYSTEMD)
-    assert root is not None
-
-    def set_up() -> None:
-        hosts.die_with_parent()
-        _own_files()
-        # Where this is read-only there is no udev to wait for.
-        hosts.mount('sysfs', '/sys', 'sysfs', _MS_RDONLY)
-        for path in filter(os.path.isdir, _FOREIGN):
-            hosts.mount('tmpfs', path, 'tmpfs')
-        for directory in 'network', 'netif':
-            os.makedirs('/run/systemd/' + directory)
-        os.chown('/run/systemd/netif', _UID, _UID)
-        for name, text in files.items():
-            pathlib.Path('/run/systemd/network', name).write_text(text)
-    process = subprocess.Popen(
-        [str(root / _NETWORKD)], preexec_fn=set_up,
-        env=dict(os.environ, LD_LIBRARY_PATH=':'.join({
-            str(path.parent) for path in _SYSTEMD.rglob('*.so*')})),
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL)
+    running = Networkd(files)
     try:
-        yield Networkd(process)
+        yield running
     finally:
-        process.terminate()
-        process.wait()
+        running.close()
+
+
+class NetworkManager:
+    """A NetworkManager that runs. Without udev, as in a container.
+
+    :param files: what each of its files has in it, by its path below
+        /etc/NetworkManager
+    """
+
+    #: We are root, and need no polkit for that.
+    _CONFIGURATION = '[main]\nplugins=keyfile\nauth-polkit=false\n'
+
+    def __init__(self, files: dict[str, str]) -> None:
+        root = _find(_NETWORKMANAGER_PROGRAM, _NETWORKMANAGER)
+        assert root is not None
+        self._root = root
+        self._host = _Host(self._set_up)
+        self._begin(files)
+
+    @classmethod
+    def _set_up(cls) -> None:
+        for path in ('/etc/NetworkManager', '/usr/lib/NetworkManager/conf.d',
+                     '/usr/lib/NetworkManager/system-connections'):
+            if os.path.isdir(path):
+                hosts.mount('tmpfs', path, 'tmpfs')
+        for directory in 'conf.d', 'system-connections':
+            os.makedirs('/etc/NetworkManager/' + directory)
+        hosts.mount('tmpfs', '/var/lib', 'tmpfs')
+        pathlib.Path('/etc/NetworkManager/NetworkManager.conf').write_text(
+            cls._CONFIGURATION)
+
+    def _begin(self, files: dict[str, str]) -> None:
+        self._write(files)
+        self.process = self._host.start(
+            self._root, _NETWORKMANAGER_PROGRAM, '--no-daemon')
+
+    def _write(self, files: dict[str, str]) -> None:
+        for directory in 'conf.d', 'system-connections':
+            for path in self._host.path(
+                    '/etc/NetworkManager/' + directory).iterdir():
+                path.unlink()
+        for name, text in files.items():
+            path = self._host.path('/etc/NetworkManager/' + name)
+            path.write_text(text)
+            path.chmod(0o600)  # It takes no connections else.
+
+    def restart(self, files: dict[str, str]) -> None:
+        """Have it end, and start with these files."""
+        self._end()
+        self._begin(files)
+
+    def reload(self, files: dict[str, str]) -> None:
+        """Have it read these files, as "nmcli" does."""
+        self._write(files)
+        for what in 'general', 'connection':
+            self.command(what, 'reload')
+
+    def command(self, *arguments: str) -> str:
+        """Run nmcli; return what it says."""
+        status, said = self._host.run(self._root, 'usr/bin/nmcli', *arguments)
+        assert status == 0, said
+        return said
+
+    def states(self) -> dict[str, str]:
+        """Return the state of each link that it knows; none before it runs."""
+        return dict(line.split(':', 1) for line in self._ask(
+            '-f', 'DEVICE,STATE', 'device').splitlines())
+
+    def has_started(self) -> bool:
+        """Return whether it has done all that it does when it starts."""
+        return self._ask('-f', 'STARTUP', 'general') == 'started\n'
+
+    def _ask(self, *arguments: str) -> str:
+        """Return what nmcli says; nothing where it finds nobody to ask."""
+        assert self.process.poll() is None, (
+            'NetworkManager ended: %s' % self.process.returncode)
+        status, said = self._host.run(
+            self._root, 'usr/bin/nmcli', '-t', *arguments)
+        return '' if status else said
+
+    def _end(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+    def close(self) -> None:
+        self._end()
+        self._host.close()
 
 
 def ifupdown2(command: str, interfaces: str, state: str) -> None:
@@ -117,6 +333,32 @@ def ifupdown2(command: str, interfaces: str, state: str) -> None:
     :param state: a directory for what it knows from one command to the next
     :raises AssertionError: it fails
     """
+    _run_ifupdown2(['/sbin/' + command, '-a'], interfaces, state)
+
+
+def networking_service(command: str, interfaces: str, state: str,
+                       drop_in: str = '') -> None:
+    """Do what systemd does to the service of ifupdown2, which is one-shot.
+
+    :param command: "restart" or "reload"
+    :param drop_in: of the service
+    """
+    root = _find(_IFUPDOWN2_FILES, _IFUPDOWN2)
+    assert root is not None
+    # Only root's own ones are there where it is installed.
+    unit = (root / 'lib/systemd/system/networking.service').read_text()
+    commands: dict[str, list[str]] = {}
+    for line in (unit + drop_in).splitlines():
+        key, equals, value = line.partition('=')
+        if equals and key.startswith('Exec'):
+            commands[key] = [value] if value else []
+    for key in (['ExecReload'] if command == 'reload'
+                else ['ExecStop', 'ExecStart']):
+        for each in commands[key]:
+            _run_ifupdown2(each.split(), interfaces, state)
+
+
+def _run_ifupdown2(command: list[str], interfaces: str, state: str) -> None:
     root = _find(_IFUPDOWN2_FILES, _IFUPDOWN2)
     assert root is not None
 
@@ -130,13 +372,15 @@ def ifupdown2(command: str, interfaces: str, state: str) -> None:
         if root == _IFUPDOWN2:
             shutil.copytree(root / 'etc/network', '/etc/network',
                             dirs_exist_ok=True)
-            hosts.mount('overlay', '/usr/share', 'overlay', 0,
-                        'lowerdir=%s:/usr/share' % (root / 'usr/share'))
+            for path in 'usr/share', 'sbin':
+                hosts.mount('overlay', '/' + path, 'overlay', 0,
+                            'lowerdir=%s:/%s' % (root / path, path))
         pathlib.Path('/etc/network/interfaces').write_text(interfaces)
     done = subprocess.run(
-        ['/usr/bin/python3', str(root / 'sbin' / command), '-a'],
-        preexec_fn=set_up, stdin=subprocess.DEVNULL, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        command, preexec_fn=set_up, stdin=subprocess.DEVNULL, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        # With the Python that it is made for.
+        env=dict(os.environ, PATH='/usr/sbin:/usr/bin:/sbin:/bin'))
     assert done.returncode == 0, done.stdout
 
 

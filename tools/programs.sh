@@ -1,7 +1,7 @@
 #!/bin/sh
 # Set up the programs that tests run: ip, ping, setpriv, strace, sudo, iptables,
-# a udevd, systemd-networkd and ifupdown2. Without the right to install, say what is
-# missing; the tests that need it are skipped.
+# a udevd, systemd-networkd, ifupdown2 and NetworkManager. Without the right to
+# install, say what is missing; the tests that need it are skipped.
 set -eu
 cd "$(dirname "$0")/.."
 . tools/venv.sh
@@ -46,9 +46,14 @@ unpack() {
 }
 command -v udevadm > /dev/null || unpack udev udev
 [ -e /lib/systemd/systemd-networkd ] || unpack networkd systemd
+# Where there is no message bus either, it comes with it.
+[ -e /usr/sbin/NetworkManager ] || unpack networkmanager network-manager
 if [ ! -e /usr/share/ifupdown2 ] && [ ! -d .venv/ifupdown2/root ]; then
     unpack ifupdown2 ifupdown2
     # Where it runs nobody keeps what Python has compiled.
     ! [ -d .venv/ifupdown2/root ] ||
         /usr/bin/python3 -m compileall -q .venv/ifupdown2/root/usr/share
 fi
+# As the package does when it is installed.
+! [ -d .venv/ifupdown2/root ] ||
+    chmod +x .venv/ifupdown2/root/usr/share/ifupdown2/__main__.py

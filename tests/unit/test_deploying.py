@@ -29,6 +29,9 @@ _LEVELS = {'exception': 'ERROR'}
 TEXTS = {
     'NOPASSWD': 'installed by tests/integration',
     'MACAddressPolicy': 'installed by tests/integration',
+    'Unmanaged=': 'used by tests/functional',
+    'unmanaged-devices': 'used by tests/functional',
+    'ExecStop=': 'used by tests/functional',
     'enable_plugin': 'no DevStack here',
     'ausearch': 'no SELinux here',
     'module tapmac': 'no SELinux here',
@@ -138,10 +141,20 @@ class EtcTest(base.TestCase):
     def test_files(self):
         for path, word in (('sudoers.d/nova-tapmac', 'NOPASSWD'),
                            ('systemd/network/70-tapmac.link',
-                            'MACAddressPolicy')):
+                            'MACAddressPolicy'),
+                           ('systemd/network/00-tapmac.network', 'Unmanaged='),
+                           ('NetworkManager/conf.d/tapmac.conf',
+                            'unmanaged-devices'),
+                           ('systemd/system/networking.service.d/tapmac.conf',
+                            'ExecStop=')):
             self.assertEqual(
                 documents.block(documents.DEPLOYING, word, 'text'),
                 self.read(path))
+
+    def test_interfaces(self):
+        shown = documents.block(documents.BRIDGES, 'condone-regex', 'text')
+        self.assertEqual(shown.partition('\n')[2],
+                         self.read('network/interfaces.d/br100'))
 
     def test_nova_conf(self):
         self.assertEqual('%s\n%s' % (

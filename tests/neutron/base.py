@@ -3,9 +3,11 @@
 """neutron-server as it runs in production, with our driver, and its company.
 
 Real are uWSGI with two processes, Neutron and MariaDB. They speak through
-Unix sockets in a directory of the test. Not real are Keystone (there is none),
-the message queue (nobody is there who would answer), and Nova, of which only
-the part is here that takes events.
+Unix sockets in a directory of the test. Neutron 25 runs as its own
+neutron-server instead: with uWSGI and Eventlet, Nova hears of a port when the
+next request comes. Not real are Keystone (there is none), the message queue
+(nobody is there who would answer), and Nova, of which only the part is here
+that takes events.
 """
 
 import atexit
@@ -39,7 +41,7 @@ _MARIADB = base.CHECKOUT / '.venv' / 'mariadb' / 'root' / 'usr'
 _BIN = pathlib.Path(sys.prefix) / 'bin'
 #: How often we look, in seconds.
 _PAUSE = 0.05
-#: Of uWSGI.
+#: Of the server.
 PROCESSES = 2
 #: Which Neutron this is, as in 29.
 NEUTRON = int(metadata.version('neutron').split('.')[0])
@@ -47,11 +49,15 @@ NEUTRON = int(metadata.version('neutron').split('.')[0])
 # What came before ours there, and binds where its agent is. The last one binds
 # nothing here, having no agent; without it there are no trunks.
 _DRIVERS = ('linuxbridge,' if NEUTRON < 26 else '') + 'tapmac,openvswitch'
-# Neutron has renamed it.
-_PROJECT = 'tenant' if NEUTRON < 28 else 'project'
+#: What Neutron calls a project in its options.
+PROJECT = 'tenant' if NEUTRON < 28 else 'project'
 
 NEUTRON_CONF = """
 [DEFAULT]
+bind_host = 127.0.0.1
+bind_port = %(port)d
+api_workers = %(processes)d
+rpc_state_report_workers = 0
 auth_strategy = noauth
 core_plugin = ml2
 service_plugins = trunk,qos
@@ -222,14 +228,26 @@ class Nova(fixtures.Fixture):
 
 class _Connection(http.client.HTTPConnection):
 
-    def __init__(self, path: pathlib.Path) -> None:
+    def __init__(self, address: pathlib.Path | int) -> None:
         super().__init__('localhost', timeout=patience.HANG)
-        self._path = path
+        self._address = address
 
     def connect(self) -> None:
+        if isinstance(self._address, int):
+            self.sock = socket.create_connection(
+                ('127.0.0.1', self._address), self.timeout)
+            return
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
+        self.sock.connect(str(self._address))
+
+
+def _free_port() -> int:
+    """Return a port of TCP at 127.0.0.1 that nobody has now."""
+    with socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        port: int = listener.getsockname()[1]
+        return port
 
 
 class Refused(Exception):
@@ -271,42 +289,54 @@ class Neutron(fixtures.Fixture):
             nova_port = self.nova.port
         self.database = self.useFixture(Database())
         directory = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
-        self._socket = directory / 'api'
+        self._address: pathlib.Path | int = directory / 'api'
+        if self._port is not None:
+            self._address = self._port
+        elif NEUTRON < 26:
+            self._address = _free_port()
         self.configuration = directory / 'neutron.conf'
         self.configuration.write_text(NEUTRON_CONF % {
             'directory': directory, 'prefix': sys.prefix, 'more': self._more,
             'nova': nova_port, 'database': self.database.socket,
             'patience': patience.HANG, 'drivers': _DRIVERS,
-            'project': _PROJECT})
+            'project': PROJECT, 'processes': PROCESSES,
+            'port': self._address if isinstance(self._address, int) else 0})
         subprocess.run(
             [_BIN / 'neutron-db-manage', '--config-file',
              self.configuration, 'upgrade', 'heads'], check=True,
             capture_output=True, env=dict(os.environ, PYTHONWARNINGS='ignore'))
         self._log = directory / 'log'
         self._start()
-        self.addCleanup(lambda: self._uwsgi.cleanUp())
+        self.addCleanup(lambda: self._server.cleanUp())
 
     def _start(self) -> None:
+        self._server = Process(*self._command(), log=self._log,
+                               **configured_by(self.configuration))
+        self._server.setUp()
+        self._server.wait_for(self._is_up)
+
+    def _command(self) -> list[str | pathlib.Path]:
+        if NEUTRON < 26:
+            return [_BIN / 'neutron-server', '--config-file',
+                    self.configuration]
         # As in Neutron's "WSGI Usage with the Neutron API".
-        self._uwsgi = Process(
+        return [
             _BIN / 'uwsgi', '--http-socket',
-            self._socket if self._port is None
-            else '127.0.0.1:%d' % self._port,
+            '127.0.0.1:%d' % self._address
+            if isinstance(self._address, int) else self._address,
             '--add-header', 'Connection: close',
             '--module', 'neutron.wsgi.api:application', '--master',
             '--lazy-apps', '--enable-threads', '--processes', str(PROCESSES),
             '--thunder-lock', '--die-on-term', '--no-orphans',
             '--buffer-size', '65535',
-            '--socket-timeout', '%d' % patience.HANG, log=self._log,
-            **configured_by(self.configuration))
-        self._uwsgi.setUp()
-        self._uwsgi.wait_for(self._is_up)
+            '--socket-timeout', '%d' % patience.HANG]
 
     def _is_up(self) -> bool:
         text = self.log()
         if 'CRITICAL' in text or 'DAMN' in text:
             raise AssertionError(text[-20000:])
-        return text.count('WSGI app 0 ') == PROCESSES
+        return len(re.findall('WSGI app 0 |wsgi starting up',
+                              text)) == PROCESSES
 
     def log(self) -> str:
         return self._log.read_text()
@@ -316,8 +346,9 @@ class Neutron(fixtures.Fixture):
 
         :param request: method and path; there is only one like it
         """
-        pattern = re.compile(
-            r'\[pid: (\d+)\|.* %s => ' % re.escape(request))
+        pattern = re.compile((
+            r'(\d+) INFO neutron\.api\.wsgi .* "%s HTTP' if NEUTRON < 26
+            else r'\[pid: (\d+)\|.* %s => ') % re.escape(request))
         found = patience.wait_until(
             lambda: pattern.search(self.log()),
             lambda: 'no %s in %s' % (request, self.log()[-20000:]), _PAUSE)
@@ -325,13 +356,13 @@ class Neutron(fixtures.Fixture):
         return found[1]
 
     def restart(self) -> None:
-        self._uwsgi.cleanUp()
+        self._server.cleanUp()
         self._start()
 
     def request(self, method: str, path: str,
                 body: typing.Any = None) -> typing.Any:
         """Return the answer to a request of an administrator and of Nova."""
-        with contextlib.closing(_Connection(self._socket)) as connection:
+        with contextlib.closing(_Connection(self._address)) as connection:
             connection.request(
                 method, '/v2.0/' + path, body and json.dumps(body),
                 dict({'Accept': 'application/json',

@@ -323,7 +323,8 @@ class StartTest(base.NeutronTestCase):
     def test_what_the_documentation_shows(self):
         configuration = self.neutron.configuration.read_text()
         before = configuration.split('[ml2]\n', 1)[0]
-        shown = documents.block(documents.PROVIDER, '[ml2]', 'ini')
+        shown = documents.block(documents.PROVIDER, '[ml2]', 'ini').replace(
+            'project_', base.PROJECT + '_')
         # Neither trunks nor QoS are for a server like this.
         done = self.start(before.replace('trunk,qos', '') + shown)
         self.assertEqual(0, done.returncode, done.stdout)

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Set up what tests with a real neutron-server need: MariaDB.
+# Set up what tests with a real neutron-server need: MariaDB, and the Novas that
+# its ports go to.
 set -eu
 cd "$(dirname "$0")/.."
 . tools/venv.sh
@@ -16,3 +17,7 @@ if [ ! -d "$mariadb/root" ]; then
     rm "$mariadb"/*.deb
     mv "$mariadb/unpacked" "$mariadb/root"
 fi
+
+for name in $(peer_venvs nova); do
+    make_peer_venv "$name"
+done

@@ -41,15 +41,17 @@ def make_ovs_vif(**details: typing.Any) -> model.VIF:
         bound_port.BINDING['binding:vif_details'], **details))
 
 
-def make_neutron_vif() -> model.VIF:
-    """Return the port of Neutron's answer as Nova's own code reads it."""
+def make_neutron_vif(
+        port: typing.Mapping[str, typing.Any] = bound_port.PORT,
+        network: typing.Mapping[str, typing.Any] = bound_port.NETWORK,
+) -> model.VIF:
+    """Return a port of Neutron's answer as Nova's own code reads it."""
     client = mock.Mock(spec=['list_extensions', 'show_network'])
     client.list_extensions.return_value = {'extensions': []}
-    client.show_network.return_value = {'network': bound_port.NETWORK}
+    client.show_network.return_value = {'network': network}
     with mock.patch.object(neutron, 'get_client', return_value=client):
         vif = neutron.API()._build_vif_model(
-            context.get_admin_context(), client, bound_port.PORT,
-            [bound_port.NETWORK], [])
+            context.get_admin_context(), client, port, [network], [])
     assert isinstance(vif, model.VIF)
     return vif
 
@@ -164,7 +166,12 @@ class NovaTestCase(base.FunctionalTestCase):
         found = xml.find('source')
         self.assertEqual(kind, xml.get('type'))
         self.assertEqual(source, None if found is None else found.attrib)
-        self.assertEqual(dict({'dev': base.TAP}, **target),
+        self.assertEqual(dict({'dev': self.vif['devname']}, **target),
                          xml.find('target').attrib)
         self.assertEqual(base.GUEST_MAC, xml.find('mac').get('address'))
         self.assertEqual('1450', xml.find('mtu').get('size'))
+
+    def assert_bridge_is_ours(self, name: str = base.BRIDGE) -> None:
+        bridge = self.host.link(name)
+        self.assertEqual((29794, 'tapmac:bridge:1', True),
+                         (bridge.group, bridge.alias, bridge.up))

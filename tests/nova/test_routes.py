@@ -41,11 +41,6 @@ class _AnyRouteTest(nova_base.NovaTestCase):
 class _ClaimedRouteTest(_AnyRouteTest):
     """What holds on every route that ends with us."""
 
-    def assert_bridge_is_ours(self):
-        bridge = self.host.link(base.BRIDGE)
-        self.assertEqual((29794, 'tapmac:bridge:1', True),
-                         (bridge.group, bridge.alias, bridge.up))
-
     def assert_nova_fails(self, *words):
         """Expect our message as it is, and the host as it was."""
         before = self.host.state()
@@ -361,8 +356,7 @@ class RefusedBridgeTest(nova_base.NovaTestCase):
 
 def load_tests(loader, tests, pattern):
     """Load what the documentation says of this Nova: nothing is skipped."""
-    bindings, = {row.bindings for row in compatibility.rows()
-                 if row.nova == nova_base.NOVA}
+    bindings = compatibility.bindings(nova_base.NOVA)
     cases = [RefusedBridgeTest]
     if 'bridge' in bindings:
         cases = [UnclaimedBridgeTest, LibvirtsTapTest, NovasTapTest]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Documentation, tools and requirements agree on Nova, os-vif and Linux."""
+"""Documents, tools and requirements agree on what goes with what."""
 
 import configparser
 import re
@@ -61,6 +61,47 @@ class CompatibilityTest(base.TestCase):
             self.assertIn('os-vif %s;' % row.os_vif, section['description'])
         self.assertIn('--test-path ./tests/nova ',
                       self.tox['nova']['commands'])
+
+
+class MatrixTest(base.TestCase):
+    """Each Neutron and each Nova of the README's table is one of tox."""
+
+    def setUp(self):
+        super().setUp()
+        self.tox = configparser.ConfigParser(interpolation=None)
+        self.tox.read(base.CHECKOUT / 'tox.ini')
+        self.matrix = compatibility.matrix()
+        self.neutrons = {neutron for neutron, _ in self.matrix}
+
+    def test_each_cell_is_tested(self):
+        self.assertEqual(
+            {'neutron-%d' % neutron for neutron in self.neutrons},
+            {section.removeprefix('testenv:') for section in self.tox
+             if section.startswith('testenv:neutron-')})
+        self.assertLess(
+            {'neutron-%d' % neutron for neutron in self.neutrons},
+            set(re.split(r'[,\s]+', self.tox['tox']['envlist'])))
+        for neutron in self.neutrons:
+            section = self.tox['testenv:neutron-%d' % neutron]
+            path = 'tests/neutron/requirements/%d.txt' % neutron
+            self.assertEqual('-r{toxinidir}/' + path, section['deps'])
+            self.assertEqual('{[neutron]commands}', section['commands'])
+            self.assertEqual('{[neutron]commands_pre}',
+                             section['commands_pre'])
+            self.assertIn('Neutron %d (' % neutron, section['description'])
+            self.assertIn('\nneutron>=%d.0.0,<%d #' % (neutron, neutron + 1),
+                          (base.CHECKOUT / path).read_text())
+        self.assertIn('--test-path ./tests/neutron ',
+                      self.tox['neutron']['commands'])
+
+    def test_each_neutron_has_a_route_to_each_nova(self):
+        for row in compatibility.rows():
+            for neutron in self.neutrons:
+                self.assertEqual(row.bindings,
+                                 self.matrix[neutron, row.nova])
+                self.assertNotEqual(frozenset(), row.bindings)
+        self.assertEqual({row.nova for row in compatibility.rows()},
+                         {nova for _, nova in self.matrix})
 
 
 class KernelsTest(base.TestCase):

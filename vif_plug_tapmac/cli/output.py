@@ -20,6 +20,7 @@ from vif_plug_tapmac import exception
 _TYPED = ('json', 'yaml')
 #: The one for people, of commands that have a layout for them.
 TEXT = 'text'
+PROMETHEUS = 'prometheus'
 #: The same without a word for what is not there.
 _NOTHING = {'csv': '', 'shell': ''}
 
@@ -43,7 +44,8 @@ class Lister(lister.Lister):
     LAYOUT: base.ListFormatter | None = None
 
     def _load_formatter_plugins(self) -> typing.Any:
-        return _with_layout(super()._load_formatter_plugins(), self.LAYOUT)
+        return with_format(super()._load_formatter_plugins(), TEXT,
+                           self.LAYOUT)
 
     @property
     def formatter_default(self) -> str:
@@ -70,7 +72,8 @@ class ShowOne(show.ShowOne):
     LAYOUT: base.SingleFormatter | None = None
 
     def _load_formatter_plugins(self) -> typing.Any:
-        return _with_layout(super()._load_formatter_plugins(), self.LAYOUT)
+        return with_format(super()._load_formatter_plugins(), TEXT,
+                           self.LAYOUT)
 
     @property
     def formatter_default(self) -> str:
@@ -91,14 +94,19 @@ class ShowOne(show.ShowOne):
         return super().produce_output(parsed_args, names, rows[0])
 
 
-def _with_layout(formats: typing.Any, layout: typing.Any) -> typing.Any:
-    """Return cliff's formats with that for people, if there is one.
+def with_format(formats: typing.Any, name: str,
+                formatter: base.Formatter | None) -> typing.Any:
+    """Return cliff's formats with another one, which has no entry point.
 
-    All commands of cliff's on a host share what is an entry point.
+    By an entry point, each command line of cliff's on this host would have it.
+
+    :param formats: a stevedore ExtensionManager
+    :param formatter: gets all columns, and values as they are; None: nothing
+        is added
     """
-    if layout is not None:
+    if formatter is not None:
         formats.extensions.append(extension.Extension(
-            TEXT, typing.cast(typing.Any, None), type(layout), layout))
+            name, typing.cast(typing.Any, None), type(formatter), formatter))
     return formats
 
 
@@ -130,7 +138,7 @@ def _told(command: Lister | ShowOne, parsed_args: argparse.Namespace,
           columns: typing.Sequence[str], rows: typing.Iterable[Row],
           ) -> tuple[list[str], list[list[typing.Any]]]:
     """Return columns and rows as the format that was asked for has them."""
-    if parsed_args.formatter == TEXT:
+    if parsed_args.formatter in (TEXT, PROMETHEUS):
         return list(columns), [list(row) for row in rows]
     if parsed_args.formatter in _TYPED:
         return list(columns), [[

@@ -21,6 +21,8 @@ from tests import libvirt_domains
 from tests import patience
 from vif_plug_tapmac.host import domains
 from vif_plug_tapmac.host import finding
+from vif_plug_tapmac.host import inventory
+from vif_plug_tapmac.host import searching
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import removing
 from vif_plug_tapmac import mark
@@ -181,6 +183,16 @@ class ShowTest(OperatorTestCase):
             self.assertEqual((base.TAP, [], 1), (
                 shown['TAP'], shown['Wrong'], shown['Queues']))
 
+    def test_by_domain(self):
+        self.domains.define(
+            (base.TAP, base.GUEST_MAC, True, 1),
+            ('tap00000001', 'fa:16:3e:00:00:01', True, 1))
+        self.plug()
+        self.plug(base.numbered_vif(1))
+        for which in (self.domains.of(base.TAP),
+                      self.domains.instance_of(base.TAP).upper()):
+            self.assertEqual(base.TAP, self.rows('show', which)['TAP'])
+
     def test_what_is_wrong(self):
         self.plug()
         self.plug(base.numbered_vif(1))
@@ -199,6 +211,67 @@ class ShowTest(OperatorTestCase):
                                     bridge_name='br200'))
         self.run_tapmac('show', base.GUEST_MAC, returncode=1)
         self.assertIn('tap00000001', self.said)
+
+
+class SearchTest(test_audit.AuditTestCase):
+    """What "tapmac show" takes for which TAP."""
+
+    TWIN = 'tap1a2b0000-00'
+
+    def setUp(self):
+        super().setUp()
+        self.plug()
+        self.plug(base.numbered_vif(
+            1, id='1a2b0000-0000-4000-8000-000000000000', vif_name=self.TWIN))
+
+    def found(self, which):
+        return [tap.name for tap in searching.search(
+            inventory.read(self.options), which)]
+
+    def test_by_what_one_tap_has(self):
+        self.host.ip.link('property_add', altname='Guest.of.Mine',
+                          index=self.host.link(base.TAP).index)
+        self.host.rename(self.TWIN, 'TAP1')
+        for which in (base.TAP, base.TAP.upper(), 'Guest.of.Mine',
+                      base.VIF_ID, base.VIF_ID.upper(), base.VIF_ID[:5],
+                      base.VIF_ID[:-1].upper(), base.GUEST_MAC.upper(),
+                      base.TAP_MAC.upper()):
+            self.assertEqual([base.TAP], self.found(which), which)
+        self.assertEqual(['TAP1'], self.found(self.TWIN))
+        for which in ('', '1a2', base.VIF_ID[1:], 'guest.of.mine', 'lo',
+                      base.VIF_ID + '0', 'ffff'):
+            self.assertEqual([], self.found(which), which)
+
+    def test_several(self):
+        self.assertEqual([self.TWIN, base.TAP], sorted(self.found('1A2b')))
+
+    def test_as_it_is_written_first(self):
+        self.host.rename(self.TWIN, base.TAP.upper())
+        for name in base.TAP, base.TAP.upper():
+            self.assertEqual([name], self.found(name))
+        self.assertEqual(2, len(self.found(base.TAP.title())))
+
+    def test_without_its_mark(self):
+        self.domains.end()
+        self.host.set(base.TAP, ifalias='')
+        for length in 5, 11, 20, 36:
+            self.assertEqual([base.TAP], self.found(base.VIF_ID[:length]))
+        self.assertEqual([], self.found('1a2b3c4d-5f'))
+
+    def test_whole_before_a_beginning(self):
+        self.domains.define()
+        self.plug(base.numbered_vif(
+            3, id='9c000000-0000-4000-8000-000000000000', vif_name='1a2b'))
+        self.assertEqual(['1a2b'], self.found('1a2b'))
+
+    def test_by_domain(self):
+        self.domains.define(('tap0', 'fa:16:3e:00:00:09', True, 1),
+                            (base.TAP, base.GUEST_MAC, False, 1))
+        name = self.domains.of(base.TAP)
+        for which in name, self.domains.instance_of(base.TAP):
+            self.assertEqual([base.TAP], self.found(which))
+        for which in name.upper(), name[:-1], self.domains.of('tap0'):
+            self.assertEqual([], self.found(which))
 
 
 class AuditTest(OperatorTestCase):

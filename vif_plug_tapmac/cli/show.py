@@ -14,14 +14,20 @@ from vif_plug_tapmac.host import audit
 from vif_plug_tapmac.host.finding import exit_status
 from vif_plug_tapmac.host.finding import Finding
 from vif_plug_tapmac.host import inventory
+from vif_plug_tapmac.host import searching
 
 
 class Show(output.ShowOne):
     """Show one TAP of tapmac, and what is wrong with it and its bridge.
 
+    The TAP is meant by its name or an alternative one, the id of its VIF (the
+    port in Neutron) or how that begins, the MAC of its guest or its own, the
+    id of its instance, or the name of its domain in libvirt. If several can be
+    meant, they are named, and none is shown.
+
     Nothing is changed, and no privilege is needed. Carrier is whether a guest
     holds the TAP. Exit status: 0 if nothing is wrong, 10 for warnings, 20 for
-    errors, 1 if there is no such TAP.
+    errors, 1 if there is no such TAP, or several.
     """
 
     FOR_SCRIPTS = tap_table.FOR_SCRIPTS
@@ -34,9 +40,10 @@ class Show(output.ShowOne):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = super().get_parser(prog_name)
         parser.add_argument(
-            'which', metavar='<TAP, VIF id or MAC>',
-            help='name of the TAP, id of its VIF (the port in Neutron), MAC '
-                 'of the guest, or of the TAP')
+            'which', metavar='TAP',
+            help='its name, VIF id or at least %d characters that begin it, '
+                 'MAC, the guest\'s MAC, instance or domain'
+                 % searching.LEAST)
         return parser
 
     def take_action(

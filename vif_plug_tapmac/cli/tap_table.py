@@ -13,6 +13,7 @@ from vif_plug_tapmac.cli import output
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host.inventory import Inventory
 from vif_plug_tapmac.host.inventory import Tap
+from vif_plug_tapmac.host import searching
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac import users
 from vif_plug_tapmac.wanted import port_options
@@ -27,17 +28,21 @@ FOR_SCRIPTS = ('Instance', 'Domain known')
 
 
 def require_one(seen: Inventory, which: str) -> Tap:
-    """Return the one TAP of ours that is meant.
+    """Return the one TAP of ours that is meant: see :mod:`searching`.
 
     :raises TapMacError: there is none, or several
     """
-    found = seen.find(which)
+    found = searching.search(seen, which)
     if len(found) == 1:
         return found[0]
     raise exception.TapMacError(
-        'No TAP of tapmac has this name, VIF id or MAC here: %s.' % which
+        'No TAP of tapmac has this name, VIF id (%d characters of it at '
+        'least), MAC, domain or instance here: %s.' % (searching.LEAST, which)
         if not found else '%s can be each of these TAPs: %s.' % (
-            which, ', '.join(tap.shown_name for tap in found)))
+            which, ', '.join('%s (guest %s on %s)' % (
+                tap.shown_name, tap.guest_mac or 'unknown',
+                tap.bridge.name if tap.bridge else 'no bridge')
+                for tap in found)))
 
 
 def is_of_bridge(tap: Tap, bridge: str) -> bool:

@@ -169,6 +169,8 @@ WHY: dict[str, str] = {
     'TM223': 'The guest may lose some of its frames.',
     'TM224': 'It sees each frame that the guest sends before anything else '
              'does.',
+    'TM225': 'It takes the traffic of whoever uses that MAC there, as a '
+             'gateway may.',
     'TM226': 'Guests in its link group do not reach this host, though no '
              'configuration says so.',
     'TM301': 'A policy that drops, as Docker sets it, cuts guests off from '

@@ -213,7 +213,7 @@ class TapTest(BeforeTestCase):
     def test_open_to_all(self):
         self.host.add_tap(base.TAP)
         self.host.quiet_ipv6(base.TAP)
-        self.host.set(base.TAP, state='up',
+        self.host.set(base.TAP, state='up', address=base.TAP_MAC,
                       master=self.host.link(self.bridge).index)
         self.assertEqual({'TM204', 'TM409'}, self.codes(base.TAP))
 

@@ -32,6 +32,10 @@ _ONLY_AFTER = (
     'none (port security off in Neutron), ')
 
 
+#: Rules, by the name of the TAP that they are about.
+_Rules = dict[str, list[port_rules.PortRule]]
+
+
 @dataclasses.dataclass(frozen=True)
 class Filters:
     """The rules of others about ports of bridges.
@@ -57,7 +61,7 @@ class Filters:
         return self.answer if isinstance(self.answer, list) else []
 
     @functools.cached_property
-    def of_taps(self) -> dict[str, list[port_rules.PortRule]]:
+    def of_taps(self) -> _Rules:
         """Those that are about each TAP that is here, by its name."""
         exact = collections.defaultdict(list)
         for rule in self.rules:
@@ -67,19 +71,25 @@ class Filters:
             rule for port in patterns for rule in exact[port]
             if rule.is_about(tap.link.name)] for tap in self.seen.taps}
 
-    def filtered(self, what: str, bridge: Link | None = None,
-                 ) -> dict[str, list[port_rules.PortRule]]:
-        """Return the rules that keep something back, by the TAP.
+    @functools.cached_property
+    def filtered(self) -> dict[str, _Rules]:
+        """Those that keep something back, by what passes them, and the TAP.
 
-        :param what: of what passes: nftables.IPV4, IPV6 or FRAMES
-        :param bridge: only of TAPs on it
+        What passes is nftables.IPV4, IPV6 or FRAMES.
         """
-        found = {
-            tap.link.name: [rule for rule in self.of_taps[tap.link.name]
-                            if rule.filters and rule.what == what]
-            for tap in self.seen.taps if bridge is None or (
-                tap.bridge is not None and tap.bridge.index == bridge.index)}
-        return {name: rules for name, rules in found.items() if rules}
+        found: dict[str, _Rules] = {
+            what: {} for what in (*bridge_health.SWITCHES, nftables.FRAMES)}
+        for name, rules in self.of_taps.items():
+            for rule in rules:
+                if rule.filters:
+                    found[rule.what].setdefault(name, []).append(rule)
+        return found
+
+    def on(self, bridge: Link, what: str) -> _Rules:
+        """Return those of TAPs on a bridge, by the TAP."""
+        of_all = self.filtered[what]
+        return {port.name: of_all[port.name]
+                for port in self.seen.ports(bridge) if port.name in of_all}
 
 
 def find(filters: Filters) -> list[Finding]:
@@ -106,7 +116,7 @@ def unknown(filters: Filters) -> Seen:
 def kept_by_nobody(filters: Filters, bridge: Link) -> Seen:
     """Look for guests whose only filter are rules that stay as they are."""
     for what in (*bridge_health.SWITCHES, nftables.FRAMES):
-        found = filters.filtered(what, bridge)
+        found = filters.on(bridge, what)
         if found and counts(what, bridge):
             yield (bridge.name, 'rules of %s are all that filters %s by %s, '
                    'and stay as they are when the agent that made them is '
@@ -117,10 +127,10 @@ def kept_by_nobody(filters: Filters, bridge: Link) -> Seen:
                    'they are when the agent that made them is gone; without '
                    'them these guests can speak as others' % (
                        _where(found), _some(found)),
-                   _ONLY_AFTER + 'remove the rules' + (
+                   _ONLY_AFTER + (
                        '' if what == nftables.FRAMES else
-                       ', and then "sysctl net.bridge.%s=0"'
-                       % bridge_health.SWITCHES[what]))
+                       '"sysctl net.bridge.%s=0", and then '
+                       % bridge_health.SWITCHES[what]) + 'remove the rules')
 
 
 def counts(what: str, bridge: Link) -> bool:
@@ -133,7 +143,7 @@ def counts(what: str, bridge: Link) -> bool:
 def passed_by(filters: Filters, bridge: Link) -> Seen:
     """Look for guests that are open, because no rule of theirs counts."""
     for what in bridge_health.SWITCHES:
-        found = filters.filtered(what, bridge)
+        found = filters.on(bridge, what)
         if found and not counts(what, bridge):
             yield (bridge.name, 'rules of %s are there for %s, and what is '
                    'bridged does not pass them: these guests are open'
@@ -149,7 +159,7 @@ def not_filtered(filters: Filters, tap: Tap) -> Seen:
             or filters.of_taps[tap.link.name]):
         return
     found = [what for what in bridge_health.SWITCHES
-             if filters.filtered(what)]
+             if filters.filtered[what]]
     if found:
         yield (tap.link.name, 'rules filter other guests here by %s, and none '
                'is about this one: it came when the agent that makes them was '
@@ -161,7 +171,7 @@ def not_filtered(filters: Filters, tap: Tap) -> Seen:
 @finds('TM414')
 def left_over(filters: Filters) -> Seen:
     """Look for rules about ports that are not here."""
-    gone = collections.defaultdict(list)
+    gone: _Rules = collections.defaultdict(list)
     for rule in filters.rules:
         if (names.start_of_vif_id(rule.port) is not None
                 and filters.seen.named(rule.port) is None):
@@ -190,7 +200,7 @@ def with_care(filters: Filters, finding: Finding) -> Finding:
         return dataclasses.replace(finding, remedy=Remedy(
             'only after root has looked ("tapmac audit --all-bridges") for '
             'guests that it would open, ' + finding.remedy))
-    found = filters.filtered(what)
+    found = filters.filtered[what]
     if not found:
         return finding
     return dataclasses.replace(finding, remedy=Remedy(
@@ -198,7 +208,7 @@ def with_care(filters: Filters, finding: Finding) -> Finding:
             _some(found), _ONLY_AFTER, finding.remedy)))
 
 
-def _where(found: typing.Mapping[str, list[port_rules.PortRule]]) -> str:
+def _where(found: _Rules) -> str:
     """Return which program shows these rules, and one chain with some."""
     programs: dict[str, str] = {}
     for rules in found.values():

@@ -107,7 +107,8 @@ class NeverQuietTest(test_operator.WatchingTestCase):
         super().setUp()
         path = pathlib.Path(self.useFixture(fixtures.TempDir()).path, 'conf')
         path.write_text('[os_vif_tapmac]\nudev_timeout = 0\n'
-                        'host_shield = true\n')
+                        'host_shield = true\n[libvirt]\nconnection_uri = '
+                        '%s\n' % self.domains.uri)
         self.path = str(path)
         self.configure(host_shield=True)
         self.plug()

@@ -6,10 +6,14 @@ The libvirt here accepts connections and never says a word.
 """
 
 import concurrent.futures
+import contextlib
+import io
 import json
+import logging
 import os
 import pathlib
 import pwd
+import sys
 import time
 
 import fixtures
@@ -19,9 +23,13 @@ from tests.functional import test_operator
 from tests import libvirt_domains
 from tests import patience
 from vif_plug_tapmac import bounded
+from vif_plug_tapmac.cli import main
+from vif_plug_tapmac.cli import status
 from vif_plug_tapmac.cli import tap_table
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import domains
+from vif_plug_tapmac.host import inventory
+from vif_plug_tapmac import mark
 from vif_plug_tapmac import users
 from vif_plug_tapmac.wanted import from_config
 
@@ -54,7 +62,9 @@ class SilentLibvirtTest(test_operator.WatchingTestCase):
             self.assertEqual(int(command[0] == 'purge'),
                              done[command].returncode, done[command])
             if command[0] != 'mac':  # It does not ask.
-                self.assertIn(_BOUND, done[command].stderr)
+                first, *others = done[command].stderr.splitlines()
+                self.assertIn(_BOUND, first)
+                self.assertNotIn('libvirt does not', ''.join(others))
         row, = json.loads(done['list',].stdout)
         self.assertEqual((None, False), (row['Domain'], row['Domain known']))
         self.assertIn('Nothing is removed', done['purge',].stderr)
@@ -161,3 +171,135 @@ class VanishingDomainTest(test_operator.OperatorTestCase):
         self.assertEqual(
             {base.TAP: 1, 'tap00000002': 2},
             {name: nic.queues for name, nic in found.nics.items()})
+
+
+class DoubtTest(test_operator.OperatorTestCase):
+    """What libvirt does not tell is said in the first line, and once."""
+
+    #: The binding, but for what follows.
+    _BINDING = """
+import importlib.machinery, os, sys
+_place = importlib.machinery.PathFinder.find_spec('libvirt', [
+    path for path in sys.path if path != os.path.dirname(__file__)])
+exec(compile(open(_place.origin).read(), _place.origin, 'exec'))
+%s
+"""
+    _COMMANDS = (('list',), ('show', base.TAP), ('audit',),
+                 ('repair', '--dry-run'), ('purge', '--dry-run'))
+
+    def setUp(self):
+        super().setUp()
+        self.plug()
+        self.hold()
+        self.domains.define((base.TAP, base.GUEST_MAC, True, 1),
+                            ('vnet0', 'fa:16:3e:00:00:01', True, 1),
+                            ('vnet1', 'fa:16:3e:00:00:02', True, 1))
+        self.path = sys.path
+        self.conf = '[os_vif_tapmac]\n[libvirt]\nconnection_uri = %s\n' % (
+            self.domains.uri)
+
+    def run_here(self, *arguments):
+        """Run a command in this process; return what it prints."""
+        path = test_operator.AuditTest.create_tempfiles(self, self.conf)
+        root = logging.getLogger()
+        handlers, level = root.handlers[:], root.level
+        printed, said = io.StringIO(), io.StringIO()
+        inventory._warn.cache_clear()
+        try:
+            with (contextlib.redirect_stdout(printed),
+                  contextlib.redirect_stderr(said)):
+                self.returncode = main.TapMacApp().run(
+                    ['--config-file', path, *arguments])
+        finally:
+            root.handlers[:] = handlers
+            root.setLevel(level)
+        self.said = said.getvalue()
+        self.assertNotIn('Traceback', self.said)
+        return printed.getvalue()
+
+    def assert_said(self, *words):
+        """Expect one line about it, and that one first."""
+        lines = self.said.splitlines()
+        self.assertEqual(lines[:1], [
+            line for line in lines if line.startswith('libvirt')
+            and not line.endswith(' domains.')])
+        for word in words:
+            self.assertIn(word, lines[0])
+
+    def write_binding(self, code):
+        """Have this for the binding, in processes that did not load it."""
+        place = self.useFixture(fixtures.TempDir()).path
+        pathlib.Path(place, 'libvirt.py').write_text(code)
+        self.patch(sys, 'path', [place, *self.path])
+        self.patch(sys, 'modules', {
+            name: module for name, module in sys.modules.items()
+            if name != 'libvirt'})
+
+    def test_one_domain_that_can_not_be_read(self):
+        for code, words in (
+                ('def _fail(self, flags):\n'
+                 '    if self.name() == "guest-of-vnet0":\n'
+                 '        raise libvirtError("it is broken")\n'
+                 '    return _real(self, flags)', 'it is broken'),
+                ('def _fail(self, flags):\n'
+                 '    text = _real(self, flags)\n'
+                 '    return text[self.name() == "guest-of-vnet0":]',
+                 'not understood')):
+            self.write_binding(self._BINDING % (
+                '_real = virDomain.XMLDesc\n%s\n'
+                'virDomain.XMLDesc = _fail' % code))
+            for arguments in self._COMMANDS:
+                self.run_here(*arguments)
+                self.assert_said('does not tell what 1 of its 3 domains have',
+                                 'guest-of-vnet0', words)
+                self.assertEqual(int(arguments[0] == 'purge'),
+                                 self.returncode, self.said)
+            self.assertIn('Nothing is removed', self.said)
+
+    def test_tap_that_may_be_of_a_domain_that_can_not_be_read(self):
+        self.write_binding(self._BINDING % (
+            'def _fail(self, flags):\n    raise libvirtError("broken")\n'
+            'virDomain.XMLDesc = _fail'))
+        self.host.set(base.TAP, ifalias=str(mark.TapMark(
+            base.VIF_ID, base.GUEST_MAC, base.BRIDGE, 1000000000)))
+        row, = json.loads(self.run_here('list', '-f', 'json'))
+        self.assertEqual('unknown', row['Domain'])
+        self.assertNotIn('TM210', self.run_here('audit'))
+
+    def test_no_binding(self):
+        self.write_binding('raise ImportError("none")')
+        for arguments in self._COMMANDS:
+            self.run_here(*arguments)
+            self.assert_said('does not answer', 'libvirt-python',
+                             'not installed')
+
+    def test_other_than_that_of_the_service(self):
+        self.conf = '[os_vif_tapmac]\n'
+        for arguments in self._COMMANDS:
+            self.run_here(*arguments)
+            self.assert_said('%s is asked, by LIBVIRT_DEFAULT_URI'
+                             % self.domains.uri,
+                             'nova-compute asks qemu:///system')
+
+    def test_none_of_ours(self):
+        self.domains.define(('vnet0', 'fa:16:3e:00:00:01', True, 1))
+        for arguments in self._COMMANDS:
+            self.run_here(*arguments)
+            self.assert_said(self.domains.uri, 'no domain with a TAP of '
+                             'tapmac', 'connection_uri')
+
+    def test_nothing_to_doubt(self):
+        for arguments in self._COMMANDS:
+            self.run_here(*arguments)
+            self.assertEqual(['libvirt %s has 3 domains.' % self.domains.uri]
+                             if arguments[0] == 'purge' else [],
+                             self.said.splitlines())
+
+    def test_status(self):
+        self.write_binding('raise ImportError("none")')
+        self.patch(status, '_nova_release', lambda: 33)
+        said = io.StringIO()
+        with contextlib.redirect_stderr(said):
+            self.assertIsNone(status._libvirt_version())
+        line, = said.getvalue().splitlines()
+        self.assertIn('libvirt-python', line)

@@ -65,7 +65,7 @@ class Purge(output.Lister):
         seen = inventory.read(configuration.read_to_change(self.app_args))
         libvirt = _require_answer(seen)
         self.app.stderr.write('libvirt %s has %d domains.\n' % (
-            _named(libvirt), libvirt.domains))
+            libvirt.uri, libvirt.domains))
         orphans = [tap for tap in seen.taps if tap_checks.is_orphan(
             seen, tap, parsed_args.older_than)]
         if parsed_args.taps:
@@ -95,6 +95,10 @@ def _require_answer(seen: inventory.Inventory) -> domains.Answer:
     if seen.libvirt is None:
         raise exception.TapMacError(
             'Nothing is removed: without an answer of libvirt nobody '
+            'knows which TAPs are left over.')
+    if seen.libvirt.unread:
+        raise exception.TapMacError(
+            'Nothing is removed: without what libvirt does not tell nobody '
             'knows which TAPs are left over.')
     return seen.libvirt
 
@@ -133,12 +137,4 @@ def _require_some_with_domain(seen: inventory.Inventory,
             'that of their guests. Remedy: correct connection_uri in '
             '[libvirt] of the configuration of nova-compute; if nothing uses '
             'them, name the TAPs that shall go: "tapmac list" has them.'
-            % (_named(libvirt), libvirt.domains, len(ours)))
-
-
-def _named(libvirt: domains.Answer) -> str:
-    """Return which libvirt it was, and by whose word if not the service's."""
-    if libvirt.uri == domains.uri_of_service():
-        return libvirt.uri
-    return '%s (by LIBVIRT_DEFAULT_URI: no file has a section [libvirt])' % (
-        libvirt.uri)
+            % (libvirt.uri, libvirt.domains, len(ours)))

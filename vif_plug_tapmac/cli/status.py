@@ -216,7 +216,10 @@ def _version(distribution: str) -> tuple[int, ...] | None:
 def _libvirt_version() -> tuple[int, ...] | None:
     try:
         return domains.version()
-    except domains.Unknown:
+    except domains.Unknown as error:
+        if _nova_release() is not None:  # Else there is none to be asked.
+            sys.stderr.write('libvirt does not answer, so its version is not '
+                             'known: %s\n' % error)
         return None
 
 

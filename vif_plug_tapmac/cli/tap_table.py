@@ -73,9 +73,9 @@ def describe(seen: Inventory,
         output.Said(tap.link.held, 'on' if tap.link.held else 'off'),
         tap.mark and _time(tap.mark.made),
         _port_options(tap.link),
-        output.Said(None, 'unknown') if seen.nics is None
-        else tap.nic and tap.nic.domain,
-        tap.nic and tap.nic.instance, seen.nics is not None)
+        tap.nic.domain if tap.nic else None if seen.knows_domains
+        else output.Said(None, 'unknown'),
+        tap.nic and tap.nic.instance, seen.knows_domains)
 
 
 def _time(made: int) -> str | None:

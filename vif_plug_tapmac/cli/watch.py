@@ -173,7 +173,7 @@ class Watch(command.Command):
         seen = self._following.seen.with_answer(self._ask())
         found = {audit.key(seen, finding): finding
                  for finding in audit.audit(seen, self._config)}
-        if seen.nics is None:
+        if not seen.knows_domains:
             # Nobody knows whether these are gone.
             names = {link.name for link in seen.links.values()}
             found.update((key, finding)

@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 from oslo_config import cfg
 
 from vif_plug_tapmac import bounded
+from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.wanted import names
 
 #: Of Nova, as far as they say which libvirt it asks.
@@ -60,10 +61,34 @@ class Answer:
     :param uri: which libvirt was asked
     :param domains: how many it has
     :param nics: by the name of their TAP
+    :param unread: why it does not tell what one of its domains has, by the
+        name of that. A TAP that is in no other domain may be of one of these
     """
     uri: str
     domains: int
     nics: dict[str, Nic]
+    unread: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def doubts(self, taps: typing.Collection[Link]) -> typing.Iterator[str]:
+        """Yield why this may not be what there is to be known, in words.
+
+        :param taps: those of tapmac
+        """
+        if self.unread:
+            name, why = min(self.unread.items())
+            yield ('libvirt %s does not tell what %d of its %d domains have, '
+                   'so a TAP without a domain may be of one of these: %s: %s'
+                   % (self.uri, len(self.unread), self.domains, name, why))
+        if self.uri != uri_of_service() and cfg.CONF.list_all_sections():
+            yield ('libvirt %s is asked, by LIBVIRT_DEFAULT_URI, because no '
+                   'file has a section [%s]; nova-compute asks %s then'
+                   % (self.uri, _GROUP, uri_of_service()))
+        if (not self.unread and any(tap.held for tap in taps)
+                and self.nics.keys().isdisjoint(tap.name for tap in taps)):
+            yield ('libvirt %s has no domain with a TAP of tapmac, and '
+                   'somebody holds one here, so it may be another than that '
+                   'of the guests. Remedy: correct connection_uri in [%s] of '
+                   'the configuration of nova-compute' % (self.uri, _GROUP))
 
 
 def uri_of_service() -> str:
@@ -103,9 +128,9 @@ def answer(question: bounded.Question | None = None) -> Answer:
     :raises Unknown: the text says why, and after how many seconds
     """
     with _unknown():
-        asked, count, found = (question or ask()).answer()
+        asked, count, found, unread = (question or ask()).answer()
         return Answer(asked, count, {
-            name: Nic(*fields) for name, *fields in found})
+            name: Nic(*fields) for name, *fields in found}, unread)
 
 
 def version() -> tuple[int, int, int]:
@@ -128,26 +153,30 @@ def _unknown() -> typing.Iterator[None]:
 
 def _ask_for_nics(
     asked: str,
-) -> tuple[str, int, list[tuple[typing.Any, ...]]]:
+) -> tuple[str, int, list[tuple[typing.Any, ...]], dict[str, str]]:
     """Return what an :class:`Answer` is made of.
 
     For each NIC, the name of its TAP with what its :class:`Nic` is made of.
     """
     found, count = [], 0
+    unread: dict[str, str] = {}
     with _connection(asked) as (libvirt, connection):
         for domain in connection.listAllDomains():
             try:
                 active = bool(domain.isActive())
                 found += [(active, name, *dataclasses.astuple(nic))
                           for name, nic in _nics(domain.XMLDesc(0), active)]
-                count += 1
             except libvirt.libvirtError as error:
                 # It is gone since the list was made.
-                if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-                    raise
+                if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                    continue
+                unread[domain.name()] = str(error)
+            except (ElementTree.ParseError, ValueError) as error:
+                unread[domain.name()] = 'not understood: %s' % error
+            count += 1
     # Those that run come last, and have the last word.
     return asked, count, [each[1:] for each in sorted(
-        found, key=lambda each: each[0])]
+        found, key=lambda each: each[0])], unread
 
 
 def _ask_for_version(asked: str) -> int:

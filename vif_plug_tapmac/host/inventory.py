@@ -173,9 +173,18 @@ class Inventory:
     def libvirt(self) -> domains.Answer | None:
         """What libvirt says of its domains.
 
-        None if libvirt does not answer, which is said once as a warning.
+        None if it does not answer. That, and any doubt, is said once.
         """
-        return self.ask()
+        found = self.ask()
+        for doubt in () if found is None else found.doubts(
+                [self.links[index] for index in self._ours]):
+            _warn(doubt)
+        return found
+
+    @property
+    def knows_domains(self) -> bool:
+        """Whether libvirt tells of all of its domains."""
+        return self.libvirt is not None and not self.libvirt.unread
 
     @property
     def nics(self) -> dict[str, domains.Nic] | None:
@@ -203,8 +212,8 @@ class Inventory:
         with nl.Netlink() as netlink:
             while left and time.monotonic() < deadline:
                 time.sleep(_PAUSE)
-                left = [link for link in left if _name_of(netlink, link)
-                        == link.name]
+                left = [link for link in left for now in [netlink.get(
+                    link.index, link.name)] if now and now.name == link.name]
         return left
 
     @functools.cached_property
@@ -394,11 +403,6 @@ def answer(question: bounded.Question | None = None) -> domains.Answer | None:
         _warn('libvirt does not answer, so nothing is known of domains: %s'
               % error)
         return None
-
-
-def _name_of(netlink: nl.Netlink, link: Link) -> str | None:
-    seen = netlink.get(link.index, link.name)
-    return None if seen is None else seen.name
 
 
 @functools.cache

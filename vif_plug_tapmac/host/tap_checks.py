@@ -153,11 +153,11 @@ def is_orphan(seen: Inventory, tap: Tap,
               grace: float = GRACE) -> bool:
     """Return whether this TAP of ours belongs to no domain of libvirt.
 
-    False also where libvirt does not answer.
+    False also where libvirt does not answer, or not for all domains.
 
     :param grace: how old it is then at least, in seconds
     """
-    return (seen.nics is not None and tap.mark is not None
+    return (seen.knows_domains and tap.mark is not None
             and tap.nic is None and tap.mark.is_older_than(grace))
 
 

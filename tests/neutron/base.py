@@ -57,10 +57,11 @@ NEUTRON_CONF = """
 bind_host = 127.0.0.1
 bind_port = %(port)d
 api_workers = %(processes)d
+rpc_workers = 1
 rpc_state_report_workers = 0
 auth_strategy = noauth
 core_plugin = ml2
-service_plugins = trunk,qos
+service_plugins = trunk,qos,segments
 transport_url = fake://
 state_path = %(directory)s
 api_paste_config = %(prefix)s/etc/neutron/api-paste.ini
@@ -355,9 +356,23 @@ class Neutron(fixtures.Fixture):
         assert found is not None
         return found[1]
 
-    def restart(self) -> None:
+    def restart(self, **changes: str) -> None:
+        """Start it again.
+
+        :param changes: lines of its configuration, by their options: what is
+            after the equals sign for as long as it runs now
+        """
         self._server.cleanUp()
-        self._start()
+        before = self.configuration.read_text()
+        text = before
+        for option, value in changes.items():
+            text = re.sub(r'(?m)^%s = .*$' % option,
+                          lambda found: '%s = %s' % (option, value), text)
+        self.configuration.write_text(text)
+        try:
+            self._start()
+        finally:
+            self.configuration.write_text(before)
 
     def request(self, method: str, path: str,
                 body: typing.Any = None) -> typing.Any:

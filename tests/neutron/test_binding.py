@@ -177,10 +177,38 @@ class BindingTest(base.NeutronTestCase):
                 range(times, times * base.PROCESSES + 1), host)
 
     def test_after_a_restart(self):
-        port = self.port(self.vlan_network(80))
-        self.neutron.restart()
-        self.assert_bound(self.show(port), 'br100-80')
-        self.assert_bound(self.update(port, name='renamed'), 'br100-80')
+        network = self.vlan_network(80)
+        port = self.port(network)
+        self.neutron.restart(
+            hosts='host2*', bridge_hosts='host2', rpc_workers='0',
+            transport_url='rabbit://nobody@127.0.0.1:9/')
+        try:
+            self.assert_bound(self.show(port), 'br100-80')
+            self.assert_bound(self.port(network, 'host2.example.org'),
+                              'br100-80')
+            self.assertIn(
+                'tapmac binds ports as ovs on host host2.example.org: it '
+                'differs from host2 of [ml2_tapmac] bridge_hosts by case or '
+                'domain only.', self.neutron.log())
+            failed = self.port(network)
+            self.assert_left_to_others(failed)
+            # Who talks to no agent needs no message queue.
+            self.assertNotIn('impl_rabbit', self.neutron.log())
+        finally:
+            self.neutron.restart()
+        # It does not heal by itself.
+        self.assert_left_to_others(self.show(failed))
+        for each in failed, port:
+            self.assert_bound(self.update(each, name='renamed'), 'br100-80')
+
+    def test_availability_zones(self):
+        """They are those of agents; Nova's are none of Neutron's business."""
+        refused = self.assertRaises(
+            base.Refused, self.vlan_network,
+            availability_zone_hints=['zone1'])
+        self.assertEqual((404, 'AvailabilityZoneNotFound'),
+                         (refused.status, refused.type))
+        self.assertEqual([], self.vlan_network()['availability_zones'])
 
     def test_said_at_start(self):
         self.assertIn(

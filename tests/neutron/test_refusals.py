@@ -109,6 +109,26 @@ class RefusalTest(RefusalTestCase):
         self.assertIn('not eligible for use as a parent port', str(refused))
         self.assert_unchanged(port)
 
+    def test_routed_network(self):
+        """Which hosts reach a segment Neutron hears from agents only."""
+        segment, = self.neutron.request(
+            'GET', 'segments?network_id=' + self.network['id'])['segments']
+        self.create('subnet', network_id=self.network['id'], ip_version=4,
+                    cidr='192.0.2.0/24', segment_id=segment['id'],
+                    enable_dhcp=False)
+        fields = {'network_id': self.network['id'], 'device_id': 'demo',
+                  'device_owner': 'compute:nova'}
+        port = self.create('port', **fields)
+        self.assertEqual('deferred', port['ip_allocation'])
+        before = self.rows(port), self.ports()
+        host = {'binding:host_id': 'host1'}
+        for request in (lambda: self.update(port, **host),
+                        lambda: self.create('port', **fields, **host)):
+            refused = self.assertRaises(base.Refused, request)
+            self.assertEqual((409, 'HostNotConnectedToAnySegment'),
+                             (refused.status, refused.type))
+            self.assertEqual(before, (self.rows(port), self.ports()))
+
     def test_all_else_can_change(self):
         port = self.port(self.network)
         changed = self.update(port, name='renamed', description='it is',
@@ -326,7 +346,7 @@ class StartTest(base.NeutronTestCase):
         shown = documents.block(documents.PROVIDER, '[ml2]', 'ini').replace(
             'project_', base.PROJECT + '_')
         # Neither trunks nor QoS are for a server like this.
-        done = self.start(before.replace('trunk,qos', '') + shown)
+        done = self.start(before.replace('trunk,qos,segments', '') + shown)
         self.assertEqual(0, done.returncode, done.stdout)
         line = next(line for line in documents.log_lines()
                     if 'tapmac binds ports on' in line)

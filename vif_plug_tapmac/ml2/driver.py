@@ -59,7 +59,7 @@ class TapMacMechanismDriver(api.MechanismDriver):
         self._bridge_hosts = hosts.Hosts(config.bridge_hosts)
         # Said once in a process: hosts, and segments whose ports are not all
         # on one bridge.
-        self._missed: set[str] = set()
+        self._missed: set[tuple[str, str]] = set()
         self._parted: set[str] = set()
         registry.subscribe(self.refuse_trunk, resources.TRUNK,
                            events.PRECOMMIT_CREATE)
@@ -115,9 +115,11 @@ class TapMacMechanismDriver(api.MechanismDriver):
                         context.current['id'], context.host, beside, obstacle)
             return
         self._warn_of_other_bridges(context, segment)
-        vif_type = (portbindings.VIF_TYPE_BRIDGE
-                    if context.host in self._bridge_hosts
-                    else portbindings.VIF_TYPE_OVS)
+        vif_type = portbindings.VIF_TYPE_BRIDGE
+        if context.host not in self._bridge_hosts:
+            vif_type = portbindings.VIF_TYPE_OVS
+            self._warn_if_missed('binds ports as ovs', context.host,
+                                 self._bridge_hosts, 'bridge_hosts')
         context.set_binding(segment, vif_type, bindings.vif(bridge, vif_type),
                             constants.PORT_STATUS_ACTIVE)
 
@@ -135,7 +137,7 @@ class TapMacMechanismDriver(api.MechanismDriver):
             raise exception.NotOurs(
                 'no compute service plugs a port of %s' % port['device_owner'])
         if host not in self._hosts:
-            self._warn_of_missed_host(host)
+            self._warn_if_missed('binds no ports', host, self._hosts, 'hosts')
             raise exception.NotOurs('[ml2_tapmac] hosts has %s only'
                                     % (','.join(self._hosts.patterns) or '""'))
         found = [(segment[api.ID], bridge) for segment in segments
@@ -149,15 +151,20 @@ class TapMacMechanismDriver(api.MechanismDriver):
         raise exception.NotOurs('no segment of its network has a bridge in '
                                 '[ml2_tapmac] bridge_mappings or vlan_bridge')
 
-    def _warn_of_missed_host(self, host: str) -> None:
-        pattern = self._hosts.nearly(host)
-        if pattern is None or host in self._missed:
+    def _warn_if_missed(self, what: str, host: str, meant: hosts.Hosts,
+                        option: str) -> None:
+        """Say once of a host that it seems to be meant by an option.
+
+        :param what: is done, because it is not among these hosts
+        """
+        pattern = meant.nearly(host)
+        if pattern is None or (host, option) in self._missed:
             return
-        self._missed.add(host)
-        LOG.warning('tapmac binds no ports on host %s: it differs from %s of '
-                    '[ml2_tapmac] hosts by case or domain only. Remedy: if it '
-                    'is meant, the operator must name it there as it calls '
-                    'itself.', host, pattern)
+        self._missed.add((host, option))
+        LOG.warning('tapmac %s on host %s: it differs from %s of [ml2_tapmac] '
+                    '%s by case or domain only. Remedy: if it is meant, the '
+                    'operator must name it there as it calls itself.',
+                    what, host, pattern, option)
 
     def _warn_of_other_bridges(self, context: api.PortContext,
                                segment: str) -> None:

@@ -10,10 +10,12 @@ decoded, of which there are a hundred. A plug has a dozen requests. See
 Source: include/uapi/linux/netlink.h, include/uapi/linux/rtnetlink.h
 """
 
+import contextlib
 import errno
 import os
 import socket
 import struct
+import sys
 import time
 import typing
 
@@ -63,8 +65,6 @@ KERNEL = 0
 # In seconds. The kernel does what it is asked for while it is asked, so an
 # answer that is not there soon after was lost.
 _ANSWERS_WITHIN = 10.0
-
-
 #: Source: include/linux/err.h
 _MAX_ERRNO = 4095
 
@@ -227,6 +227,16 @@ class Socket:
 
     def close(self) -> None:
         self._socket.close()
+
+    def option(self, option: int, size: int) -> int | None:
+        """Return an option of any socket; None if the kernel has it not."""
+        with contextlib.suppress(OSError):
+            return int.from_bytes(self._socket.getsockopt(
+                socket.SOL_SOCKET, option, size), sys.byteorder)
+        return None
+
+    def set_option(self, option: int, value: int) -> None:
+        self._socket.setsockopt(socket.SOL_SOCKET, option, value)
 
     def set(self, kind: int, body: bytes, flags: int = 0) -> None:
         """Have something done.

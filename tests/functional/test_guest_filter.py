@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The table that holds guests to their addresses: made, mended and filled.
+
+Which frames pass it is in test_full_frames.py.
+"""
+
+import errno
+import itertools
+import os
+import struct
+import threading
+
+from tests import base
+from tests.functional.test_frames import ether
+from tests.functional import test_full_frames
+from tests import hosts
+from tests import patience
+from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import filter_table
+from vif_plug_tapmac.kernel import guest_filter
+from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import nft
+from vif_plug_tapmac import mark
+from vif_plug_tapmac.wanted import rules
+
+_GROUP, _OTHER_GROUP = 29795, 4711
+_DROP_ALL = nft.Rule('guest', (('immediate', {
+    1: nft.octets(0), 2: {2: {1: nft.octets(0)}}}),))
+
+
+def rules_of(number, *addresses):
+    vif = base.numbered_vif(number)
+    return rules.of_port(vif.id, vif.address, addresses)
+
+
+class GuestFilterTestCase(base.FunctionalTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.filter = guest_filter.GuestFilter()
+        self.nft = nft.Session()
+        self.netlink = nl.Netlink()
+        self.addCleanup(self.nft.__exit__, None, None, None)
+        self.addCleanup(self.netlink.__exit__, None, None, None)
+
+    def add_port(self, number):
+        """Have a TAP with our mark; return its index."""
+        vif = base.numbered_vif(number)
+        self.host.add_tap(vif.vif_name)
+        return self.host.set(vif.vif_name, ifalias=str(mark.TapMark(
+            vif.id, vif.address, base.BRIDGE, 1)), group=_GROUP).index
+
+    def put(self, index, wanted, group=_GROUP, process=None):
+        (process or self.filter).put(self.netlink, index, wanted, group)
+
+    def ports(self):
+        """Return what there is for each index, all of it with its owner."""
+        return {index: (frozenset(there), *set(there.values()))
+                for index, there in guest_filter.elements(self.nft).items()}
+
+    def of(self, *ports):
+        """Return the same, of indexes and rules."""
+        return {index: (wanted.elements, wanted.vif_id)
+                for index, wanted in ports}
+
+    def groups(self):
+        return sorted(struct.unpack('=I', key)[0] for key, _ in
+                      self.nft.elements(filter_table.NAME,
+                                        filter_table.GROUPS))
+
+    def change(self, *steps):
+        """Change rules as somebody else does."""
+        self.assertTrue(self.nft.transact('', steps, self.nft.generation()))
+
+    def flush(self):
+        self.change(nft.delete_table(filter_table.NAME))
+
+
+class PuttingTest(GuestFilterTestCase):
+
+    def test_what_a_port_has(self):
+        wanted = rules_of(1, '192.0.2.1', '2001:db8::1')
+        self.put(7, wanted)
+        self.assertEqual(self.of((7, wanted)), self.ports())
+        self.assertEqual(
+            {('guest_mac', 'fa:16:3e:00:00:01', None),
+             ('guest_link_local', 'fa:16:3e:00:00:01',
+              'fe80::f816:3eff:fe00:1'),
+             ('guest_ipv6', 'fa:16:3e:00:00:01', 'fe80::f816:3eff:fe00:1'),
+             ('guest_ipv6', 'fa:16:3e:00:00:01', '2001:db8::1'),
+             ('guest_ipv4', 'fa:16:3e:00:00:01', '192.0.2.1')},
+            set(wanted.elements))
+        self.assertEqual([_GROUP], self.groups())
+        self.assertTrue(guest_filter.is_right(self.nft))
+
+    def test_again_changes_nothing(self):
+        self.put(7, rules_of(1, '192.0.2.1'))
+        before = self.nft.generation()
+        self.put(7, rules_of(1, '192.0.2.1'))
+        self.assertEqual(before, self.nft.generation())
+
+    def test_other_addresses(self):
+        for process in self.filter, guest_filter.GuestFilter():
+            self.put(7, rules_of(1, '192.0.2.1', '192.0.2.2'),
+                     process=process)
+            self.put(8, rules_of(2, '192.0.2.3'), process=process)
+            wanted = rules_of(1, '192.0.2.2', '2001:db8::1')
+            self.put(7, wanted, process=process)
+            self.assertEqual(
+                self.of((7, wanted), (8, rules_of(2, '192.0.2.3'))),
+                self.ports())
+
+    def test_other_addresses_after_a_restart(self):
+        self.put(7, rules_of(1, '192.0.2.1', '192.0.2.2'))
+        wanted = rules_of(1, '192.0.2.2')
+        self.put(7, wanted, process=guest_filter.GuestFilter())
+        self.assertEqual(self.of((7, wanted)), self.ports())
+
+    def test_an_index_that_comes_back(self):
+        self.put(7, rules_of(1, '192.0.2.1'))
+        wanted = rules_of(2, '192.0.2.1')
+        self.put(7, wanted, process=guest_filter.GuestFilter())
+        self.assertEqual(self.of((7, wanted)), self.ports())
+
+    def test_the_same_guest_of_another_vif(self):
+        self.put(7, rules_of(1, '192.0.2.1'))
+        wanted = rules.of_port(base.VIF_ID, base.numbered_vif(1).address,
+                               ['192.0.2.1'])
+        self.put(7, wanted)
+        self.assertEqual(self.of((7, wanted)), self.ports())
+
+    def test_a_thousand_addresses(self):
+        wanted = rules_of(1, *('10.0.%d.%d' % (number // 250, number % 250)
+                               for number in range(rules.ADDRESSES_MAX)))
+        self.put(7, wanted)
+        self.assertEqual(self.of((7, wanted)), self.ports())
+        self.filter.remove(7)
+        self.assertEqual({}, self.ports())
+
+    def test_two_services(self):
+        self.put(7, rules_of(1))
+        other = guest_filter.GuestFilter()
+        self.put(8, rules_of(2), _OTHER_GROUP, other)
+        self.assertEqual([_OTHER_GROUP, _GROUP], self.groups())
+        self.assertEqual(self.of((7, rules_of(1)), (8, rules_of(2))),
+                         self.ports())
+
+    def test_eight_processes_at_once(self):
+        for _ in range(patience.amount(2, 5, 20)):
+            children = [hosts.fork(self.put, 7 + number, rules_of(number))
+                        for number in range(8)]
+            for child in children:
+                self.assertEqual(0, os.waitpid(child, 0)[1])
+            self.assertEqual(
+                self.of(*((7 + number, rules_of(number))
+                          for number in range(8))), self.ports())
+            self.assertTrue(guest_filter.is_right(self.nft))
+            self.flush()
+
+    def test_a_kernel_that_lacks_it(self):
+        def refuse(*arguments, **named):
+            raise exception.KernelRefused.from_errno(
+                'nftables', 'step', errno.EOPNOTSUPP)
+        self.patch(nft.Session, 'transact', refuse)
+        raised = self.assertRaises(exception.KernelRefused, self.put, 7,
+                                   rules_of(1))
+        self.assertIn('anti_spoofing', str(raised))
+        self.assertEqual({}, self.ports())
+
+
+class RemovingTest(GuestFilterTestCase):
+
+    def test_one_of_two(self):
+        self.put(7, rules_of(1, '192.0.2.1'))
+        self.put(8, rules_of(2, '192.0.2.2'))
+        self.filter.remove(7)
+        self.assertEqual(self.of((8, rules_of(2, '192.0.2.2'))),
+                         self.ports())
+
+    def test_by_a_process_that_knows_nothing(self):
+        self.put(7, rules_of(1, '192.0.2.1'))
+        guest_filter.GuestFilter().remove(7)
+        self.assertEqual({}, self.ports())
+        # Who has put it there does not mind.
+        self.filter.remove(7)
+        self.put(7, rules_of(1))
+        self.assertEqual(self.of((7, rules_of(1))), self.ports())
+
+    def test_what_is_not_there(self):
+        self.filter.remove(7)
+        self.assertIsNone(self.nft.table(filter_table.NAME))
+        self.put(7, rules_of(1))
+        self.filter.remove(8)
+        self.flush()
+        self.filter.remove(7)
+        self.assertIsNone(self.nft.table(filter_table.NAME))
+
+
+class MendingTest(GuestFilterTestCase):
+
+    def lay(self):
+        """Have three ports, of which the third is plugged again."""
+        self.indexes = [self.add_port(number) for number in (1, 2, 3)]
+        self.wanted = [rules_of(number, '192.0.2.%d' % number)
+                       for number in (1, 2, 3)]
+        for index, wanted in zip(self.indexes, self.wanted):
+            self.put(index, wanted)
+        self.all = self.of(*zip(self.indexes, self.wanted))
+
+    def assert_mended(self, process=None):
+        self.put(self.indexes[2], self.wanted[2], process=process)
+        self.assertEqual(self.all, self.ports())
+        self.assertTrue(guest_filter.is_right(self.nft))
+        self.assertEqual([_GROUP], self.groups())
+        before = self.nft.generation()
+        self.put(self.indexes[2], self.wanted[2], process=process)
+        self.assertEqual(before, self.nft.generation())
+
+    def test_flushed_rules(self):
+        self.lay()
+        self.flush()
+        self.assert_mended()
+
+    def test_flushed_rules_and_a_tap_that_is_gone(self):
+        self.lay()
+        self.host.delete(base.numbered_vif(1).vif_name)
+        self.flush()
+        del self.all[self.indexes[0]]
+        self.assert_mended()
+
+    def test_what_others_may_do(self):
+        self.lay()
+        name = filter_table.NAME
+        for damage in (
+                [nft.delete_elements(name, filter_table.GROUPS, [
+                    struct.pack('=I', _GROUP)])],
+                *([self.empty(each.name)] for each in filter_table.SETS),
+                [[nft.new_rule(name, _DROP_ALL)]],
+                [[nft.new_rule(name, nft.Rule('from_guests', (
+                    ('immediate', {1: nft.octets(0), 2: {
+                        2: {1: nft.octets(1)}}}),)))]],
+                [[self.without_rules('guest_nd')]],
+                [[self.without_rules('from_guests'),
+                  self.without_chain('from_guests')]],
+                [[self.without_rules('to_host')]],
+                [[self.dormant(1)]],
+                [[nft.delete_table(name)], [nft.new_table(name, 'tapmac 0')]],
+                [[nft.delete_table(name)], [nft.new_table(name, 'mine')]],
+        ):
+            self.change(*itertools.chain.from_iterable(damage))
+            self.assert_mended()
+
+    def test_the_same_after_a_restart(self):
+        self.lay()
+        for damage in (self.without_rules('guest_nd'), self.dormant(1)):
+            self.change(damage)
+            self.assert_mended(guest_filter.GuestFilter())
+
+    def empty(self, name):
+        return [(0xa0e, 0, nft.body(
+            nft.attributes.text(1, filter_table.NAME),
+            nft.attributes.text(2, name)))]
+
+    def without_rules(self, chain):
+        return 0xa08, 0, nft.body(
+            nft.attributes.text(1, filter_table.NAME),
+            nft.attributes.text(2, chain))
+
+    def without_chain(self, chain):
+        return 0xa05, 0, nft.body(
+            nft.attributes.text(1, filter_table.NAME),
+            nft.attributes.text(3, chain))
+
+    def dormant(self, flag):
+        return 0xa00, 0x400, nft.body(
+            nft.attributes.text(1, filter_table.NAME),
+            nft.number(2, flag))
+
+    def test_a_newer_table_stays(self):
+        self.patch(filter_table, 'VERSION', 2)
+        self.patch(filter_table, 'RULES', (*filter_table.RULES, _DROP_ALL))
+        self.put(7, rules_of(1))
+        self.patch(filter_table, 'VERSION', 1)
+        self.patch(filter_table, 'RULES', filter_table.RULES[:-1])
+        self.put(8, rules_of(2), process=guest_filter.GuestFilter())
+        self.assertFalse(guest_filter.is_right(self.nft))
+        self.assertEqual(('tapmac 2', True),
+                         self.nft.table(filter_table.NAME))
+        self.assertEqual(self.of((7, rules_of(1)), (8, rules_of(2))),
+                         self.ports())
+
+    def test_an_older_table_is_replaced(self):
+        self.lay()
+        self.patch(filter_table, 'VERSION', 2)
+        self.assert_mended(guest_filter.GuestFilter())
+        self.assertEqual(('tapmac 2', True),
+                         self.nft.table(filter_table.NAME))
+
+
+class UnderFireTest(test_full_frames.FullFramesTestCase):
+    """A guest sends all the time while the table is made anew."""
+
+    def test_nothing_gets_out_and_nothing_is_lost(self):
+        self.lay_network()
+        index = self.host.link(base.TAP).index
+        self.host.set(base.TAP, ifalias=str(mark.TapMark(
+            base.VIF_ID, base.GUEST_MAC, base.BRIDGE, 1)))
+        self.hold()
+        sent = itertools.count()
+        stop = threading.Event()
+        honest, false = (bytes(ether(hosts.BROADCAST) / test_full_frames.arp(
+            psrc=address).payload) for address in (
+                test_full_frames.IPV4, test_full_frames.GATEWAY))
+        came = []
+
+        def send():
+            wire = self.receivers['wire']
+            while not stop.is_set():
+                number = next(sent)
+                self.queues[0].write(false + b'false %08d' % number)
+                self.queues[0].write(honest + b'honest %08d' % number)
+                for frame in wire.frames():
+                    if b'false' in frame:
+                        came.append(number)
+                    if b'honest %08d' % number in frame:
+                        break
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        try:
+            with nft.Session() as session:
+                for round_ in range(patience.amount(20, 100, 1000)):
+                    target = next(sent) + 2
+                    session.transact('', [nft.new_rule(
+                        filter_table.NAME, nft.Rule('guest_nd', (
+                            ('immediate', {1: nft.octets(0), 2: {
+                                2: {1: nft.octets(1)}}}),)))],
+                        session.generation())
+                    self.filter.put(
+                        self.netlink, index, rules.of_port(
+                            base.VIF_ID, base.GUEST_MAC, [
+                                test_full_frames.IPV4, '192.0.2.%d' % (
+                                    100 + round_ % 100)]), 29795)
+                    self.assertTrue(guest_filter.is_right(session))
+                    patience.wait_until(lambda: next(sent) > target,
+                                        'the guest sends no more')
+        finally:
+            stop.set()
+            thread.join()
+        self.assertEqual([], came)

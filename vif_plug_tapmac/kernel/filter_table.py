@@ -1,0 +1,280 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The one table that holds guests to what they are, as a value.
+
+A guest whose TAP is in one of the closed link groups sends what is allowed
+here, and nothing else: whatever no rule understands is dropped. There is no
+rule for a port. Sets have what belongs to each, by the index of its TAP: a
+name may be another's by tomorrow.
+
+A bridge hands the host what it does not forward, which are frames to
+01:80:c2:00:00:0x, by another hook than all others, and learns from them after
+that. Those to ...:0e (LLDP) no hook sees: it learns from them unless the port
+is locked. Source: net/bridge/br_input.c, br_handle_frame
+"""
+
+import socket
+
+from vif_plug_tapmac.kernel.nft import Chain
+from vif_plug_tapmac.kernel.nft import Expression
+from vif_plug_tapmac.kernel.nft import Rule
+from vif_plug_tapmac.kernel.nft import Set
+from vif_plug_tapmac.kernel import nft_expressions as nftx
+from vif_plug_tapmac.wanted import rules
+
+NAME = 'tapmac'
+#: Another one with each change of what follows. Who finds a table with a
+#: greater one leaves it as it is: a newer release made it.
+VERSION = 1
+#: The set of the link groups whose ports are closed.
+GROUPS = 'closed_groups'
+#: How nft calls what the keys are made of. Source: nftables,
+#: include/datatype.h, enum datatypes
+_IP, _IP6, _ETHER, _INDEX, _GROUP = 7, 8, 9, 20, 35
+SETS = (Set(GROUPS, _GROUP, 4, is_number=True),
+        Set(rules.MACS, _INDEX << 6 | _ETHER, 12),
+        Set(rules.IPV4, _INDEX << 12 | _ETHER << 6 | _IP, 16),
+        Set(rules.IPV6, _INDEX << 12 | _ETHER << 6 | _IP6, 28),
+        Set(rules.LINK_LOCAL, _INDEX << 12 | _ETHER << 6 | _IP6, 28))
+#: Hooks, and when they are had: before what others have there, and conntrack.
+#: Source: include/uapi/linux/netfilter_bridge.h
+_PREROUTING, _INPUT, _PRIORITY = 0, 1, -350
+
+# Of a frame.
+_DESTINATION_START = nftx.field(nftx.ETHERNET, 0, 3)
+_SOURCE = nftx.field(nftx.ETHERNET, 6, 6)
+_ETHERTYPE = nftx.field(nftx.ETHERNET, 12, 2)
+#: 01:80:c2, which bridges and switches keep to themselves.
+_RESERVED = 0x0180c2
+_OWN_MAC = nftx.IIF, _SOURCE
+# Of ARP: for Ethernet and IPv4, with addresses so long.
+_ARP_KIND, _ETHERNET_AND_IP = nftx.field(nftx.NETWORK, 0, 6), 0x000108000604
+_OPERATION = nftx.field(nftx.NETWORK, 6, 2)
+_REQUEST, _REPLY, _REVERSE_REQUEST = 1, 2, 3
+_SENDER = nftx.IIF, nftx.field(nftx.NETWORK, 8, 6)
+_SENDER_IP = nftx.field(nftx.NETWORK, 14, 4)
+_TARGET = nftx.IIF, nftx.field(nftx.NETWORK, 18, 6)
+_TARGET_IP = nftx.field(nftx.NETWORK, 24, 4)
+# Of IPv4 and IPv6.
+_IP_SOURCE = nftx.field(nftx.NETWORK, 12, 4)
+_IP_DESTINATION = nftx.field(nftx.NETWORK, 16, 4)
+_NO_IP, _EVERYBODY = 0, 0xffffffff
+#: Where it says that it is a fragment: more come, and which one it is.
+_IP_FRAGMENT = nftx.field(nftx.NETWORK, 6, 2)
+_MORE, _LATER, _LATER6 = 0x2000, 0x1fff, 0xfff8
+_IP6_LENGTH = nftx.field(nftx.NETWORK, 4, 2)
+_IP6_NEXT = nftx.field(nftx.NETWORK, 6, 1)
+_IP6_SOURCE = nftx.field(nftx.NETWORK, 8, 16)
+_IP6_DESTINATION = nftx.field(nftx.NETWORK, 24, 16)
+_NO_IP6 = 0
+_DHCP6_SERVERS = int.from_bytes(socket.inet_pton(
+    socket.AF_INET6, 'ff02::1:2'), 'big')
+# Of what is in these.
+_ICMP, _IGMP, _TCP, _UDP, _ICMP6, _NO_PROTOCOL = 1, 2, 6, 17, 58, 255
+_TYPE = nftx.field(nftx.TRANSPORT, 0, 1)
+_FROM_PORT = nftx.field(nftx.TRANSPORT, 0, 2)
+_TO_PORT = nftx.field(nftx.TRANSPORT, 2, 2)
+_PORTS = nftx.field(nftx.TRANSPORT, 0, 4)
+_ND_TARGET = nftx.field(nftx.TRANSPORT, 8, 16)
+#: Of DHCP, for IPv4 and IPv6.
+_SERVER, _CLIENT, _SERVER6, _CLIENT6 = 67, 68, 547, 546
+# Types. Source: IANA, "IGMP Type Numbers", "ICMP Type Numbers", "ICMPv6 Type
+# Numbers"
+_IGMP_OF_ROUTERS = {0x11: 'IGMP query', 0x13: 'DVMRP', 0x14: 'PIM',
+                    0x30: 'multicast router advertisement',
+                    0x32: 'multicast router termination'}
+_ICMP_OF_ROUTERS = {5: 'redirect', 9: 'router advertisement'}
+_ICMP6_OF_ROUTERS = {
+    130: 'MLD query', 134: 'router advertisement', 137: 'redirect',
+    138: 'router renumbering', 141: 'inverse neighbour solicitation',
+    142: 'inverse neighbour advertisement',
+    149: 'certification path advertisement',
+    151: 'multicast router advertisement',
+    153: 'multicast router termination'}
+_ROUTER_SOLICITATION, _SOLICITATION, _ADVERTISEMENT = 133, 135, 136
+_MLD_REPORTS = 131, 132, 143
+#: What must not be in fragments: a header behind which another may hide, and
+#: ICMPv6. Hop-by-hop, routing, fragment, ESP, AH, ICMPv6, destination,
+#: mobility, HIP, Shim6. Source: RFC 7113, RFC 6980
+_NOT_IN_FRAGMENTS = 0, 43, 44, 50, 51, 58, 60, 135, 139, 140
+#: Where an option of neighbour discovery may begin, from the type on, and how
+#: long what follows the IPv6 header may be.
+_ND_OPTIONS, _ND_MAX = range(24, 64, 8), 64
+_RS_OPTIONS, _RS_MAX = range(8, 48, 8), 48
+
+
+def _rule(chain: str, *parts: tuple[Expression, ...],
+          why: str = '') -> Rule:
+    return Rule(chain, tuple(each for part in parts for each in part), why)
+
+
+def _drop(chain: str, why: str, *conditions: tuple[Expression, ...]) -> Rule:
+    return _rule(chain, *conditions, nftx.DROP, why=why)
+
+
+def _accept(chain: str, *conditions: tuple[Expression, ...]) -> Rule:
+    return _rule(chain, *conditions, nftx.ACCEPT)
+
+
+def _go(chain: str, *conditions: tuple[Expression, ...], to: str) -> Rule:
+    return _rule(chain, *conditions, nftx.go_to(to))
+
+
+def _any_guest() -> list[Rule]:
+    reserved = nftx.equals(_DESTINATION_START, _RESERVED)
+    closed = nftx.is_in(GROUPS, nftx.IIFGROUP)
+    return [
+        _go('from_guests', closed, to='guest'),
+        _drop('to_host', 'to what bridges keep to themselves', closed,
+              reserved),
+        _drop('guest', 'to what bridges keep to themselves', reserved),
+        *(_go('guest', nftx.equals(_ETHERTYPE, number), to=chain)
+          for number, chain in ((0x0800, 'guest_ip'), (0x86dd, 'guest_ip6'),
+                                (0x0806, 'guest_arp'),
+                                (0x8035, 'guest_rarp'))),
+        _drop('guest', 'another ethertype, or a tag')]
+
+
+def _arp() -> list[Rule]:
+    own_mac = nftx.is_in(rules.MACS, *_OWN_MAC)
+    right_kind = nftx.equals(_ARP_KIND, _ETHERNET_AND_IP)
+    return [
+        *(_accept('guest_arp', right_kind,
+                  nftx.equals(_OPERATION, operation), own_mac,
+                  nftx.is_in(rules.IPV4, *_SENDER, _SENDER_IP))
+          for operation in (_REQUEST, _REPLY)),
+        # A probe: who is about to take the address asks whether it is free.
+        _accept('guest_arp', right_kind, nftx.equals(_OPERATION, _REQUEST),
+                own_mac, nftx.equals(_SENDER_IP, _NO_IP),
+                nftx.is_in(rules.IPV4, *_SENDER, _TARGET_IP)),
+        _drop('guest_arp', 'ARP that is not of its own addresses'),
+        _accept('guest_rarp', right_kind,
+                nftx.equals(_OPERATION, _REVERSE_REQUEST), own_mac,
+                nftx.is_in(rules.MACS, *_SENDER),
+                nftx.is_in(rules.MACS, *_TARGET)),
+        _drop('guest_rarp', 'RARP that is not of its own MAC')]
+
+
+def _ip() -> list[Rule]:
+    nobody = nftx.equals(_IP_SOURCE, _NO_IP)
+    udp, icmp, igmp = (nftx.equals(nftx.PROTOCOL, number)
+                       for number in (_UDP, _ICMP, _IGMP))
+    whole = nftx.has_no_bits(_IP_FRAGMENT, _MORE | _LATER)
+    return [
+        _go('guest_ip', nftx.is_in(rules.IPV4, *_OWN_MAC, _IP_SOURCE),
+            to='guest_own_ip'),
+        _drop('guest_ip', 'another MAC',
+              nftx.is_not_in(rules.MACS, *_OWN_MAC)),
+        _accept('guest_ip', nobody,
+                nftx.equals(_IP_DESTINATION, _EVERYBODY), udp, whole,
+                nftx.equals(_PORTS, _CLIENT << 16 | _SERVER)),
+        _go('guest_ip', nobody, igmp, whole, to='guest_igmp'),
+        _drop('guest_ip', 'another IPv4 address'),
+        _accept('guest_own_ip', nftx.equals(nftx.PROTOCOL, _TCP)),
+        _accept('guest_own_ip', nftx.has_bits(_IP_FRAGMENT, _LATER)),
+        *_no_dhcp_server('guest_own_ip', udp, _SERVER, _CLIENT),
+        *(_drop('guest_own_ip', why, icmp, nftx.equals(_TYPE, number))
+          for number, why in _ICMP_OF_ROUTERS.items()),
+        _go('guest_own_ip', igmp, to='guest_igmp'),
+        # It is known of each packet that makes sense.
+        _accept('guest_own_ip', nftx.is_so(
+            nftx.PROTOCOL, nftx.NOT_EQUAL, bytes([_NO_PROTOCOL]))),
+        _drop('guest_own_ip', 'malformed IPv4'),
+        *(_drop('guest_igmp', why, nftx.equals(_TYPE, number))
+          for number, why in _IGMP_OF_ROUTERS.items()),
+        _accept('guest_igmp')]
+
+
+def _no_dhcp_server(chain: str, udp: tuple[Expression, ...], server: int,
+                    client: int) -> list[Rule]:
+    return [_drop(chain, 'DHCP server', udp, nftx.equals(_FROM_PORT, server)),
+            _drop(chain, 'to a DHCP client', udp,
+                  nftx.equals(_TO_PORT, client))]
+
+
+def _ip6() -> list[Rule]:
+    return [
+        _go('guest_ip6', nftx.is_in(rules.IPV6, *_OWN_MAC, _IP6_SOURCE),
+            to='guest_own_ip6'),
+        _drop('guest_ip6', 'another MAC',
+              nftx.is_not_in(rules.MACS, *_OWN_MAC)),
+        _go('guest_ip6', nftx.equals(_IP6_SOURCE, _NO_IP6),
+            to='guest_no_ip6'),
+        _accept('guest_ip6',
+                nftx.is_in(rules.LINK_LOCAL, *_OWN_MAC, _IP6_SOURCE),
+                nftx.equals(_IP6_NEXT, _UDP),
+                nftx.equals(_IP6_DESTINATION, _DHCP6_SERVERS),
+                nftx.equals(_PORTS, _CLIENT6 << 16 | _SERVER6)),
+        _drop('guest_ip6', 'another IPv6 address'),
+        _accept('guest_own_ip6', nftx.equals(_IP6_NEXT, _TCP)),
+        _rule('guest_own_ip6', nftx.equals(nftx.IS_FRAGMENT, 1),
+              nftx.jump('guest_fragment')),
+        *_no_dhcp_server('guest_own_ip6', nftx.equals(nftx.PROTOCOL, _UDP),
+                         _SERVER6, _CLIENT6),
+        _go('guest_own_ip6', nftx.equals(nftx.PROTOCOL, _ICMP6),
+            to='guest_icmp6'),
+        _accept('guest_own_ip6', nftx.is_so(
+            nftx.PROTOCOL, nftx.NOT_EQUAL, bytes([_NO_PROTOCOL]))),
+        _drop('guest_own_ip6', 'malformed IPv6'),
+        *(_drop('guest_fragment', 'a header that may hide another',
+                nftx.equals(nftx.AFTER_FRAGMENT, header))
+          for header in _NOT_IN_FRAGMENTS),
+        _accept('guest_fragment', nftx.has_bits(nftx.FRAGMENT_OFFSET,
+                                                _LATER6))]
+
+
+def _icmp6() -> list[Rule]:
+    """Return what ICMPv6 may say, of own addresses and with none yet."""
+    unspecified, own = 'guest_no_ip6', 'guest_icmp6'
+
+    def kind(number: int) -> tuple[Expression, ...]:
+        return nftx.equals(_TYPE, number)
+
+    icmp6 = nftx.equals(nftx.PROTOCOL, _ICMP6)
+    return [
+        _drop(unspecified, 'a fragment', nftx.equals(nftx.IS_FRAGMENT, 1)),
+        *(_go(unspecified, icmp6, kind(_SOLICITATION), nftx.is_in(
+            addresses, *_OWN_MAC, _ND_TARGET), to='guest_nd')
+          for addresses in (rules.LINK_LOCAL, rules.IPV6)),
+        _go(unspecified, icmp6, kind(_ROUTER_SOLICITATION), to='guest_rs'),
+        *(_accept(unspecified, icmp6, kind(number))
+          for number in _MLD_REPORTS),
+        _drop(unspecified, 'no IPv6 address'),
+        *(_drop(own, why, kind(number))
+          for number, why in _ICMP6_OF_ROUTERS.items()),
+        _go(own, kind(_SOLICITATION), to='guest_nd'),
+        _go(own, kind(_ADVERTISEMENT), nftx.is_in(
+            rules.IPV6, *_OWN_MAC, _ND_TARGET), to='guest_nd'),
+        _drop(own, 'advertisement of another\'s address',
+              kind(_ADVERTISEMENT)),
+        _go(own, kind(_ROUTER_SOLICITATION), to='guest_rs'),
+        _accept(own, nftx.is_so(_TYPE, nftx.NOT_EQUAL, bytes([0]))),
+        _drop(own, 'malformed ICMPv6'),
+        *_own_options('guest_nd', _ND_OPTIONS, _ND_MAX),
+        *_own_options('guest_rs', _RS_OPTIONS, _RS_MAX)]
+
+
+def _own_options(chain: str, offsets: range, most: int) -> list[Rule]:
+    """Return rules on the options of a message of neighbour discovery.
+
+    No rule can go from one to the next, so each place is looked at where one
+    may begin, and a message that has room for more is dropped. The first two
+    kinds say a MAC: that of the source and that of the target.
+    """
+    return [
+        _drop(chain, 'too many options', nftx.is_so(
+            _IP6_LENGTH, nftx.MORE, most.to_bytes(2, 'big'))),
+        *(_drop(chain, 'another\'s MAC in an option',
+                nftx.equals(nftx.field(nftx.TRANSPORT, offset, 1), number),
+                nftx.is_not_in(rules.MACS, nftx.IIF, nftx.field(
+                    nftx.TRANSPORT, offset + 2, 6)))
+          for offset in offsets for number in (1, 2)),
+        _accept(chain)]
+
+
+#: In the order in which they are looked at, in each chain.
+RULES = (*_any_guest(), *_arp(), *_ip(), *_ip6(), *_icmp6())
+CHAINS = (*(Chain(name) for name in dict.fromkeys(
+    rule.chain for rule in RULES) if name not in ('from_guests', 'to_host')),
+    Chain('from_guests', (_PREROUTING, _PRIORITY)),
+    Chain('to_host', (_INPUT, _PRIORITY)))

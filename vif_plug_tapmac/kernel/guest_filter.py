@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The table in the kernel: made, mended, and the elements of each port in it.
+
+Whatever is done is one transaction, on condition that nobody has changed rules
+since they were looked at; whoever loses that race looks again. What a process
+has done itself it need not look at, as long as the number of changes tells
+that there were no others.
+
+A process remembers what is in the sets. Whoever makes the table anew, because
+somebody flushed the rules, puts in what he remembers in the same transaction:
+no guest is cut off by that, or let loose.
+"""
+
+import contextlib
+import errno
+import socket
+import struct
+import threading
+import time
+import typing
+
+from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import filter_table as table
+from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import nft
+from vif_plug_tapmac import mark
+from vif_plug_tapmac.wanted.rules import Element
+from vif_plug_tapmac.wanted.rules import PortRules
+
+#: Of what is in the sets for a port: whose each element is, by its comment.
+Elements = dict[Element, str]
+
+# How the kernel says that what was looked at is not there any more, or there
+# by now, or used; and that it lacks nf_tables, or the bridge family of it.
+_OVERTAKEN = errno.ENOENT, errno.EEXIST, errno.EBUSY
+_MISSING = (errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL,
+            errno.EAFNOSUPPORT)
+# For how long others may change rules while we do, in seconds.
+_GIVES_UP_AFTER = 10.0
+#: The comment of the table, before its version.
+_VERSION_OF = 'tapmac '
+#: In each set that ports have elements in, and of no port: if it is gone, all
+#: are.
+_CANARY, _CANARY_COMMENT = 0, 'tapmac'
+_PORT_SETS = table.SETS[1:]
+
+
+def key(index: int, mac: str, address: str | None) -> bytes:
+    """Return the key of an element; each part has whole words."""
+    octets = b'' if address is None else socket.inet_pton(
+        socket.AF_INET6 if ':' in address else socket.AF_INET, address)
+    return (struct.pack('=I', index) + bytes.fromhex(mac.replace(':', ''))
+            + bytes(2) + octets)
+
+
+def element(name: str, octets: bytes) -> tuple[int, Element]:
+    """Return what a key says: the index of a TAP, and what is its own.
+
+    :raises ValueError: it is none of ours
+    """
+    if len(octets) not in (each.length for each in _PORT_SETS):
+        raise ValueError(octets)
+    address = octets[12:]
+    return int.from_bytes(octets[:4], 'little' if struct.pack(
+        '=H', 1) == b'\1\0' else 'big'), Element(
+            name, octets[4:10].hex(':'), socket.inet_ntop(
+                socket.AF_INET6 if len(address) > 4 else socket.AF_INET,
+                address) if address else None)
+
+
+class GuestFilter:
+    """What is done to the table, and what one process knows of it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._namespace: int | None = None
+        self._generation: int | None = None
+        self._ports: dict[int, Elements] | None = None
+
+    def put(self, netlink: nl.Netlink, index: int, rules: PortRules,
+            group: int) -> None:
+        """Have a port's elements in the sets, and what looks at them.
+
+        Anything else that is there for this index goes, together with that.
+
+        :param index: of its TAP
+        :param group: whose ports are to be closed
+        :raises KernelRefused: this kernel cannot do that; or EBUSY where
+            others change rules all the time. The rules are as they were
+        :raises VerifyFailed: likewise
+        """
+        wanted = dict.fromkeys(rules.elements, rules.vif_id)
+
+        def plan(session: nft.Session, is_known: bool) -> list[nft.Step]:
+            steps, lasting = ([], True) if is_known else self._mend(
+                session, netlink, group, index)
+            assert self._ports is not None
+            there = self._ports.get(index, {}) if lasting else {}
+            old = [each for each in there if wanted.get(each) != there[each]]
+            new = [each for each in wanted
+                   if not is_known or there.get(each) != wanted[each]]
+            return [*steps, *_deletions({index: old}), *_additions(
+                {index: {each: wanted[each] for each in new}})]
+
+        try:
+            self._change('keeping a guest to its addresses', plan, index,
+                         wanted)
+        except exception.KernelRefused as error:
+            if error.kwargs.get('code') not in _MISSING:
+                raise
+            raise exception.KernelRefused(
+                device='nftables', step='keeping guests to their addresses',
+                code=errno.EOPNOTSUPP, error=error.kwargs['error'],
+                remedy='load nf_tables (CONFIG_NF_TABLES_BRIDGE), or set '
+                       'anti_spoofing of [os_vif_tapmac] to mac')
+
+    def remove(self, index: int) -> None:
+        """Have nothing in the sets for an index; there is none is success.
+
+        The table stays, and is not made.
+
+        :raises KernelRefused: they are there still
+        """
+        def plan(session: nft.Session, is_known: bool) -> list[nft.Step]:
+            if not is_known and self._ports is None:
+                self._ports = elements(session)
+            assert self._ports is not None
+            return _deletions({index: self._ports.get(index, {})})
+
+        self._change('removing what a guest was kept to', plan, index, {})
+
+    def _change(self, step: str, plan: typing.Callable[
+            [nft.Session, bool], list[nft.Step]], index: int,
+            wanted: Elements) -> None:
+        """Do what is planned for a port; plan anew until nobody interferes.
+
+        :param plan: called with whether all that is known is so still
+        """
+        deadline = time.monotonic() + _GIVES_UP_AFTER
+        with self._lock, nft.Session() as session:
+            while True:
+                generation = session.generation()
+                steps = plan(session, self._is_known(session, generation))
+                if not steps:
+                    return
+                refusal = None
+                try:
+                    if session.transact(step, steps, only_if=generation):
+                        self._remember(generation + 1, index, wanted)
+                        return
+                except exception.KernelRefused as error:
+                    if error.kwargs.get('code') not in _OVERTAKEN:
+                        raise
+                    # What we remember is not so.
+                    refusal, self._ports = error, None
+                self._generation = None
+                if time.monotonic() > deadline:
+                    raise refusal or exception.VerifyFailed(
+                        device='nftables', differences='rules are changed '
+                        'all the time ("nft monitor" tells by whom)')
+
+    def _is_known(self, session: nft.Session, generation: int) -> bool:
+        namespace = session.namespace()
+        if namespace != self._namespace:
+            self._namespace = namespace
+            self._generation = self._ports = None
+        return namespace is not None and generation == self._generation
+
+    def _remember(self, generation: int, index: int,
+                  wanted: Elements) -> None:
+        assert self._ports is not None
+        self._generation = generation
+        if wanted:
+            self._ports[index] = wanted
+        else:
+            self._ports.pop(index, None)
+
+    def _mend(self, session: nft.Session, netlink: nl.Netlink, group: int,
+              index: int) -> tuple[list[nft.Step], bool]:
+        """Return what makes the table right, and whether its elements stay.
+
+        :param index: whose elements are no concern here
+        """
+        if self._ports is None:
+            self._ports = elements(session)
+        groups = {group}
+        found = session.table(table.NAME)
+        if found is not None:
+            if _version(found[0]) > table.VERSION or (
+                    _version(found[0]) == table.VERSION and found[1]
+                    and is_right(session)):
+                steps = _closing(groups - _closed(session, group))
+                if all(_has_canary(session, each) for each in _PORT_SETS):
+                    return steps, True
+                return [*steps, *_canaries(), *_additions(
+                    self._left(netlink, index))], False
+            groups |= {struct.unpack('=I', octets)[0] for octets, _
+                       in session.elements(table.NAME, table.GROUPS)
+                       if len(octets) == 4}
+            self._ports = {**elements(session), **self._ports}
+        return [*([] if found is None else [nft.delete_table(table.NAME)]),
+                *_making(groups),
+                *_additions(self._left(netlink, index))], False
+
+    def _left(self, netlink: nl.Netlink, without: int) -> dict[int, Elements]:
+        """Return what is remembered of TAPs that are there still.
+
+        All else is forgotten.
+        """
+        assert self._ports is not None
+        for index, there in list(self._ports.items()):
+            link = None if index == without else netlink.get(index)
+            found = mark.TapMark.parse(link.alias) if link else None
+            if found is None or found.vif_id not in there.values():
+                del self._ports[index]
+        return self._ports
+
+
+def elements(session: nft.Session) -> dict[int, Elements]:
+    """Return what is in the sets for each index; none where there are none."""
+    found: dict[int, Elements] = {}
+    for each in _PORT_SETS:
+        for octets, comment in session.elements(table.NAME, each.name):
+            with contextlib.suppress(ValueError):
+                index, own = element(each.name, octets)
+                if index != _CANARY:
+                    found.setdefault(index, {})[own] = comment
+    return found
+
+
+def is_right(session: nft.Session) -> bool:
+    """Return whether the table has all that it is made of, and no more."""
+    return (all(session.is_right_chain(table.NAME, each)
+                for each in table.CHAINS if each.hook is not None)
+            and all(session.is_right_set(table.NAME, each)
+                    for each in table.SETS)
+            and session.are_right_rules(table.NAME, table.RULES))
+
+
+def _version(comment: str) -> int:
+    """Return the version of a table; 0 if it is not one of ours."""
+    number = comment.removeprefix(_VERSION_OF)
+    return int(number) if number.isdecimal() and number != comment else 0
+
+
+def _making(groups: set[int]) -> list[nft.Step]:
+    return [nft.new_table(table.NAME, '%s%d' % (_VERSION_OF, table.VERSION)),
+            *(nft.new_set(table.NAME, each, number)
+              for number, each in enumerate(table.SETS, 1)),
+            *_closing(groups), *_canaries(),
+            *(nft.new_chain(table.NAME, each) for each in table.CHAINS),
+            *(nft.new_rule(table.NAME, each) for each in table.RULES)]
+
+
+def _closed(session: nft.Session, group: int) -> set[int]:
+    return {group} if session.has(table.NAME, table.GROUPS,
+                                  _group_key(group)) else set()
+
+
+def _closing(groups: set[int]) -> list[nft.Step]:
+    return nft.add_elements(table.NAME, table.GROUPS, [
+        (_group_key(each), '') for each in sorted(groups)])
+
+
+def _group_key(group: int) -> bytes:
+    return struct.pack('=I', group)
+
+
+def _canaries() -> list[nft.Step]:
+    return [step for each in _PORT_SETS for step in nft.add_elements(
+        table.NAME, each.name, [(bytes(each.length), _CANARY_COMMENT)])]
+
+
+def _has_canary(session: nft.Session, where: nft.Set) -> bool:
+    return session.has(table.NAME, where.name, bytes(where.length))
+
+
+def _additions(ports: dict[int, Elements]) -> list[nft.Step]:
+    return [step for each in _PORT_SETS for step in nft.add_elements(
+        table.NAME, each.name,
+        [(key(index, own.mac, own.address), comment)
+         for index, there in ports.items() for own, comment in there.items()
+         if own.set == each.name])]
+
+
+def _deletions(ports: dict[int, typing.Iterable[Element]],
+               ) -> list[nft.Step]:
+    return [step for each in _PORT_SETS for step in nft.delete_elements(
+        table.NAME, each.name,
+        [key(index, own.mac, own.address) for index, there in ports.items()
+         for own in there if own.set == each.name])]
+
+
+#: That of this process.
+of_this_process = GuestFilter()

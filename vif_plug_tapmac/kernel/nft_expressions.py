@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What rules of nf_tables are made of: where frames are looked at, and how.
+
+Each function returns the expressions that do one thing.
+Source: include/uapi/linux/netfilter/nf_tables.h
+"""
+
+import itertools
+import typing
+
+from vif_plug_tapmac.kernel import nft
+from vif_plug_tapmac.kernel.nft import Expression
+
+#: Of a frame, its Ethernet header, that of IP or ARP, and what follows this.
+ETHERNET, NETWORK, TRANSPORT = 0, 1, 2
+#: How what is loaded compares.
+EQUAL, NOT_EQUAL, LESS, AT_MOST, MORE, AT_LEAST = range(6)
+#: The first register that holds 16 octets, and the second of those with 4.
+_FIRST, _SECOND, _VERDICT = 1, 9, 0
+_DROP, _ACCEPT, _JUMP, _GOTO = 0, 1, -3, -4
+_PRESENT, _INVERTED = 1, 1
+_IPV6_FRAGMENT = 44
+
+
+class Load(typing.NamedTuple):
+    """Something to be loaded, into the register that its attribute 1 says.
+
+    :param length: in octets
+    """
+    name: str
+    values: dict[int, bytes]
+    length: int
+
+
+def field(base: int, offset: int, length: int) -> Load:
+    """Return a part of a frame; where it is too short, no rule matches.
+
+    Of a packet that is a later fragment, TRANSPORT may be what is there where
+    that header is in others. So such are to be told before.
+    Source: net/netfilter/nf_tables_core.c, nft_payload_fast_eval
+    """
+    return Load('payload', {2: nft.octets(base), 3: nft.octets(offset),
+                            4: nft.octets(length)}, length)
+
+
+def _known(key: int, length: int) -> Load:
+    return Load('meta', {2: nft.octets(key)}, length)
+
+
+def _fragment(offset: int, length: int, flags: int) -> Load:
+    return Load('exthdr', {
+        2: bytes([_IPV6_FRAGMENT]), 3: nft.octets(offset),
+        4: nft.octets(length), 5: nft.octets(flags), 6: nft.octets(0)},
+        length)
+
+
+#: The index of the port that a frame came in at, its link group, and which
+#: protocol is in IP, whatever headers there are before.
+IIF, IIFGROUP, PROTOCOL = _known(4, 4), _known(21, 4), _known(16, 1)
+#: Whether a packet of IPv6 is a fragment; which header comes after that; and
+#: what is in it, of which it is, in 13 bits.
+IS_FRAGMENT = _fragment(0, 1, _PRESENT)
+AFTER_FRAGMENT, FRAGMENT_OFFSET = _fragment(0, 1, 0), _fragment(2, 2, 0)
+
+
+def is_so(what: Load, how: int, wanted: bytes) -> tuple[Expression, ...]:
+    """Match where something compares so with these octets."""
+    return _loaded(what, _FIRST), ('cmp', {
+        1: nft.octets(_FIRST), 2: nft.octets(how), 3: {1: wanted}})
+
+
+def equals(what: Load, wanted: int) -> tuple[Expression, ...]:
+    """Match where something is this number."""
+    return is_so(what, EQUAL, wanted.to_bytes(what.length, 'big'))
+
+
+def has_bits(what: Load, mask: int) -> tuple[Expression, ...]:
+    """Match where one of these bits of something is set."""
+    return _masked(what, mask, NOT_EQUAL)
+
+
+def has_no_bits(what: Load, mask: int) -> tuple[Expression, ...]:
+    """Match where none of these bits of something is set."""
+    return _masked(what, mask, EQUAL)
+
+
+def is_in(name: str, *parts: Load) -> tuple[Expression, ...]:
+    """Match where what is loaded is in a set."""
+    return _looked_up(name, parts, 0)
+
+
+def is_not_in(name: str, *parts: Load) -> tuple[Expression, ...]:
+    """Match where what is loaded is not in a set; as it has to be there."""
+    return _looked_up(name, parts, _INVERTED)
+
+
+def go_to(chain: str) -> tuple[Expression, ...]:
+    """Leave the rest to another chain."""
+    return _verdict(_GOTO, chain)
+
+
+def jump(chain: str) -> tuple[Expression, ...]:
+    """Have another chain look, and come back if it says nothing."""
+    return _verdict(_JUMP, chain)
+
+
+def _looked_up(name: str, parts: tuple[Load, ...],
+               flags: int) -> tuple[Expression, ...]:
+    # Each takes as many registers of four octets as it needs.
+    places = itertools.accumulate(
+        (-(-part.length // 4) for part in parts), initial=_SECOND - 1)
+    return (*(_loaded(part, _FIRST if place < _SECOND else place)
+              for part, place in zip(parts, places)),
+            ('lookup', {1: name.encode() + b'\0', 2: nft.octets(_FIRST),
+                        5: nft.octets(flags)}))
+
+
+def _masked(what: Load, mask: int, how: int) -> tuple[Expression, ...]:
+    none = bytes(what.length)
+    return _loaded(what, _FIRST), ('bitwise', {
+        1: nft.octets(_FIRST), 2: nft.octets(_FIRST),
+        3: nft.octets(what.length),
+        4: {1: mask.to_bytes(what.length, 'big')}, 5: {1: none}}), (
+        'cmp', {1: nft.octets(_FIRST), 2: nft.octets(how), 3: {1: none}})
+
+
+def _loaded(what: Load, register: int) -> Expression:
+    return what.name, {1: nft.octets(register), **what.values}
+
+
+def _verdict(code: int, chain: str = '') -> tuple[Expression, ...]:
+    verdict: dict[int, bytes | nft.Values] = {1: nft.octets(code)}
+    if chain:
+        verdict[2] = chain.encode() + b'\0'
+    return ('immediate', {1: nft.octets(_VERDICT), 2: {2: verdict}}),
+
+
+DROP, ACCEPT = _verdict(_DROP), _verdict(_ACCEPT)

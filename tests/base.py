@@ -13,8 +13,10 @@ import fixtures
 import hypothesis
 import os_vif
 from os_vif import exception as os_vif_exception
+from os_vif.objects import fixed_ip
 from os_vif.objects import instance_info
 from os_vif.objects import network
+from os_vif.objects import subnet
 from os_vif.objects import vif as vif_objects
 from oslo_config import cfg
 from oslo_config import fixture as config_fixture
@@ -55,10 +57,13 @@ def make_vif(**fields: typing.Any) -> vif_objects.VIFBridge:
     """Return a valid VIFBridge, but for the fields given.
 
     :param cls: another class of VIF, of which only the common fields are set
+    :param addresses: its fixed IPs
     """
     mtu = fields.pop('mtu', 1500)
+    addresses = fields.pop('addresses', UNSET)
     cls = fields.pop('cls', vif_objects.VIFBridge)
-    net = {'id': '5d6a7b8c-0000-4000-8000-000000000000', 'mtu': mtu}
+    net = {'id': '5d6a7b8c-0000-4000-8000-000000000000', 'mtu': mtu,
+           'subnets': UNSET if addresses is UNSET else _subnets(addresses)}
     values = dict(
         {'id': VIF_ID, 'plugin': 'tapmac', 'vif_name': TAP,
          'address': GUEST_MAC, 'bridge_name': BRIDGE,
@@ -68,6 +73,13 @@ def make_vif(**fields: typing.Any) -> vif_objects.VIFBridge:
     return cls(**{
         field: value for field, value in values.items()
         if value is not UNSET and field in cls.fields})
+
+
+def _subnets(addresses: typing.Iterable[str]) -> subnet.SubnetList:
+    """Return what a network has of a VIF's fixed IPs, as Nova says it."""
+    return subnet.SubnetList(objects=[
+        subnet.Subnet(ips=fixed_ip.FixedIPList(objects=[
+            fixed_ip.FixedIP(address=address)])) for address in addresses])
 
 
 def make_port(**fields: typing.Any) -> TapPort:

@@ -61,16 +61,16 @@ class TapMark:
         return time.time() - self.made >= seconds
 
 
-def is_lost(link: 'Link', link_group: int) -> bool:
+def is_lost(link: 'Link', groups: typing.Container[int | None]) -> bool:
     """Return whether this is a TAP of ours that has lost its mark.
 
     Others write aliases, too: monitoring does, and lldpd, from a frame that a
     guest sends. What nobody else gives a TAP are our link group and the name
     that Nova gives to the TAP of a port.
 
-    :param link_group: of our TAPs
+    :param groups: those that our TAPs are in
     """
-    return (link.is_tap and link.group == link_group
+    return (link.is_tap and link.group in groups
             and TapMark.parse(link.alias) is None
             and names.start_of_vif_id(link.former_name or link.name)
             is not None)

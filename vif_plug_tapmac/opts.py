@@ -179,6 +179,17 @@ TAPMAC_OPTS = [
              'group until "tapmac repair". Services of one host that share '
              'bridges need the same number. It must differ from '
              'link_group.'),
+    cfg.IntOpt(
+        'filtered_group',
+        default=port_values.FILTERED_GROUP,
+        min=port_values.LINK_GROUP_MIN,
+        max=port_values.LINK_GROUP_MAX,
+        help='The link group number of the TAPs whose guests are kept to '
+             'their addresses (anti_spoofing = full), instead of link_group. '
+             'The rules of the table "bridge tapmac" of nftables drop what '
+             'comes from this group unless they allow it. It must differ from '
+             'link_group and bridge_group, and from those of every other '
+             'service on this host that has anti_spoofing = mac.'),
     cfg.ListOpt(
         'allowed_bridges',
         default=['*'],
@@ -196,7 +207,12 @@ TAPMAC_OPTS = [
              'port and from no other, and no frame from elsewhere takes that '
              'MAC away from it; the port on the bridge is locked, learns '
              'nothing, and has one fixed FDB entry. This needs Linux 5.18; a '
-             'plug on a kernel that lacks it is an error. none: the guest can '
+             'plug on a kernel that lacks it is an error. full: that, and it '
+             'speaks only from the fixed IPs that its port has when it is '
+             'plugged, in ARP and neighbour discovery, too; it is no DHCP '
+             'server and no router, and sends no tags, BPDUs or other '
+             'ethertypes, by rules in the table "bridge tapmac" of nftables. '
+             'TAPs that libvirt makes stay as with mac. none: the guest can '
              'send as anybody. The default is mac from Linux 5.18 on, and '
              'none on older kernels, also on those whose distribution has '
              'added locked ports: set mac there. The log says at the start '

@@ -54,8 +54,9 @@ def remove_port(fields: dict[str, typing.Any]) -> None:
     :param fields: of a :class:`vif_plug_tapmac.wanted.port.TapIdentity`
     """
     _, removing = _kernel()
-    removing.remove(TapIdentity.from_fields(fields),
-                    opts.group(cfg.CONF).link_group)
+    config = opts.group(cfg.CONF)
+    removing.remove(TapIdentity.from_fields(fields), config.link_group,
+                    config.filtered_group)
 
 
 @privsep.vif_plug.entrypoint
@@ -67,7 +68,8 @@ def remove_ports(ports: typing.Iterable[dict[str, typing.Any]],
     :returns: the names of those that were removed
     """
     _, removing = _kernel()
+    config = opts.group(cfg.CONF)
     removed: list[str] = removing.remove_many(
-        [TapIdentity.from_fields(fields) for fields in ports],
-        also_held, opts.group(cfg.CONF).link_group)
+        [TapIdentity.from_fields(fields) for fields in ports], also_held,
+        from_config.group(config), config.filtered_group)
     return removed

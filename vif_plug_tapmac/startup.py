@@ -35,13 +35,31 @@ def tell(config: cfg.ConfigOpts.GroupAttr) -> None:
                     'added this to its own.', os.uname().release)
         return
     LOG.info('anti_spoofing = %s', config.anti_spoofing)
-    if (config.anti_spoofing != 'none' and not config.nova_managed_tap
+    if config.anti_spoofing == 'full':
+        _tell_of_addresses(config)
+    elif (config.anti_spoofing != 'none' and not config.nova_managed_tap
             and 'linux_bridge' in config.claim_plugins):
         LOG.warning('anti_spoofing = %s begins for ports of linux_bridge when '
                     'they are plugged again, as nova-compute does when it '
                     'starts: libvirt makes their TAPs after they are plugged. '
                     'Remedy: nova_managed_tap = true.', config.anti_spoofing)
     _tell_of_arriving(config)
+
+
+def _tell_of_addresses(config: cfg.ConfigOpts.GroupAttr) -> None:
+    why = cannot('addresses')
+    if why:
+        LOG.error('anti_spoofing = full: this kernel, %s, can not keep guests '
+                  'to their addresses (%s). No new guest gets a TAP, and one '
+                  'that runs is kept to what it was. Remedy: load nf_tables '
+                  '(CONFIG_NF_TABLES_BRIDGE), or set anti_spoofing = mac.',
+                  os.uname().release, why)
+    if (not config.nova_managed_tap
+            and 'linux_bridge' in config.claim_plugins):
+        LOG.error('anti_spoofing = full: no new port of linux_bridge can be '
+                  'plugged, because libvirt makes its TAP after that, and '
+                  'guests that run are kept to their MACs. Remedy: '
+                  'nova_managed_tap = true.')
 
 
 def _tell_of_arriving(config: cfg.ConfigOpts.GroupAttr) -> None:
@@ -80,7 +98,7 @@ def cannot(what: str) -> str | None:
     It is tried, in a process and a network namespace of its own: nothing
     changes, and nothing of what it takes is loaded here.
 
-    :param what: one of "filter", "lock", "shield", "vlan", as
+    :param what: one of "filter", "lock", "shield", "addresses", "vlan", as
         :mod:`vif_plug_tapmac.kernel.trying` has them
     :returns: empty if it can; None if this user may not try
     """

@@ -151,8 +151,8 @@ class ConfigurationTest(base.TestCase):
                              self.written(group, opt, str(opt.default)))
             for limit in opt.type.min, opt.type.max:
                 self.assertEqual(limit, self.written(group, opt, str(limit)))
-        self.assertEqual({'link_group', 'bridge_group', 'udev_timeout',
-                          'network_device_mtu'}, found)
+        self.assertEqual({'link_group', 'bridge_group', 'filtered_group',
+                          'udev_timeout', 'network_device_mtu'}, found)
 
     def test_owner_that_is_a_number(self):
         for text in _NONSENSE:

@@ -34,7 +34,7 @@ class OptsTest(base.TestCase):
              'port_isolated': False, 'port_flood_unicast': True,
              'port_flood_multicast': True, 'port_flood_broadcast': True,
              'port_hairpin': False,
-             'host_shield': False,
+             'host_shield': False, 'filtered_group': 29795,
              'udev_timeout': 5.0,
              'flat_interface': '', 'vlan_interface': '',
              'network_device_mtu': 0},
@@ -62,7 +62,7 @@ class OptsTest(base.TestCase):
              if opt.name.startswith('port_')})
 
     def test_ranges(self):
-        for name in ('link_group', 'bridge_group'):
+        for name in ('link_group', 'bridge_group', 'filtered_group'):
             for value in (0, -1, 2 ** 31):
                 self.assertRaises(ValueError, self.configure, **{name: value})
 

@@ -52,6 +52,12 @@ BAD = {
     'port_flood_broadcast': [None, 0, 1, 'no'],
     'port_hairpin': [None, 0, 1, 'no'],
     'host_shield': [None, 0, 1, 'no'],
+    'filtered_group': [None, 0, -1, 2 ** 31, '1', True, GOOD.link_group,
+                       GOOD.bridge_group],
+    'addresses': ['', 7, '192.0.2.1', ['192.0.2.1'], (None,), (7,),
+                  ('192.0.2.1/24',), ('2001:DB8::1',), ('224.0.0.1',),
+                  ('0.0.0.0',), ('::ffff:192.0.2.1',),
+                  ('192.0.2.1',) * 1025],
 }
 
 
@@ -322,3 +328,47 @@ class UplinksTest(base.TestCase):
         for bridge, uplink in (('br.1.v7', 'eth1.7'), ('brx1.v7', None),
                                ('br.1xv7', None)):
             self.assertEqual(uplink, uplinks.of(bridge), bridge)
+
+
+class AddressesTest(base.TestCase):
+    """The fixed IPs of a VIF, where they matter."""
+
+    def of(self, vif):
+        return from_vif.tap_port(vif, self.options).addresses
+
+    def test_in_their_order_and_canonical(self):
+        self.configure(anti_spoofing='full')
+        self.assertEqual(
+            ('192.0.2.2', '2001:db8::1', '192.0.2.1'),
+            self.of(base.make_vif(addresses=[
+                '192.0.2.2', '2001:0DB8::1', '192.0.2.1', '192.0.2.2'])))
+
+    def test_none_are_none(self):
+        self.configure(anti_spoofing='full')
+        for fields in {}, {'addresses': []}:
+            self.assertEqual((), self.of(base.make_vif(**fields)))
+
+    def test_what_no_port_has(self):
+        self.configure(anti_spoofing='full')
+        self.assertRaises(exception.InvalidVif, self.of,
+                          base.make_vif(addresses=['224.0.0.1']))
+
+    def test_where_they_do_not_matter(self):
+        for mode in 'none', 'mac':
+            self.configure(anti_spoofing=mode)
+            self.assertIsNone(self.of(base.make_vif(
+                addresses=['224.0.0.1'])))
+
+    def test_groups(self):
+        for mode, group in {'none': 29793, 'mac': 29793,
+                            'full': 29795}.items():
+            self.configure(anti_spoofing=mode)
+            port = from_vif.tap_port(base.make_vif(), self.options)
+            self.assertEqual(group, port.group)
+            self.assertEqual(group, from_config.group(self.options))
+
+    def test_groups_that_are_one(self):
+        for option in 'link_group', 'bridge_group':
+            self.configure(filtered_group=self.options[option])
+            self.assertRaises(exception.InvalidConfig,
+                              from_config.port_fields, self.options)

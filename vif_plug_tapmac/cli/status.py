@@ -70,6 +70,8 @@ class Checks(upgradecheck.UpgradeCommands):
                 '%s needs locked ports of bridges' % config.anti_spoofing,
                 'shield': config.host_shield and 'host_shield needs nf_tables '
                 'for bridges',
+                'addresses': config.anti_spoofing == 'full'
+                and 'anti_spoofing = full needs nf_tables for bridges',
                 'vlan': any(map(names.parse_vlan_device,
                                 config.bridge_uplinks.values()))
                 and 'bridge_uplinks has VLANs, which need 802.1Q'}

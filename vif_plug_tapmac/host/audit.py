@@ -15,6 +15,7 @@ from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.host.inventory import Inventory
 from vif_plug_tapmac.host import own_bridge_checks
 from vif_plug_tapmac.host import port_checks
+from vif_plug_tapmac.host import spoofing_checks
 from vif_plug_tapmac.host import tap_checks
 
 #: The codes of what is found only where libvirt answers.
@@ -99,10 +100,13 @@ def audit_links(seen: Inventory) -> list[Finding]:
         half_deleted = list(tap_checks.half_deleted(seen, tap))
         found.extend(half_deleted)
         if not half_deleted:
-            for check_tap in (*tap_checks.CHECKS, *port_checks.CHECKS):
+            for check_tap in (*tap_checks.CHECKS, *port_checks.CHECKS,
+                              *spoofing_checks.CHECKS):
                 found.extend(check_tap(seen, tap))
             found.extend(tap_checks.clash(tap, holders))
     found.extend(tap_checks.strangers_in_group(seen))
+    for check_table in spoofing_checks.TABLE_CHECKS:
+        found.extend(check_table(seen))
     return found
 
 

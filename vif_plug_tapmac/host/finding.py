@@ -72,6 +72,9 @@ CODES: dict[str, tuple[Severity, str]] = {
     'TM225': (Severity.WARNING, 'The MAC of a guest is heard on the wire'),
     'TM226': (Severity.WARNING, 'A rule keeps guests from this host for '
               'nobody'),
+    'TM227': (Severity.ERROR, 'A guest is not kept to its addresses'),
+    'TM228': (Severity.ERROR, 'A guest may not speak at all'),
+    'TM229': (Severity.ERROR, 'A guest may speak as somebody else'),
     'TM301': (Severity.WARNING, 'The firewall stands between guests'),
     'TM302': (Severity.WARNING, 'A udev that is not seen rewrites MACs'),
     'TM303': (Severity.ERROR, 'Two os-vif plugins have one name'),
@@ -80,6 +83,9 @@ CODES: dict[str, tuple[Severity, str]] = {
     'TM306': (Severity.WARNING, 'No bridge can be made here'),
     'TM307': (Severity.ERROR, 'The configuration can not be used'),
     'TM308': (Severity.ERROR, 'Guests can reach this host'),
+    'TM312': (Severity.ERROR, 'What keeps guests to their addresses is gone'),
+    'TM313': (Severity.ERROR, 'The table of guests was changed'),
+    'TM314': (Severity.ERROR, 'The link group of guests is open'),
     'TM401': (Severity.ERROR, 'No port can be on a bridge of this name'),
     'TM402': (Severity.ERROR, 'A bridge was made by an agent that goes'),
     'TM403': (Severity.WARNING, 'A bridge has no uplink'),
@@ -173,6 +179,10 @@ WHY: dict[str, str] = {
              'gateway may.',
     'TM226': 'Guests in its link group do not reach this host, though no '
              'configuration says so.',
+    'TM227': 'The guest can claim the addresses of others, answer DHCP, and '
+             'send router advertisements.',
+    'TM228': 'Each frame that the guest sends is dropped.',
+    'TM229': 'The guest gets what is for the owner of the address.',
     'TM301': 'A policy that drops, as Docker sets it, cuts guests off from '
              'each other.',
     'TM302': 'The MAC of a TAP may be another one a moment after the plug.',
@@ -183,6 +193,11 @@ WHY: dict[str, str] = {
     'TM307': 'Each plug fails, so that no guest starts.',
     'TM308': 'Guests reach what listens on this host, from which host_shield '
              'is to keep them.',
+    'TM312': 'Guests can claim the addresses of others, answer DHCP, and send '
+             'router advertisements.',
+    'TM313': 'Guests may send what they must not, or be cut off.',
+    'TM314': 'Guests can claim the addresses of others, answer DHCP, and send '
+             'router advertisements.',
     'TM401': 'No guest can be plugged on it.',
     'TM402': 'After the next boot nobody makes it, unless the configuration '
              'says of what.',

@@ -93,7 +93,7 @@ class Following:
                     and link.name in self._seen.uplinks.uplinks)
         return (link.is_tap and not making.is_being_made(link)
                 and (mark.TapMark.parse(link.alias) is not None
-                     or mark.is_lost(link, self._seen.link_group)
+                     or mark.is_lost(link, self._seen.groups)
                      or link.master in self._bridges))
 
     def _changes(self, old: Link | None, new: Link | None,

@@ -122,11 +122,11 @@ def _configuration(config: cfg.ConfigOpts.GroupAttr) -> Seen:
 def _shield(config: cfg.ConfigOpts.GroupAttr) -> Seen:
     # Whoever may not ask the kernel does not know, and nothing is said.
     with contextlib.suppress(exception.KernelRefused):
-        if config.host_shield and not nftables.is_host_shielded(
-                config.link_group):
+        group = from_config.group(config)
+        if config.host_shield and not nftables.is_host_shielded(group):
             yield ('nftables', 'host_shield is on, and no rule in the table '
                    'bridge %s drops what link group %d sends to this host' % (
-                       nftables.SHIELD, config.link_group),
+                       nftables.SHIELD, group),
                    'start nova-compute again, which plugs each guest, or plug '
                    'one by hand; and find what flushes the rules')
 
@@ -159,7 +159,8 @@ def _why_unwanted(shield: nftables.Shield,
             if not all(map(os.path.isabs, paths)):
                 return None
             config = _read(paths)
-        if config.host_shield and config.link_group == shield.group:
+        if config.host_shield and shield.group in (
+                config.link_group, from_config.group(config)):
             return None
         return 'is for %s, which %s not ask for it any more' % (
             shield.service, 'do' if ' ' in shield.service else 'does')

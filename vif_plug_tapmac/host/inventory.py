@@ -20,6 +20,7 @@ from vif_plug_tapmac.host import domains
 from vif_plug_tapmac.host import other_bridges
 from vif_plug_tapmac.kernel import bridge as bridges
 from vif_plug_tapmac.kernel.fdb import PlacedEntry
+from vif_plug_tapmac.kernel import guest_filter
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import making
 from vif_plug_tapmac.kernel import netlink as nl
@@ -69,7 +70,7 @@ class Tap:
     def is_ours(self) -> bool:
         """Whether it has our mark, or has lost it."""
         return self.mark is not None or mark.is_lost(self.link,
-                                                     self.seen.link_group)
+                                                     self.seen.groups)
 
     @property
     def name_by_nova(self) -> str | None:
@@ -152,6 +153,7 @@ class Inventory:
     :param links: all of them, by index
     :param addresses: of links, by index
     :param link_group: of TAPs, by the configuration
+    :param filtered_group: of those whose guests are kept to their addresses
     :param bridge_group: of bridges, by the configuration
     :param wanted: what the configuration says of each port, by the fields of
         a TapPort; None if it can't be used
@@ -163,11 +165,48 @@ class Inventory:
     links: dict[int, Link]
     addresses: dict[int, list[str]]
     link_group: int
+    filtered_group: int
     bridge_group: int
     wanted: dict[str, typing.Any] | None
     uplinks: Uplinks | None
     ask: typing.Callable[[], domains.Answer | None]
     all_bridges: bool = False
+
+    @property
+    def groups(self) -> tuple[int, int]:
+        """Those that our TAPs are in."""
+        return self.link_group, self.filtered_group
+
+    @property
+    def is_filtering(self) -> bool:
+        """Whether guests are to be kept to their addresses."""
+        return bool(self.wanted
+                    and self.wanted['anti_spoofing'] == 'full')
+
+    @property
+    def group(self) -> int:
+        """The one that our TAPs are to be in."""
+        return self.filtered_group if self.is_filtering else self.link_group
+
+    @property
+    def right_groups(self) -> tuple[int, ...]:
+        """Those that they may be in, as far as their mark is concerned.
+
+        One that is not filtered yet is for another check.
+        """
+        return self.groups if self.is_filtering else (self.link_group,)
+
+    @functools.cached_property
+    def guest_filter(self) -> 'guest_filter.State | None':
+        """The table that keeps guests to their addresses.
+
+        None if this process may not ask for it, or the kernel has none.
+        """
+        try:
+            return guest_filter.state()
+        except exception.KernelRefused as error:
+            LOG.debug('The table of guests is not known: %s', error)
+            return None
 
     @functools.cached_property
     def libvirt(self) -> domains.Answer | None:
@@ -268,7 +307,7 @@ class Inventory:
     def _ours(self) -> set[int]:
         return {link.index for link in self.links.values() if link.is_tap
                 and (mark.TapMark.parse(link.alias) is not None
-                     or mark.is_lost(link, self.link_group))}
+                     or mark.is_lost(link, self.groups))}
 
     def bridge(self, name: str) -> Link | None:
         """Return the bridge of this name, None if there is none."""
@@ -388,6 +427,7 @@ def read(config: cfg.ConfigOpts.GroupAttr,
         LOG.debug('The configuration can not be used: %s', error)
     return Inventory(links=links, addresses=addresses,
                      link_group=config.link_group,
+                     filtered_group=config.filtered_group,
                      bridge_group=config.bridge_group, wanted=wanted,
                      uplinks=uplinks, ask=answer, all_bridges=all_bridges)
 

@@ -174,19 +174,19 @@ def _left_over(seen: Inventory, tap: Tap) -> Seen:
 
 @finds('TM211')
 def _group(seen: Inventory, tap: Tap) -> Seen:
-    if tap.mark is not None and tap.link.group != seen.link_group:
+    if tap.mark is not None and tap.link.group not in seen.right_groups:
         yield (tap.link.name, 'it carries our mark, and is in link '
-               'group %d instead of %d' % (tap.link.group, seen.link_group),
+               'group %d instead of %d' % (tap.link.group, seen.group),
                REPAIR if tap.can_be_plugged
                else '"ip link set %s group %d"' % (tap.link.name,
-                                                   seen.link_group))
+                                                   seen.group))
 
 
 @finds('TM211')
 def strangers_in_group(seen: Inventory) -> Seen:
     ours = {tap.link.index for tap in seen.taps if tap.is_ours}
     for link in seen.links.values():
-        if link.group == seen.link_group and link.index not in ours:
+        if link.group in seen.groups and link.index not in ours:
             yield (link.name, 'it is in link group %d without our mark'
                    % link.group, '"ip link set %s group default"' % link.name)
 

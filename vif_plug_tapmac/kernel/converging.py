@@ -11,6 +11,7 @@ from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge_port
 from vif_plug_tapmac.kernel import clash
 from vif_plug_tapmac.kernel import guard
+from vif_plug_tapmac.kernel import guest_filter
 from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
@@ -51,7 +52,7 @@ def wanted_fields(port: TapPort, tap_mark: mark.TapMark | None,
     if tap_mark is not None:
         alias = mark.TapMark(port.vif_id, port.guest_mac, port.bridge,
                              tap_mark.made)
-        wanted.update(group=port.link_group, alias=str(alias),
+        wanted.update(group=port.group, alias=str(alias),
                       addr_gen_mode=link_data.ADDR_GEN_NONE)
     return wanted
 
@@ -62,7 +63,9 @@ def converge(netlink: nl.Netlink, port: TapPort, limits: Limits,
     """Set what differs until it reads back right; return what was read."""
     lasting = dict(wanted, master=on_bridge.index)
     shield.ensure(port, limits.service)
+    guest_filter.ensure(netlink, port, link)
     guard.forget_former(netlink, port, link)
+    found = link
     try:
         for _ in range(_ROUNDS):
             wanted = dict(lasting, mac=clash.settle_tap_mac(
@@ -82,6 +85,7 @@ def converge(netlink: nl.Netlink, port: TapPort, limits: Limits,
                 else:
                     guard.cover_vlans(netlink, on_bridge, port, link)
                 uplink.lend(netlink, port, on_bridge, link)
+                guest_filter.leave(port, found)
                 return link
             if not guarded and not arriving:
                 guard.warn_of_taking(netlink, port, link, entry)

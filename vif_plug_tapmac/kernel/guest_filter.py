@@ -14,6 +14,7 @@ no guest is cut off by that, or let loose.
 
 import contextlib
 import errno
+import logging
 import socket
 import struct
 import threading
@@ -22,11 +23,16 @@ import typing
 
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import filter_table as table
+from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac import mark
+from vif_plug_tapmac.wanted.port import TapPort
+from vif_plug_tapmac.wanted import rules
 from vif_plug_tapmac.wanted.rules import Element
 from vif_plug_tapmac.wanted.rules import PortRules
+
+LOG = logging.getLogger(__name__)
 
 #: Of what is in the sets for a port: whose each element is, by its comment.
 Elements = dict[Element, str]
@@ -69,6 +75,36 @@ def element(name: str, octets: bytes) -> tuple[int, Element]:
                 address) if address else None)
 
 
+class State(typing.NamedTuple):
+    """What is in the kernel.
+
+    :param version: of the table; None: there is none
+    :param is_right: whether it has all that it is made of, and no more
+    :param groups: the link groups whose ports are closed
+    :param ports: what is in the sets for each index
+    """
+    version: int | None
+    is_right: bool
+    groups: frozenset[int]
+    ports: dict[int, Elements]
+
+
+def state() -> State:
+    """Return what is in the kernel now.
+
+    :raises KernelRefused: nf_tables is missing, or no privilege to ask
+    """
+    with nft.Session() as session:
+        found = session.table(table.NAME)
+        if found is None:
+            return State(None, False, frozenset(), {})
+        version = _version(found[0])
+        # What a newer release made of it is not for us to judge.
+        return State(version, found[1] and (
+            version > table.VERSION or is_right(session)),
+            frozenset(_groups(session)), elements(session))
+
+
 class GuestFilter:
     """What is done to the table, and what one process knows of it."""
 
@@ -78,7 +114,7 @@ class GuestFilter:
         self._generation: int | None = None
         self._ports: dict[int, Elements] | None = None
 
-    def put(self, netlink: nl.Netlink, index: int, rules: PortRules,
+    def put(self, netlink: nl.Netlink, index: int, wanted_rules: PortRules,
             group: int) -> None:
         """Have a port's elements in the sets, and what looks at them.
 
@@ -90,7 +126,7 @@ class GuestFilter:
             others change rules all the time. The rules are as they were
         :raises VerifyFailed: likewise
         """
-        wanted = dict.fromkeys(rules.elements, rules.vif_id)
+        wanted = dict.fromkeys(wanted_rules.elements, wanted_rules.vif_id)
 
         def plan(session: nft.Session, is_known: bool) -> list[nft.Step]:
             steps, lasting = ([], True) if is_known else self._mend(
@@ -104,8 +140,8 @@ class GuestFilter:
                 {index: {each: wanted[each] for each in new}})]
 
         try:
-            self._change('keeping a guest to its addresses', plan, index,
-                         wanted)
+            self._change('keeping a guest to its addresses', plan,
+                         {index: wanted})
         except exception.KernelRefused as error:
             if error.kwargs.get('code') not in _MISSING:
                 raise
@@ -115,8 +151,12 @@ class GuestFilter:
                 remedy='load nf_tables (CONFIG_NF_TABLES_BRIDGE), or set '
                        'anti_spoofing of [os_vif_tapmac] to mac')
 
-    def remove(self, index: int) -> None:
-        """Have nothing in the sets for an index; there is none is success.
+    def knows(self, index: int) -> bool:
+        """Return whether this process has put in something for an index."""
+        return index in (self._ports or ())
+
+    def remove(self, *indexes: int) -> None:
+        """Have nothing in the sets for indexes; there is none is success.
 
         The table stays, and is not made.
 
@@ -126,16 +166,19 @@ class GuestFilter:
             if not is_known and self._ports is None:
                 self._ports = elements(session)
             assert self._ports is not None
-            return _deletions({index: self._ports.get(index, {})})
+            return _deletions({index: self._ports.get(index, {})
+                               for index in indexes})
 
-        self._change('removing what a guest was kept to', plan, index, {})
+        self._change('removing what guests were kept to', plan,
+                     dict.fromkeys(indexes, {}))
 
     def _change(self, step: str, plan: typing.Callable[
-            [nft.Session, bool], list[nft.Step]], index: int,
-            wanted: Elements) -> None:
-        """Do what is planned for a port; plan anew until nobody interferes.
+            [nft.Session, bool], list[nft.Step]],
+            wanted: dict[int, Elements]) -> None:
+        """Do what is planned for ports; plan anew until nobody interferes.
 
         :param plan: called with whether all that is known is so still
+        :param wanted: what there is for each index after that
         """
         deadline = time.monotonic() + _GIVES_UP_AFTER
         with self._lock, nft.Session() as session:
@@ -147,7 +190,7 @@ class GuestFilter:
                 refusal = None
                 try:
                     if session.transact(step, steps, only_if=generation):
-                        self._remember(generation + 1, index, wanted)
+                        self._remember(generation + 1, wanted)
                         return
                 except exception.KernelRefused as error:
                     if error.kwargs.get('code') not in _OVERTAKEN:
@@ -167,14 +210,15 @@ class GuestFilter:
             self._generation = self._ports = None
         return namespace is not None and generation == self._generation
 
-    def _remember(self, generation: int, index: int,
-                  wanted: Elements) -> None:
+    def _remember(self, generation: int,
+                  wanted: dict[int, Elements]) -> None:
         assert self._ports is not None
         self._generation = generation
-        if wanted:
-            self._ports[index] = wanted
-        else:
-            self._ports.pop(index, None)
+        for index, there in wanted.items():
+            if there:
+                self._ports[index] = there
+            else:
+                self._ports.pop(index, None)
 
     def _mend(self, session: nft.Session, netlink: nl.Netlink, group: int,
               index: int) -> tuple[list[nft.Step], bool]:
@@ -195,9 +239,7 @@ class GuestFilter:
                     return steps, True
                 return [*steps, *_canaries(), *_additions(
                     self._left(netlink, index))], False
-            groups |= {struct.unpack('=I', octets)[0] for octets, _
-                       in session.elements(table.NAME, table.GROUPS)
-                       if len(octets) == 4}
+            groups |= _groups(session)
             self._ports = {**elements(session), **self._ports}
         return [*([] if found is None else [nft.delete_table(table.NAME)]),
                 *_making(groups),
@@ -253,6 +295,11 @@ def _making(groups: set[int]) -> list[nft.Step]:
             *(nft.new_rule(table.NAME, each) for each in table.RULES)]
 
 
+def _groups(session: nft.Session) -> set[int]:
+    return {struct.unpack('=I', octets)[0] for octets, _ in session.elements(
+        table.NAME, table.GROUPS) if len(octets) == 4}
+
+
 def _closed(session: nft.Session, group: int) -> set[int]:
     return {group} if session.has(table.NAME, table.GROUPS,
                                   _group_key(group)) else set()
@@ -294,3 +341,59 @@ def _deletions(ports: dict[int, typing.Iterable[Element]],
 
 #: That of this process.
 of_this_process = GuestFilter()
+
+
+def ensure(netlink: nl.Netlink, port: TapPort, link: Link) -> None:
+    """Have the guest kept to its addresses as soon as its TAP is in the group.
+
+    One whose addresses nobody knows here is as it was.
+
+    :raises KernelRefused, VerifyFailed: see :meth:`GuestFilter.put`
+    """
+    if port.is_filtered and port.addresses is not None:
+        of_this_process.put(
+            netlink, link.index, rules.of_port(
+                port.vif_id, port.guest_mac, port.addresses),
+            port.filtered_group)
+
+
+def leave(port: TapPort, found: Link) -> None:
+    """Forget what a TAP was kept to that is not in the group any more.
+
+    :param found: it, as it was before
+    """
+    if not port.is_filtered and found.group == port.filtered_group:
+        forget([found], port.filtered_group)
+
+
+def forget(links: typing.Iterable[Link], filtered_group: int | None) -> None:
+    """Have nothing in the sets for TAPs that are gone, or not filtered.
+
+    What is left is of no effect until another TAP gets the index, and goes
+    then: so whatever fails here is a warning.
+
+    :param filtered_group: the group that they were in if there is something
+    """
+    indexes = [link.index for link in links if link.group == filtered_group
+               or of_this_process.knows(link.index)]
+    try:
+        if indexes:
+            of_this_process.remove(*indexes)
+    except exception.TapMacError as error:
+        LOG.warning('The addresses of TAPs that are gone stay in the table '
+                    'bridge %s: %s', table.NAME, error)
+
+
+def known_addresses(link: Link, vif_id: str) -> tuple[str, ...] | None:
+    """Return what a TAP's guest is kept to now; None: nobody knows.
+
+    :raises KernelRefused: nf_tables is missing, or no privilege to ask
+    """
+    with nft.Session() as session:
+        there = elements(session).get(link.index, {})
+    if vif_id not in there.values():
+        return None
+    return tuple(sorted(
+        each.address for each, owner in there.items()
+        if owner == vif_id and each.address is not None
+        and each.set in (rules.IPV4, rules.IPV6)))

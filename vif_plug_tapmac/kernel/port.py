@@ -2,6 +2,7 @@
 
 """A guest's port: what is done about the TAP that is found, or not."""
 
+import dataclasses
 import errno
 import logging
 import time
@@ -10,6 +11,7 @@ from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge
 from vif_plug_tapmac.kernel import converging
 from vif_plug_tapmac.kernel import guard
+from vif_plug_tapmac.kernel import guest_filter
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import making
 from vif_plug_tapmac.kernel import netlink as nl
@@ -87,7 +89,7 @@ def _ensure_once(netlink: nl.Netlink, port: TapPort,
                  limits: Limits, deadline: float) -> str | None:
     found = netlink.find(port.name)
     if found is None or found.former_name is not None:
-        found = removing.restore(netlink, port.name, found, port.link_group)
+        found = removing.restore(netlink, port.name, found, port.group)
     LOG.debug('Wanted: %s. Observed: %s', port, found)
     if found is not None and making.is_being_made(found):
         found = _wait_for_other_plug(netlink, port, found, deadline)
@@ -97,6 +99,7 @@ def _ensure_once(netlink: nl.Netlink, port: TapPort,
             reason='a device of another kind (%s) has the name of this TAP'
                    % (found.kind or 'hardware'),
             remedy='rename or remove that device')
+    port = _with_what_can_be_had(port, found)
     if found is not None and found.held:
         _keep(netlink, port, limits, found)
         return None
@@ -118,6 +121,45 @@ def _ensure_once(netlink: nl.Netlink, port: TapPort,
                 or error.kwargs['device'] not in (port.name, port.bridge)):
             raise
         raise converging.Overtaken(error)
+
+
+def _with_what_can_be_had(port: TapPort, found: Link | None) -> TapPort:
+    """Return the port as it can be, where its guest is to be filtered.
+
+    By a table that knows the index of its TAP before that takes a frame. That
+    is not so for a TAP that libvirt makes after us; and whether a guest that
+    runs on one without our mark may be in the group, nobody knows. Who does
+    not know its addresses leaves the guest to what it is kept to.
+
+    :raises InvalidConfig: libvirt is to make the TAP
+    """
+    if not port.is_filtered:
+        return port
+    own = found is not None and (
+        mark.TapMark.parse(found.alias) is not None
+        or port.has_nova_name and mark.is_lost(found, port.groups))
+    unfiltered = dataclasses.replace(port, anti_spoofing='mac')
+    if port.addresses is None:
+        if found is None or not own:
+            return port if port.create_tap else unfiltered
+        if found.group != port.filtered_group:
+            return unfiltered
+        return dataclasses.replace(
+            port, addresses=guest_filter.known_addresses(found, port.vif_id))
+    if found is not None and found.held and not own:
+        LOG.error('%s: its guest is kept to its MAC only, and not to its '
+                  'addresses (anti_spoofing = full), because tapmac did not '
+                  'make this TAP. Remedy: %s.', port.name,
+                  'hard reboot the instance' if port.create_tap
+                  else 'nova_managed_tap = true, and a hard reboot')
+        return unfiltered
+    if not port.create_tap:
+        raise exception.InvalidConfig(
+            option='anti_spoofing', value=port.anti_spoofing,
+            reason='libvirt makes %s after it was plugged, so that nothing '
+                   'keeps its guest to its addresses. Set nova_managed_tap, '
+                   'or anti_spoofing = mac' % port.name)
+    return port
 
 
 def _wait_for_other_plug(netlink: nl.Netlink, port: TapPort,
@@ -226,11 +268,11 @@ def _new_mark(port: TapPort, found: Link) -> mark.TapMark | None:
 
     When it was made is not known any more.
     """
-    if not port.has_nova_name or not mark.is_lost(found, port.link_group):
+    if not port.has_nova_name or not mark.is_lost(found, port.groups):
         return None
     LOG.warning('%s had lost the mark of tapmac, and has it again. Its alias '
                 'was %r: whatever writes it must leave the TAPs of link group '
-                '%d alone.', port.name, found.alias or '', port.link_group)
+                '%d alone.', port.name, found.alias or '', found.group)
     return mark.TapMark(port.vif_id, port.guest_mac, port.bridge,
                         int(time.time()))
 

@@ -19,6 +19,7 @@ import secrets
 import typing
 
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import guest_filter
 from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
@@ -34,13 +35,16 @@ class Held(Exception):
     """Somebody holds the TAP that was to be deleted; it is as it was."""
 
 
-def remove(identity: TapIdentity, link_group: int) -> None:
+def remove(identity: TapIdentity, link_group: int,
+           filtered_group: int | None = None) -> None:
     """Delete the TAP if it carries our mark for this VIF, or has lost it.
 
     Held or not. Absent is success. Anything else of that name stays and is
-    warned about.
+    warned about. What its guest was kept to goes after it, so that nothing
+    gets out meanwhile.
 
     :param link_group: of our TAPs
+    :param filtered_group: of those of guests that are kept to their addresses
     :raises KernelRefused: the TAP is still there
     """
     with nl.Netlink() as netlink:
@@ -54,8 +58,8 @@ def remove(identity: TapIdentity, link_group: int) -> None:
             LOG.debug('%s is absent already', identity.name)
             return
         if not (_is_marked(found, identity.vif_id)
-                or identity.has_nova_name and mark.is_lost(found,
-                                                           link_group)):
+                or identity.has_nova_name and mark.is_lost(
+                    found, (link_group, filtered_group))):
             LOG.warning('%s stays: it does not carry the mark of tapmac for '
                         'VIF %s (its alias is %r). If nothing uses it: "ip '
                         'link delete %s".', identity.name, identity.vif_id,
@@ -66,6 +70,7 @@ def remove(identity: TapIdentity, link_group: int) -> None:
                         'guest\'s NIC is dead until it is attached anew',
                         identity.name)
         netlink.delete(found)
+        guest_filter.forget([found], filtered_group)
         LOG.info('%s removed', identity.name)
 
 
@@ -128,7 +133,8 @@ def restore(netlink: nl.Netlink, name: str, found: Link | None,
 
 
 def remove_many(identities: typing.Collection[TapIdentity],
-                also_held: bool, link_group: int | None = None) -> list[str]:
+                also_held: bool, link_group: int | None = None,
+                filtered_group: int | None = None) -> list[str]:
     """Delete many TAPs that carry our mark, each for its VIF, at once.
 
     Those that nobody holds lose their names, are put in a link group of their
@@ -140,12 +146,13 @@ def remove_many(identities: typing.Collection[TapIdentity],
     :param also_held: whether those go, too, that a process holds
     :param link_group: of what somebody was deleting before, and was killed; it
         is in this one if it stays. None: in the one that it was found in
+    :param filtered_group: of TAPs of guests that are kept to their addresses
     :returns: the names of those that went, by whomever; all others stay as
         they are
     :raises KernelRefused: some of them may be gone
     """
     wanted = {identity.name: identity.vif_id for identity in identities}
-    gone = []
+    gone, concerned = [], []
     with nl.Netlink() as netlink:
         links = netlink.links()
         batch = _Batch(netlink, _unused_group(links), also_held)
@@ -156,6 +163,7 @@ def remove_many(identities: typing.Collection[TapIdentity],
                     continue
                 if link.lost_name is not None and link_group is not None:
                     link = dataclasses.replace(link, group=link_group)
+                concerned.append(link)
                 if not link.held:
                     batch.add(link)
                 elif also_held:
@@ -164,6 +172,8 @@ def remove_many(identities: typing.Collection[TapIdentity],
             batch.delete()
         finally:
             gone += batch.close()
+    guest_filter.forget((link for link in concerned if (
+        link.former_name or link.name) in gone), filtered_group)
     for name in gone:
         LOG.info('%s removed', name)
     return gone

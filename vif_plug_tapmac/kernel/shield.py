@@ -38,9 +38,12 @@ def ensure(port: TapPort, service: str = '') -> None:
     """
     global _looked
     if port.host_shield:
-        _require(port.link_group, service)
+        # Those that are not filtered yet, and will be, are in the other one.
+        for group in port.groups if port.is_filtered else (port.link_group,):
+            _require(group, service)
     elif not _looked:
-        nftables.unshield_host(port.link_group, service)
+        for group in port.groups:
+            nftables.unshield_host(group, service)
         _looked = True
 
 

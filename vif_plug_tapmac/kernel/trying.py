@@ -14,10 +14,12 @@ import os
 import sys
 
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import guest_filter
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import nftables
 from vif_plug_tapmac.kernel import source_filter
+from vif_plug_tapmac.wanted import rules
 
 #: Exit statuses.
 CAN, CANNOT, UNKNOWN = 0, 10, 20
@@ -51,6 +53,13 @@ def _shield(netlink: nl.Netlink) -> str:
         'the rule is not there after it was made')
 
 
+def _addresses(netlink: nl.Netlink) -> str:
+    guest_filter.of_this_process.put(
+        netlink, 1, rules.of_port('', _MAC, ['192.0.2.1', '2001:db8::1']), 1)
+    return '' if guest_filter.state().is_right else (
+        'the table is another one after it was made')
+
+
 def _vlan(netlink: nl.Netlink) -> str:
     netlink.create_bridge('bridge', _MAC, 0, None)
     netlink.create_vlan('bridge.1', _require(netlink, 'bridge'), 1)
@@ -64,9 +73,10 @@ def _require(netlink: nl.Netlink, name: str) -> Link:
 
 
 #: What can be tried: to filter by the source, to lock a port of a bridge, to
-#: keep guests from the host by nf_tables, and to make the device of a VLAN.
-#: Each returns why not, empty if it can.
-TRIALS = {'filter': _filter, 'lock': _lock, 'shield': _shield, 'vlan': _vlan}
+#: keep guests from the host by nf_tables, and to their addresses, and to make
+#: the device of a VLAN. Each returns why not, empty if it can.
+TRIALS = {'filter': _filter, 'lock': _lock, 'shield': _shield,
+          'addresses': _addresses, 'vlan': _vlan}
 
 
 def main(what: str) -> int:

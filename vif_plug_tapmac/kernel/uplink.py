@@ -91,7 +91,7 @@ def _require_kind(port: TapPort, link: Link) -> None:
     what = ('the loopback device' if link.name == 'lo'
             else 'a bridge' if link.kind == 'bridge'
             else 'the TAP of a guest'
-            if link.is_tap and link.group == port.link_group
+            if link.is_tap and link.group in port.groups
             else 'no Ethernet device' if not _is_ethernet(link) else None)
     if what is not None:
         raise _unusable(port, 'is ' + what, 'name a network card, a bond or a '

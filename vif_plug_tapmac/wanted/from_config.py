@@ -37,20 +37,31 @@ def port_fields(
     :param config: the ``[os_vif_tapmac]`` group
     :raises InvalidConfig: an option has a value that cannot work here
     """
-    if config.link_group == config.bridge_group:
-        raise exception.InvalidConfig(
-            option='bridge_group', value=config.bridge_group,
-            reason='it must differ from link_group')
+    for option, others in (('bridge_group', ('link_group',)),
+                           ('filtered_group', ('link_group',
+                                               'bridge_group'))):
+        for other in others:
+            if config[option] == config[other]:
+                raise exception.InvalidConfig(
+                    option=option, value=config[option],
+                    reason='it must differ from %s' % other)
     return {'owner': _uid(config.owner),
             'multi_queue': config.multiqueue,
             'create_bridge': config.create_bridge,
             'link_group': config.link_group,
             'bridge_group': config.bridge_group,
+            'filtered_group': config.filtered_group,
             'anti_spoofing': config.anti_spoofing,
             'arriving_guests': config.arriving_guests,
             'host_shield': config.host_shield,
             **{each.option: config[each.option]
                for each in port_options.CONFIGURED}}
+
+
+def group(config: 'cfg.ConfigOpts.GroupAttr') -> int:
+    """Return the link group that TAPs are in: it says what is done."""
+    return int(config.filtered_group if config.anti_spoofing == 'full'
+               else config.link_group)
 
 
 def require_same(port: TapPort, config: 'cfg.ConfigOpts.GroupAttr') -> None:

@@ -10,6 +10,7 @@ from vif_plug_tapmac.wanted import names
 from vif_plug_tapmac.wanted import port as port_values
 from vif_plug_tapmac.wanted.port import TapIdentity
 from vif_plug_tapmac.wanted.port import TapPort
+from vif_plug_tapmac.wanted import rules
 
 if typing.TYPE_CHECKING:
     from os_vif.objects import vif as vif_objects
@@ -60,6 +61,8 @@ def tap_port(vif: 'vif_objects.VIFBase', config: 'cfg.ConfigOpts.GroupAttr',
         uplink=_uplink(vif, bridge, config),
         guest_mac=str(_field(vif, 'address')).lower(),
         mtu=_mtu(vif, config),
+        addresses=(_addresses(vif) if fields['anti_spoofing'] == 'full'
+                   else None),
         create_tap=(_get(vif, 'plugin') != 'linux_bridge'
                     or config.nova_managed_tap),
         **fields)
@@ -180,6 +183,28 @@ def _vlan(vif: 'vif_objects.VIFBase') -> int:
                    'which is no number from %d to %d'
                    % (vlan, names.VLAN_MIN, names.VLAN_MAX))
     return int(vlan)
+
+
+def _addresses(vif: 'vif_objects.VIFBase') -> tuple[str, ...]:
+    """Return the fixed IPs of a VIF, in the order that it has them.
+
+    :raises InvalidVif: one can not be the address of a port
+    """
+    found: dict[str, None] = {}
+    for subnet in _objects(_get(vif, 'network'), 'subnets'):
+        for fixed_ip in _objects(subnet, 'ips'):
+            try:
+                found[rules.require_address(_get(fixed_ip, 'address'))] = None
+            except ValueError as error:
+                raise exception.InvalidVif(vif=label(vif),
+                                           reason='fixed IP: %s' % error)
+    return tuple(found)
+
+
+def _objects(versioned_object: typing.Any,
+             field: str) -> typing.Iterable[typing.Any]:
+    """Return the objects of a list; none if it is unset."""
+    return getattr(_get(versioned_object, field), 'objects', ())
 
 
 def _mtu(vif: 'vif_objects.VIFBase',

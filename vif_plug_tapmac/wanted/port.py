@@ -13,11 +13,12 @@ from vif_plug_tapmac import exception
 from vif_plug_tapmac import mac
 from vif_plug_tapmac.wanted import names
 from vif_plug_tapmac.wanted import port_options
+from vif_plug_tapmac.wanted import rules
 
 _UUID = re.compile(r'[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z')
 
-#: What a guest can be kept to: nothing, or its MAC.
-ANTI_SPOOFING = ('none', 'mac')
+#: What a guest can be kept to: nothing, its MAC, or its addresses, too.
+ANTI_SPOOFING = ('none', 'mac', 'full')
 #: How a TAP is kept to a guest that is still on another host.
 ARRIVING_GUESTS = ('lock', 'filter')
 #: Limits of a TAP's MTU in bytes. Source: drivers/net/tun.c, MIN_MTU and
@@ -25,6 +26,8 @@ ARRIVING_GUESTS = ('lock', 'filter')
 TAP_MTU_MIN, TAP_MTU_MAX = 68, 65521
 #: A uid of 2**32 - 1 means "no owner" to the tun driver.
 UID_MAX = 2 ** 32 - 2
+#: The default of filtered_group.
+FILTERED_GROUP = 29795
 #: Link groups are signed in the kernel; 0 is where every link starts.
 LINK_GROUP_MIN, LINK_GROUP_MAX = 1, 2 ** 31 - 1
 
@@ -117,7 +120,8 @@ class TapPort(_PortFields, _Fields):
     :param owner: uid of the one user who may attach to the TAP
     :param multi_queue: whether the guest's NIC has more than one queue
     :param create_bridge: whether a missing bridge may be made
-    :param link_group: group number of our TAPs
+    :param link_group: group number of our TAPs, but of those of guests that
+        are kept to their addresses
     :param bridge_group: group number of our bridges
     :param uplink: the device that is to connect the bridge with the wire, by
         its name or an alternative one, 1 to 127 characters; None if nobody
@@ -128,6 +132,11 @@ class TapPort(_PortFields, _Fields):
     :param port_...: how its port on the bridge shall be: see
         :data:`port_options.CONFIGURED`
     :param host_shield: whether guests do not reach the host through bridges
+    :param filtered_group: group number of our TAPs whose guests are kept to
+        their addresses
+    :param addresses: the guest's fixed IPs, each in its canonical form; empty
+        if it has none; None if they are not known, as to a command, or do
+        not matter
     :raises InvalidVif: the first field that is wrong
     """
     bridge: str
@@ -143,6 +152,8 @@ class TapPort(_PortFields, _Fields):
     anti_spoofing: str
     arriving_guests: str
     host_shield: bool
+    filtered_group: int = FILTERED_GROUP
+    addresses: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -162,11 +173,15 @@ class TapPort(_PortFields, _Fields):
         if self.mtu is not None:
             self._check_number('MTU', self.mtu, TAP_MTU_MIN, TAP_MTU_MAX)
         self._check_number('owner', self.owner, 0, UID_MAX)
-        for field in ('link_group', 'bridge_group'):
+        for field in ('link_group', 'bridge_group', 'filtered_group'):
             self._check_number(field, getattr(self, field),
                                LINK_GROUP_MIN, LINK_GROUP_MAX)
         self._require(self.link_group != self.bridge_group,
                       'TAPs and bridges share link group %s', self.link_group)
+        self._require(self.filtered_group not in (
+            self.link_group, self.bridge_group),
+            'TAPs that are filtered share link group %s with others',
+            self.filtered_group)
         self._require(self.anti_spoofing in ANTI_SPOOFING,
                       'anti_spoofing %r is none of %s', self.anti_spoofing,
                       ', '.join(ANTI_SPOOFING))
@@ -178,6 +193,23 @@ class TapPort(_PortFields, _Fields):
                       'host_shield'):
             self._require(isinstance(getattr(self, field), bool),
                           '%s is not a boolean', field)
+
+        self._check_addresses()
+
+    def _check_addresses(self) -> None:
+        if self.addresses is None:
+            return
+        self._require(
+            isinstance(self.addresses, tuple)
+            and len(self.addresses) <= rules.ADDRESSES_MAX,
+            'its fixed IPs are no tuple of %d at most', rules.ADDRESSES_MAX)
+        for address in self.addresses:
+            try:
+                canonical = rules.require_address(address)
+            except ValueError as error:
+                raise self._invalid('fixed IP: %s' % error)
+            self._require(canonical == address,
+                          'fixed IP %r is not in its canonical form', address)
 
     def _check_guest_mac(self) -> None:
         self._require(isinstance(self.guest_mac, str),
@@ -200,6 +232,21 @@ class TapPort(_PortFields, _Fields):
     def is_guarded(self) -> bool:
         """Whether the guest may send from its own MAC only."""
         return self.anti_spoofing != 'none'
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether the guest may speak from its own addresses only."""
+        return self.anti_spoofing == 'full'
+
+    @property
+    def group(self) -> int:
+        """The link group that its TAP shall be in: it says what is done."""
+        return self.filtered_group if self.is_filtered else self.link_group
+
+    @property
+    def groups(self) -> tuple[int, int]:
+        """Those that TAPs of ours are in."""
+        return self.link_group, self.filtered_group
 
 
 def label(vif_id: str, name: str) -> str:

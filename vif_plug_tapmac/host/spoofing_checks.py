@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What can be wrong with what keeps guests to their addresses."""
+
+import typing
+
+from vif_plug_tapmac.host.finding import finds
+from vif_plug_tapmac.host.finding import REBOOT
+from vif_plug_tapmac.host.finding import REPLUG
+from vif_plug_tapmac.host.finding import Seen
+from vif_plug_tapmac.host.inventory import Inventory
+from vif_plug_tapmac.host.inventory import Tap
+from vif_plug_tapmac.kernel import filter_table
+from vif_plug_tapmac.wanted import rules
+
+#: How the table is named where something is wrong with it.
+_TABLE = 'nftables'
+_WHAT = 'the table bridge %s' % filter_table.NAME
+
+
+@finds('TM227')
+def _unfiltered(seen: Inventory, tap: Tap) -> Seen:
+    if (seen.is_filtering and tap.bridge is not None
+            and tap.guest_mac is not None
+            and tap.link.group != seen.filtered_group):
+        yield (tap.link.name, 'anti_spoofing is full, and it is in link group '
+               '%d instead of %d' % (tap.link.group, seen.filtered_group),
+               REPLUG if tap.is_ours else REBOOT)
+
+
+@finds('TM228')
+def _mute(seen: Inventory, tap: Tap) -> Seen:
+    if (not _is_closed(seen, tap) or seen.guest_filter is None
+            or seen.guest_filter.version is None or tap.guest_mac is None):
+        return
+    there = seen.guest_filter.ports.get(tap.link.index, {})
+    if not any(each.set == rules.MACS and each.mac == tap.guest_mac
+               for each in there):
+        yield (tap.link.name, '%s lets nothing pass from %s there' % (
+            _WHAT, tap.guest_mac), REPLUG)
+
+
+@finds('TM229')
+def _lets_pass(seen: Inventory, tap: Tap) -> Seen:
+    if (not _is_closed(seen, tap) or seen.guest_filter is None
+            or tap.vif_id is None):
+        return
+    others = [each for each, owner in seen.guest_filter.ports.get(
+        tap.link.index, {}).items()
+        if (each.mac, owner) != (tap.guest_mac, tap.vif_id)]
+    if others:
+        yield (tap.link.name, '%s lets pass from there what is of %s' % (
+            _WHAT, ', '.join(sorted({each.address or each.mac
+                                     for each in others}))), REPLUG)
+
+
+def _is_closed(seen: Inventory, tap: Tap) -> bool:
+    return tap.link.group == seen.filtered_group and tap.bridge is not None
+
+
+def _names(seen: Inventory) -> list[str]:
+    """Return the names of the TAPs that are in the closed group."""
+    return sorted(link.name for link in seen.links.values()
+                  if link.is_tap and link.group == seen.filtered_group
+                  and link.master is not None)
+
+
+@finds('TM312')
+def _missing(seen: Inventory) -> Seen:
+    names = _names(seen)
+    if names and seen.guest_filter and seen.guest_filter.version is None:
+        yield (_TABLE, '%s is not there, and %s' % (_WHAT, _kept(names)),
+               REPLUG)
+
+
+@finds('TM313')
+def _changed(seen: Inventory) -> Seen:
+    if _names(seen) and (seen.guest_filter is not None
+                         and seen.guest_filter.version is not None
+                         and not seen.guest_filter.is_right):
+        yield (_TABLE, '%s has not what tapmac makes it of, or is of an older '
+               'release, or dormant' % _WHAT, REPLUG)
+
+
+@finds('TM314')
+def _open(seen: Inventory) -> Seen:
+    names = _names(seen)
+    if names and (seen.guest_filter is not None
+                  and seen.guest_filter.version is not None
+                  and seen.filtered_group not in seen.guest_filter.groups):
+        yield (_TABLE, 'link group %d is not in the set %s of %s, and %s' % (
+            seen.filtered_group, filter_table.GROUPS, _WHAT, _kept(names)),
+            REPLUG)
+
+
+def _kept(names: typing.Sequence[str]) -> str:
+    return 'the guest of %s%s is kept to its MAC only' % (
+        names[0], ' and %d more' % (len(names) - 1) if len(names) > 1 else '')
+
+
+CHECKS = (_unfiltered, _mute, _lets_pass)
+TABLE_CHECKS = (_missing, _changed, _open)

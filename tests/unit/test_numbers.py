@@ -10,6 +10,7 @@ import argparse
 import configparser
 import contextlib
 import importlib
+import inspect
 import io
 import pathlib
 import pkgutil
@@ -58,6 +59,7 @@ class CommandLineTest(base.TestCase):
             for each in vars(found).values():
                 if (isinstance(each, type)
                         and issubclass(each, command.Command)
+                        and not inspect.isabstract(each)
                         and each.__module__ == found.__name__):
                     kind = next(base for base in each.__mro__ if base in (
                         lister.Lister, show.ShowOne, command.Command))

@@ -132,6 +132,21 @@ class ShieldTest(test_guard.GuardTestCase):
         self.start(host_shield=True)
         self.assertEqual([], self.reached())
 
+    def test_frames_that_the_bridge_leaves_to_the_port(self):
+        """01:80:c2:00:00:0e is for LLDP; what is in them, IP takes, too."""
+        lldp = '01:80:c2:00:00:0e'
+        self.start()
+        for host_shield in False, True:
+            self.configure(host_shield=host_shield)
+            self.plug()
+            self.assertEqual([not host_shield] * 2, [
+                self.udp(address, lldp)
+                for address in (_ADDRESS, _OTHER_ADDRESS)])
+        self.assertFalse(self.is_answered(
+            self.ether(lldp) / l2.ARP(
+                op=1, hwsrc=base.GUEST_MAC, psrc=_GUESTS_ADDRESS,
+                pdst=_ADDRESS), l2.ARP))
+
     def test_others_are_reached(self):
         self.start(host_shield=True)
         neighbour = base.numbered_vif(1)
@@ -212,8 +227,10 @@ class ShieldTest(test_guard.GuardTestCase):
 
     def own(self):
         """Return whose rules there are."""
-        return sorted(pathlib.Path(each.service).stem
-                      for each in nftables.host_shields())
+        services = [pathlib.Path(each.service).stem
+                    for each in nftables.host_shields()]
+        self.assertEqual(sorted([*set(services)] * 3), sorted(services))
+        return sorted(set(services))
 
     def test_two_services_of_one_group(self):
         """Each has its own section, and the TAPs of both are in one group."""
@@ -284,12 +301,12 @@ class ShieldTest(test_guard.GuardTestCase):
     def test_nft_shows_whose_it_is(self):
         nftables.shield_host(29793, '/etc/nova/nova.conf')
         with nftables._Session() as nft:
-            userdata, = nft.list(
-                '', '', nftables._GET_RULE, nftables._bridge(),
+            found = nft.list(
+                '', '', nftables._GET_RULE, nftables._body(0),
                 lambda body: nftables._read(body).octets(7))
         # As the kernel keeps it for nft (1.0.6) and "drop comment ...".
-        self.assertEqual(b'\0\x23host_shield of /etc/nova/nova.conf\0',
-                         userdata)
+        self.assertEqual(
+            [b'\0\x23host_shield of /etc/nova/nova.conf\0'] * 3, found)
 
     def test_rule_of_nobody_stays(self):
         nftables.shield_host(29793, '/etc/nova/other.conf')

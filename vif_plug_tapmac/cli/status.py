@@ -69,7 +69,7 @@ class Checks(upgradecheck.UpgradeCommands):
                 'lock': config.anti_spoofing != 'none' and 'anti_spoofing = '
                 '%s needs locked ports of bridges' % config.anti_spoofing,
                 'shield': config.host_shield and 'host_shield needs nf_tables '
-                'for bridges',
+                'for bridges, IP and ARP',
                 'addresses': config.anti_spoofing == 'full'
                 and 'anti_spoofing = full needs nf_tables for bridges',
                 'vlan': any(map(names.parse_vlan_device,

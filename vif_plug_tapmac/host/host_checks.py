@@ -124,8 +124,8 @@ def _shield(config: cfg.ConfigOpts.GroupAttr) -> Seen:
     with contextlib.suppress(exception.KernelRefused):
         group = from_config.group(config)
         if config.host_shield and not nftables.is_host_shielded(group):
-            yield ('nftables', 'host_shield is on, and no rule in the table '
-                   'bridge %s drops what link group %d sends to this host' % (
+            yield ('nftables', 'host_shield is on, and rules in the tables '
+                   '%s do not drop what link group %d sends to this host' % (
                        nftables.SHIELD, group),
                    'start nova-compute again, which plugs each guest, or plug '
                    'one by hand; and find what flushes the rules')
@@ -133,15 +133,20 @@ def _shield(config: cfg.ConfigOpts.GroupAttr) -> Seen:
 
 @finds('TM226')
 def _shield_of_nobody(config: cfg.ConfigOpts.GroupAttr) -> Seen:
+    found = collections.defaultdict(list)
     with contextlib.suppress(exception.KernelRefused):
         for shield in nftables.host_shields():
-            reason = _why_unwanted(shield, config)
-            if reason is not None:
-                yield ('nftables', 'what link group %d sends to this host is '
-                       'dropped by a rule in the table bridge %s that %s' % (
-                           shield.group, nftables.SHIELD, reason),
-                       '"nft delete rule bridge %s %s handle %d"' % (
-                           nftables.SHIELD, nftables.SHIELD, shield.handle))
+            found[shield.group, shield.service].append(shield)
+    for rules in found.values():
+        reason = _why_unwanted(rules[0], config)
+        if reason is not None:
+            yield ('nftables', 'what link group %d sends to this host is '
+                   'dropped by a rule in the table %s %s that %s' % (
+                       rules[0].group, rules[0].family, nftables.SHIELD,
+                       reason),
+                   ', '.join('"nft delete rule %s %s %s handle %d"' % (
+                       each.family, nftables.SHIELD, nftables.SHIELD,
+                       each.handle) for each in rules))
 
 
 def _why_unwanted(shield: nftables.Shield,

@@ -22,7 +22,8 @@ from vif_plug_tapmac.kernel import session
 
 LOG = logging.getLogger(__name__)
 
-#: The table and the chain in it that keep guests from the host.
+#: The tables, one of each family, and the chain in each, that keep guests from
+#: the host.
 SHIELD = 'tapmac_shield'
 
 #: Source: include/uapi/linux/netlink.h
@@ -39,7 +40,7 @@ _APPEND = 0x800
 _NESTED = 0x8000
 #: struct nfgenmsg: family, version, which part of netfilter
 _BODY = struct.Struct('>BBH')
-_NFPROTO_INET, _NFPROTO_BRIDGE = 1, 7
+_NFPROTO_INET, _NFPROTO_ARP, _NFPROTO_BRIDGE = 1, 3, 7
 
 #: Attributes.
 _TABLE_NAME, _GENERATION_ID, _BATCH_GENERATION = 1, 1, 1
@@ -61,7 +62,15 @@ _IIFGROUP, _EQUAL, _REGISTER, _VERDICT = 21, 0, 1, 0
 _NAMES = 6, 7
 #: Source: include/uapi/linux/netfilter.h, linux/netfilter_bridge.h
 _DROP, _ACCEPT = 0, 1
-_BRIDGE_INPUT = 1
+_INET_PREROUTING, _ARP_INPUT, _BRIDGE_INPUT = 0, 0, 1
+#: Where what ports send to the host passes: family, how nft calls that, hook.
+#: From the bridge; but what is sent to 01:80:c2:00:00:0e, which is for LLDP,
+#: comes from the port itself, and passes no hook of the bridge on its way to
+#: IP and ARP. Source: net/bridge/br_input.c, br_handle_frame
+_WAYS_TO_THE_HOST = ((_NFPROTO_BRIDGE, 'bridge', _BRIDGE_INPUT),
+                     (_NFPROTO_INET, 'inet', _INET_PREROUTING),
+                     (_NFPROTO_ARP, 'arp', _ARP_INPUT))
+_FAMILIES = {family: name for family, name, _ in _WAYS_TO_THE_HOST}
 #: What goes from port to port passes these hooks: prerouting, forward and
 #: postrouting, of each family.
 _ON_THE_WAY = 0, 2, 4
@@ -118,9 +127,11 @@ class _Session(session.Session):
 class Shield:
     """A rule that keeps what ports of a link group send from the host.
 
+    :param family: of its table, by the name that nft has for it
     :param handle: by which the kernel knows it
     :param service: whose it is; None: it does not say
     """
+    family: str
     handle: int
     group: int
     service: str | None
@@ -139,89 +150,109 @@ def host_shields() -> list[Shield]:
     :raises KernelRefused: nf_tables is missing, or no privilege to ask
     """
     with _Session() as nft:
-        return [rule for _, rule in _rules(nft) if rule is not None]
+        return [rule for family in _FAMILIES
+                for _, rule in _rules(nft, family) if rule is not None]
 
 
 def is_host_shielded(group: int, service: str | None = None) -> bool:
     """Return whether what ports of a link group send to the host is dropped.
 
-    :param service: by whose rule; None: by anybody's
+    :param service: by whose rules; None: by anybody's
     :raises KernelRefused: nf_tables is missing, or no privilege to ask
     """
-    return any(shield.is_of(group, service) for shield in host_shields())
+    return {shield.family for shield in host_shields() if shield.is_of(
+        group, service)} == set(_FAMILIES.values())
 
 
 def shield_host(group: int, service: str = '') -> None:
     """Drop what ports of a link group send to the host through bridges.
 
-    One rule for all of them, whoever is in the group: no port is without. Done
-    twice, there are two such rules, and no harm.
+    One rule of each family for all of them, whoever is in the group: no port
+    is without. Done twice, there are two such rules, and no harm.
 
-    :param service: whose rule it is to be, which "nft list" shows as its
+    :param service: whose rules they are to be, which "nft list" shows as their
         comment: :attr:`Limits.service`
     :raises KernelRefused: nf_tables is missing, or no privilege
     """
-    comment = (_OF + service).encode() + b'\0'
     with _Session() as nft:
-        nft.transact(
-            'adding %s' % SHIELD,
-            (_NEW_TABLE, rtnetlink.CREATE,
-             _bridge(attributes.text(_TABLE_NAME, SHIELD))),
-            (_NEW_CHAIN, rtnetlink.CREATE, _bridge(
-                attributes.text(_CHAIN_TABLE, SHIELD),
-                attributes.text(_CHAIN_NAME, SHIELD),
-                _nested(_CHAIN_HOOK, _number(_HOOK_NUMBER, _BRIDGE_INPUT),
-                        _number(_HOOK_PRIORITY, _FIRST)),
-                _number(_CHAIN_POLICY, _ACCEPT),
-                attributes.text(_CHAIN_TYPE, 'filter'))),
-            (_NEW_RULE, rtnetlink.CREATE | _APPEND, _bridge(
-                attributes.text(_RULE_TABLE, SHIELD),
-                attributes.text(_RULE_CHAIN, SHIELD),
-                _nested(_RULE_EXPRESSIONS, *_dropping(group)),
-                attributes.attribute(_RULE_USERDATA, bytes(
-                    [_COMMENT, len(comment)]) + comment))))
+        nft.transact('adding %s' % SHIELD, *(
+            step for family, _, hook in _WAYS_TO_THE_HOST
+            for step in _additions(family, hook, group, service)))
+
+
+def _additions(family: int, hook: int, group: int,
+               service: str) -> list[tuple[int, int, bytes]]:
+    comment = (_OF + service).encode() + b'\0'
+    return [
+        (_NEW_TABLE, rtnetlink.CREATE,
+         _body(family, attributes.text(_TABLE_NAME, SHIELD))),
+        (_NEW_CHAIN, rtnetlink.CREATE, _body(
+            family, attributes.text(_CHAIN_TABLE, SHIELD),
+            attributes.text(_CHAIN_NAME, SHIELD),
+            _nested(_CHAIN_HOOK, _number(_HOOK_NUMBER, hook),
+                    _number(_HOOK_PRIORITY, _FIRST)),
+            _number(_CHAIN_POLICY, _ACCEPT),
+            attributes.text(_CHAIN_TYPE, 'filter'))),
+        (_NEW_RULE, rtnetlink.CREATE | _APPEND, _body(
+            family, attributes.text(_RULE_TABLE, SHIELD),
+            attributes.text(_RULE_CHAIN, SHIELD),
+            _nested(_RULE_EXPRESSIONS, *_dropping(group)),
+            attributes.attribute(_RULE_USERDATA, bytes(
+                [_COMMENT, len(comment)]) + comment)))]
 
 
 def unshield_host(group: int | None = None,
                   service: str | None = None) -> None:
-    """Remove the rule of a link group, and the table with the last one.
+    """Remove the rules of a link group, and each table with its last one.
 
     Another service on this host may have its own. There is none, or no
     nf_tables, is success.
 
-    :param group: None: whatever is in the table
-    :param service: whose rule; None: anybody's
+    :param group: None: whatever is in the tables
+    :param service: whose rules; None: anybody's
     """
-    with contextlib.suppress(exception.KernelRefused), _Session() as nft:
-        for _ in range(_ROUNDS):
-            generation = nft.generation()
-            rules = _rules(nft)
-            own = [handle for handle, rule in rules if group is None
-                   or rule is not None and rule.is_of(group, service)]
-            if group is not None and not own:
-                return
-            # Between the look and this nobody is to add one.
-            if nft.transact('removing %s' % SHIELD, *(
-                    map(_deletion, own) if len(own) < len(rules) else [
-                        (_DELETE_TABLE, 0, _bridge(attributes.text(
-                            _TABLE_NAME, SHIELD)))]), only_if=generation):
-                return
+    for family in _FAMILIES:
+        with contextlib.suppress(exception.KernelRefused), _Session() as nft:
+            _unshield(nft, family, group, service)
 
 
-def _rules(nft: _Session) -> list[tuple[bytes, Shield | None]]:
+def _unshield(nft: _Session, family: int, group: int | None,
+              service: str | None) -> None:
+    for _ in range(_ROUNDS):
+        generation = nft.generation()
+        rules = _rules(nft, family)
+        own = [handle for handle, rule in rules if group is None
+               or rule is not None and rule.is_of(group, service)]
+        if group is not None and not own:
+            return
+        # Between the look and this nobody is to add one.
+        if nft.transact('removing %s' % SHIELD, *(
+                [_deletion(family, handle) for handle in own]
+                if len(own) < len(rules) else [
+                    (_DELETE_TABLE, 0, _body(family, attributes.text(
+                        _TABLE_NAME, SHIELD)))]), only_if=generation):
+            return
+
+
+def _rules(nft: _Session,
+           family: int) -> list[tuple[bytes, Shield | None]]:
     """Return what is in our table: each with its handle, if it is a shield.
 
+    :param family: one: of all families, the kernel lists the first table that
+        is called so. Source: net/netfilter/nf_tables_api.c,
+        nf_tables_dump_rules
     :returns: None beside the handle of any other rule
     """
     return nft.list('nftables', 'looking for %s' % SHIELD, _GET_RULE,
-                    _bridge(attributes.text(_RULE_TABLE, SHIELD)),
-                    lambda body: _rule(_read(body)))
+                    _body(family, attributes.text(_RULE_TABLE, SHIELD)),
+                    _rule)
 
 
-def _rule(rule: Attributes) -> tuple[bytes, Shield | None]:
+def _rule(body: bytes) -> tuple[bytes, Shield | None]:
+    rule = _read(body)
     handle, group = rule.octets(_RULE_HANDLE) or b'', _dropped_group(rule)
     return handle, None if group is None else Shield(
-        int.from_bytes(handle, 'big'), group,
+        _FAMILIES.get(body[0], ''), int.from_bytes(handle, 'big'), group,
         _service(rule.octets(_RULE_USERDATA) or b''))
 
 
@@ -233,9 +264,9 @@ def _service(userdata: bytes) -> str | None:
     return text.removeprefix(_OF) if text.startswith(_OF) else None
 
 
-def _deletion(handle: bytes) -> tuple[int, int, bytes]:
-    return _DELETE_RULE, 0, _bridge(
-        attributes.text(_RULE_TABLE, SHIELD),
+def _deletion(family: int, handle: bytes) -> tuple[int, int, bytes]:
+    return _DELETE_RULE, 0, _body(
+        family, attributes.text(_RULE_TABLE, SHIELD),
         attributes.text(_RULE_CHAIN, SHIELD),
         attributes.attribute(_RULE_HANDLE, handle))
 
@@ -389,9 +420,9 @@ def _dropped_group(rule: Attributes) -> int | None:
     return compared.nested(_COMPARE_WITH).number(_DATA_VALUE)
 
 
-def _bridge(*parts: bytes) -> bytes:
-    """Return the body of a message on the bridge family."""
-    return _BODY.pack(_NFPROTO_BRIDGE, 0, 0) + b''.join(parts)
+def _body(family: int, *parts: bytes) -> bytes:
+    """Return the body of a message on a family."""
+    return _BODY.pack(family, 0, 0) + b''.join(parts)
 
 
 def _read(body: bytes) -> Attributes:

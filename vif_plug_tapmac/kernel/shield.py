@@ -3,8 +3,9 @@
 """Keeping guests from the host that their bridge is on.
 
 The host takes part in each of its bridges: it answers ARP there, and takes
-IPv4 packets for any address it has. One rule in the bridge family of nftables
-drops what comes to it from ports in the link group of guests' TAPs. A TAP is
+IPv4 packets for any address it has. One rule of nftables drops what comes to
+it from ports in the link group of guests' TAPs: in the bridge family, and in
+those of IP and ARP, for what a bridge leaves to the port itself. A TAP is
 in the group from the message on that makes it a port, so no port is ever
 without, and there is nothing to add for it and to remove.
 
@@ -60,8 +61,9 @@ def _require(group: int, service: str) -> None:
         raise exception.KernelRefused(
             device='nftables', step='keeping guests from this host',
             code=errno.EOPNOTSUPP, error=error.kwargs['error'],
-            remedy='load nf_tables (CONFIG_NF_TABLES_BRIDGE), or set '
+            remedy='load nf_tables (CONFIG_NF_TABLES_BRIDGE, '
+                   'CONFIG_NF_TABLES_INET and CONFIG_NF_TABLES_ARP), or set '
                    'host_shield of [os_vif_tapmac] to false')
     raise exception.VerifyFailed(
-        device='nftables', differences='table bridge %s is removed again'
+        device='nftables', differences='a table %s is removed again'
         % nftables.SHIELD)

@@ -35,6 +35,7 @@ config_generator_config_file = [
 man_pages = [
     ('cli/' + name, name, summary, author, 8) for name, summary in (
         ('tapmac', 'TAPs with a stable MAC for guests on Linux bridges'),
+        ('tapmac-migrate', 'ports of the Linux bridge agent come to tapmac'),
         ('tapmac-status', 'check a compute host before an upgrade'))]
 
 

@@ -25,6 +25,7 @@ import socket
 import subprocess
 import sys
 import threading
+import types
 import typing
 import uuid
 
@@ -377,17 +378,27 @@ class Neutron(fixtures.Fixture):
     def request(self, method: str, path: str,
                 body: typing.Any = None) -> typing.Any:
         """Return the answer to a request of an administrator and of Nova."""
+        status, text = self.forward(method, '/v2.0/' + path,
+                                    body and json.dumps(body).encode())
+        if status >= 400:
+            raise Refused(status, text.decode())
+        return json.loads(text) if text else None
+
+    def forward(self, method: str, path: str, body: bytes | None,
+                headers: typing.Mapping[str, str] = types.MappingProxyType({}),
+                ) -> tuple[int, bytes]:
+        """Return status and body of an answer.
+
+        :param headers: that differ from those of one who may do all
+        """
         with contextlib.closing(_Connection(self._address)) as connection:
             connection.request(
-                method, '/v2.0/' + path, body and json.dumps(body),
-                dict({'Accept': 'application/json',
-                      'X-Roles': 'admin,service'},
-                     **({'Content-Type': 'application/json'} if body else {})))
+                method, path, body, dict(
+                    {'Accept': 'application/json',
+                     'X-Roles': 'admin,service'}, **headers,
+                    **({'Content-Type': 'application/json'} if body else {})))
             response = connection.getresponse()
-            text = response.read().decode()
-            if response.status >= 400:
-                raise Refused(response.status, text)
-            return json.loads(text) if text else None
+            return response.status, response.read()
 
 
 _shared: list[Neutron | Exception] = []
@@ -507,6 +518,27 @@ class NeutronTestCase(base.TestCase):
             for row in self.neutron.database.execute(
                 'SELECT * FROM neutron.%s WHERE %s = %%s ORDER BY %s' % (
                     table, column, order), port['id'])]
+
+    def leave_to_linux_bridge(self, port: typing.Any) -> None:
+        """Have a port bound as Neutron's former driver leaves it."""
+        self.neutron.database.execute(
+            'UPDATE neutron.ml2_port_bindings SET vif_type = "bridge", '
+            'vif_details = %s WHERE port_id = %s',
+            json.dumps({'connectivity': 'l2', 'port_filter': True}),
+            port['id'])
+        self.neutron.database.execute(
+            'DELETE FROM neutron.ml2_port_binding_levels WHERE port_id = %s',
+            port['id'])
+        segment, = self.neutron.database.execute(
+            'SELECT id FROM neutron.networksegments WHERE network_id = %s',
+            port['network_id'])
+        self.neutron.database.execute(
+            'INSERT INTO neutron.ml2_port_binding_levels (port_id, host, '
+            'level, driver, segment_id) VALUES (%s, %s, 0, "linuxbridge", %s)',
+            port['id'], port['binding:host_id'], segment['id'])
+        self.neutron.database.execute(
+            'UPDATE neutron.ports SET status = "ACTIVE" WHERE id = %s',
+            port['id'])
 
     def bind_second(self, port: typing.Any, host: str = 'host2',
                     **fields: typing.Any) -> typing.Any:

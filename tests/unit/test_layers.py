@@ -106,10 +106,19 @@ _LOADS = {
         ('vif_plug_tapmac.host.', 'vif_plug_tapmac.cli.'),
         ('oslo_messaging', 'eventlet', 'dns', 'os_vif', 'oslo_privsep',
          'pyroute2', 'vif_plug_tapmac.ml2')),
+    'an operator of a cloud': (
+        # The rest of it has openstacksdk, whatever that loads.
+        tuple('vif_plug_tapmac.migrate.' + name
+              for name in ('main', 'plan', 'rebind', 'check', 'ports')),
+        ('openstack', 'oslo_config', 'oslo_messaging', 'os_vif',
+         'oslo_privsep', 'neutron_lib', 'pyroute2', 'vif_plug_tapmac.kernel',
+         'vif_plug_tapmac.host', 'vif_plug_tapmac.cli',
+         'vif_plug_tapmac.ml2')),
     'neutron-server': (
         ('vif_plug_tapmac.ml2.',),
         ('vif_plug_tapmac.kernel', 'vif_plug_tapmac.privileged',
-         'vif_plug_tapmac.host', 'vif_plug_tapmac.cli')),
+         'vif_plug_tapmac.host', 'vif_plug_tapmac.cli',
+         'vif_plug_tapmac.migrate')),
 }
 _LOAD = """
 import importlib, pkgutil, sys

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What becomes of a port, by what is known of it.
+
+tests/neutron has what a neutron-server makes of it.
+"""
+
+import types
+
+from tests import base
+from tests import bound_port
+from vif_plug_tapmac.migrate import ports
+from vif_plug_tapmac.migrate.ports import Binding
+from vif_plug_tapmac.migrate.ports import Facts
+
+_OURS = Binding('ovs', 'br100', 'tapmac')
+_NETWORK = types.SimpleNamespace(
+    segments=None, provider_network_type='flat', qos_policy_id=None)
+
+
+def old_port(**fields):
+    """Return a port that the Linux bridge agent had, as openstacksdk has it.
+
+    But for these fields.
+    """
+    return types.SimpleNamespace(**dict({
+        'id': base.VIF_ID, 'mac_address': base.GUEST_MAC,
+        'network_id': bound_port.NETWORK_ID, 'device_id': 'demo',
+        'device_owner': 'compute:nova', 'status': 'ACTIVE',
+        'binding_host_id': 'host1', 'binding_vif_type': 'bridge',
+        'binding_vif_details': {'bound_drivers': {'0': 'linuxbridge'}},
+        'binding_vnic_type': 'normal', 'binding_profile': {},
+        'is_admin_state_up': True, 'is_port_security_enabled': True,
+        'security_group_ids': [], 'allowed_address_pairs': [],
+        'qos_policy_id': None, 'qos_network_policy_id': None,
+        'trunk_details': None}, **fields))
+
+
+class FateTest(base.TestCase):
+
+    def fate(self, becomes=_OURS, facts=None, **fields):
+        known = {'network': _NETWORK, 'becomes': becomes}
+        return ports.fate(old_port(**fields), Facts(
+            **dict(known, **(facts or {}))))
+
+    def test_old_ones(self):
+        self.assertEqual(
+            ('re-bound', _OURS, ()), self.fate()[:3])
+        self.assertEqual(('re-bound', None, ()), self.fate(None)[:3])
+
+    def test_those_of_others_stay(self):
+        for vif_type, driver in (('ovs', 'openvswitch'), ('ovs', 'ovn'),
+                                 ('hw_veb', 'sriovnicswitch')):
+            self.assertEqual(('stays', None, (), ()), self.fate(
+                binding_vif_type=vif_type,
+                binding_vif_details={'bound_drivers': {'0': driver}}))
+
+    def test_ours(self):
+        details = {'bridge_name': 'br100', 'bound_drivers': {'0': 'tapmac'}}
+        for vif_type, becomes, marked, what in (
+                ('ovs', _OURS, False, 'stays'), ('ovs', None, False, 'stays'),
+                ('bridge', _OURS, False, 're-bound'),
+                ('ovs', Binding('ovs', 'br200', 'tapmac'), False, 're-bound'),
+                ('ovs', _OURS, True, 're-bound')):
+            self.assertEqual(what, self.fate(
+                becomes, binding_vif_type=vif_type,
+                binding_vif_details=details,
+                binding_profile={ports.MARK: ''} if marked else {}).what)
+
+    def test_mark_that_came_along_to_a_host_of_another_driver(self):
+        """By a live migration, for which Nova copies the profile."""
+        theirs = Binding('ovs', 'br-int', 'openvswitch')
+        found = self.fate(
+            theirs, binding_vif_type='ovs', binding_vif_details={
+                'bridge_name': 'br-int',
+                'bound_drivers': {'0': 'openvswitch'}},
+            binding_profile={ports.MARK: ''})
+        self.assertEqual(('re-bound', theirs, ()), found[:3])
+
+    def test_what_came_to_nothing(self):
+        for vif_type in 'unbound', 'binding_failed':
+            for device, what in (('demo', 're-bound'), ('', 'stays')):
+                self.assertEqual(what, self.fate(
+                    binding_vif_type=vif_type, binding_vif_details={},
+                    device_id=device).what)
+
+    def test_what_tapmac_does_not_serve(self):
+        for words, fields in (
+                ('network:dhcp', {'device_owner': 'network:dhcp'}),
+                ('trunk:subport', {'device_owner': 'trunk:subport'}),
+                ('direct', {'binding_vnic_type': 'direct'}),
+                *(('the type ' + kind, {'facts': {
+                    'network': types.SimpleNamespace(
+                        segments=None, provider_network_type=kind)}})
+                  for kind in ('vxlan', 'gre', 'geneve'))):
+            found = self.fate(**fields)
+            self.assertEqual('not served by tapmac', found.what)
+            self.assertIn(words, *found.stops)
+
+    def test_one_segment_that_has_a_bridge_is_enough(self):
+        network = types.SimpleNamespace(
+            provider_network_type=None, qos_policy_id=None, segments=[
+                {'provider:network_type': 'vxlan'},
+                {'provider:network_type': 'vlan'}])
+        self.assertEqual('re-bound', self.fate(
+            facts={'network': network}).what)
+
+    def test_what_stops_it(self):
+        for words, fields in (
+                ('QoS policy q', {'qos_policy_id': 'q'}),
+                ('QoS policy q of its network',
+                 {'qos_network_policy_id': 'q'}),
+                ('guaranteed bandwidth',
+                 {'binding_profile': {'allocation': {'g': 'p'}}}),
+                ('admin_state_up False', {'is_admin_state_up': False}),
+                ('trunk t', {'trunk_details': {'trunk_id': 't'}}),
+                ('on host2, too', {'facts': {'beside': ('host2',)}}),
+                ('(resizing)', {'facts': {'task': 'resizing'}}),
+                ('nobody', {'facts': {'refusal': 'nobody', 'becomes': None}}),
+                ('bound as bridge by linuxbridge',
+                 {'becomes': Binding('bridge', None, 'linuxbridge')})):
+            found = self.fate(**fields)
+            self.assertEqual('re-bound', found.what)
+            self.assertIn(words, *found.stops)
+
+    def test_nova_of_the_host(self):
+        bridge = Binding('bridge', 'br100', 'tapmac')
+        for becomes, nova, stops in (
+                (_OURS, (2, 96), 1), (_OURS, (2, 100), 1),
+                (_OURS, (2, 103), 0), (_OURS, (2, 104), 0), (_OURS, None, 0),
+                (bridge, (2, 100), 0), (bridge, (2, 103), 0),
+                (bridge, (2, 104), 1), (None, (2, 100), 0)):
+            self.assertEqual(stops, len(self.fate(
+                becomes, {'nova': nova}).stops), (becomes, nova))
+
+    def test_notes_stop_nothing(self):
+        pair = {'ip_address': '192.0.2.7'}
+        for words, fields in (
+                ('security groups any more: g', {'security_group_ids': ['g']}),
+                ('address pairs any more', {'allowed_address_pairs': [
+                    dict(pair, mac_address=base.GUEST_MAC.upper())]}),
+                ('address pairs any more', {'allowed_address_pairs': [pair]}),
+                ('cannot send from fa:16:3e:00:00:07',
+                 {'allowed_address_pairs': [
+                     dict(pair, mac_address='fa:16:3e:00:00:07')]}),
+                ('must have Nova 33', {'facts': {'nova': (2, 103)}}),
+                ('restores its profile',
+                 {'binding_profile': {ports.MARK: ''}})):
+            found = self.fate(**fields)
+            self.assertEqual(('re-bound', ()), (found.what, found.stops))
+            self.assertIn(words, '; '.join(found.notes))
+
+    def test_bridge_of_another_name(self):
+        for details, times in (({'bridge_name': 'br100'}, 0), ({}, 1)):
+            found = self.fate(binding_vif_details=dict(
+                details, bound_drivers={'0': 'linuxbridge'}))
+            self.assertEqual(times, '; '.join(found.notes).count(
+                'its TAP stays on brq5d6a7b8c-00 until that bridge is called '
+                'br100'))
+
+
+class ProfileTest(base.TestCase):
+
+    def test_without_what_is_not_its_own(self):
+        for given, fields, kept in (
+                (None, {}, {}), ({'a': 'b'}, {}, {'a': 'b'}),
+                ({'a': 'b', ports.MARK: 'x'}, {}, {'a': 'b'}),
+                ({'trusted': True}, {'trusted': True}, {}),
+                ({'trusted': True}, {'trusted': None}, {'trusted': True}),
+                ({'trusted': True}, {}, {'trusted': True})):
+            self.assertEqual(kept, ports.profile(
+                old_port(binding_profile=given, **fields)))

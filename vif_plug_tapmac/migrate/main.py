@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The command ``tapmac-migrate``; each subcommand has a module beside."""
+
+import argparse
+import os
+import sys
+
+from cliff import app
+from cliff import commandmanager
+from pbr import version
+
+
+class MigrateApp(app.App):
+    """Ports that another mechanism driver bound come to tapmac."""
+
+    DEFAULT_VERBOSE_LEVEL = 0
+
+    def __init__(self) -> None:
+        super().__init__(
+            description=self.__doc__,
+            version=version.VersionInfo('vif-plug-tapmac').version_string(),
+            command_manager=commandmanager.CommandManager(
+                'vif_plug_tapmac.migrate'),
+            deferred_help=True)
+
+    def build_option_parser(
+        self, description: str | None, version: str | None,
+        argparse_kwargs: dict[str, str] | None = None,
+    ) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().build_option_parser(
+            description, version, argparse_kwargs)
+        parser.add_argument(
+            '--os-cloud', metavar='CLOUD', default=os.environ.get('OS_CLOUD'),
+            help='the cloud in clouds.yaml. Default: OS_CLOUD, or what the '
+                 'other variables OS_* say, as for "openstack". The user '
+                 'needs the roles admin and service, as Nova\'s has.')
+        return parser
+
+
+def main() -> int:
+    """Run the command line; return its exit status."""
+    os.environ.setdefault('CLIFF_FIT_WIDTH', '1')
+    return MigrateApp().run(sys.argv[1:])

@@ -388,6 +388,23 @@ class StartTest(base.NeutronTestCase):
             for network in networks:
                 self.port(network)
 
+    def test_ports_of_a_driver_that_is_gone(self):
+        network = self.flat_network()
+        for _ in range(2):
+            self.neutron.database.execute(
+                'UPDATE neutron.ml2_port_binding_levels SET driver = "gone" '
+                'WHERE port_id = %s', self.port(network)['id'])
+        self.port(network)
+        done = self.start(self.neutron.configuration.read_text())
+        self.assertEqual(0, done.returncode, done.stdout)
+        said, = [line for line in done.stdout.splitlines()
+                 if 'are bound by mechanism drivers' in line]
+        self.assertIn(
+            'WARNING vif_plug_tapmac.ml2.others', said)
+        self.assertIn(
+            ' 2 ports are bound by mechanism drivers that are not in [ml2] '
+            'mechanism_drivers: 2 by gone. Nobody serves these', said)
+
     def test_no_trunks_without_another_driver(self):
         configuration = self.neutron.configuration.read_text()
         done = self.start(configuration.replace(',openvswitch', ''))

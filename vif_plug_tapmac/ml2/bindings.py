@@ -103,6 +103,22 @@ def bridge(binding: _Binding, network_id: str) -> str | None:
         portbindings.VIF_TYPE_OVS: 'br-int'}.get(binding['vif_type'])
 
 
+def of_drivers_but(plugin_context: typing.Any,
+                   drivers: typing.Collection[str]) -> dict[str, int]:
+    """Return how many ports are bound by drivers that are not among these.
+
+    One query, whose answer has a line for each driver.
+
+    :returns: by the driver's name
+    """
+    level = registry.load_class('PortBindingLevel').db_model
+    query = sqlalchemy.select(
+        level.driver, sqlalchemy.func.count(level.port_id.distinct())).where(
+        level.driver.not_in(drivers)).group_by(level.driver)
+    with db_api.CONTEXT_READER.using(plugin_context):
+        return dict(map(tuple, plugin_context.session.execute(query).all()))
+
+
 class OnOtherBridges(typing.NamedTuple):
     """Ports of ours on a segment, bound to what was its bridge once."""
 

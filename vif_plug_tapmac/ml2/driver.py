@@ -183,11 +183,12 @@ class TapMacMechanismDriver(api.MechanismDriver):
 
     def look_at_bound_ports(self, resource: str, event: str,
                             trigger: typing.Any, payload: typing.Any) -> None:
-        """Warn of bound ports whose bridge the configuration has changed."""
-        found = bindings.on_other_bridges(neutron_context.get_admin_context(),
-                                          self._bridges)
+        """Warn of bound ports whose bridge or driver is another by now."""
+        admin = neutron_context.get_admin_context()
+        found = bindings.on_other_bridges(admin, self._bridges)
         self._parted = set(found)
         self._say_parted(found)
+        others.warn_of_gone(admin)
 
     @staticmethod
     def _say_parted(found: typing.Mapping[str, bindings.OnOtherBridges],

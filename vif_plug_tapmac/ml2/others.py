@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the other mechanism drivers would do with a port, and may not."""
+"""What other mechanism drivers would do with a port, may not, or have done."""
 
 import contextlib
 import itertools
@@ -112,6 +112,21 @@ def allocated(port: typing.Mapping[str, typing.Any]) -> list[str]:
     found = (port.get(portbindings.PROFILE) or {}).get('allocation') or {}
     # Nova before its release 23 gave the id itself.
     return sorted(set(found.values() if isinstance(found, dict) else [found]))
+
+
+def warn_of_gone(plugin_context: typing.Any) -> None:
+    """Say so, if ports are bound by drivers that are not here any more."""
+    manager = directory.get_plugin().mechanism_manager
+    found = bindings.of_drivers_but(plugin_context, list(manager.mech_drivers))
+    if found:
+        LOG.warning(
+            '%d ports are bound by mechanism drivers that are not in [ml2] '
+            'mechanism_drivers: %s. Nobody serves these bindings, and none '
+            'changes by itself. Remedy: the operator must have the ports '
+            'bound anew ("tapmac-migrate plan" lists them, and what stops '
+            'it), or restore the drivers.', sum(found.values()), ', '.join(
+                '%d by %s' % (count, driver)
+                for driver, count in sorted(found.items())))
 
 
 def _drivers() -> typing.Iterator[api.MechanismDriver]:

@@ -3,11 +3,16 @@
 """tapmac-migrate: ports that Neutron's Linux bridge agent had come to us."""
 
 import json
+import pathlib
 import uuid
+
+import fixtures
+from oslo_config import cfg
 
 from tests.neutron import base
 from tests.neutron import front
 from tests import patience
+from vif_plug_tapmac.cli import bound_ports
 
 
 class MigrateTestCase(base.NeutronTestCase):
@@ -420,3 +425,43 @@ class CheckTest(MigrateTestCase):
         self.assertEqual([failed['id']],
                          list(self.check('--host', 'elsewhere')))
         self.assertEqual({}, self.check('--host', 'host2', status=0))
+
+
+class BoundPortsTest(MigrateTestCase):
+    """What tapmac-status reads on a compute host."""
+
+    def read(self, neutron, host='host1'):
+        path = pathlib.Path(self.useFixture(
+            fixtures.TempDir()).path) / 'nova.conf'
+        path.write_text('[DEFAULT]\nhost = %s\n[neutron]\n%s' % (
+            host, neutron))
+        conf = cfg.ConfigOpts()
+        conf.register_opt(cfg.StrOpt('host'))
+        conf(['--config-file', str(path)], default_config_files=[])
+        return bound_ports.read(conf)
+
+    def section(self):
+        return ('auth_type = none\nendpoint_override = %s/network\n'
+                % self.front.url)
+
+    def test_ports_of_the_host(self):
+        old, ours = self.old_port(), self.port(self.network)
+        self.old_port(host='host2')
+        found = {port.id: (port.binding_vif_type, why)
+                 for port, why in self.read(self.section())}
+        self.assertEqual({old['id'], ours['id']}, found.keys())
+        self.assertEqual(('ovs', None), found[ours['id']])
+        self.assertEqual('bridge', found[old['id']][0])
+        self.assertIn('no Linux bridge agent', found[old['id']][1])
+        self.agent('Linux bridge', 'host2')
+        (_, why), = self.read(self.section(), 'host2')
+        self.assertIsNone(why)
+
+    def test_nobody_to_ask(self):
+        self.assertIsNone(self.read(''))
+        self.assertIsNone(bound_ports.read(cfg.ConfigOpts()))
+
+    def test_no_answer(self):
+        self.old_port()
+        self.front.limit = 0
+        self.assertRaises(bound_ports.Unknown, self.read, self.section())

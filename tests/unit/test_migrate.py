@@ -9,6 +9,7 @@ import types
 
 from tests import base
 from tests import bound_port
+from vif_plug_tapmac.cli import status
 from vif_plug_tapmac.migrate import ports
 from vif_plug_tapmac.migrate.ports import Binding
 from vif_plug_tapmac.migrate.ports import Facts
@@ -157,6 +158,23 @@ class FateTest(base.TestCase):
             self.assertEqual(times, '; '.join(found.notes).count(
                 'its TAP stays on brq5d6a7b8c-00 until that bridge is called '
                 'br100'))
+
+
+class StatusTest(base.TestCase):
+    """What tapmac-status makes of it on a compute host."""
+
+    def test_bindings(self):
+        old = old_port()
+        ours = old_port(binding_vif_type='ovs')
+        for seen, nova, code, words in (
+                ([], 34, 0, None), ([(ours, None)], 34, 0, None),
+                ([(old, None)], 33, 0, None), ([(old, None)], None, 0, None),
+                ([(old, 'nobody')], 33, 1, 'Port %s: nobody.' % old.id),
+                ([(ours, None), (old, None)], 34, 2, 'as these: ' + old.id)):
+            found = status.bindings_result(seen, nova)
+            self.assertEqual(code, found.code.value)
+            if words:
+                self.assertIn(words, found.details)
 
 
 class ProfileTest(base.TestCase):

@@ -17,6 +17,7 @@ from oslo_config import cfg
 from oslo_log import log
 from oslo_upgradecheck import upgradecheck
 
+from vif_plug_tapmac.cli import bound_ports
 from vif_plug_tapmac.cli import configuration
 from vif_plug_tapmac.cli import daemon
 from vif_plug_tapmac import exception
@@ -155,6 +156,15 @@ class Checks(upgradecheck.UpgradeCommands):
             'helper_command of [vif_plug_tapmac_privileged]. Run this check '
             'as the user of nova-compute.' % failure)
 
+    def _check_bindings(self) -> upgradecheck.Result:
+        """Neutron is not asked where nova.conf does not say which."""
+        try:
+            return bindings_result(bound_ports.read(cfg.CONF) or [],
+                                   _nova_release())
+        except bound_ports.Unknown as error:
+            return _warning('Neutron does not say how it has the ports of '
+                            'this host bound: %s.' % error)
+
     def _check_udev(self) -> upgradecheck.Result:
         return _warning(_words(host_checks.hidden_udev(cfg.CONF[opts.GROUP])))
 
@@ -176,6 +186,7 @@ class Checks(upgradecheck.UpgradeCommands):
                        ('[%s]' % linux_bridge.GROUP, _check_old_options),
                        ('Routes from Nova', _check_routes),
                        ('Privileged daemon', _check_helper),
+                       ('Bindings of ports', _check_bindings),
                        ('udev', _check_udev),
                        ('TUN device', _check_tun_device))
 
@@ -184,6 +195,26 @@ def _result(good: bool, details: str | None = None) -> upgradecheck.Result:
     if good:
         return upgradecheck.Result(upgradecheck.Code.SUCCESS)
     return upgradecheck.Result(upgradecheck.Code.FAILURE, details)
+
+
+def bindings_result(
+        seen: typing.Iterable[tuple[typing.Any, str | None]],
+        nova: int | None) -> upgradecheck.Result:
+    """Return what there is to say of bindings.
+
+    :param seen: see :func:`bound_ports.read`
+    :param nova: the major version of Nova here
+    """
+    refused = [port.id for port, _ in seen
+               if port.binding_vif_type == 'bridge']
+    if refused and nova is not None and nova >= 34:
+        return _result(
+            False, 'nova-compute of Nova %d does not start with a server '
+            'whose port is bound as bridge, as these: %s. Have Nova 33 here, '
+            'and the ports bound anew with "tapmac-migrate rebind", before.'
+            % (nova, ', '.join(refused)))
+    return _warning(' '.join('Port %s: %s.' % (port.id, why)
+                             for port, why in seen if why))
 
 
 def _warning(details: str) -> upgradecheck.Result:

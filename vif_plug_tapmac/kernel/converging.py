@@ -8,10 +8,10 @@ import logging
 import typing
 
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import address_guard
 from vif_plug_tapmac.kernel import bridge_port
 from vif_plug_tapmac.kernel import clash
 from vif_plug_tapmac.kernel import guard
-from vif_plug_tapmac.kernel import guest_filter
 from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
@@ -63,7 +63,7 @@ def converge(netlink: nl.Netlink, port: TapPort, limits: Limits,
     """Set what differs until it reads back right; return what was read."""
     lasting = dict(wanted, master=on_bridge.index)
     shield.ensure(port, limits.service)
-    guest_filter.ensure(netlink, port, link)
+    address_guard.ensure(netlink, port, link)
     guard.forget_former(netlink, port, link)
     found = link
     try:
@@ -85,7 +85,7 @@ def converge(netlink: nl.Netlink, port: TapPort, limits: Limits,
                 else:
                     guard.cover_vlans(netlink, on_bridge, port, link)
                 uplink.lend(netlink, port, on_bridge, link)
-                guest_filter.leave(port, found)
+                address_guard.leave(port, found)
                 return link
             if not guarded and not arriving:
                 guard.warn_of_taking(netlink, port, link, entry)

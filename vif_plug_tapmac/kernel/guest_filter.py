@@ -14,7 +14,7 @@ no guest is cut off by that, or let loose.
 
 import contextlib
 import errno
-import logging
+import os
 import socket
 import struct
 import threading
@@ -23,16 +23,11 @@ import typing
 
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import filter_table as table
-from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac import mark
-from vif_plug_tapmac.wanted.port import TapPort
-from vif_plug_tapmac.wanted import rules
 from vif_plug_tapmac.wanted.rules import Element
 from vif_plug_tapmac.wanted.rules import PortRules
-
-LOG = logging.getLogger(__name__)
 
 #: Of what is in the sets for a port: whose each element is, by its comment.
 Elements = dict[Element, str]
@@ -44,6 +39,8 @@ _MISSING = (errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL,
             errno.EAFNOSUPPORT)
 # For how long others may change rules while we do, in seconds.
 _GIVES_UP_AFTER = 10.0
+#: What says in which network namespace a thread is.
+_NAMESPACE = '/proc/thread-self/ns/net'
 #: The comment of the table, before its version.
 _VERSION_OF = 'tapmac '
 #: In each set that ports have elements in, and of no port: if it is gone, all
@@ -110,7 +107,8 @@ class GuestFilter:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._namespace: int | None = None
+        self._place: tuple[int, int] | None = None
+        self._session: nft.Session | None = None
         self._generation: int | None = None
         self._ports: dict[int, Elements] | None = None
 
@@ -181,10 +179,11 @@ class GuestFilter:
         :param wanted: what there is for each index after that
         """
         deadline = time.monotonic() + _GIVES_UP_AFTER
-        with self._lock, nft.Session() as session:
+        with self._lock:
+            session = self._open()
             while True:
                 generation = session.generation()
-                steps = plan(session, self._is_known(session, generation))
+                steps = plan(session, generation == self._generation)
                 if not steps:
                     return
                 refusal = None
@@ -203,12 +202,23 @@ class GuestFilter:
                         device='nftables', differences='rules are changed '
                         'all the time ("nft monitor" tells by whom)')
 
-    def _is_known(self, session: nft.Session, generation: int) -> bool:
-        namespace = session.namespace()
-        if namespace != self._namespace:
-            self._namespace = namespace
+    def _open(self) -> nft.Session:
+        """Return the session with the namespace that this thread is in.
+
+        It stays open: who closes one waits until what was deleted is freed,
+        as long as an unplug takes. What is known is of that namespace, which
+        is there as long as there is a session with it; and of this process,
+        who has a session for itself.
+        Source: net/netfilter/nf_tables_api.c, nft_rcv_nl_event
+        """
+        place = os.getpid(), os.stat(_NAMESPACE).st_ino
+        if self._session is None or place != self._place:
+            former, self._session = self._session, nft.Session()
+            self._place = place
             self._generation = self._ports = None
-        return namespace is not None and generation == self._generation
+            if former is not None:
+                former.__exit__(None, None, None)
+        return self._session
 
     def _remember(self, generation: int,
                   wanted: dict[int, Elements]) -> None:
@@ -341,59 +351,3 @@ def _deletions(ports: dict[int, typing.Iterable[Element]],
 
 #: That of this process.
 of_this_process = GuestFilter()
-
-
-def ensure(netlink: nl.Netlink, port: TapPort, link: Link) -> None:
-    """Have the guest kept to its addresses as soon as its TAP is in the group.
-
-    One whose addresses nobody knows here is as it was.
-
-    :raises KernelRefused, VerifyFailed: see :meth:`GuestFilter.put`
-    """
-    if port.is_filtered and port.addresses is not None:
-        of_this_process.put(
-            netlink, link.index, rules.of_port(
-                port.vif_id, port.guest_mac, port.addresses),
-            port.filtered_group)
-
-
-def leave(port: TapPort, found: Link) -> None:
-    """Forget what a TAP was kept to that is not in the group any more.
-
-    :param found: it, as it was before
-    """
-    if not port.is_filtered and found.group == port.filtered_group:
-        forget([found], port.filtered_group)
-
-
-def forget(links: typing.Iterable[Link], filtered_group: int | None) -> None:
-    """Have nothing in the sets for TAPs that are gone, or not filtered.
-
-    What is left is of no effect until another TAP gets the index, and goes
-    then: so whatever fails here is a warning.
-
-    :param filtered_group: the group that they were in if there is something
-    """
-    indexes = [link.index for link in links if link.group == filtered_group
-               or of_this_process.knows(link.index)]
-    try:
-        if indexes:
-            of_this_process.remove(*indexes)
-    except exception.TapMacError as error:
-        LOG.warning('The addresses of TAPs that are gone stay in the table '
-                    'bridge %s: %s', table.NAME, error)
-
-
-def known_addresses(link: Link, vif_id: str) -> tuple[str, ...] | None:
-    """Return what a TAP's guest is kept to now; None: nobody knows.
-
-    :raises KernelRefused: nf_tables is missing, or no privilege to ask
-    """
-    with nft.Session() as session:
-        there = elements(session).get(link.index, {})
-    if vif_id not in there.values():
-        return None
-    return tuple(sorted(
-        each.address for each, owner in there.items()
-        if owner == vif_id and each.address is not None
-        and each.set in (rules.IPV4, rules.IPV6)))

@@ -8,10 +8,10 @@ import logging
 import time
 
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import address_guard
 from vif_plug_tapmac.kernel import bridge
 from vif_plug_tapmac.kernel import bridge_health
 from vif_plug_tapmac.kernel import converging
-from vif_plug_tapmac.kernel import guest_filter
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import removing
@@ -55,11 +55,11 @@ def make(netlink: nl.Netlink, port: TapPort, limits: Limits,
                                       name)
         # Closing is not enough where a stranger got in before the owner was
         # set: his queue keeps the TAP alive, and him on the guest's wire.
-        undo.callback(guest_filter.forget, [link], None)
+        undo.callback(address_guard.forget, [link], None)
         undo.callback(_discard, netlink, device, port, link)
         converging.require_sole_user(port, link)
         # What a kernel lacks is known now, before anything else is touched.
-        guest_filter.ensure(netlink, port, link)
+        address_guard.ensure(netlink, port, link)
         tap_mark = mark.TapMark(port.vif_id, port.guest_mac, port.bridge,
                                 int(time.time()))
         wanted = dict(converging.wanted_fields(port, tap_mark), name=port.name)
@@ -97,7 +97,7 @@ def _give_up(netlink: nl.Netlink, port: TapPort, former: Link) -> None:
         raise converging.Overtaken(exception.VerifyFailed(
             device=port.name, differences='it was to be made anew, and '
             'somebody else was at it, too'))
-    guest_filter.forget([former], port.filtered_group)
+    address_guard.forget([former], port.filtered_group)
 
 
 def _discard(netlink: nl.Netlink, device: tun.TunDevice, port: TapPort,

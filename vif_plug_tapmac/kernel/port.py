@@ -8,10 +8,10 @@ import logging
 import time
 
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import address_guard
 from vif_plug_tapmac.kernel import bridge
 from vif_plug_tapmac.kernel import converging
 from vif_plug_tapmac.kernel import guard
-from vif_plug_tapmac.kernel import guest_filter
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import making
 from vif_plug_tapmac.kernel import netlink as nl
@@ -145,7 +145,7 @@ def _with_what_can_be_had(port: TapPort, found: Link | None) -> TapPort:
         if found.group != port.filtered_group:
             return unfiltered
         return dataclasses.replace(
-            port, addresses=guest_filter.known_addresses(found, port.vif_id))
+            port, addresses=address_guard.known_addresses(found, port.vif_id))
     if found is not None and found.held and not own:
         LOG.error('%s: its guest is kept to its MAC only, and not to its '
                   'addresses (anti_spoofing = full), because tapmac did not '

@@ -19,7 +19,7 @@ import secrets
 import typing
 
 from vif_plug_tapmac import exception
-from vif_plug_tapmac.kernel import guest_filter
+from vif_plug_tapmac.kernel import address_guard
 from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
@@ -70,7 +70,7 @@ def remove(identity: TapIdentity, link_group: int,
                         'guest\'s NIC is dead until it is attached anew',
                         identity.name)
         netlink.delete(found)
-        guest_filter.forget([found], filtered_group)
+        address_guard.forget([found], filtered_group)
         LOG.info('%s removed', identity.name)
 
 
@@ -172,7 +172,7 @@ def remove_many(identities: typing.Collection[TapIdentity],
             batch.delete()
         finally:
             gone += batch.close()
-    guest_filter.forget((link for link in concerned if (
+    address_guard.forget((link for link in concerned if (
         link.former_name or link.name) in gone), filtered_group)
     for name in gone:
         LOG.info('%s removed', name)

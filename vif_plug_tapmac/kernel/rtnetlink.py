@@ -10,12 +10,10 @@ decoded, of which there are a hundred. A plug has a dozen requests. See
 Source: include/uapi/linux/netlink.h, include/uapi/linux/rtnetlink.h
 """
 
-import contextlib
 import errno
 import os
 import socket
 import struct
-import sys
 import time
 import typing
 
@@ -228,14 +226,8 @@ class Socket:
     def close(self) -> None:
         self._socket.close()
 
-    def option(self, option: int, size: int) -> int | None:
-        """Return an option of any socket; None if the kernel has it not."""
-        with contextlib.suppress(OSError):
-            return int.from_bytes(self._socket.getsockopt(
-                socket.SOL_SOCKET, option, size), sys.byteorder)
-        return None
-
     def set_option(self, option: int, value: int) -> None:
+        """Set an option that any socket has."""
         self._socket.setsockopt(socket.SOL_SOCKET, option, value)
 
     def set(self, kind: int, body: bytes, flags: int = 0) -> None:

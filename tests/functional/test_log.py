@@ -200,6 +200,12 @@ class LogTest(test_claim.ClaimTestCase):
         os_vif.initialize(reset=True)
         self.plug(base.make_vif(plugin='linux_bridge'))
 
+    def case_bridge_of_another_service(self):
+        self.plug()
+        self.configure(bridge_group=8)
+        self.case.callback(self.configure, bridge_group=29794)
+        self.plug()
+
     def case_bridge_of_somebody_else(self):
         self.host.add(base.BRIDGE, 'bridge', br_stp_state=1)
         self.host.set(base.BRIDGE, address='02:00:00:00:00:01')

@@ -86,6 +86,10 @@ _IPV4 = {'accept_local': 1, 'accept_redirects': None,
          'proxy_arp': 1, 'proxy_arp_pvlan': 1, 'route_localnet': 1,
          'rp_filter': None, 'secure_redirects': None, 'send_redirects': None,
          'shared_media': None, 'src_valid_mark': 1, 'tag': 3}
+#: Of these, what has IP answer, or take what is not for it.
+_IPV4_ANSWERS = ('accept_local', 'arp_accept', 'arp_announce', 'arp_ignore',
+                 'bc_forwarding', 'proxy_arp', 'proxy_arp_pvlan',
+                 'route_localnet')
 _IPV6 = ('accept_ra', 'forwarding', 'hop_limit', 'proxy_ndp', 'use_tempaddr',
          'accept_redirects', 'autoconf', 'dad_transmits')
 
@@ -96,8 +100,9 @@ HARMLESS = {
         'only STP compares it, which is off: net/bridge/br_stp.c, '
         'br_should_become_root_port',
     'sysctls of a TAP':
-        'a bridge takes each frame before IP sees it: net/bridge/br_input.c, '
-        'br_handle_frame',
+        'IP sees only frames to 01:80:c2:00:00:0e there, which it never '
+        'forwards, and answers none: net/bridge/br_input.c, br_handle_frame; '
+        'net/ipv4/ip_forward.c, ip_forward',
     'sizes':
         'of queues and of what is split, for speed: drivers/net/tun.c, '
         'tun_queue_resize; net/core/dev.h, netif_set_gso_max_size',
@@ -327,10 +332,12 @@ def of_tap(device: str) -> typing.Iterator[Change]:
         device, address='192.0.2.7', prefixlen=24))
     for name, value in _IPV4.items():
         yield Change(device, 'ipv4 ' + name, _sysctl(
-            device, 'ipv4', name, value), 'sysctls of a TAP')
+            device, 'ipv4', name, value),
+            None if name in _IPV4_ANSWERS else 'sysctls of a TAP')
     for name in _IPV6:
         yield Change(device, 'ipv6 ' + name, _sysctl(
-            device, 'ipv6', name, None), 'sysctls of a TAP')
+            device, 'ipv6', name, None),
+            None if name == 'accept_ra' else 'sysctls of a TAP')
     yield from _fdb_of_tap(device)
 
 

@@ -118,6 +118,7 @@ class RightTest(base.FunctionalTestCase):
                                  changes.GUEST_MACS[changes.HELD])
         self.host.wait_until_forwarding(changes.HELD)
         self.host.wait_until_forwarding(changes.UPLINK)
+        self.host.wait_for_addresses()
         self.assertEqual([], self.findings())
 
     def look(self):

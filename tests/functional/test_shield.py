@@ -91,9 +91,9 @@ class ShieldTest(test_guard.GuardTestCase):
             / inet6.ICMPv6NDOptSrcLLAddr(lladdr=base.GUEST_MAC),
             inet6.ICMPv6ND_NA)
 
-    def router_advertisement(self):
+    def router_advertisement(self, mac='33:33:00:00:00:01'):
         self.guest.write(bytes(
-            self.ether('33:33:00:00:00:01')
+            self.ether(mac)
             / inet6.IPv6(src=_GUESTS_IPV6, dst='ff02::1', hlim=255)
             / inet6.ICMPv6ND_RA(routerlifetime=600)))
         return any(route.get_attr('RTA_GATEWAY') == _GUESTS_IPV6
@@ -139,13 +139,16 @@ class ShieldTest(test_guard.GuardTestCase):
         for host_shield in False, True:
             self.configure(host_shield=host_shield)
             self.plug()
+            self.assertFalse(self.is_answered(
+                self.ether(lldp) / l2.ARP(
+                    op=1, hwsrc=base.GUEST_MAC, psrc=_GUESTS_ADDRESS,
+                    pdst=_ADDRESS), l2.ARP))
+            self.assertFalse(self.router_advertisement(lldp))
             self.assertEqual([not host_shield] * 2, [
                 self.udp(address, lldp)
                 for address in (_ADDRESS, _OTHER_ADDRESS)])
-        self.assertFalse(self.is_answered(
-            self.ether(lldp) / l2.ARP(
-                op=1, hwsrc=base.GUEST_MAC, psrc=_GUESTS_ADDRESS,
-                pdst=_ADDRESS), l2.ARP))
+            self.assertEqual([], list(self.host.ip.get_default_routes(
+                family=socket.AF_INET6)))
 
     def test_others_are_reached(self):
         self.start(host_shield=True)

@@ -6,7 +6,6 @@ import binascii
 import contextlib
 import errno
 import logging
-import os
 import secrets
 import typing
 
@@ -16,6 +15,7 @@ from vif_plug_tapmac.kernel import bridge_port
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import settings
+from vif_plug_tapmac.kernel import sysctl as sysctls
 from vif_plug_tapmac.kernel import uplink
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted.port import TapPort
@@ -310,24 +310,11 @@ def _set(netlink: nl.Netlink, link: Link,
     for family, sysctl, value in _SYSCTLS:
         if sysctl in differing:
             del differing[sysctl]
-            _write_sysctl(link, family, sysctl, str(value))
+            sysctls.write(link, family, sysctl, str(value))
     if 'stp' in differing:  # While it runs the delay has a least value.
         netlink.change(link, {'stp': differing.pop('stp')})
     if differing:
         netlink.change(link, differing)
-
-
-def _write_sysctl(link: Link, family: str, sysctl: str, value: str) -> None:
-    path = os.path.join('/proc/sys/net', family, 'conf', link.name, sysctl)
-    try:
-        with open(path, 'w') as opened:
-            opened.write(value)
-    except OSError as error:
-        code = error.errno or 0
-        if code == errno.ENOENT and not nl.is_named(link.index, link.name):
-            code = errno.ENODEV
-        raise exception.KernelRefused.from_errno(
-            link.name, 'writing %s' % path, code)
 
 
 def _remove_half_made(netlink: nl.Netlink, link: Link) -> None:

@@ -12,6 +12,7 @@ from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import settings
+from vif_plug_tapmac.kernel import sysctl
 from vif_plug_tapmac.wanted.port import TapPort
 from vif_plug_tapmac.wanted import port_options
 
@@ -19,6 +20,11 @@ from vif_plug_tapmac.wanted import port_options
 #: Of what tapmac made, TAP or bridge: how the kernel has it when it is made.
 DEVICE = {'arp': True, 'promisc': False, 'allmulti': False,
           'multicast': True, 'broadcast': 'ff:ff:ff:ff:ff:ff', 'link_mode': 0}
+#: Of a TAP: what the host has to do with it itself. A bridge leaves frames to
+#: 01:80:c2:00:00:0e to its port, where IP takes what is in them: an address
+#: that is asked for, or a router advertisement.
+#: Source: net/bridge/br_input.c, br_handle_frame
+_IPV4 = {field: right for field, (_, right) in settings.IPV4.items()}
 #: Of its port, whatever the options say.
 _DEFAULTS = {'newer_options': (), **{
     each.field: each.right for each in settings.PORT_DEFAULTS}}
@@ -29,8 +35,13 @@ def wanted_of_device(link: Link) -> dict[str, typing.Any]:
 
     :param link: as it is
     """
-    return dict(DEVICE, oper_state=link_data.OPER_UP
-                if link.is_put_to_sleep else link.oper_state)
+    wanted = dict(DEVICE, oper_state=link_data.OPER_UP
+                  if link.is_put_to_sleep else link.oper_state)
+    wanted.update((field, right) for field, right in _IPV4.items()
+                  if getattr(link, field) is not None)
+    if link.takes_ra is not None and sysctl.is_writable():
+        wanted['takes_ra'] = False
+    return wanted
 
 
 def wanted_defaults(link: Link) -> dict[str, typing.Any]:

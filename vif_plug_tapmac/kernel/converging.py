@@ -17,6 +17,7 @@ from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import settings
 from vif_plug_tapmac.kernel import shield
+from vif_plug_tapmac.kernel import sysctl
 from vif_plug_tapmac.kernel import uplink
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted.limits import Limits
@@ -119,6 +120,7 @@ def _differing(link: Link,
     differing = link.differences(wanted)
     if not _can_have_ipv6(link, wanted):
         differing.pop('addr_gen_mode', None)
+        differing.pop('takes_ra', None)
     joins = 'master' in differing
     for field, initial in link_data.PORT_FIELDS.items():
         # What the kernel does not tell is as it always was.
@@ -163,6 +165,8 @@ def _set(netlink: nl.Netlink, port: TapPort, on_bridge: Link,
             _require_down(netlink, link, error)
         raise
     link = dataclasses.replace(link, name=port.name)
+    if 'takes_ra' in differing:  # Before it comes up.
+        sysctl.write(link, 'ipv6', 'accept_ra', '0')
     if joins and guard.is_guest_local(netlink, on_bridge, port, link):
         return
     try:

@@ -56,9 +56,6 @@ _ATTRIBUTES: dict[str, typing.Callable[[typing.Any], bytes]] = {
     'broadcast': lambda value: attributes.mac(_IFLA_BROADCAST, value),
     'link_mode': lambda value: attributes.octet(_IFLA_LINKMODE, value),
     'oper_state': lambda value: attributes.octet(_IFLA_OPERSTATE, value),
-    'addr_gen_mode': lambda value: attributes.attribute(
-        _IFLA_AF_SPEC, attributes.attribute(
-            socket.AF_INET6, attributes.octet(_INET6_ADDR_GEN_MODE, value))),
 }
 
 #: The fields of a Link that only ports of bridges have, and how they are when
@@ -282,7 +279,7 @@ def settings(fields: dict[str, typing.Any]) -> list[bytes]:
     """
     own = [_ATTRIBUTES[field](value) for field, value in fields.items()
            if field in _ATTRIBUTES]
-    return own + _bridge_settings(fields)
+    return own + tables.write_families(fields) + _bridge_settings(fields)
 
 
 def _bridge_settings(fields: dict[str, typing.Any]) -> list[bytes]:

@@ -7,6 +7,7 @@ what a plug makes, verifies and mends reads these tables, and so does an audit.
 Pure: nothing here asks or tells the kernel anything.
 """
 
+import socket
 import sys
 import typing
 
@@ -15,6 +16,8 @@ from vif_plug_tapmac.kernel.attributes import Attributes
 from vif_plug_tapmac.wanted import port_options
 
 Value = bool | int | bytes
+#: Attributes. Source: include/uapi/linux/if_link.h
+_IFLA_AF_SPEC, _INET_CONF, _INET6_ADDR_GEN_MODE = 26, 1, 8
 
 
 class Setting(typing.NamedTuple):
@@ -120,9 +123,9 @@ BRIDGE = (
 FLAGS = {'up': (0x1, True), 'arp': (0x80, False), 'promisc': (0x100, True),
          'allmulti': (0x200, True), 'multicast': (0x1000, True)}
 
-#: Of the host's own IPv4 on a bridge: the place in the array of sysctls, from
-#: 0, and how it is. With proxy_arp the host answers for guests; with
-#: route_localnet they reach what listens on 127.0.0.1.
+#: Of the host's own IPv4 on a bridge, or on a TAP: the place in the array of
+#: sysctls, from 0, and how it is. With proxy_arp the host answers for guests;
+#: with route_localnet they reach what listens on 127.0.0.1.
 #: Source: include/uapi/linux/ip.h (which counts from 1),
 #: Documentation/networking/ip-sysctl.rst
 IPV4 = {'arp_ignore': (18, 1), 'arp_announce': (17, 2), 'arp_accept': (20, 0),
@@ -172,6 +175,25 @@ def read_sysctls(ipv4: tuple[int, ...]) -> dict[str, typing.Any]:
     """Return the fields that the array of IPv4's sysctls tells of."""
     return {field: ipv4[place] if len(ipv4) > place else None
             for field, (place, _) in IPV4.items()}
+
+
+def write_families(fields: typing.Mapping[str, typing.Any]) -> list[bytes]:
+    """Return the attribute that sets those of IPv4 and IPv6, of any link.
+
+    Source: net/ipv4/devinet.c, inet_set_link_af, which counts from 1;
+    net/ipv6/addrconf.c, inet6_set_link_af
+    """
+    sysctls = b''.join(attributes.number(place + 1, fields[field])
+                       for field, (place, _) in IPV4.items()
+                       if field in fields)
+    families = [attributes.attribute(socket.AF_INET, attributes.attribute(
+        _INET_CONF, sysctls))] if sysctls else []
+    if 'addr_gen_mode' in fields:
+        families.append(attributes.attribute(
+            socket.AF_INET6, attributes.octet(_INET6_ADDR_GEN_MODE,
+                                              fields['addr_gen_mode'])))
+    return [attributes.attribute(
+        _IFLA_AF_SPEC, b''.join(families))] if families else []
 
 
 def newer(told: Attributes) -> tuple[int, ...]:

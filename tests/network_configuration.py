@@ -30,6 +30,7 @@ _WITH_BUS = (_NETWORKMANAGER, _SYSTEMD)
 #: Each may be where a file for networkd comes from.
 _FOREIGN = ('/etc/systemd/network', '/lib/systemd/network',
             '/usr/lib/systemd/network', '/usr/local/lib/systemd/network')
+_DIRECTORY = '/run/systemd/network'
 _UID = 998
 _USERS = ('root:x:0:0:root:/root:/bin/sh\n'
           'systemd-network:x:%d:%d::/:/usr/sbin/nologin\n' % (_UID, _UID))
@@ -154,7 +155,8 @@ class _Host:
 class Networkd:
     """A systemd-networkd that runs. Without udev, as in a container.
 
-    :param files: what each of its files has in it
+    :param files: what each of its files has in it, by a path that may begin in
+        /run/systemd/network
     """
 
     def __init__(self, files: dict[str, str]) -> None:
@@ -176,12 +178,19 @@ class Networkd:
         self._write(files)
         self.process = self._host.start(self._root, _NETWORKD)
 
+    def path(self, path: str) -> str:
+        """Return how we get to a file that it sees."""
+        return str(self._host.path(path))
+
     def _write(self, files: dict[str, str]) -> None:
-        directory = self._host.path('/run/systemd/network')
-        for path in directory.iterdir():
-            path.unlink()
+        for directory in filter(os.path.isdir, map(self._host.path, (
+                *_FOREIGN, _DIRECTORY))):
+            for entry in directory.iterdir():
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         for name, text in files.items():
-            (directory / name).write_text(text)
+            path = self._host.path(os.path.join(_DIRECTORY, name))
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
 
     def restart(self, files: dict[str, str]) -> None:
         """Have it end, and start with these files."""
@@ -208,13 +217,6 @@ class Networkd:
             return (seen.exists()
                     and 'ADMIN_STATE=configured\n' in seen.read_text())
         patience.wait_until(is_configured, 'networkd does not configure it')
-
-    def file_of(self, link_index: int) -> str | None:
-        """Return which file it takes for a link."""
-        text = self._host.path(
-            '/run/systemd/netif/links/%d' % link_index).read_text()
-        return next((line.partition('=')[2] for line in text.splitlines()
-                     if line.startswith('NETWORK_FILE=')), None)
 
     def _end(self) -> None:
         self.process.terminate()
@@ -257,13 +259,18 @@ class NetworkManager:
 
     @classmethod
     def _set_up(cls) -> None:
+        cls.own_directories()
+        hosts.mount('tmpfs', '/var/lib', 'tmpfs')
+
+    @classmethod
+    def own_directories(cls) -> None:
+        """Have nothing in them but what it cannot do without."""
         for path in ('/etc/NetworkManager', '/usr/lib/NetworkManager/conf.d',
                      '/usr/lib/NetworkManager/system-connections'):
             if os.path.isdir(path):
                 hosts.mount('tmpfs', path, 'tmpfs')
         for directory in 'conf.d', 'system-connections':
             os.makedirs('/etc/NetworkManager/' + directory)
-        hosts.mount('tmpfs', '/var/lib', 'tmpfs')
         pathlib.Path('/etc/NetworkManager/NetworkManager.conf').write_text(
             cls._CONFIGURATION)
 
@@ -359,22 +366,14 @@ def networking_service(command: str, interfaces: str, state: str,
 
 
 def _run_ifupdown2(command: list[str], interfaces: str, state: str) -> None:
-    root = _find(_IFUPDOWN2_FILES, _IFUPDOWN2)
-    assert root is not None
 
     def set_up() -> None:
         hosts.die_with_parent()
         _own_files()
         hosts.mount('sysfs', '/sys', 'sysfs')
-        hosts.mount('tmpfs', '/var/tmp', 'tmpfs')
         os.mkdir('/run/network')
         hosts.mount(state, '/run/network', None, hosts.MS_BIND)
-        if root == _IFUPDOWN2:
-            shutil.copytree(root / 'etc/network', '/etc/network',
-                            dirs_exist_ok=True)
-            for path in 'usr/share', 'sbin':
-                hosts.mount('overlay', '/' + path, 'overlay', 0,
-                            'lowerdir=%s:/%s' % (root / path, path))
+        _install_ifupdown2()
         pathlib.Path('/etc/network/interfaces').write_text(interfaces)
     done = subprocess.run(
         command, preexec_fn=set_up, stdin=subprocess.DEVNULL, text=True,
@@ -384,13 +383,65 @@ def _run_ifupdown2(command: list[str], interfaces: str, state: str) -> None:
     assert done.returncode == 0, done.stdout
 
 
+def install_ifupdown2(interfaces: str) -> None:
+    """Have it where private mounts are, and nothing of its that is here.
+
+    :param interfaces: what /etc/network/interfaces has in it
+    """
+    _install_ifupdown2()
+    pathlib.Path('/etc/network/interfaces').write_text(interfaces)
+
+
+def _install_ifupdown2() -> None:
+    root = _find(_IFUPDOWN2_FILES, _IFUPDOWN2)
+    assert root is not None
+    hosts.mount('tmpfs', '/var/tmp', 'tmpfs')
+    _own_etc('/var/tmp')
+    if root == _IFUPDOWN2:
+        shutil.copytree(root / 'etc/network', '/etc/network',
+                        dirs_exist_ok=True)
+        for path in 'usr/share', 'sbin':
+            hosts.mount('overlay', '/' + path, 'overlay', 0,
+                        'lowerdir=%s:/%s' % (root / path, path))
+
+
+def install_network_manager(files: dict[str, str]) -> None:
+    """Have it where private mounts are, and nothing of its that is here.
+
+    :param files: as :class:`NetworkManager` has them
+    """
+    root = _find(_NETWORKMANAGER_PROGRAM, _NETWORKMANAGER)
+    assert root is not None
+    hosts.mount('tmpfs', '/var/tmp', 'tmpfs')
+    _own_etc('/var/tmp')
+    NetworkManager.own_directories()
+    for name, text in files.items():
+        pathlib.Path('/etc/NetworkManager', name).write_text(text)
+    if root == _NETWORKMANAGER:
+        path = pathlib.Path('/var/tmp/sbin')
+        path.mkdir()
+        (path / 'NetworkManager').write_text(
+            '#!/bin/sh\nLD_LIBRARY_PATH=%s exec %s "$@"\n' % (
+                _environment(root)['LD_LIBRARY_PATH'],
+                root / _NETWORKMANAGER_PROGRAM))
+        (path / 'NetworkManager').chmod(0o755)
+        hosts.mount('overlay', '/usr/sbin', 'overlay', 0,
+                    'lowerdir=%s:/usr/sbin' % path)
+
+
 def _own_files() -> None:
     """Have an empty /run, and an /etc to write in, which knows two users."""
     hosts.own_mounts()
     hosts.mount('tmpfs', '/run', 'tmpfs')
-    for directory in 'etc', 'work':
-        os.mkdir('/run/' + directory)
-    hosts.mount('overlay', '/etc', 'overlay', 0,
-                'lowerdir=/etc,upperdir=/run/etc,workdir=/run/work')
+    _own_etc('/run')
     pathlib.Path('/etc/passwd').write_text(_USERS)
     pathlib.Path('/etc/group').write_text(_GROUPS)
+
+
+def _own_etc(directory: str) -> None:
+    """Have an /etc to write in; what is written is in this directory."""
+    for name in 'etc', 'work':
+        os.mkdir(os.path.join(directory, name))
+    hosts.mount('overlay', '/etc', 'overlay', 0,
+                'lowerdir=/etc,upperdir={0}/etc,workdir={0}/work'.format(
+                    directory))

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Asking somebody who may never answer: libvirt, the directory of users.
+"""Asking who may never answer: libvirt, the directory of users, programs.
 
 Their libraries block in C, where nothing interrupts them. A thread that waits
 there would stay for good, and a long-lived process would gather them, or ask
@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import signal
 import time
 import typing
@@ -24,6 +25,10 @@ _DIES_WITHIN = 1.0
 
 class Unanswered(Exception):
     """There is no answer; the text says why, and after how many seconds."""
+
+
+class Failed(Unanswered):
+    """A program ended, and not well."""
 
 
 class Question:
@@ -128,3 +133,54 @@ def _ask(writer: int, seconds: float,
             opened.write(json.dumps(said).encode())
     finally:
         os._exit(0)
+
+
+def run(*command: str, path: str | None = None,
+        seconds: float = SECONDS) -> str:
+    """Return what a program says on its standard output.
+
+    :param path: where it, and what it runs, is looked for; None: as always
+    :raises Unanswered: it is not there, fails, which is :class:`Failed`, or
+        does not end in time
+    """
+    environment = dict(os.environ)
+    if path is not None:
+        environment['PATH'] = path
+    program = shutil.which(command[0], path=path)
+    if program is None:
+        raise Unanswered('%s is not there' % command[0])
+    output, errors = (os.memfd_create(command[0]) for _ in range(2))
+    try:
+        child = os.posix_spawn(program, command, environment, file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, output, 1),
+            (os.POSIX_SPAWN_DUP2, errors, 2)], setsid=True)
+        status = _wait(child, seconds)
+        if status is None:
+            raise Unanswered('%s: no answer within %g s' % (command[0],
+                                                            seconds))
+        if status:
+            raise Failed('%s: %s' % (
+                command[0], ' '.join(_read(errors).split())
+                or 'it ended with %d' % status))
+        return _read(output)
+    finally:
+        os.close(output)
+        os.close(errors)
+
+
+def _wait(child: int, seconds: float) -> int | None:
+    """Return how a process ended; None if it had to be killed."""
+    ended = os.pidfd_open(child)
+    in_time = bool(select.select([ended], [], [], seconds)[0])
+    os.close(ended)
+    if not in_time:
+        os.killpg(child, signal.SIGKILL)
+    status = os.waitpid(child, 0)[1]
+    return os.waitstatus_to_exitcode(status) if in_time else None
+
+
+def _read(descriptor: int) -> str:
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    with open(descriptor, errors='replace', closefd=False) as opened:
+        return opened.read()

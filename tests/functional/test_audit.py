@@ -12,6 +12,7 @@ import os
 import pathlib
 import pty
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from tests import base
 from tests import bpf
 from tests import hosts
 from tests import libvirt_domains
+from tests import network_configuration
 from tests import patience
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import audit
@@ -31,6 +33,7 @@ from vif_plug_tapmac.host import finding
 from vif_plug_tapmac.host.finding import Remedy
 from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.host import mending
+from vif_plug_tapmac.host import network_managers
 from vif_plug_tapmac.kernel import bridge_health
 from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac.kernel import netlink as nl
@@ -41,6 +44,7 @@ from vif_plug_tapmac.kernel import source_filter
 from vif_plug_tapmac import mark
 
 OTHER = base.numbered_vif(1)
+_ETC = base.CHECKOUT / 'etc'
 _LONG_AGO = 1000000000
 STRANGER = 'fa:16:3e:77:77:77'
 
@@ -57,6 +61,8 @@ class AuditTestCase(base.FunctionalTestCase):
         self.addCleanup(mounts.__exit__, None, None, None)
         # Of this network namespace.
         hosts.mount('sysfs', '/sys', 'sysfs')
+        # What manages the network of this machine is none of the test's.
+        self.patch(network_managers, '_PATH', '/nowhere')
         self.set_sysctl('bridge/bridge-nf-call-iptables', '0')
         if missing:
             self.domains = libvirt_domains.NoDomains(self)
@@ -114,6 +120,23 @@ class AuditTestCase(base.FunctionalTestCase):
     def plug_clean(self, **fields):
         self.plug(base.make_vif(**fields))
         self.assert_clean()
+
+    def have_ifupdown2(self, interfaces):
+        """Have it installed, with this in /etc/network/interfaces."""
+        missing = network_configuration.missing_ifupdown2()
+        if missing:
+            self.cannot_run(missing)
+        network_configuration.install_ifupdown2(interfaces)
+        self.patch(network_managers, '_PATH', '/sbin:/usr/bin:/bin')
+
+    def have_network_manager(self, text):
+        """Have it installed, with this in its tapmac.conf."""
+        missing = network_configuration.missing_network_manager()
+        if missing:
+            self.cannot_run(missing)
+        network_configuration.install_network_manager(
+            {'conf.d/tapmac.conf': text})
+        self.patch(network_managers, '_PATH', '/usr/sbin:/usr/bin:/bin')
 
 
 class FailingCheckTest(AuditTestCase):
@@ -1066,6 +1089,40 @@ class CodesTest(AuditTestCase):
         self.plug_clean()
         self.configure(owner='no-such-user')
         self.assert_finds('TM307', '[os_vif_tapmac]', 'no-such-user')
+
+    def test_tm309(self):
+        directory = pathlib.Path('/etc/systemd/network')
+        self.have_link_files()
+        (directory / 'all.network').write_text('[Match]\nName=*\n')
+        found = self.assert_finds(
+            'TM309', str(directory / 'all.network'), 'tap00000000-00',
+            '00-tapmac.network')
+        self.assertFalse(found.mendable)
+        shutil.copy(_ETC / 'systemd/network/00-tapmac.network', directory)
+        self.assert_clean()
+
+    @base.needs_real_root(base.SEVERAL_USERS)
+    def test_tm310(self):
+        right = (_ETC / 'network/interfaces.d/br100').read_text()
+        self.have_ifupdown2(right)
+        self.assert_clean()
+        pathlib.Path('/etc/network/interfaces').write_text(
+            right.replace('^tap', '^vnet'))
+        self.assert_finds('TM310', base.BRIDGE, 'takes tap00000000-00 off',
+                          'bridge-ports-condone-regex ^tap')
+        self.configure(allowed_bridges=['br2*'])
+        self.assert_clean()
+
+    @base.needs_real_root(base.SEVERAL_USERS)
+    def test_tm311(self):
+        self.configure(bridge_uplinks={base.BRIDGE: 'eth7'})
+        right = (_ETC / 'NetworkManager/conf.d/tapmac.conf').read_text()
+        self.have_network_manager(right)
+        self.assert_finds('TM311', 'NetworkManager',
+                          'eth7, the uplink of br100', 'interface-name:eth7')
+        pathlib.Path('/etc/NetworkManager/conf.d/tapmac.conf').write_text(
+            right.rstrip() + ';interface-name:eth7\n')
+        self.assert_clean()
 
     def test_each_code_has_a_test(self):
         self.assertEqual(

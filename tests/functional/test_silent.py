@@ -149,6 +149,31 @@ class DirectoryTest(base.TestCase):
         question.end()
 
 
+class ProgramTest(base.TestCase):
+    """A program is asked, that answers, fails, hangs, or is not there."""
+
+    def test_says(self):
+        self.assertEqual('one\ntwo\n', bounded.run(
+            'sh', '-c', 'echo one; cat; echo no >&2; echo two'))
+
+    def test_fails(self):
+        error = self.assertRaises(bounded.Failed, bounded.run, 'sh', '-c',
+                                  'echo yes; echo why >&2; exit 3')
+        self.assertEqual('sh: why', str(error))
+
+    def test_hangs(self):
+        # With what it has started.
+        error = self.assertRaises(bounded.Unanswered, bounded.run, 'sh', '-c',
+                                  'sleep 10000; true', seconds=0.1)
+        self.assertEqual('sh: no answer within 0.1 s', str(error))
+
+    def test_is_not_there(self):
+        for path in None, '/nowhere':
+            error = self.assertRaises(bounded.Unanswered, bounded.run,
+                                      'no-such-program', path=path)
+            self.assertIn('is not there', str(error))
+
+
 class VanishingDomainTest(test_operator.OperatorTestCase):
 
     def test_only_that_one_is_passed_over(self):

@@ -8,6 +8,7 @@ import pathlib
 import fixtures
 
 from tests import base
+from tests.functional import test_audit
 from tests import hosts
 from tests.integration import test_daemon
 
@@ -59,6 +60,15 @@ class StatusTest(base.FunctionalTestCase):
     def test_option_out_of_range(self):
         self.assert_finds('[os_vif_tapmac]', 'link_group',
                           nova_conf='link_group = 0')
+
+    @base.needs_real_root(base.SEVERAL_USERS)
+    def test_network_managers(self):
+        with hosts.private_mounts():
+            test_audit.CodesTest.have_link_files(self)
+            pathlib.Path('/etc/systemd/network/all.network').write_text(
+                '[Match]\nName=*\n')
+            self.assert_finds('Network managers', 'TM309', 'all.network',
+                              '00-tapmac.network', status=1)
 
     def test_kernel(self):
         nova_conf = ('host_shield = true\nanti_spoofing = mac\n'

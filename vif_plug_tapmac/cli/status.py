@@ -21,9 +21,11 @@ from vif_plug_tapmac.cli import bound_ports
 from vif_plug_tapmac.cli import configuration
 from vif_plug_tapmac.cli import daemon
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.host import audit
 from vif_plug_tapmac.host import domains
 from vif_plug_tapmac.host.finding import Finding
 from vif_plug_tapmac.host import host_checks
+from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.kernel import tun
 from vif_plug_tapmac import linux_bridge
 from vif_plug_tapmac import opts
@@ -168,6 +170,15 @@ class Checks(upgradecheck.UpgradeCommands):
     def _check_udev(self) -> upgradecheck.Result:
         return _warning(_words(host_checks.hidden_udev(cfg.CONF[opts.GROUP])))
 
+    def _check_managers(self) -> upgradecheck.Result:
+        """What takes guests off their bridges later, and all at once."""
+        config = cfg.CONF[opts.GROUP]
+        try:
+            return _warning(_words(audit.audit_managers(
+                inventory.read(config), config)))
+        except cfg.ConfigFileValueError:  # As above.
+            return _result(True)
+
     def _check_rivals(self) -> upgradecheck.Result:
         return _warning(_words(
             finding for finding in host_checks.rivals(cfg.CONF[opts.GROUP])
@@ -188,6 +199,7 @@ class Checks(upgradecheck.UpgradeCommands):
                        ('Privileged daemon', _check_helper),
                        ('Bindings of ports', _check_bindings),
                        ('udev', _check_udev),
+                       ('Network managers', _check_managers),
                        ('TUN device', _check_tun_device))
 
 

@@ -13,6 +13,7 @@ from vif_plug_tapmac.host.finding import Finding
 from vif_plug_tapmac.host import host_checks
 from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.host.inventory import Inventory
+from vif_plug_tapmac.host import manager_checks
 from vif_plug_tapmac.host import own_bridge_checks
 from vif_plug_tapmac.host import port_checks
 from vif_plug_tapmac.host import spoofing_checks
@@ -74,7 +75,8 @@ def audit(seen: Inventory,
 
     :param config: the ``[os_vif_tapmac]`` group
     """
-    found = [*audit_links(seen), *audit_host(config)]
+    found = [*audit_links(seen), *audit_host(config),
+             *audit_managers(seen, config)]
     if not seen.all_bridges:
         return found
     filters = filter_checks.Filters(seen)
@@ -114,3 +116,10 @@ def audit_host(config: cfg.ConfigOpts.GroupAttr) -> list[Finding]:
     """Return what is wrong with the host beside its links."""
     return [finding for check in host_checks.CHECKS
             for finding in check(config)]
+
+
+def audit_managers(seen: Inventory,
+                   config: cfg.ConfigOpts.GroupAttr) -> list[Finding]:
+    """Return who else would take guests or uplinks off their bridges."""
+    return [finding for check in manager_checks.CHECKS
+            for finding in check(seen, config)]

@@ -83,6 +83,9 @@ CODES: dict[str, tuple[Severity, str]] = {
     'TM306': (Severity.WARNING, 'No bridge can be made here'),
     'TM307': (Severity.ERROR, 'The configuration can not be used'),
     'TM308': (Severity.ERROR, 'Guests can reach this host'),
+    'TM309': (Severity.WARNING, 'systemd-networkd takes ports off bridges'),
+    'TM310': (Severity.WARNING, 'ifupdown2 takes ports off a bridge'),
+    'TM311': (Severity.WARNING, 'NetworkManager manages what it should not'),
     'TM312': (Severity.ERROR, 'What keeps guests to their addresses is gone'),
     'TM313': (Severity.ERROR, 'The table of guests was changed'),
     'TM314': (Severity.ERROR, 'The link group of guests is open'),
@@ -193,6 +196,11 @@ WHY: dict[str, str] = {
     'TM307': 'Each plug fails, so that no guest starts.',
     'TM308': 'Guests reach what listens on this host, from which host_shield '
              'is to keep them.',
+    'TM309': 'When it starts, as after an upgrade, all guests on the bridge '
+             'are cut off until their next plug.',
+    'TM310': 'With the next ifreload, guests on the bridge are cut off until '
+             'their next plug.',
+    'TM311': 'When it starts, the bridge is off the wire until the next plug.',
     'TM312': 'Guests can claim the addresses of others, answer DHCP, and send '
              'router advertisements.',
     'TM313': 'Guests may send what they must not, or be cut off.',

@@ -77,8 +77,9 @@ class MacTest(OperatorTestCase):
             'mac', 'fe:16:3e:28:64:c2', '-f', 'value', '-c', 'TAP MAC'))
 
     def test_no_mac(self):
-        self.run_tapmac('mac', '01:00:5e:00:00:01', returncode=2)
-        self.assertIn('is a multicast MAC', self.said)
+        self.run_tapmac('mac', '01:00:5e:00:00:01', returncode=1)
+        self.assertRegex(self.said, r'^tapmac mac: .* is a multicast MAC.*\. '
+                         r'See "tapmac mac --help"\.\n$')
 
     def test_reverse(self):
         self.plug()

@@ -217,5 +217,5 @@ class OutputTest(test_operator.WatchingTestCase):
     def test_no_such_column(self):
         arguments = 'plug', '--bridge', base.BRIDGE, '--mac', base.GUEST_MAC
         self.run_tapmac(*arguments, '-c', 'TAP', '-c', 'Would', returncode=1)
-        self.assertIn('no column Would', self.said)
+        self.assertIn("no column 'Would'", self.said)
         self.assertIsNone(self.host.find(base.BRIDGE))

@@ -125,7 +125,7 @@ def _prepare(parsed_args: argparse.Namespace,
     for each in parsed_args.columns:
         if _plain(each) not in known:
             raise exception.TapMacError(
-                'There is no column %s: there are %s.' % (
+                'There is no column %r: there are %s.' % (
                     each, ', '.join(columns)))
 
 

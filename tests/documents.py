@@ -23,6 +23,7 @@ TROUBLESHOOTING = _SOURCE / 'troubleshooting.rst'
 #: A provider network without an agent.
 PROVIDER = _SOURCE / 'provider-network.rst'
 AUDIT_CODES = _SOURCE / 'audit-codes.rst'
+TAPMAC = _SOURCE / 'cli' / 'tapmac.rst'
 #: Output for scripts.
 OUTPUT = _SOURCE / 'cli' / 'output.rst'
 

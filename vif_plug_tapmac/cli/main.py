@@ -50,6 +50,10 @@ class TapMacApp(app.App):
             version=version.VersionInfo('vif-plug-tapmac').version_string(),
             command_manager=_Commands('vif_plug_tapmac.cli'),
             deferred_help=True)
+        # cliff's knows nothing of what is on a host.
+        self.command_manager.commands['complete'] = metadata.EntryPoint(
+            'complete', 'vif_plug_tapmac.cli.complete:Complete',
+            'vif_plug_tapmac.cli')
 
     def build_option_parser(
         self, description: str | None, version: str | None,

@@ -142,15 +142,16 @@ def fate(port: typing.Any, facts: Facts) -> Fate:
     if (now.is_ours and not is_marked(port)
             and facts.becomes in (None, now)):
         return Fate(STAYS)
-    foreign = tuple(_not_ours(port, facts.network))
-    if foreign:
-        return Fate(NOT_SERVED, stops=foreign)
+    elsewhere = tuple(not_served(port, facts.network))
+    if elsewhere:
+        return Fate(NOT_SERVED, stops=elsewhere)
     return Fate(REBOUND, facts.becomes,
                 tuple(_stops(port, facts)), tuple(_notes(port, now, facts)))
 
 
-def _not_ours(port: typing.Any,
-              network: typing.Any) -> typing.Iterator[str]:
+def not_served(port: typing.Any,
+               network: typing.Any) -> typing.Iterator[str]:
+    """Yield why tapmac has no bridge for a port; nothing: it may have."""
     if port.binding_vnic_type != 'normal':
         yield 'its vnic_type is %s' % port.binding_vnic_type
     kinds = network_types(network)

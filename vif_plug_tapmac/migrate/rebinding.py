@@ -70,7 +70,9 @@ def try_networks(cloud: clouds.Cloud, seen: typing.Iterable[typing.Any],
                  ) -> dict[tuple[str, str], clouds.Trial]:
     """Try each network on each host that a port could be ours on."""
     where = sorted({(port.network_id, port.binding_host_id) for port in seen
-                    if ports.may_be_rebound(port)})
+                    if ports.may_be_rebound(port) and not any(
+                        ports.not_served(
+                            port, cloud.networks.get(port.network_id)))})
     return {each: cloud.try_host(*each) for each in where}
 
 

@@ -7,6 +7,7 @@ import typing
 
 from cliff import lister
 
+from vif_plug_tapmac.migrate import main
 from vif_plug_tapmac.migrate import ports
 
 
@@ -32,8 +33,7 @@ class Check(lister.Lister):
     def take_action(
         self, parsed_args: argparse.Namespace,
     ) -> tuple[tuple[str, ...], list[tuple[typing.Any, ...]]]:
-        from vif_plug_tapmac.migrate import cloud as clouds
-        cloud = clouds.connect(self.app_args)
+        cloud = main.connect(self.app_args)
         alive = cloud.hosts_with_agent()
         rows = []
         for port in cloud.ports(parsed_args.host):

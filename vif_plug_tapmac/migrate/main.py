@@ -5,10 +5,16 @@
 import argparse
 import os
 import sys
+import typing
 
 from cliff import app
 from cliff import commandmanager
 from pbr import version
+
+from vif_plug_tapmac import exception
+
+if typing.TYPE_CHECKING:
+    from vif_plug_tapmac.migrate import cloud
 
 
 class MigrateApp(app.App):
@@ -36,6 +42,21 @@ class MigrateApp(app.App):
                  'other variables OS_* say, as for "openstack". The user '
                  'needs the roles admin and service, as Nova\'s has.')
         return parser
+
+
+def connect(options: argparse.Namespace | None) -> 'cloud.Cloud':
+    """Return the cloud that the options, or the environment, name.
+
+    :raises TapMacError: there is none, or nothing to reach it with
+    """
+    try:
+        # It takes its time, and --help does without.
+        from vif_plug_tapmac.migrate import cloud
+    except ImportError as error:
+        raise exception.TapMacError(
+            'openstacksdk cannot be used: %s. The operator must install '
+            'vif-plug-tapmac with the extra migrate.' % error) from error
+    return cloud.connect(options)
 
 
 def main() -> int:

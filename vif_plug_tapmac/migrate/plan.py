@@ -8,6 +8,7 @@ import typing
 from cliff import columns
 from cliff import lister
 
+from vif_plug_tapmac.migrate import main
 from vif_plug_tapmac.migrate import ports
 
 if typing.TYPE_CHECKING:
@@ -57,10 +58,9 @@ class Plan(lister.Lister):
     def take_action(
         self, parsed_args: argparse.Namespace,
     ) -> tuple[tuple[str, ...], list[tuple[typing.Any, ...]]]:
-        from vif_plug_tapmac.migrate import cloud as clouds
         if parsed_args.formatter == 'table' and not parsed_args.columns:
             parsed_args.columns = list(_NARROW)
-        cloud = clouds.connect(self.app_args)
+        cloud = main.connect(self.app_args)
         return _COLUMNS, [_row(job) for job in plan(
             cloud, parsed_args.host, parsed_args.try_networks)]
 

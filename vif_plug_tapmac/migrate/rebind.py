@@ -8,6 +8,7 @@ import typing
 from cliff import command
 
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.migrate import main
 from vif_plug_tapmac.migrate import plan
 from vif_plug_tapmac.migrate import ports
 
@@ -37,8 +38,7 @@ class Rebind(command.Command):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        from vif_plug_tapmac.migrate import cloud as clouds
-        cloud = clouds.connect(self.app_args)
+        cloud = main.connect(self.app_args)
         host = parsed_args.host
         found = plan.plan(cloud, host, not parsed_args.dry_run)
         if not found:

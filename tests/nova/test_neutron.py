@@ -91,6 +91,13 @@ class NeutronServer(fixtures.Fixture):
         self.addCleanup(server.server_close)
         self.addCleanup(server.shutdown)
 
+    def execute(self, statement):
+        """Change Neutron's database."""
+        self._process.stdin.write(statement + '\n')
+        self._process.stdin.flush()
+        if self._process.stdout.readline() != 'done\n':
+            raise AssertionError('%s fails' % statement)
+
     def tell_nova(self, events):
         return self._api.api_post('/os-server-external-events', events,
                                   check_response_status=(200, 207, 404)).body
@@ -101,10 +108,8 @@ class NeutronServer(fixtures.Fixture):
         self._process.stdout.close()
 
 
-class NeutronTest(test_guests.Guests, guests.GuestCloud,
-                  cloud.OpenVSwitchCloud):
-
-    OPTIONS = {'claim_plugins': ['ovs']}
+class WithNeutron:
+    """To be the first class of a :class:`cloud.Cloud`."""
 
     def setUp(self):
         if (not _PYTHON.exists()
@@ -140,6 +145,12 @@ class NeutronTest(test_guests.Guests, guests.GuestCloud,
     def delete_port(self):
         self.client.delete_port(self.port['id'])
         self.client.delete_network(self.network['id'])
+
+
+class NeutronTest(WithNeutron, test_guests.Guests, guests.GuestCloud,
+                  cloud.OpenVSwitchCloud):
+
+    OPTIONS = {'claim_plugins': ['ovs']}
 
     def told(self):
         """Return what Neutron has told Nova of the port, in order."""

@@ -95,6 +95,7 @@ vni_ranges = 1:1000
 [ml2_tapmac]
 hosts = host?
 bridge_hosts = host8,host9
+full_hosts = host6
 bridge_mappings = physnet1:br100,physnet2:br200
 %(more)s
 """

@@ -129,6 +129,54 @@ class RefusalTest(RefusalTestCase):
                              (refused.status, refused.type))
             self.assertEqual(before, (self.rows(port), self.ports()))
 
+    def subnet_with(self, *addresses):
+        """Return fixed IPs of a subnet of the network, for a port."""
+        if not hasattr(self, '_subnet'):
+            self._subnet = self.create(
+                'subnet', network_id=self.network['id'], ip_version=4,
+                cidr='192.0.2.0/24')['id']
+        return [{'subnet_id': self._subnet, 'ip_address': address}
+                for address in addresses]
+
+    def test_where_guests_are_kept_to_their_addresses(self):
+        first, other = (self.subnet_with(address)
+                        for address in ('192.0.2.10', '192.0.2.11'))
+        pairs = [{'ip_address': '192.0.2.99'}]
+        for host in 'host6', 'host1':
+            port = self.port(self.network, host=host, fixed_ips=first,
+                             port_security_enabled=True)
+            self.assertEqual('ovs', port['binding:vif_type'])
+            for words, fields in (
+                    ('fixed IPs', {'fixed_ips': other}),
+                    ('fixed IPs', {'fixed_ips': first + other}),
+                    ('allowed address pairs',
+                     {'allowed_address_pairs': pairs}),
+                    ('port_security_enabled False',
+                     {'port_security_enabled': False,
+                      'security_groups': []})):
+                if host == 'host6':
+                    self.assert_refused(
+                        port['id'], 'on host host6', words,
+                        request=lambda: self.update(port, **fields))
+                    self.assert_unchanged(port)
+            self.update(port, name='renamed', fixed_ips=first)
+            if host == 'host1':
+                self.update(port, fixed_ips=other,
+                            allowed_address_pairs=pairs)
+                self.assert_refused(
+                    port['id'], 'on host host6', 'allowed address pairs',
+                    request=lambda: self.update(
+                        port, **{'binding:host_id': 'host6'}))
+            self._delete('ports/' + port['id'])
+        self.assert_refused(
+            'on host host6', 'allowed address pairs',
+            request=lambda: self.port(self.network, host='host6',
+                                      allowed_address_pairs=pairs))
+        unbound = self.port(self.network, host=None, fixed_ips=first)
+        self.update(unbound, fixed_ips=other)
+        moved = self.update(unbound, **{'binding:host_id': 'host6'})
+        self.assertEqual('ovs', moved['binding:vif_type'])
+
     def test_all_else_can_change(self):
         port = self.port(self.network)
         changed = self.update(port, name='renamed', description='it is',

@@ -11,7 +11,6 @@ first precommit, as long as nothing is written and no binding given up.
 import typing
 
 from neutron_lib.api.definitions import portbindings
-from neutron_lib.api.definitions import trunk_details
 from neutron_lib.callbacks import events
 from neutron_lib.callbacks import registry
 from neutron_lib.callbacks import resources
@@ -30,6 +29,7 @@ from vif_plug_tapmac.ml2 import hosts
 from vif_plug_tapmac.ml2 import mappings
 from vif_plug_tapmac.ml2 import opts
 from vif_plug_tapmac.ml2 import others
+from vif_plug_tapmac.ml2 import unenforced
 
 LOG = logging.getLogger(__name__)
 
@@ -39,6 +39,9 @@ _Resource = typing.Mapping[str, typing.Any]
 #: Ports that no compute service plugs, and that belong to other drivers.
 _NOT_PLUGGED = (constants.DEVICE_OWNER_NETWORK_PREFIX,
                 trunk.TRUNK_SUBPORT_OWNER)
+
+#: Of a port and its network, what nobody enforces on any host of ours.
+_unenforced = unenforced.of_port
 
 #: What makes Neutron give a binding up, for another one, if it changes.
 _BOUND_BY = (portbindings.HOST_ID, portbindings.VNIC_TYPE,
@@ -57,6 +60,7 @@ class TapMacMechanismDriver(api.MechanismDriver):
         self._bridges = mappings.Bridges.from_config(config)
         self._hosts = hosts.Hosts(config.hosts)
         self._bridge_hosts = hosts.Hosts(config.bridge_hosts)
+        self._full_hosts = hosts.Hosts(config.full_hosts)
         # Said once in a process: hosts, and segments whose ports are not all
         # on one bridge.
         self._missed: set[tuple[str, str]] = set()
@@ -107,7 +111,10 @@ class TapMacMechanismDriver(api.MechanismDriver):
             return
         active = bindings.active(bindings.of_port(
             context.plugin_context, context.current['id']))
-        obstacle = _obstacle(context, active, bridge)
+        obstacle = _obstacle(context, active, bridge, {
+            **_unenforced(context.current, context.network.current),
+            **(unenforced.where_full(context.current)
+               if context.host in self._full_hosts else {})})
         if obstacle:
             beside = ('' if active is None or active['host'] == context.host
                       else ' beside its binding on %s' % active['host'])
@@ -207,8 +214,10 @@ class TapMacMechanismDriver(api.MechanismDriver):
 
         :raises NotEnforced: for the first such feature
         """
-        self._refuse(context, _unenforced(context.current,
-                                          context.network.current))
+        self._refuse(
+            context,
+            _unenforced(context.current, context.network.current),
+            unenforced.where_full(context.current))
 
     def update_port_precommit(self, context: api.PortContext) -> None:
         """Refuse what nobody enforces: with a binding, and when it is added.
@@ -218,42 +227,53 @@ class TapMacMechanismDriver(api.MechanismDriver):
 
         :raises NotEnforced: for the first such feature
         """
-        found = _unenforced(context.current, context.network.current)
-        if not found or _is_activation(context):
-            return
+        everywhere = _unenforced(context.current, context.network.current)
+        where_full = unenforced.where_full(context.current)
         if (bindings.is_bound(context.current)
                 or all(context.current[name] == context.original[name]
                        for name in _BOUND_BY)):
-            for known in _unenforced(context.original,
-                                     context.network.current):
-                found.pop(known, None)
-        self._refuse(context, found)
+            for known in (*_unenforced(context.original,
+                                       context.network.current),
+                          *unenforced.where_full(context.original)):
+                everywhere.pop(known, None)
+                where_full.pop(known, None)
+        if bindings.is_bound(context.current):
+            where_full.update(unenforced.other_addresses(context.original,
+                                                         context.current))
+        if (everywhere or where_full) and not _is_activation(context):
+            self._refuse(context, everywhere, where_full)
 
     def _refuse(self, context: api.PortContext,
-                found: typing.Mapping[str, str]) -> None:
-        """Refuse the first of these, if the port is ours or will be."""
-        for feature, remedy in found.items():
-            host = self._our_host(context)
-            if host is not None:
-                raise _refusal(context.current, feature, remedy, host)
-            return
+                everywhere: typing.Mapping[str, str],
+                where_full: typing.Mapping[str, str]) -> None:
+        """Refuse the first of these, if the port is ours or will be.
 
-    def _our_host(self, context: api.PortContext) -> str | None:
-        """Return a host on which the port is ours or would be, None: none."""
+        :param where_full: what is one on hosts of full_hosts only
+        """
+        if not everywhere and not (where_full and self._full_hosts.patterns):
+            return
+        for host in self._our_hosts(context):
+            found = dict(everywhere)
+            if host in self._full_hosts:
+                found.update(where_full)
+            for feature, remedy in found.items():
+                raise _refusal(context.current, feature, remedy, host)
+
+    def _our_hosts(self, context: api.PortContext) -> typing.Iterator[str]:
+        """Yield the hosts on which the port is ours or would be."""
         port = context.current
         if bindings.is_ours(port) or (
                 not bindings.is_bound(port) and context.host
                 and not others.is_allocated(context, self)
                 and self._would_bind(context, context.host)):
-            return str(context.host)
+            yield str(context.host)
         for other in bindings.of_port(context.plugin_context, port['id']):
             # For a live migration: it may become the active one any time.
             if other['host'] != context.host and (
                     bindings.is_our(other['vif_type'], other['vif_details'])
                     or other['vif_type'] in bindings.UNBOUND
                     and self._would_bind(context, other['host'])):
-                return str(other['host'])
-        return None
+                yield str(other['host'])
 
     def _would_bind(self, context: api.PortContext, host: str) -> bool:
         """Return whether it is us who would bind a port on a host."""
@@ -296,7 +316,8 @@ class TapMacMechanismDriver(api.MechanismDriver):
                     else beside.get(port['id']))
             if host is None:
                 continue
-            for feature, remedy in _network_qos(port, context.current):
+            for feature, remedy in unenforced.network_qos(port,
+                                                          context.current):
                 raise _refusal(port, feature, remedy, host)
 
     def refuse_trunk(self, resource: str, event: str, trigger: typing.Any,
@@ -309,7 +330,7 @@ class TapMacMechanismDriver(api.MechanismDriver):
         port = directory.get_plugin().get_port(payload.context,
                                                created.port_id)
         if bindings.is_ours(port):
-            raise _refusal(port, *_trunk(created.id))
+            raise _refusal(port, *unenforced.trunk(created.id))
 
 
 def _is_activation(context: api.PortContext) -> bool:
@@ -325,7 +346,7 @@ def _is_activation(context: api.PortContext) -> bool:
 
 def _obstacle(context: api.PortContext,
               active: typing.Mapping[str, typing.Any] | None,
-              bridge: str) -> str | None:
+              bridge: str, missing: typing.Iterable[str]) -> str | None:
     """Return why a port that is ours must not be bound all the same.
 
     A binding beside the active one, as for a live migration, is made without
@@ -333,10 +354,10 @@ def _obstacle(context: api.PortContext,
 
     :param active: its binding that is in use now
     :param bridge: where it would be bound to
+    :param missing: what it has that nobody enforces there
     """
-    unenforced = _unenforced(context.current, context.network.current)
-    if unenforced:
-        return 'nothing would enforce %s' % ', '.join(sorted(unenforced))
+    if missing:
+        return 'nothing would enforce %s' % ', '.join(sorted(missing))
     if (active is None or active['host'] == context.host
             or active['vif_type'] in bindings.UNBOUND):
         return None
@@ -347,42 +368,6 @@ def _obstacle(context: api.PortContext,
             'and here it is %s. Remedy: the operator must bind it to %s there '
             'first, or move its server by a cold migration'
             % (source or 'though it has none', bridge, bridge))
-
-
-def _unenforced(port: _Resource, network: _Resource) -> dict[str, str]:
-    """Return what a port has that nobody enforces, each with its remedy."""
-    found = dict(_network_qos(port, network))
-    policy = port.get(qos.QOS_POLICY_ID)
-    if policy:
-        found['QoS policy %s' % policy] = (
-            'Remove the policy from the port')
-    details = port.get(trunk_details.TRUNK_DETAILS)
-    if details:
-        feature, remedy = _trunk(details['trunk_id'])
-        found[feature] = remedy
-    providers = others.allocated(port)
-    if providers:
-        found['the resources of %s' % ', '.join(providers)] = (
-            'Leave the port without guaranteed bandwidth')
-    if not port['admin_state_up']:
-        found['admin_state_up False'] = (
-            'Leave the port up, and detach it from its server instead')
-    return found
-
-
-def _network_qos(port: _Resource, network: _Resource,
-                 ) -> typing.Iterator[tuple[str, str]]:
-    policy = network.get(qos.QOS_POLICY_ID)
-    # A policy of the network is for guests, not for Neutron's own ports.
-    if policy and not port['device_owner'].startswith(
-            constants.DEVICE_OWNER_NETWORK_PREFIX):
-        yield ('QoS policy %s of its network' % policy,
-               'Leave the network without policy')
-
-
-def _trunk(trunk_id: str) -> tuple[str, str]:
-    return ('trunk %s' % trunk_id,
-            'Give the server a port on each of the networks instead')
 
 
 def _refusal(port: _Resource, feature: str, remedy: str,

@@ -56,6 +56,16 @@ ML2_TAPMAC_OPTS = [
              'claim_plugins of the os-vif plugin. Nova 34 and newer refuses '
              'bridge. Take a host out when its Nova is 33; ports that are '
              'bound stay as they are until they are bound anew.'),
+    cfg.ListOpt(
+        'full_hosts',
+        default=[],
+        help='Those of these hosts whose os-vif plugin has anti_spoofing = '
+             'full, as shell patterns. There a guest is kept to the fixed IPs '
+             'that its port has when it is plugged, and nobody tells the host '
+             'of a change. So this is refused on ports that are bound there: '
+             'a change of their fixed IPs, allowed address pairs, and to '
+             'switch port security off. Name a host here before its option is '
+             'changed.'),
 ]
 
 

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a port has, or gets, that nobody enforces on its host. Pure.
+
+Each with its remedy.
+"""
+
+import typing
+
+from neutron_lib.api.definitions import trunk_details
+from neutron_lib import constants
+from neutron_lib.services.qos import constants as qos
+
+from vif_plug_tapmac.ml2 import others
+
+#: What Neutron says of a port or network.
+_Resource = typing.Mapping[str, typing.Any]
+
+
+def of_port(port: _Resource, network: _Resource) -> dict[str, str]:
+    """Return what a port has that nobody enforces on any host of ours."""
+    found = dict(network_qos(port, network))
+    policy = port.get(qos.QOS_POLICY_ID)
+    if policy:
+        found['QoS policy %s' % policy] = (
+            'Remove the policy from the port')
+    details = port.get(trunk_details.TRUNK_DETAILS)
+    if details:
+        feature, remedy = trunk(details['trunk_id'])
+        found[feature] = remedy
+    providers = others.allocated(port)
+    if providers:
+        found['the resources of %s' % ', '.join(providers)] = (
+            'Leave the port without guaranteed bandwidth')
+    if not port['admin_state_up']:
+        found['admin_state_up False'] = (
+            'Leave the port up, and detach it from its server instead')
+    return found
+
+
+def where_full(port: _Resource) -> dict[str, str]:
+    """Return the same of hosts with anti_spoofing = full, beside that."""
+    found = {}
+    if port.get('allowed_address_pairs'):
+        found['allowed address pairs'] = (
+            'Give the port the addresses as fixed IPs before it is attached, '
+            'or use a host that is not in [ml2_tapmac] full_hosts')
+    if port.get('port_security_enabled') is False:
+        found['port_security_enabled False'] = (
+            'Leave port security on, or use a host that is not in '
+            '[ml2_tapmac] full_hosts')
+    return found
+
+
+def other_addresses(former: _Resource, port: _Resource) -> dict[str, str]:
+    """Return that a port has other fixed IPs than before, if it has."""
+    if _addresses(former) == _addresses(port):
+        return {}
+    return {'other fixed IPs while it is bound there': (
+        'Detach the port from its server, change them, and attach it again')}
+
+
+def _addresses(port: _Resource) -> set[str]:
+    return {str(fixed_ip['ip_address'])
+            for fixed_ip in port.get('fixed_ips') or ()}
+
+
+def network_qos(port: _Resource, network: _Resource,
+                ) -> typing.Iterator[tuple[str, str]]:
+    policy = network.get(qos.QOS_POLICY_ID)
+    # A policy of the network is for guests, not for Neutron's own ports.
+    if policy and not port['device_owner'].startswith(
+            constants.DEVICE_OWNER_NETWORK_PREFIX):
+        yield ('QoS policy %s of its network' % policy,
+               'Leave the network without policy')
+
+
+def trunk(trunk_id: str) -> tuple[str, str]:
+    return ('trunk %s' % trunk_id,
+            'Give the server a port on each of the networks instead')

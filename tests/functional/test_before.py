@@ -261,6 +261,8 @@ class FilterTest(AgentTestCase):
         found = self.assert_one(
             'TM411', agent.BRIDGE, program, base.TAP, 'stay as they are',
             'only after each of these guests has another filter')
+        # What would open guests is not to be copied.
+        self.assertEqual([], found.remedy.commands)
         self.assertNotIn(OTHER_TAP, found.evidence)
 
     def test_tm411_of_each_kind(self):
@@ -290,6 +292,7 @@ class FilterTest(AgentTestCase):
         self.assertNotIn('open', self.found('TM301', device)[0].remedy)
         agent.filter_by_iptables([base.TAP], families=[4])
         remedy = self.found('TM301', device)[0].remedy
+        self.assertEqual([], remedy.commands)
         self.assertLess(remedy.index('this would open ' + base.TAP),
                         remedy.index('only after'))
         self.assertLess(remedy.index('only after'), remedy.index('sysctl'))

@@ -288,7 +288,7 @@ exec(compile(open(_place.origin).read(), _place.origin, 'exec'))
         self.host.set(base.TAP, ifalias=str(mark.TapMark(
             base.VIF_ID, base.GUEST_MAC, base.BRIDGE, 1000000000)))
         row, = json.loads(self.run_here('list', '-f', 'json'))
-        self.assertEqual('unknown', row['Domain'])
+        self.assertEqual((None, False), (row['Domain'], row['Domain known']))
         self.assertNotIn('TM210', self.run_here('audit'))
 
     def test_no_binding(self):

@@ -75,7 +75,8 @@ def describe(seen: Inventory,
         _port_options(tap.link),
         tap.nic.domain if tap.nic else None if seen.knows_domains
         else output.Said(None, 'unknown'),
-        tap.nic and tap.nic.instance, seen.knows_domains)
+        tap.nic and tap.nic.instance,
+        tap.nic is not None or seen.knows_domains)
 
 
 def _time(made: int) -> str | None:

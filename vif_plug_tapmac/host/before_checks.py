@@ -98,8 +98,8 @@ def _other_vlan(seen: Inventory, bridge: Link) -> Seen:
         if fault is not None:
             yield (bridge.name, '%s: with that in bridge_uplinks no guest is '
                    'plugged there' % fault, 'have %s make this VLAN with a '
-                   'name that says what it is, as eth1.200, or ends in no '
-                   '"." and number' % _NETWORK_CONFIGURATION)
+                   'name that says what it is, as eth1.200, or one that does '
+                   'not end in a dot and a number' % _NETWORK_CONFIGURATION)
 
 
 @finds('TM405')

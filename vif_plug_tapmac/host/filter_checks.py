@@ -129,7 +129,7 @@ def kept_by_nobody(filters: Filters, bridge: Link) -> Seen:
                        _where(found), _some(found)),
                    _ONLY_AFTER + (
                        '' if what == nftables.FRAMES else
-                       '"sysctl net.bridge.%s=0", and then '
+                       'sysctl net.bridge.%s=0, and then '
                        % bridge_health.SWITCHES[what]) + 'remove the rules')
 
 
@@ -198,14 +198,19 @@ def with_care(filters: Filters, finding: Finding) -> Finding:
         return finding
     if isinstance(filters.answer, exception.KernelRefused):
         return dataclasses.replace(finding, remedy=Remedy(
-            'only after root has looked ("tapmac audit --all-bridges") for '
-            'guests that it would open, ' + finding.remedy))
+            'only after root has looked (tapmac audit --all-bridges) for '
+            'guests that it would open, ' + _not_to_copy(finding.remedy)))
     found = filters.filtered[what]
     if not found:
         return finding
     return dataclasses.replace(finding, remedy=Remedy(
         'this would open %s, see TM411: %s%s' % (
-            _some(found), _ONLY_AFTER, finding.remedy)))
+            _some(found), _ONLY_AFTER, _not_to_copy(finding.remedy))))
+
+
+def _not_to_copy(remedy: Remedy) -> str:
+    """Return a remedy without commands that people, or scripts, just do."""
+    return remedy.replace('"', '')
 
 
 def _where(found: _Rules) -> str:

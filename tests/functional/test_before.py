@@ -340,11 +340,11 @@ class FilterTest(AgentTestCase):
     def test_what_only_root_may_ask_is_said(self):
         self.switch([4])
 
-        def refuse():
+        def refuse(family):
             raise exception.KernelRefused.from_errno(
                 'nftables', 'listing its rules', errno.EPERM)
         agent.filter_by_iptables([base.TAP], families=[4])
-        self.patch(nftables, 'rules', refuse)
+        self.patch(port_rules, '_of_nf_tables', refuse)
         self.assert_one('TM411', 'this host', 'could not be seen')
         self.assertIn('only after root has looked', self.found(
             'TM301', bridge_health.SWITCHES[nftables.IPV4])[0].remedy)

@@ -12,7 +12,6 @@ import errno
 import logging
 import socket
 import struct
-import typing
 
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import attributes
@@ -54,12 +53,8 @@ _META_REGISTER, _META_KEY = 1, 2
 _COMPARE_REGISTER, _COMPARE_HOW, _COMPARE_WITH = 1, 2, 3
 _IMMEDIATE_REGISTER, _IMMEDIATE_DATA = 1, 2
 _DATA_VALUE, _DATA_VERDICT, _VERDICT_CODE = 1, 2, 1
-#: Of what the modules of iptables do in a rule of nf_tables.
-_MATCH_NAME, _MATCH_DATA = 1, 3
 #: Values: NFT_META_IIFGROUP, NFT_CMP_EQ, NFT_REG_1, NFT_REG_VERDICT.
 _IIFGROUP, _EQUAL, _REGISTER, _VERDICT = 21, 0, 1, 0
-#: NFT_META_IIFNAME and NFT_META_OIFNAME
-_NAMES = 6, 7
 #: Source: include/uapi/linux/netfilter.h, linux/netfilter_bridge.h
 _DROP, _ACCEPT = 0, 1
 _INET_PREROUTING, _ARP_INPUT, _BRIDGE_INPUT = 0, 0, 1
@@ -89,8 +84,6 @@ _OF = 'host_shield of '
 #: Table and chain that iptables-nft makes for what is forwarded, and
 #: ip6tables-nft and ebtables-nft in their families.
 _IPTABLES = 'filter', 'FORWARD'
-#: Errno where this kernel has no nf_tables.
-_MISSING = errno.EPROTONOSUPPORT, errno.EINVAL, errno.EOPNOTSUPP
 #: How often to look again for what to remove while others change rules.
 _ROUNDS = 5
 #: In seconds: how long a look at other people's chains may take.
@@ -317,64 +310,6 @@ def chains_that_drop(seconds: float | None = None) -> dict[str, str]:
         # It is for a warning: no plug is to fail for it.
         LOG.debug('The chains of netfilter are not known: %s', error)
     return found
-
-
-class Rule(typing.NamedTuple):
-    """A rule of whoever made it, as far as it is about ports of bridges.
-
-    :param what: passes it: IPV4, IPV6 or FRAMES
-    :param ports: names of which it compares that of the port with one, as
-        they are there: without a zero at the end it is how names begin
-    :param physdev: what iptables' match of this name has, None: there is none
-    :param verdict: its NF_... or NFT_... number, None: it has none
-    """
-    what: str
-    table: str
-    chain: str
-    ports: list[bytes]
-    physdev: bytes | None
-    verdict: int | None
-
-
-def rules() -> list[Rule]:
-    """Return all rules of IPv4, IPv6 and bridges, of nf_tables only.
-
-    :raises KernelRefused: no privilege to ask
-    """
-    found: list[Rule] = []
-    for family in socket.AF_INET, socket.AF_INET6, _NFPROTO_BRIDGE:
-        try:
-            with _Session() as nft:
-                found += nft.list(
-                    'nftables', 'listing its rules', _GET_RULE,
-                    _BODY.pack(family, 0, 0), _any_rule)
-        except exception.KernelRefused as error:
-            if error.kwargs.get('code') not in _MISSING:
-                raise
-    return found
-
-
-def _any_rule(body: bytes) -> Rule:
-    rule = _read(body)
-    ports: list[bytes] = []
-    physdev: bytes | None = None
-    verdict: int | None = None
-    is_name = False
-    for _, value in attributes.every(rule.octets(_RULE_EXPRESSIONS) or b''):
-        name = Attributes(value).text(_EXPRESSION_NAME)
-        data = Attributes(value).nested(_EXPRESSION_DATA)
-        if name == 'cmp' and is_name:
-            ports.append(data.nested(_COMPARE_WITH).octets(_DATA_VALUE) or b'')
-        is_name = name == 'meta' and _value(data, _META_KEY) in _NAMES
-        if name == 'match' and data.text(_MATCH_NAME) == 'physdev':
-            physdev = data.octets(_MATCH_DATA)
-        if name == 'immediate':
-            code = data.nested(_IMMEDIATE_DATA).nested(_DATA_VERDICT).octets(
-                _VERDICT_CODE)
-            verdict = (None if code is None
-                       else int.from_bytes(code, 'big', signed=True))
-    return Rule(_PASSED_BY[body[0]][0], rule.text(_RULE_TABLE) or '',
-                rule.text(_RULE_CHAIN) or '', ports, physdev, verdict)
 
 
 def _dropped(body: bytes) -> dict[str, str]:

@@ -19,11 +19,32 @@ import sys
 import typing
 
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import attributes
+from vif_plug_tapmac.kernel.attributes import Attributes
+from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.kernel import nftables
 
+#: NFNL_SUBSYS_NFTABLES and NFT_MSG_GETRULE; struct nfgenmsg.
+_GET_RULE, _ABOUT = 10 << 8 | 7, struct.Struct('>BBH')
+#: NFPROTO_..., and what passes its tables.
+_PASSING = {socket.AF_INET: nftables.IPV4, socket.AF_INET6: nftables.IPV6,
+            7: nftables.FRAMES}
+#: Errno where this kernel has no nf_tables.
+_MISSING = errno.EPROTONOSUPPORT, errno.EINVAL, errno.EOPNOTSUPP
+#: Attributes of a rule of nf_tables, and of what is in it: the name of each
+#: expression and its data; which meta; of a comparison, the other side; of a
+#: verdict, the way to its number; of a match of iptables, name and data.
+#: Source: include/uapi/linux/netfilter/nf_tables.h, nf_tables_compat.h
+_TABLE, _CHAIN, _EXPRESSIONS = 1, 2, 4
+_NAME, _DATA = 1, 2
+_META_KEY, _COMPARED_WITH, _VALUE = 2, 3, 1
+_IMMEDIATE, _VERDICT, _CODE = 2, 2, 1
+_MATCH_NAME, _MATCH_DATA = 1, 3
+#: NFT_META_IIFNAME and NFT_META_OIFNAME
+_META_NAMES = 6, 7
 #: Of a rule that keeps something back, or has another chain do so: NF_DROP,
 #: NFT_JUMP, NFT_GOTO.
-_KEEPS = 0, -3, -4
+_KEEPS = 0, -3 & 0xffffffff, -4 & 0xffffffff
 #: Where rules prepare frames, and keep none back.
 _PREPARING = 'raw', 'nat', 'mangle'
 #: struct xt_physdev_info: in, its mask, out, its mask, inverted, which count.
@@ -99,23 +120,50 @@ def all_of_them() -> list[PortRule]:
 
     :raises KernelRefused: no privilege to ask, as anybody but root
     """
-    found = [each for rule in nftables.rules() for each in _of(rule)]
-    for family in _FAMILIES:
-        found.extend(_of_old_tables(family))
-    return found
+    return [each for look in (
+        *map(_of_nf_tables, _PASSING), *map(_of_old_tables, _FAMILIES))
+        for each in look]
 
 
-def _of(rule: nftables.Rule) -> typing.Iterator[PortRule]:
-    """Yield what a rule of nf_tables says of each port."""
-    ports = [] if rule.physdev is None else _of_physdev(rule.physdev)
-    filters = rule.verdict in _KEEPS and rule.table not in _PREPARING
-    if rule.what == nftables.FRAMES:
-        # There the names of ports are those of what a frame comes in by.
-        ports = [_pattern(each) for each in rule.ports]
-        filters = rule.verdict in _KEEPS
-    for port in ports:
-        yield PortRule(rule.what, _PROGRAMS[rule.what],
-                       '%s %s' % (rule.table, rule.chain), port, filters)
+def _of_nf_tables(family: int) -> list[PortRule]:
+    """Return those of nf_tables, none where that is missing."""
+    try:
+        with nft.Session() as asked:
+            found = asked.list(
+                'nftables', 'listing its rules', _GET_RULE,
+                _ABOUT.pack(family, 0, 0),
+                lambda body: _of(_PASSING[family], nft.read(body)))
+    except exception.KernelRefused as error:
+        if error.kwargs.get('code') in _MISSING:
+            return []
+        raise
+    return [each for rules in found for each in rules]
+
+
+def _of(what: str, rule: Attributes) -> list[PortRule]:
+    """Return what a rule of nf_tables says of each port."""
+    names: list[str] = []
+    physdev: list[str] = []
+    verdict, is_name = None, False
+    for _, value in attributes.every(rule.octets(_EXPRESSIONS) or b''):
+        expression = Attributes(value)
+        name, data = expression.text(_NAME), expression.nested(_DATA)
+        if name == 'cmp' and is_name:
+            names.append(_pattern(
+                data.nested(_COMPARED_WITH).octets(_VALUE) or b''))
+        is_name = name == 'meta' and nft.value(data, _META_KEY) in _META_NAMES
+        if name == 'match' and data.text(_MATCH_NAME) == 'physdev':
+            physdev = _of_physdev(data.octets(_MATCH_DATA) or b'')
+        if name == 'immediate':
+            verdict = nft.value(data.nested(_IMMEDIATE).nested(_VERDICT),
+                                _CODE)
+    # Elsewhere the names are those of bridges, and of what is routed.
+    is_frames = what == nftables.FRAMES
+    table, chain = rule.text(_TABLE) or '', rule.text(_CHAIN) or ''
+    return [PortRule(what, _PROGRAMS[what], '%s %s' % (table, chain), port,
+                     verdict in _KEEPS
+                     and (is_frames or table not in _PREPARING))
+            for port in (names if is_frames else physdev)]
 
 
 def _pattern(name: bytes) -> str:

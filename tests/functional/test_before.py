@@ -210,6 +210,11 @@ class TapTest(BeforeTestCase):
         self.plug(base.make_vif(bridge_name=self.bridge))
         self.assertNotIn('not locked', self.found('TM409')[0].evidence)
 
+    def test_what_it_is_not_kept_to_yet(self):
+        self.add_guest()
+        self.configure(anti_spoofing='full')
+        self.assertEqual({'TM409'}, self.codes(base.TAP))
+
     def test_open_to_all(self):
         self.host.add_tap(base.TAP)
         self.host.quiet_ipv6(base.TAP)
@@ -308,6 +313,11 @@ class FilterTest(AgentTestCase):
         agent.filter_by_ebtables(base.TAP, base.GUEST_MAC, '10.0.0.5')
         self.assert_one('TM411', agent.BRIDGE, 'ebtables-nft (nat ', base.TAP,
                         'speak as others', 'only after')
+
+    def test_what_tapmac_keeps_to_its_addresses_by_itself(self):
+        agent.filter_by_ebtables(base.TAP, base.GUEST_MAC, '10.0.0.5')
+        self.host.set(base.TAP, group=self.options.filtered_group)
+        self.assertEqual([], self.found('TM411'))
 
     def test_tm411_of_names_that_begin_so(self):
         self.switch([4])

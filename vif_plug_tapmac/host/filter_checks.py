@@ -81,9 +81,16 @@ class Filters:
             what: {} for what in (*bridge_health.SWITCHES, nftables.FRAMES)}
         for name, rules in self.of_taps.items():
             for rule in rules:
-                if rule.filters:
+                if rule.filters and not (rule.what == nftables.FRAMES
+                                         and name in self._kept_by_us):
                     found[rule.what].setdefault(name, []).append(rule)
         return found
+
+    @functools.cached_property
+    def _kept_by_us(self) -> set[str]:
+        """Those whose guests tapmac keeps to their MACs and addresses."""
+        return {tap.link.name for tap in self.seen.taps
+                if tap.link.group == self.seen.filtered_group}
 
     def on(self, bridge: Link, what: str) -> _Rules:
         """Return those of TAPs on a bridge, by the TAP."""

@@ -10,6 +10,7 @@ from vif_plug_tapmac.host.finding import REPLUG
 from vif_plug_tapmac.host.finding import Seen
 from vif_plug_tapmac.host.inventory import Inventory
 from vif_plug_tapmac.host.inventory import Tap
+from vif_plug_tapmac.host import tap_checks
 from vif_plug_tapmac.kernel import filter_table
 from vif_plug_tapmac.wanted import rules
 
@@ -22,6 +23,7 @@ _WHAT = 'the table bridge %s' % filter_table.NAME
 def _unfiltered(seen: Inventory, tap: Tap) -> Seen:
     if (seen.is_filtering and tap.bridge is not None
             and tap.guest_mac is not None
+            and not tap_checks.is_anothers(seen, tap)
             and tap.link.group != seen.filtered_group):
         yield (tap.link.name, 'anti_spoofing is full, and it is in link group '
                '%d instead of %d' % (tap.link.group, seen.filtered_group),

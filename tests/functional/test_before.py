@@ -228,6 +228,19 @@ class TapTest(BeforeTestCase):
         self.host.set(base.TAP, address=base.GUEST_MAC)
         self.assertEqual({'TM202', 'TM409'}, self.codes(base.TAP))
 
+    def test_tm415(self):
+        self.add_guest(OTHER_TAP, OTHER_MAC)
+        self.host.set(OTHER_TAP, address=OTHER_MAC)
+        self.assertEqual({'TM409', 'TM415'}, self.codes(OTHER_TAP))
+        self.host.set(OTHER_TAP, address='fe' + OTHER_MAC[2:])
+        self.assertEqual({'TM409'}, self.codes(OTHER_TAP))
+
+    def test_uplink_that_is_narrower_than_a_tap(self):
+        self.add_guest()
+        self.host.set('eth1', mtu=1400)
+        self.assert_one('TM111', self.bridge, 'eth1 has MTU 1400, and %s 1500'
+                        % base.TAP)
+
     def test_tm410(self):
         guest = self.add_guest()
         self.assertEqual({'TM409'}, self.codes(base.TAP))

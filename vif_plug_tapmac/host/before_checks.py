@@ -196,7 +196,20 @@ def _other_macs(seen: Inventory, tap: Tap) -> Seen:
                'none on this host before')
 
 
+@finds('TM415')
+def _mac(seen: Inventory, tap: Tap) -> Seen:
+    # Where libvirt says which guest it has, it is TM201, or TM202.
+    if tap.guest_mac is None and not str(tap.link.mac).startswith('fe'):
+        yield (tap.link.name, 'it is %s: if that is the MAC of its guest, no '
+               'unicast frame reaches the guest through a bridge, and if it '
+               'is lower than the others on its bridge, it may become that '
+               'of the bridge' % tap.link.mac,
+               REPLUG if names.start_of_vif_id(tap.name) is not None else
+               '"ip link set %s address fe%s"' % (
+                   tap.link.name, str(tap.link.mac)[2:]))
+
+
 #: In the order of their codes.
 CHECKS = (_name, _nobody_makes_it, _no_wire, _other_vlan, _tunnel, _snooping,
           _ageing, _addresses)
-TAP_CHECKS = (_not_ours, _other_macs)
+TAP_CHECKS = (_not_ours, _other_macs, _mac)

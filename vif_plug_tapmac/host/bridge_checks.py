@@ -155,16 +155,21 @@ def _make_right(name: str) -> str:
 @finds('TM111')
 def _narrow_uplink(seen: Inventory, bridge: Link) -> Seen:
     name, port = wire(seen, bridge)
-    if port is not None and port.mtu < bridge.mtu:
+    widest, mtu = 'the bridge', bridge.mtu
+    if not seen.concerns(bridge):
+        # Its MTU may follow that of its ports, and so says nothing.
+        for tap in seen.ports(bridge):
+            if tap.is_tap and tap.mtu > mtu:
+                widest, mtu = tap.name, tap.mtu
+    if port is not None and port.mtu < mtu:
         below = _below(seen, port)
-        yield (bridge.name, '%s has MTU %d, and the bridge %d: larger '
-               'frames to the wire are lost'
-               % (name, port.mtu, bridge.mtu),
+        yield (bridge.name, '%s has MTU %d, and %s %d: larger frames to the '
+               'wire are lost' % (name, port.mtu, widest, mtu),
                REPAIR if seen.is_ours(bridge) and below
-               and below.mtu >= bridge.mtu else
+               and below.mtu >= mtu else
                '"ip link set %s mtu %d"%s, and the same in the network '
                'configuration of this host' % (
-                   name, bridge.mtu, ', after that of ' + below.name
+                   name, mtu, ', after that of ' + below.name
                    if below else ''))
 
 

@@ -10,6 +10,7 @@ that guest.
 import collections
 import dataclasses
 import functools
+import os
 import typing
 
 from vif_plug_tapmac import exception
@@ -155,8 +156,10 @@ def passed_by(filters: Filters, bridge: Link) -> Seen:
             yield (bridge.name, 'rules of %s are there for %s, and what is '
                    'bridged does not pass them: these guests are open'
                    % (_where(found), _some(found)),
-                   '"sysctl net.bridge.%s=1", unless they are meant to be '
-                   'open' % bridge_health.SWITCHES[what])
+                   '%s"sysctl net.bridge.%s=1", unless they are meant to be '
+                   'open' % ('' if os.path.isdir('/proc/sys/net/bridge')
+                             else '"modprobe br_netfilter", ',
+                             bridge_health.SWITCHES[what]))
 
 
 @finds('TM413')

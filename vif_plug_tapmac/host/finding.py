@@ -103,6 +103,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     'TM412': (Severity.ERROR, 'The filter of guests is off'),
     'TM413': (Severity.ERROR, 'A guest came after the rules'),
     'TM414': (Severity.WARNING, 'Rules of guests are left over'),
+    'TM415': (Severity.WARNING, 'The MAC of a TAP may be that of its guest'),
 }
 
 #: Why it matters: what is lost, or may be, as long as it is so. One sentence
@@ -228,6 +229,8 @@ WHY: dict[str, str] = {
     'TM413': 'What the filter keeps from the others gets to this guest, and '
              'from it.',
     'TM414': 'A guest that comes back is filtered as it was once.',
+    'TM415': 'Nobody reaches such a guest by unicast until a plug sets it '
+             'right.',
 }
 
 # In a remedy: what is in quotes, and begins as the name of a program does.

@@ -136,9 +136,22 @@ def kept_by_nobody(filters: Filters, bridge: Link) -> Seen:
                    'them these guests can speak as others' % (
                        _where(found), _some(found)),
                    _ONLY_AFTER + (
-                       '' if what == nftables.FRAMES else
-                       'sysctl net.bridge.%s=0, and then '
-                       % bridge_health.SWITCHES[what]) + 'remove the rules')
+                       'remove the rules; anti_spoofing = full is such a '
+                       'filter' if what == nftables.FRAMES else
+                       '%s, and then remove the rules'
+                       % _switches_off(what, bridge)))
+
+
+def _switches_off(what: str, bridge: Link) -> str:
+    """Return how what passes a bridge would pass no rules any more."""
+    commands = []
+    if bridge_health.passes_netfilter(what):
+        commands.append('sysctl net.bridge.%s=0'
+                        % bridge_health.SWITCHES[what])
+    own = bridge_health.OWN_SWITCHES[what]
+    if getattr(bridge, own):
+        commands.append(bridge_health.own_switch_off(bridge, own))
+    return _not_to_copy(' and '.join(commands))
 
 
 def counts(what: str, bridge: Link) -> bool:
@@ -218,7 +231,7 @@ def with_care(filters: Filters, finding: Finding) -> Finding:
             _some(found), _ONLY_AFTER, _not_to_copy(finding.remedy))))
 
 
-def _not_to_copy(remedy: Remedy) -> str:
+def _not_to_copy(remedy: str) -> str:
     """Return a remedy without commands that people, or scripts, just do."""
     return remedy.replace('"', '')
 

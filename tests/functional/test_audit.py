@@ -505,6 +505,10 @@ class CodesTest(AuditTestCase):
         self.host.quiet_ipv6(base.TAP)
         self.host.set(base.TAP, address=ours.mac, master=ours.master,
                       group=ours.group, ifalias=ours.alias, state='up')
+        for path, value in {'ipv4/conf/%s/arp_ignore': '1',
+                            'ipv4/conf/%s/arp_announce': '2',
+                            'ipv6/conf/%s/accept_ra': '0'}.items():
+            self.set_sysctl(path % base.TAP, value)
 
     def test_tm204(self):
         self.make_open()

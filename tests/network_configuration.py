@@ -91,6 +91,9 @@ def _environment(root: pathlib.Path) -> dict[str, str]:
         {str(path.parent) for path in root.rglob('lib*.so.*')})))
 
 
+Files = typing.Mapping[str, str | None]
+
+
 class _Host:
     """The files and the message bus that programs of a host see.
 
@@ -156,10 +159,10 @@ class Networkd:
     """A systemd-networkd that runs. Without udev, as in a container.
 
     :param files: what each of its files has in it, by a path that may begin in
-        /run/systemd/network
+        /run/systemd/network; None: it hides those of its name
     """
 
-    def __init__(self, files: dict[str, str]) -> None:
+    def __init__(self, files: Files) -> None:
         root = _find(_NETWORKD, _SYSTEMD)
         assert root is not None
         self._root = root
@@ -174,7 +177,7 @@ class Networkd:
             os.makedirs('/run/systemd/' + directory)
         os.chown('/run/systemd/netif', _UID, _UID)
 
-    def _begin(self, files: dict[str, str]) -> None:
+    def _begin(self, files: Files) -> None:
         self._write(files)
         self.process = self._host.start(self._root, _NETWORKD)
 
@@ -182,7 +185,7 @@ class Networkd:
         """Return how we get to a file that it sees."""
         return str(self._host.path(path))
 
-    def _write(self, files: dict[str, str]) -> None:
+    def _write(self, files: Files) -> None:
         for directory in filter(os.path.isdir, map(self._host.path, (
                 *_FOREIGN, _DIRECTORY))):
             for entry in directory.iterdir():
@@ -190,14 +193,17 @@ class Networkd:
         for name, text in files.items():
             path = self._host.path(os.path.join(_DIRECTORY, name))
             path.parent.mkdir(exist_ok=True)
-            path.write_text(text)
+            if text is None:
+                path.symlink_to(os.devnull)
+            else:
+                path.write_text(text)
 
-    def restart(self, files: dict[str, str]) -> None:
+    def restart(self, files: Files) -> None:
         """Have it end, and start with these files."""
         self._end()
         self._begin(files)
 
-    def reload(self, files: dict[str, str]) -> None:
+    def reload(self, files: Files) -> None:
         """Have it read these files, as "networkctl reload" does."""
         self._write(files)
 
@@ -228,7 +234,7 @@ class Networkd:
 
 
 @contextlib.contextmanager
-def networkd(files: dict[str, str]) -> typing.Iterator[Networkd]:
+def networkd(files: Files) -> typing.Iterator[Networkd]:
     """Be where systemd-networkd runs for this thread's network namespace.
 
     :param files: what each of its files has in it

@@ -1106,6 +1106,7 @@ class CodesTest(AuditTestCase):
         self.assert_clean()
 
     @base.needs_real_root(base.SEVERAL_USERS)
+    @base.too_slow_emulated('programs in Python that are asked')
     def test_tm310(self):
         right = (_ETC / 'network/interfaces.d/br100').read_text()
         self.have_ifupdown2(right)

@@ -70,6 +70,12 @@ _FILES = (
     ({'/usr/lib/systemd/network/a.network': _ALL}, True),
     ({'/usr/lib/systemd/network/a.network': _ALL,
       '/etc/systemd/network/a.network': ''}, False),
+    ({'/usr/lib/systemd/network/a.network': _ALL,
+      '/etc/systemd/network/a.network': None}, False),
+    ({'a.network': _ALL, 'a.network.d/keep.conf': _KEEPS,
+      '/etc/systemd/network/a.network.d/keep.conf': None}, True),
+    ({'a.network': _ALL, 'a.network.d/1.conf': _KEEPS,
+      'a.network.d/2.conf': '[Network]\nKeepMaster=no\n'}, True),
     ({'a.network': _ALL,
       '/etc/systemd/network/a.network.d/keep.conf': _KEEPS}, False),
     ({'a.network': '[Match]\nName=eth*\n',
@@ -149,6 +155,7 @@ class NetworkdTest(base.FunctionalTestCase):
 
 
 @base.needs_real_root(base.SEVERAL_USERS)
+@base.too_slow_emulated('programs in Python that are asked')
 class AuditTest(test_audit.AuditTestCase):
     """What is asked of others; and the words."""
 

@@ -16,6 +16,8 @@ from tests import base
 from tests import hosts
 from tests import network_configuration
 from tests import patience
+from vif_plug_tapmac.host import audit
+from vif_plug_tapmac.host import inventory
 
 _ETC = base.CHECKOUT / 'etc'
 _GUESTS = 20
@@ -127,6 +129,18 @@ class NetworkdTest(ManagerTestCase):
                     change(self.files(*parts))
                     self.wait()
 
+    def test_reads_our_file(self):
+        self.hold_guests(bridge_uplinks={base.BRIDGE: _CARD})
+        with network_configuration.networkd(self.files(self.CARD, {
+                'zz-all.network': self.ALL['zz-all.network']
+                + 'KeepMaster=yes\n'})) as networkd:
+            self.wait()
+            with self.nothing_lost():
+                networkd.reload(self.files(self.OURS, self.CARD, self.ALL))
+                self.wait()
+            self.assertEqual({True}, {self.host.link(tap).up
+                                      for tap in self.taps})
+
     def test_takes_guests_without_our_file(self):
         self.hold_guests(bridge_uplinks={base.BRIDGE: _CARD})
         with network_configuration.networkd(self.files(
@@ -219,6 +233,47 @@ class NetworkManagerTest(ManagerTestCase):
         self.start(self.OURS)
         self.assert_taken(_CARD)
         self.assertEqual({base.BRIDGE}, self.masters(self.taps))
+
+    def test_reads_our_file_when_it_starts(self):
+        self.hold_guests(bridge_uplinks={base.BRIDGE: _CARD})
+        manager = self.start({})
+        self.assert_taken(_CARD)
+        self.wait_for_state(manager, 'disconnected')
+        manager.restart(self.WITH_UPLINK)
+        self.wait(manager)
+        self.assertEqual({(True, base.BRIDGE)}, self.states_of_taps())
+        # It brings down what it managed, and is to leave alone now.
+        manager.restart({})
+        self.wait_for_state(manager, 'disconnected')
+        manager.reload(self.WITH_UPLINK)
+        patience.wait_until(
+            lambda: self.states_of_taps() == {(False, base.BRIDGE)},
+            'it leaves them up')
+        self.plug_again()
+        self.assertEqual({(True, base.BRIDGE)}, self.states_of_taps())
+
+    def wait_for_state(self, manager, state):
+        """Wait until all TAPs have it, by NetworkManager."""
+        patience.wait_until(
+            lambda: {manager.states().get(tap) for tap in self.taps}
+            == {state}, 'TAPs are not ' + state)
+
+    def states_of_taps(self):
+        """Return whether they are up, and on which bridge."""
+        return {(self.host.link(tap).up, self.host.master(tap))
+                for tap in self.taps}
+
+    def test_ends(self):
+        self.hold_guests(bridge_uplinks={base.BRIDGE: _CARD})
+        manager = self.start(self.WITH_UPLINK)
+        self.wait(manager)
+        manager.restart(self.WITH_UPLINK)
+        self.wait(manager)
+        self.assertEqual({'TM209'}, {
+            each.code for each in audit.audit_links(
+                inventory.read(self.options))})
+        self.plug_again()
+        self.assertEqual([], audit.audit_links(inventory.read(self.options)))
 
     #: A bridge of its own, with an address of the host.
     BRIDGE = {

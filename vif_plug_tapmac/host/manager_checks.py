@@ -90,7 +90,8 @@ def _networkd(seen: Inventory, config: cfg.ConfigOpts.GroupAttr) -> Seen:
                ', and '.join(
                    ['install 00-tapmac.network ' + _ETC] * bool(those.taps)
                    + ['have KeepMaster=yes in a section [Network] for %s'
-                      % each.name for each in those.uplinks]))
+                      % each.name for each in those.uplinks])
+               + ', then "networkctl reload"')
 
 
 def _facts(uplink: _Uplink, with_udev: bool) -> link_files.Facts:
@@ -149,7 +150,8 @@ def _network_manager(seen: Inventory,
     if those.taps or those.uplinks:
         yield ('NetworkManager', 'it manages %s; it takes uplinks off bridges '
                'that are not its own' % those,
-               'install tapmac.conf %s%s' % (_ETC, ''.join(
+               'install tapmac.conf %s%s, then "systemctl restart '
+               'NetworkManager"' % (_ETC, ''.join(
                    ', with interface-name:%s in it' % each.name
                    for each in those.uplinks)))
 

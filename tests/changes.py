@@ -41,8 +41,11 @@ _OF_PORT = {
     'mcast_eht_hosts_limit': (37, 4, 5), 'locked': (39, 1, 0),
     'mab': (40, 1, 1), 'mcast_max_groups': (42, 4, 5),
     'neigh_vlan_suppress': (43, 1, 1), 'backup_nhid': (44, 4, 7)}
-#: Of a port of an uplink, what keeps frames back.
+#: Of a port of an uplink, what keeps frames back, sends them to others than
+#: they are for, or answers for others.
 _OF_UPLINK_PORT = {
+    'hairpin': (4, 1, 1), 'learning': (8, 1, 0), 'proxy_arp': (10, 1, 1),
+    'proxy_arp_wifi': (12, 1, 1), 'neigh_suppress': (32, 1, 1),
     'flood': (9, 1, 0), 'mcast_flood': (27, 1, 0), 'bcast_flood': (30, 1, 0),
     'vlan_tunnel': (29, 1, 1), 'isolated': (33, 1, 1), 'locked': (39, 1, 1)}
 #: Of a bridge, likewise.

@@ -19,10 +19,16 @@ from vif_plug_tapmac.kernel import strangers
 from vif_plug_tapmac import mark
 
 _SYSCTLS = '/proc/sys/net/ipv4/conf'
-#: Of an uplink's port: what keeps frames back.
+#: Of an uplink's port: what keeps frames back, or sends them back.
 _OPEN = {'locked': False, 'isolated': False, 'flood_unicast': True,
          'flood_multicast': True, 'flood_broadcast': True,
-         'vlan_tunnel': False, 'newer_options': ()}
+         'vlan_tunnel': False, 'hairpin': False, 'newer_options': ()}
+#: Likewise, but of a tunnel, where an EVPN has it otherwise: what has frames
+#: flooded to all, and the host answer for others, or keep back what a guest
+#: says of itself. Source: net/bridge/br_arp_nd_proxy.c,
+#: br_do_proxy_suppress_arp
+_HONEST = {'learning': True, 'neighbour_suppress': False, 'arp_proxy': False,
+           'arp_proxy_wifi': False}
 
 
 @finds('TM112')
@@ -98,7 +104,8 @@ def _uplink(seen: Inventory, bridge: Link) -> Seen:
     name, port = seen.joined_uplink(bridge)
     if port is None or not seen.is_ours(bridge):
         return
-    wanted = {field: value for field, value in _OPEN.items()
+    right = _OPEN if port.kind == 'vxlan' else {**_OPEN, **_HONEST}
+    wanted = {field: value for field, value in right.items()
               if getattr(port, field) is not None}
     wanted.update(bridge_port.wanted_state(port, bridge))
     if port.differences(wanted):

@@ -7,9 +7,12 @@ not there is to be missed here.
 Source: include/uapi/linux/if_link.h, linux/if.h, linux/neighbour.h
 """
 
+import array
 import dataclasses
+import fcntl
 import pathlib
 import socket
+import struct
 import sys
 import typing
 
@@ -27,6 +30,8 @@ _IFLA_LINKINFO, _KIND, _DATA, _SLAVE_KIND, _SLAVE_DATA = 18, 1, 2, 4, 5
 _IFLA_AF_SPEC, _IFLA_PROP_LIST, _ALT_IFNAME = 26, 52, 53
 _REACHABLE, _NOARP, _PERMANENT = 0x02, 0x40, 0x80
 _SELF, _MASTER, _EXT_LEARNED, _STICKY = 0x02, 0x04, 0x10, 0x40
+#: Source: include/uapi/linux/sockios.h, linux/ethtool.h
+_SIOCETHTOOL, _ETHTOOL_SGSO = 0x8946, 0x24
 _PROC = pathlib.Path('/proc/sys/net')
 
 #: Of a port: number, size, a value that it never has.
@@ -62,8 +67,8 @@ _OF_BRIDGE = {
     'vlan_default_pvid': (39, 2, 7), 'vlan_stats': (41, 1, 1),
     'mcast_stats': (42, 1, 1), 'mcast_igmp_version': (43, 1, 3),
     'mcast_mld_version': (44, 1, 2), 'vlan_stats_per_port': (45, 1, 1),
-    'no_linklocal_learn': (46, 8, b''.join(
-        each.to_bytes(4, sys.byteorder) for each in (1, 1))),
+    **{name: (46, 8, 2 * bit.to_bytes(4, sys.byteorder)) for name, bit in {
+        'no_linklocal_learn': 1, 'mcast_vlan_snooping': 2, 'mst': 4}.items()},
     'fdb_max_learned': (49, 4, 9)}
 _TIMERS_OF_BRIDGE = {
     'hash_max': (27, 4, 1024), 'last_member_count': (28, 4, 3),
@@ -107,13 +112,16 @@ HARMLESS = {
         'forwards, and answers none: net/bridge/br_input.c, br_handle_frame; '
         'net/ipv4/ip_forward.c, ip_forward',
     'sizes':
-        'of queues and of what is split, for speed: drivers/net/tun.c, '
-        'tun_queue_resize; net/core/dev.h, netif_set_gso_max_size',
+        'of queues and of what is split, and where, for speed: '
+        'drivers/net/tun.c, tun_queue_resize; net/core/dev.h, '
+        'netif_set_gso_max_size; net/core/dev.c, validate_xmit_skb',
     'another name':
         'one more by which it is found: net/core/dev.c, '
         'netdev_name_node_alt_create',
-    'what only snooping asks for':
-        'it is off: net/bridge/br_multicast.c, br_multicast_rcv',
+    'what is off':
+        'snooping, and VLANs, for which the bridge would have to filter: '
+        'net/bridge/br_multicast.c, br_multicast_rcv; net/bridge/br_vlan.c, '
+        'br_allowed_ingress',
     'IPv6 of a bridge':
         'it is off: net/ipv6/ip6_input.c, ip6_rcv_core',
     'the host\'s own':
@@ -143,8 +151,8 @@ class Change:
     :param what: in words
     :param make: does it, and returns what undoes it, or None
     :param harmless: a key of :data:`HARMLESS`
-    :param follows: it is of what follows the carrier, so that a look at the
-        host does not show it
+    :param follows: a look at the host does not show it, as what follows the
+        carrier
     :param anew: a repair makes the device anew for it
     """
     device: str
@@ -341,7 +349,37 @@ def of_tap(device: str) -> typing.Iterator[Change]:
         yield Change(device, 'ipv6 ' + name, _sysctl(
             device, 'ipv6', name, None),
             None if name == 'accept_ra' else 'sysctls of a TAP')
+    yield Change(device, 'VLAN', _vlan(device), 'what is off',
+                 follows=True)
+    yield Change(device, 'segmentation', _offload(device), 'sizes',
+                 follows=True)
     yield from _fdb_of_tap(device)
+
+
+def _vlan(device: str) -> typing.Callable[[hosts.Host], typing.Any]:
+    def change(host: hosts.Host, what: str) -> None:
+        host.ip.vlan_filter(what, index=host.link(device).index,
+                            vlan_info={'vid': 7})
+
+    def make(host: hosts.Host) -> typing.Any:
+        change(host, 'add')
+        return lambda: change(host, 'del')
+    return make
+
+
+def _offload(device: str) -> typing.Callable[[hosts.Host], typing.Any]:
+    """Return what switches the splitting of large frames off, and on."""
+    def change(value: int) -> None:
+        command = array.array('B', struct.pack('=II', _ETHTOOL_SGSO, value))
+        request = struct.pack('16sP16x', device.encode(),
+                              command.buffer_info()[0])
+        with socket.socket() as any_socket:
+            fcntl.ioctl(any_socket, _SIOCETHTOOL, request)
+
+    def make(host: hosts.Host) -> typing.Any:
+        change(0)
+        return lambda: change(1)
+    return make
 
 
 def _fdb_of_tap(device: str) -> typing.Iterator[Change]:
@@ -371,7 +409,7 @@ def of_bridge() -> typing.Iterator[Change]:
     """Yield what can be changed on a bridge."""
     yield from _of_device(BRIDGE)
     yield from _bridge(_OF_BRIDGE)
-    yield from _bridge(_TIMERS_OF_BRIDGE, 'what only snooping asks for')
+    yield from _bridge(_TIMERS_OF_BRIDGE, 'what is off')
     yield Change(BRIDGE, 'no alias', _set(BRIDGE, attributes.text(20, '')))
     yield Change(BRIDGE, 'MTU larger', _set(BRIDGE, attributes.number(
         4, 9000)))

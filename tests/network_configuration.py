@@ -312,6 +312,11 @@ class NetworkManager:
         assert status == 0, said
         return said
 
+    def configuration(self) -> str:
+        """Return what is in its files, as it prints it."""
+        return self._host.run(
+            self._root, _NETWORKMANAGER_PROGRAM, '--print-config')[1]
+
     def states(self) -> dict[str, str]:
         """Return the state of each link that it knows; none before it runs."""
         return dict(line.split(':', 1) for line in self._ask(

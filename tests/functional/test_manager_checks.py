@@ -9,6 +9,8 @@ NetworkManager are asked, so the real ones answer.
 
 import pathlib
 
+import fixtures
+
 from tests import base
 from tests.functional import test_audit
 from tests import network_configuration
@@ -174,27 +176,76 @@ class AuditTest(test_audit.AuditTestCase):
         self.assert_finds('TM310', 'this host', 'could not be seen', 'ifquery')
 
     def test_network_manager(self):
-        text = (_ETC / 'NetworkManager/conf.d/tapmac.conf').read_text()
-        self.have_network_manager(text)
-        self.assert_clean()
+        self.have_network_manager(
+            (_ETC / 'NetworkManager/conf.d/tapmac.conf').read_text())
         self.plug_clean()
         path = pathlib.Path('/etc/NetworkManager/conf.d/tapmac.conf')
-        for other, is_right in (
-                ('', False),
-                ('[keyfile]\nunmanaged-devices=interface-name:virbr*', False),
-                ('[keyfile]\nunmanaged-devices=type:tun', True),
-                ('[keyfile]\nunmanaged-devices=driver:tun', True),
-                ('[keyfile]\nunmanaged-devices=*', True),
-                ('[keyfile]\nunmanaged-devices=*,except:interface-name:tap*',
-                 False),
-                ('[keyfile]\nunmanaged-devices=except:type:ethernet', True),
-                ('[device-a]\nmatch-device=interface-name:tap*\nmanaged=0',
-                 True),
-                ('[device-a]\nmatch-device=interface-name:tap*\nmanaged=1',
-                 False)):
-            path.write_text(other + '\n')
-            if is_right:
-                self.assert_clean()
-            else:
-                self.assert_finds('TM311', 'NetworkManager', base.TAP,
-                                  'tapmac.conf')
+        path.write_text('[keyfile]\nunmanaged-devices=interface-name:virbr*\n')
+        self.assert_finds('TM311', 'NetworkManager', base.TAP, 'tapmac.conf',
+                          'systemctl restart NetworkManager')
+
+
+_TAPS, _TUN = 'match-device=interface-name:tap*\n', 'match-device=type:tun\n'
+_LEAVES, _MANAGES = 'managed=0\n', 'managed=1\n'
+#: What NetworkManager has in a file, and whether it leaves a TAP alone by it.
+_CONFIGURATIONS = (
+    ('', False),
+    ((_ETC / 'NetworkManager/conf.d/tapmac.conf').read_text(), True),
+    ('[keyfile]\nunmanaged-devices=interface-name:virbr*\n', False),
+    ('[keyfile]\nunmanaged-devices=%s\n' % base.TAP, True),
+    ('[keyfile]\nunmanaged-devices=interface-name:=%s\n' % base.TAP, True),
+    ('[keyfile]\nunmanaged-devices=interface-name:=tap*\n', False),
+    ('[keyfile]\nunmanaged-devices=interface-name:~tap*\n', True),
+    ('[keyfile]\nunmanaged-devices=type:tun\n', True),
+    ('[keyfile]\nunmanaged-devices=driver:tun\n', True),
+    # Which is the one that a card has for good.
+    ('[keyfile]\nunmanaged-devices=mac:%s\n' % base.TAP_MAC, False),
+    ('[keyfile]\nunmanaged-devices=*\n', True),
+    ('[keyfile]\nunmanaged-devices=*,except:interface-name:tap*\n', False),
+    ('[keyfile]\nunmanaged-devices=except:type:ethernet\n', True),
+    ('[device]\nmanaged=false\n', True),
+    ('[device-a]\n%s%s' % (_TAPS, _LEAVES), True),
+    ('[device-a]\n%s%s' % (_TAPS, _MANAGES), False),
+    ('[device-a]\n%s[device-b]\n%s%s' % (_TAPS, _TUN, _LEAVES), True),
+    ('[device-a]\n%s%s[device-b]\n%s%s' % (
+        _TAPS, _MANAGES, _TUN, _LEAVES), False),
+    ('[device-b]\n%s%s[device-a]\n%s%s' % (
+        _TUN, _LEAVES, _TAPS, _MANAGES), True),
+)
+
+
+@base.needs_real_root(base.SEVERAL_USERS)
+@base.too_slow_emulated('NetworkManager that starts again and again')
+class NetworkManagerTest(base.FunctionalTestCase):
+
+    def test_says_what_network_manager_does(self):
+        self.only_in_full()
+        missing = network_configuration.missing_network_manager()
+        if missing:
+            self.cannot_run(missing)
+        self.plug()
+        manager = network_configuration.NetworkManager({})
+        self.addCleanup(manager.close)
+        directory = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        (directory / 'NetworkManager').touch(0o755)
+        self.patch(network_managers, '_PATH', str(directory))
+        self.patch(network_managers, '_said',
+                   lambda *_: manager.configuration())
+
+        def restart(text):
+            manager.restart({'conf.d/tapmac.conf': text})
+            patience.wait_until(
+                lambda: manager.has_started() and base.TAP in manager.states(),
+                'NetworkManager does not start')
+        for text, leaves in _CONFIGURATIONS:
+            if 'device-' in text:
+                # What it manages once it manages again, by such a section.
+                restart('[keyfile]\nunmanaged-devices=*\n')
+            restart(text)
+            found = audit.audit_managers(
+                inventory.read(self.options), self.options)
+            names = [each.evidence for each in found if each.code == 'TM311'
+                     and base.TAP in each.evidence]
+            self.assertEqual(
+                (leaves, leaves),
+                (manager.states()[base.TAP] == 'unmanaged', not names), text)

@@ -177,6 +177,17 @@ class Ifupdown2Test(ManagerTestCase):
         with self.nothing_lost():
             self.service('reload', self.OURS.replace('2.7', '2.8'))
 
+    def test_leaves_uplink_alone(self):
+        card = 'auto eth1\niface eth1\n'
+        self.hold_guests(bridge_uplinks={base.BRIDGE: _CARD})
+        # It is down for a moment, if addrgenmode is not what it wants.
+        self.service('reload', card)
+        self.host.wait_until_forwarding(_CARD)
+        with self.nothing_lost():
+            self.service('restart', card, self.DROP_IN)
+        with self.nothing_lost():
+            self.service('reload', card + '    mtu 1500\n')
+
     def test_takes_guests_without_our_files(self):
         self.service('restart', self.OURS)
         self.hold_guests()

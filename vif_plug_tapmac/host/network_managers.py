@@ -80,20 +80,27 @@ def bridges_of_ifupdown2() -> list[Stanza]:
 class Unmanaged:
     """What NetworkManager is told to leave alone.
 
-    :param lists: patterns, of each place that has some
+    :param always: patterns of what it never manages
+    :param decided: patterns, and whether it leaves those alone: the first that
+        a link is decides
     """
 
-    def __init__(self, lists: list[list[str]]) -> None:
-        self._lists = lists
+    def __init__(self, always: list[str],
+                 decided: list[tuple[list[str], bool]]) -> None:
+        self._always = always
+        self._decided = decided
 
     def asks(self, what: str) -> bool:
         """Return whether this is asked of links: a key of their facts."""
-        return any(what + ':' in each
-                   for patterns in self._lists for each in patterns)
+        return any(what + ':' in each for patterns in (
+            self._always, *(patterns for patterns, _ in self._decided))
+            for each in patterns)
 
     def has(self, facts: Facts) -> bool:
         """Return whether it leaves a link alone."""
-        return any(_is_one(patterns, facts) for patterns in self._lists)
+        return _is_one(self._always, facts) or next(
+            (leaves for patterns, leaves in self._decided
+             if _is_one(patterns, facts)), False)
 
 
 def unmanaged_by_network_manager() -> Unmanaged | None:
@@ -103,8 +110,8 @@ def unmanaged_by_network_manager() -> Unmanaged | None:
     """
     if shutil.which('NetworkManager', path=_PATH) is None:
         return None
-    found, section = [], ''
     said: dict[str, dict[str, str]] = {}
+    section = ''
     for line in _said(_state(_OF_NETWORK_MANAGER), 'NetworkManager',
                       '--print-config').splitlines():
         key, equals, value = line.partition('=')
@@ -112,13 +119,12 @@ def unmanaged_by_network_manager() -> Unmanaged | None:
             section = line.strip('[]')
         elif equals and not line.startswith('#'):
             said.setdefault(section, {})[key] = value
-    found.append(_patterns(said.get('keyfile', {}).get(
-        'unmanaged-devices', '')))
-    for section, values in said.items():
-        if section.startswith('device') and values.get(
-                'managed', '').lower() in _FALSE:
-            found.append(_patterns(values.get('match-device', '*')))
-    return Unmanaged(found)
+    return Unmanaged(
+        _patterns(said.get('keyfile', {}).get('unmanaged-devices', '')),
+        [(_patterns(values.get('match-device', '*')),
+          values['managed'].lower() in _FALSE)
+         for section, values in said.items()
+         if section.startswith('device') and 'managed' in values])
 
 
 def _patterns(value: str) -> list[str]:

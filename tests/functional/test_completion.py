@@ -69,6 +69,14 @@ class CompletionTest(test_operator.OperatorTestCase):
                  ['fa:16:3e:00:00:01', base.GUEST_MAC])):
             self.assertEqual(offered, self.complete(line), line)
 
+    def test_words_only(self):
+        self.plug()
+        done = subprocess.run(
+            ['bash', '--norc', '-c', 'source "$1"; COMP_WORDS=(tapmac list '
+             '--bridge "") COMP_CWORD=3; _tapmac; echo "${COMPREPLY[*]}"',
+             'bash', str(_FILE)], text=True, capture_output=True)
+        self.assertEqual(('br100\n', ''), (done.stdout, done.stderr))
+
     def test_starts_nothing(self):
         """No Python, so that it is quick: bash and what it forks."""
         self.plug()

@@ -50,9 +50,12 @@ _tapmac_there() {
 }
 
 _tapmac() {
-    local line=${COMP_LINE:0:COMP_POINT} words word current previous=''
+    local line=${COMP_LINE-} words word current previous=''
     local command='' candidates=() kinds=''
-    # By spaces only: for bash, a colon in a MAC begins a new word.
+    # By spaces only: for bash, a colon in a MAC begins a new word. What calls
+    # this for others than bash may have words only.
+    line=${line:0:${COMP_POINT-0}}
+    line=${line:-${COMP_WORDS[*]:0:COMP_CWORD+1}}
     read -r -a words <<< "$line"
     [[ $line != *[[:space:]] ]] || words+=('')
     current=${words[-1]}

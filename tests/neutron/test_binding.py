@@ -224,6 +224,7 @@ class LinuxBridgeAgentTest(base.NeutronTestCase):
     """Beside the driver linuxbridge, host by host. Up to Neutron 25."""
 
     def assert_theirs(self, port):
+        port = self.show(port)
         details = port['binding:vif_details']
         self.assertEqual(
             ('bridge', {'0': 'linuxbridge'}, True, 'DOWN'), (
@@ -232,6 +233,7 @@ class LinuxBridgeAgentTest(base.NeutronTestCase):
         self.assertNotIn('bridge_name', details)
 
     def assert_ours(self, port, host):
+        port = self.show(port)
         self.assertEqual(
             (host, 'ovs', {'0': 'tapmac'}, 'ACTIVE'), (
                 port['binding:host_id'], port['binding:vif_type'],
@@ -245,8 +247,8 @@ class LinuxBridgeAgentTest(base.NeutronTestCase):
         self.assert_ours(self.port(network, 'host1'), 'host1')
 
     def test_what_is_theirs_is_not_refused(self):
-        network = self.vlan_network()
         policy = self.create('policy', name='demo')['id']
+        network = self.vlan_network()
         self.linux_bridge_agent('old1')
         self.assert_theirs(self.port(
             network, 'old1', admin_state_up=False, qos_policy_id=policy))

@@ -16,6 +16,8 @@ DEPLOYING = _SOURCE / 'deploying-with-nova.rst'
 BRIDGES = _SOURCE / 'bridges.rst'
 #: Coming from linux_bridge.
 COMING = _SOURCE / 'coming-from-linux-bridge.rst'
+#: From Neutron's Linux bridge agent.
+ROAD = _SOURCE / 'coming-from-linux-bridge-agent.rst'
 #: Getting started.
 GETTING_STARTED = _SOURCE / 'getting-started.rst'
 #: Troubleshooting.

@@ -39,7 +39,6 @@ from tests import patience
 
 #: Where tools/neutron.sh unpacks it.
 _MARIADB = base.CHECKOUT / '.venv' / 'mariadb' / 'root' / 'usr'
-_BIN = pathlib.Path(sys.prefix) / 'bin'
 #: How often we look, in seconds.
 _PAUSE = 0.05
 #: Of the server.
@@ -284,6 +283,8 @@ class Neutron(fixtures.Fixture):
         self._more = more
         self._port = port
         self._nova_port = nova_port
+        #: Which Neutron it is, and where it is installed.
+        self._release, self._prefix = NEUTRON, pathlib.Path(sys.prefix)
 
     def _setUp(self) -> None:
         nova_port = self._nova_port
@@ -304,13 +305,36 @@ class Neutron(fixtures.Fixture):
             'patience': patience.HANG, 'drivers': _DRIVERS,
             'project': PROJECT, 'processes': PROCESSES,
             'port': self._address if isinstance(self._address, int) else 0})
-        subprocess.run(
-            [_BIN / 'neutron-db-manage', '--config-file',
-             self.configuration, 'upgrade', 'heads'], check=True,
-            capture_output=True, env=dict(os.environ, PYTHONWARNINGS='ignore'))
+        self.upgrade_database()
         self._log = directory / 'log'
         self._start()
         self.addCleanup(lambda: self._server.cleanUp())
+
+    def upgrade_database(self, *arguments: str) -> None:
+        """Have the database as this Neutron wants it.
+
+        :param arguments: of neutron-db-manage; none: those that do it
+        """
+        subprocess.run(
+            [self._prefix / 'bin' / 'neutron-db-manage', '--config-file',
+             self.configuration, *(arguments or ('upgrade', 'heads'))],
+            check=True, capture_output=True,
+            env=dict(os.environ, PYTHONWARNINGS='ignore'))
+
+    def move_to(self, release: int, prefix: pathlib.Path, configuration: str,
+                *arguments: str) -> None:
+        """Have another release go on with this database.
+
+        :param prefix: where that is installed
+        :param configuration: what it is configured by from then on
+        :param arguments: of its neutron-db-manage
+        """
+        self._server.cleanUp()
+        self.configuration.write_text(configuration.replace(
+            str(self._prefix), str(prefix)))
+        self._release, self._prefix = release, prefix
+        self.upgrade_database(*arguments)
+        self._start()
 
     def _start(self) -> None:
         self._server = Process(*self._command(), log=self._log,
@@ -319,12 +343,12 @@ class Neutron(fixtures.Fixture):
         self._server.wait_for(self._is_up)
 
     def _command(self) -> list[str | pathlib.Path]:
-        if NEUTRON < 26:
-            return [_BIN / 'neutron-server', '--config-file',
+        if self._release < 26:
+            return [self._prefix / 'bin' / 'neutron-server', '--config-file',
                     self.configuration]
         # As in Neutron's "WSGI Usage with the Neutron API".
         return [
-            _BIN / 'uwsgi', '--http-socket',
+            self._prefix / 'bin' / 'uwsgi', '--http-socket',
             '127.0.0.1:%d' % self._address
             if isinstance(self._address, int) else self._address,
             '--add-header', 'Connection: close',
@@ -433,7 +457,10 @@ class NeutronTestCase(base.TestCase):
         missing = Database.missing()
         if missing:
             self.cannot_run(missing)
-        self.neutron = shared()
+        self.neutron = self.find_neutron()
+
+    def find_neutron(self) -> Neutron:
+        return shared()
 
     def create(self, kind: str, **fields: typing.Any) -> typing.Any:
         """Create a resource that goes away with the test."""

@@ -83,7 +83,7 @@ class BlocksTest(base.TestCase):
     def test_each_directive_is_found(self):
         for document in (base.README, documents.DEPLOYING,
                          documents.COMING, documents.PROVIDER,
-                         documents.GETTING_STARTED,
+                         documents.GETTING_STARTED, documents.ROAD,
                          documents.TROUBLESHOOTING):
             self.assertEqual(document.read_text().count('code-block::'),
                              len(documents.blocks(document)))

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Guests that send each other numbered frames, steadily, and count them."""
+
+import contextlib
+import re
+import select
+import threading
+import time
+import typing
+
+from tests import hosts
+from tests import patience
+
+_NUMBER = re.compile(rb'number (\d+)\.')
+#: Between two frames of a guest, in seconds.
+_PAUSE = 0.01
+
+
+class Traffic:
+    """Each of these guests sends to the next one, and the last to the first.
+
+    One thread does all, so no queue on the way is ever full.
+
+    :param rings: guests that reach each other, each ring for itself
+    """
+
+    def __init__(self, *rings: typing.Sequence[hosts.Guest]) -> None:
+        self._next = {sender: receiver for ring in rings for sender, receiver
+                      in zip(ring, [*ring[1:], ring[0]])}
+        self._sent = 0
+        self._got: dict[hosts.Guest, set[int]] = {
+            guest: set() for guest in self._next}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> 'Traffic':
+        return self
+
+    def __exit__(self, *exc_info: typing.Any) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    @contextlib.contextmanager
+    def held(self) -> typing.Iterator[None]:
+        """Have none under way; those that were have come, or never will."""
+        with self._lock:
+            self._send()
+            last = self._sent
+            deadline = time.monotonic() + patience.HANG
+            while any(max(got, default=0) < last
+                      for got in self._got.values()):
+                assert time.monotonic() < deadline, self.lost()
+                self._send()
+                self._listen()
+            yield
+
+    def lost(self) -> dict[str, list[int]]:
+        """Return what never came, by the MAC of whom it was for.
+
+        To be asked for where none is under way.
+        """
+        return {guest.mac or '': missing for guest, got in self._got.items()
+                if (missing := sorted(
+                    set(range(1, max(got, default=self._sent))) - got))}
+
+    def sent(self) -> int:
+        """Return how many frames each guest has sent."""
+        return self._sent
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            with self._lock:
+                self._send()
+                self._listen()
+            # Who waits for the lock gets it.
+            time.sleep(_PAUSE / 10)
+
+    def _send(self) -> None:
+        self._sent += 1
+        for sender, receiver in self._next.items():
+            assert receiver.mac is not None
+            sender.send(receiver.mac, b'number %d.' % self._sent)
+
+    def _listen(self) -> None:
+        by_descriptor = {guest.descriptor: guest for guest in self._next}
+        deadline = time.monotonic() + _PAUSE
+        while ready := select.select(list(by_descriptor), [], [], max(
+                0, deadline - time.monotonic()))[0]:
+            for guest in map(by_descriptor.__getitem__, ready):
+                for frame in guest.waiting():
+                    # What floods to others is not theirs.
+                    found = _NUMBER.search(frame)
+                    if found and frame[:6].hex(':') == guest.mac:
+                        self._got[guest].add(int(found[1]))

@@ -13,7 +13,6 @@ program() {
 }
 program /usr/bin/python3 python3
 program ip iproute2
-program iptables iptables
 program ping iputils-ping
 program setpriv util-linux
 program strace strace

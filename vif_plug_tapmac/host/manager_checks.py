@@ -17,7 +17,7 @@ from vif_plug_tapmac.kernel.link import Link
 
 #: Names that Nova may give, where there is no TAP yet.
 _NAMES = ('tap00000000-00', 'tapffffffff-ff')
-_ETC = 'of "Deploying with Nova", Network managers'
+_ETC = 'of the page Deploying with Nova, Network managers'
 #: What only udev knows of a link: it is asked for each, where a file does.
 _OF_UDEV = frozenset(('Path', 'Driver', 'Type', 'Property'))
 #: How networkd calls these, beside their kind.

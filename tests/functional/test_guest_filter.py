@@ -222,6 +222,20 @@ class MendingTest(GuestFilterTestCase):
         self.flush()
         self.assert_mended()
 
+    def test_flushed_rules_and_a_mark_that_is_lost(self):
+        self.lay()
+        self.host.set(base.numbered_vif(1).vif_name, ifalias='rack 7')
+        self.flush()
+        self.assert_mended()
+
+    def test_flushed_rules_and_the_tap_of_another(self):
+        self.lay()
+        self.host.set(base.numbered_vif(1).vif_name, ifalias=str(mark.TapMark(
+            base.VIF_ID, base.GUEST_MAC, base.BRIDGE, 1)))
+        self.flush()
+        del self.all[self.indexes[0]]
+        self.assert_mended()
+
     def test_flushed_rules_and_a_tap_that_is_gone(self):
         self.lay()
         self.host.delete(base.numbered_vif(1).vif_name)
@@ -256,6 +270,13 @@ class MendingTest(GuestFilterTestCase):
         for damage in (self.without_rules('guest_nd'), self.dormant(1)):
             self.change(damage)
             self.assert_mended(guest_filter.GuestFilter())
+
+    def test_who_removes_a_port_has_not_looked_at_the_table(self):
+        self.lay()
+        self.change(nft.new_rule(filter_table.NAME, _DROP_ALL))
+        self.filter.remove(self.indexes[0])
+        del self.all[self.indexes[0]]
+        self.assert_mended()
 
     def empty(self, name):
         return [(0xa0e, 0, nft.body(

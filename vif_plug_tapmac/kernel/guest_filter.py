@@ -102,6 +102,17 @@ def state() -> State:
             frozenset(_groups(session)), elements(session))
 
 
+class _Plan(typing.NamedTuple):
+    """What is to be done in one transaction.
+
+    :param looked: whether the table was seen to be right, or is then
+    :param mends: whether more than elements of a table that is right
+    """
+    steps: list[nft.Step]
+    looked: bool
+    mends: bool
+
+
 class GuestFilter:
     """What is done to the table, and what one process knows of it."""
 
@@ -126,7 +137,7 @@ class GuestFilter:
         """
         wanted = dict.fromkeys(wanted_rules.elements, wanted_rules.vif_id)
 
-        def plan(session: nft.Session, is_known: bool) -> list[nft.Step]:
+        def plan(session: nft.Session, is_known: bool) -> _Plan:
             steps, lasting = ([], True) if is_known else self._mend(
                 session, netlink, group, index)
             assert self._ports is not None
@@ -134,8 +145,9 @@ class GuestFilter:
             old = [each for each in there if wanted.get(each) != there[each]]
             new = [each for each in wanted
                    if not is_known or there.get(each) != wanted[each]]
-            return [*steps, *_deletions({index: old}), *_additions(
-                {index: {each: wanted[each] for each in new}})]
+            return _Plan([*steps, *_deletions({index: old}), *_additions(
+                {index: {each: wanted[each] for each in new}})],
+                looked=True, mends=bool(steps))
 
         try:
             self._change('keeping a guest to its addresses', plan,
@@ -160,37 +172,46 @@ class GuestFilter:
 
         :raises KernelRefused: they are there still
         """
-        def plan(session: nft.Session, is_known: bool) -> list[nft.Step]:
+        def plan(session: nft.Session, is_known: bool) -> _Plan:
             if not is_known and self._ports is None:
                 self._ports = elements(session)
             assert self._ports is not None
-            return _deletions({index: self._ports.get(index, {})
-                               for index in indexes})
+            return _Plan(_deletions({index: self._ports.get(index, {})
+                                     for index in indexes}),
+                         looked=is_known, mends=False)
 
         self._change('removing what guests were kept to', plan,
                      dict.fromkeys(indexes, {}))
 
     def _change(self, step: str, plan: typing.Callable[
-            [nft.Session, bool], list[nft.Step]],
+            [nft.Session, bool], '_Plan'],
             wanted: dict[int, Elements]) -> None:
         """Do what is planned for ports; plan anew until nobody interferes.
+
+        Who changes nothing but elements does not wait for a time in which no
+        one else does so: then nothing is known afterwards, and that is all.
 
         :param plan: called with whether all that is known is so still
         :param wanted: what there is for each index after that
         """
         deadline = time.monotonic() + _GIVES_UP_AFTER
         with self._lock:
-            session = self._open()
+            session, overtaken = self._open(), False
             while True:
                 generation = session.generation()
-                steps = plan(session, generation == self._generation)
-                if not steps:
+                planned = plan(session, generation == self._generation)
+                if not planned.steps:
                     return
+                only_if = (generation if planned.mends or not overtaken
+                           else None)
                 refusal = None
                 try:
-                    if session.transact(step, steps, only_if=generation):
-                        self._remember(generation + 1, wanted)
+                    if session.transact(step, planned.steps, only_if):
+                        self._remember(
+                            generation + 1 if planned.looked and only_if
+                            else None, wanted)
                         return
+                    overtaken = True
                 except exception.KernelRefused as error:
                     if error.kwargs.get('code') not in _OVERTAKEN:
                         raise
@@ -220,7 +241,7 @@ class GuestFilter:
                 former.__exit__(None, None, None)
         return self._session
 
-    def _remember(self, generation: int,
+    def _remember(self, generation: int | None,
                   wanted: dict[int, Elements]) -> None:
         assert self._ports is not None
         self._generation = generation
@@ -264,7 +285,9 @@ class GuestFilter:
         for index, there in list(self._ports.items()):
             link = None if index == without else netlink.get(index)
             found = mark.TapMark.parse(link.alias) if link else None
-            if found is None or found.vif_id not in there.values():
+            # One that has lost its mark is whose it was.
+            if link is None or not link.is_tap or (
+                    found is not None and found.vif_id not in there.values()):
                 del self._ports[index]
         return self._ports
 

@@ -106,18 +106,19 @@ class Session(session.Session):
         self._found_right: tuple[typing.Sequence[Rule], list[bytes]] = (), []
 
     def transact(self, step: str, steps: typing.Sequence[Step],
-                 only_if: int) -> bool:
+                 only_if: int | None = None) -> bool:
         """Have several things done, of which all or none is.
 
-        :param only_if: the generation that the rules must be of
+        :param only_if: the generation that the rules must be of; None: any
         :returns: False if they are of another; nothing is done
         """
         self._make_room(sum(len(body) for _, _, body in steps))
         frame = _BODY.pack(0, 0, _NF_TABLES)
+        begin = frame if only_if is None else frame + number(
+            _BATCH_GENERATION, only_if)
         return self._request(
             'nftables', step, self._socket.transact,
-            [(_BEGIN, 0, frame + number(_BATCH_GENERATION, only_if)), *steps,
-             (_END, 0, frame)],
+            [(_BEGIN, 0, begin), *steps, (_END, 0, frame)],
             tolerated=errno.ERESTART, decode=lambda _: True) is not None
 
     def _make_room(self, octets: int) -> None:

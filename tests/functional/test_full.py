@@ -26,6 +26,8 @@ from vif_plug_tapmac.kernel import filter_table
 from vif_plug_tapmac.kernel import guest_filter
 from vif_plug_tapmac.kernel import making
 from vif_plug_tapmac.kernel import nft
+from vif_plug_tapmac.kernel import nftables
+from vif_plug_tapmac.kernel import shield
 from vif_plug_tapmac import privileged
 from vif_plug_tapmac.wanted.port import TapIdentity
 from vif_plug_tapmac.wanted import rules
@@ -158,6 +160,26 @@ class PlugTest(FullTestCase):
                 addresses=tuple(_ADDRESSES)).to_fields())
         self.assertIn('nova_managed_tap', str(raised))
         self.assertEqual(before, self.host.state())
+
+    def test_libvirt_is_to_make_the_next_tap(self):
+        self.plug(self.vif)
+        guest = self.open(base.TAP, base.GUEST_MAC)
+        self.assertIsNone(privileged.ensure_port(base.make_port(
+            create_tap=False, anti_spoofing='full',
+            addresses=tuple(_ADDRESSES)).to_fields()))
+        self.assert_held()
+        self.assertFalse(self.passes(guest))
+
+    def test_guests_are_kept_from_the_host_in_both_groups(self):
+        self.configure(host_shield=True)
+        self.plug(self.vif)
+        self.assertTrue(nftables.is_host_shielded(_FILTERED))
+        self.assertTrue(nftables.is_host_shielded(_UNFILTERED))
+        self.patch(shield, '_looked', False)
+        self.configure(host_shield=False)
+        self.plug(self.vif)
+        self.assertFalse(nftables.is_host_shielded(_FILTERED))
+        self.assertFalse(nftables.is_host_shielded(_UNFILTERED))
 
     def test_a_guest_on_a_tap_of_somebody_else(self):
         self.host.add_tap(base.TAP)

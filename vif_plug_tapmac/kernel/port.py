@@ -153,7 +153,7 @@ def _with_what_can_be_had(port: TapPort, found: Link | None) -> TapPort:
                   'hard reboot the instance' if port.create_tap
                   else 'nova_managed_tap = true, and a hard reboot')
         return unfiltered
-    if not port.create_tap:
+    if not port.create_tap and (found is None or not found.held):
         raise exception.InvalidConfig(
             option='anti_spoofing', value=port.anti_spoofing,
             reason='libvirt makes %s after it was plugged, so that nothing '

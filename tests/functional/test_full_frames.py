@@ -217,6 +217,11 @@ PAIRS = {
             (2, 'sport', 547), (2, 'dport', 546)]),
     'no next header': (ipv6(nh=59), [(1, 'src', NEIGHBOURS_IPV6)]),
     'ESP, IPv6': (ipv6(nh=50), [(1, 'src', NEIGHBOURS_IPV6)]),
+    'UDP behind AH': (
+        ipv6(nh=51) / scapy_packet.Raw(bytes([17, 4]) + bytes(22)) / udp(),
+        [(1, 'src', NEIGHBOURS_IPV6), *(
+            (2, 'load', bytes([header, 4]) + bytes(22)) for header in (
+                0, 43, 44, 51, 58, 60, 135))]),
     'UDP behind hop-by-hop': (ipv6() / hop_by_hop() / udp(), [
         (1, 'src', NEIGHBOURS_IPV6), (3, 'sport', 547), (3, 'dport', 546)]),
     'UDP behind destination options': (
@@ -301,6 +306,46 @@ PAIRS = {
         (0, 'src', STRANGER), (1, 'src', 'fe80::1'), (3, 'type', 130),
         (3, 'type', 134), (3, 'type', 128)]),
 }
+
+#: What never passes, with what passes inside of it.
+_INSIDE = inet.IP(src=IPV4, dst=NEIGHBOURS_IPV4) / udp()
+NEVER = {
+    'priority tag': ether(NEIGHBOUR) / l2.Dot1Q(vlan=0, prio=0) / _INSIDE,
+    'priority tag, highest': ether(NEIGHBOUR) / l2.Dot1Q(vlan=0, prio=7)
+    / _INSIDE,
+    '802.1Q': ether(NEIGHBOUR) / l2.Dot1Q(vlan=100) / _INSIDE,
+    '802.1ad': ether(NEIGHBOUR, type=0x88a8) / l2.Dot1Q(vlan=100) / _INSIDE,
+    'QinQ': ether(NEIGHBOUR, type=0x88a8) / l2.Dot1Q(vlan=100)
+    / l2.Dot1Q(vlan=200) / _INSIDE,
+    'QinQ of 802.1Q': ether(NEIGHBOUR) / l2.Dot1Q(vlan=0)
+    / l2.Dot1Q(vlan=200) / _INSIDE,
+    'ARP with a tag': ether(NEIGHBOUR) / l2.Dot1Q(vlan=0) / arp().payload,
+    'BPDU': l2.Dot3(dst='01:80:c2:00:00:00', src=GUEST) / l2.LLC()
+    / l2.STP(),
+    'BPDU to a neighbour': l2.Dot3(dst=NEIGHBOUR, src=GUEST) / l2.LLC()
+    / l2.STP(),
+    'SNAP': l2.Dot3(dst=NEIGHBOUR, src=GUEST) / l2.LLC()
+    / l2.SNAP(code=0x0800) / _INSIDE,
+    'SNAP of ARP': l2.Dot3(dst=NEIGHBOUR, src=GUEST) / l2.LLC()
+    / l2.SNAP(code=0x0806) / arp().payload,
+    'router advertisement in one fragment': ipv6()
+    / inet6.IPv6ExtHdrFragment(nh=58) / icmp6(134),
+    'router advertisement behind AH': ipv6(nh=51) / scapy_packet.Raw(
+        bytes([58, 4]) + bytes(22)) / icmp6(134),
+    'two fragment headers': ipv6() / inet6.IPv6ExtHdrFragment(nh=44)
+    / inet6.IPv6ExtHdrFragment(nh=58) / icmp6(134),
+    'fragment behind hop-by-hop': ipv6() / hop_by_hop()
+    / inet6.IPv6ExtHdrFragment(nh=58) / icmp6(134),
+    'neighbour advertisement, cut off': ipv6() / inet6.ICMPv6Unknown(
+        type=136, msgbody=bytes(3)),
+    'IPv4 whose header is longer than it is': ether(NEIGHBOUR) / inet.IP(
+        src=IPV4, dst=NEIGHBOURS_IPV4, ihl=15, len=40, proto=17),
+    'UDP that says that it is longer': ether(NEIGHBOUR) / inet.IP(
+        src=IPV4, dst=NEIGHBOURS_IPV4, len=1000) / udp(67, 68),
+}
+#: Those of them that the kernel drops whoever sends them, by br_netfilter.
+_MALFORMED = ('IPv4 whose header is longer than it is',
+              'UDP that says that it is longer')
 
 
 def mutated(frame, place, field, value):
@@ -391,6 +436,17 @@ class FullFramesTestCase(base.FunctionalTestCase):
     def host_frames(self, numbers):
         return until_last(iter(lambda: self.host_socket.recv(65536), b''),
                           numbers)
+
+    def assert_never(self, dropped):
+        """Expect that none of these passes, or all."""
+        frames = {kind: frame for kind, frame in NEVER.items()
+                  if dropped or kind not in _MALFORMED}
+        for queue in self.queues:
+            got = self.who_gets(list(frames.values()), queue)
+            self.assertEqual({}, {
+                kind: sorted(seen) for (kind, frame), seen in zip(
+                    frames.items(), got)
+                if seen != (set() if dropped else receivers_of(frame))})
 
     def assert_pairs(self, pairs, dropped):
         """Expect that what passes does, and its twins do or do not."""
@@ -526,6 +582,7 @@ class Table:
         self.lay_network(self.QUEUES)
         self.hold()
         self.assertGreater(self.assert_pairs(PAIRS, dropped=True), 200)
+        self.assert_never(dropped=True)
 
     def test_not_held(self):
         self.lay_network(self.QUEUES)
@@ -534,6 +591,7 @@ class Table:
         # Or the bridge would send it what is for those whose names it uses.
         hosts.set_port_options(self.host.link(base.TAP).index, LEARNING=0)
         self.assert_pairs(PAIRS, dropped=False)
+        self.assert_never(dropped=False)
 
 
 class OneQueueTest(Table, FullFramesTestCase):

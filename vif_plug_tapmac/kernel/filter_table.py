@@ -70,7 +70,7 @@ _NO_IP6 = 0
 _DHCP6_SERVERS = int.from_bytes(socket.inet_pton(
     socket.AF_INET6, 'ff02::1:2'), 'big')
 # Of what is in these.
-_ICMP, _IGMP, _TCP, _UDP, _ICMP6, _NO_PROTOCOL = 1, 2, 6, 17, 58, 255
+_ICMP, _IGMP, _TCP, _UDP, _AH, _ICMP6, _NO_PROTOCOL = 1, 2, 6, 17, 51, 58, 255
 _TYPE = nftx.field(nftx.TRANSPORT, 0, 1)
 _FROM_PORT = nftx.field(nftx.TRANSPORT, 0, 2)
 _TO_PORT = nftx.field(nftx.TRANSPORT, 2, 2)
@@ -213,12 +213,19 @@ def _ip6() -> list[Rule]:
                          _SERVER6, _CLIENT6),
         _go('guest_own_ip6', nftx.equals(nftx.PROTOCOL, _ICMP6),
             to='guest_icmp6'),
+        # No rule sees what is behind that, but its first octet says what.
+        _go('guest_own_ip6', nftx.equals(nftx.PROTOCOL, _AH), to='guest_ah'),
         _accept('guest_own_ip6', nftx.is_so(
             nftx.PROTOCOL, nftx.NOT_EQUAL, bytes([_NO_PROTOCOL]))),
         _drop('guest_own_ip6', 'malformed IPv6'),
-        *(_drop('guest_fragment', 'a header that may hide another',
-                nftx.equals(nftx.AFTER_FRAGMENT, header))
+        *(_drop(chain, 'a header that may hide another',
+                nftx.equals(where, header))
+          for chain, where in (('guest_fragment', nftx.AFTER_FRAGMENT),
+                               ('guest_ah', _TYPE))
           for header in _NOT_IN_FRAGMENTS),
+        _accept('guest_ah', nftx.is_so(
+            _TYPE, nftx.NOT_EQUAL, bytes([_NO_PROTOCOL]))),
+        _drop('guest_ah', 'malformed IPv6'),
         _accept('guest_fragment', nftx.has_bits(nftx.FRAGMENT_OFFSET,
                                                 _LATER6))]
 

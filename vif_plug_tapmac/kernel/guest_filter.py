@@ -38,7 +38,7 @@ _OVERTAKEN = errno.ENOENT, errno.EEXIST, errno.EBUSY
 _MISSING = (errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL,
             errno.EAFNOSUPPORT)
 # For how long others may change rules while we do, in seconds.
-_GIVES_UP_AFTER = 10.0
+_GIVES_UP_AFTER = 30.0
 #: What says in which network namespace a thread is.
 _NAMESPACE = '/proc/thread-self/ns/net'
 #: The comment of the table, before its version.

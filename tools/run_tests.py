@@ -384,9 +384,12 @@ class _Meanwhile(testtools.StreamResult):
 
     def status(self, test_id: str | None = None,
                test_status: str | None = None,
-               file_bytes: bytes | None = None, **_: typing.Any) -> None:
+               file_bytes: bytes | memoryview | None = None,
+               **_: typing.Any) -> None:
         if test_id is None:
-            self._group.log.write((file_bytes or b'').decode(errors='replace'))
+            # Of a large one, it is a view of memory.
+            self._group.log.write(bytes(file_bytes or b'').decode(
+                errors='replace'))
         elif test_status == 'inprogress':
             self._group.board.test_started(self._group.name, test_id)
 

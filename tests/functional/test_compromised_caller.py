@@ -40,7 +40,8 @@ _CHANGES = re.compile(
     r'startfile|putenv)|shutil\..*|tempfile\..*|subprocess\..*|ctypes\..*)\Z')
 _MAY_WRITE = re.compile(
     r'/dev/net/tun\Z|/proc/sys/net/(ipv4/conf/br1[\w.-]*/arp_(ignore|announce)'
-    r'|ipv6/conf/br1[\w.-]*/disable_ipv6)\Z')
+    r'|ipv6/conf/br1[\w.-]*/disable_ipv6'
+    r'|ipv6/conf/(tap|br1)[\w.-]*/accept_ra)\Z')
 _MAY_READ = re.compile(
     r'/sys/class/net/br1[\w.-]*/\w+\Z|.*\.pyc?\Z'
     r'|/proc/sys/net/bridge/bridge-nf-call-iptables\Z')
@@ -80,7 +81,10 @@ _macs = st.sampled_from((
     '01:80:c2:00:00:00', 'FA:16:3E:28:64:C2', '', 'x'))
 _numbers = st.sampled_from((
     -2 ** 63, -1, 0, 1, 67, 68, 1500, 9000, 65521, 65522, _OTHERS_GROUP,
-    29793, 29794, 65534, 2 ** 31, 2 ** 32 - 1, 2 ** 32, 2 ** 63))
+    29793, 29794, 29795, 65534, 2 ** 31, 2 ** 32 - 1, 2 ** 32, 2 ** 63))
+_addresses = st.sampled_from((
+    '192.0.2.1', '2001:db8::1', '0.0.0.0', '224.0.0.1', '::', 'ff02::1',
+    '::ffff:192.0.2.1', '127.0.0.1', 'fe80::1%eth7', '192.0.2.1/24', '', 'x'))
 #: All that can cross the boundary.
 _plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text()
@@ -97,7 +101,9 @@ _proper = {
     'create_tap': st.booleans(), 'multi_queue': st.booleans(),
     'create_bridge': st.booleans(), 'link_group': _numbers,
     'bridge_group': _numbers, 'uplink': _names | st.none(),
-    'anti_spoofing': st.sampled_from(('none', 'mac', 'ip', '')),
+    'filtered_group': _numbers,
+    'addresses': st.lists(_addresses, max_size=3).map(tuple) | st.none(),
+    'anti_spoofing': st.sampled_from(('none', 'mac', 'full', 'ip', '')),
     'arriving_guests': st.sampled_from(('lock', 'filter', '')),
     'port_isolated': st.booleans(), 'port_flood_unicast': st.booleans(),
     'port_flood_multicast': st.booleans(), 'port_hairpin': st.booleans(),

@@ -5,11 +5,14 @@
 tests/neutron has what a neutron-server makes of it.
 """
 
+import re
 import types
 
 from tests import base
 from tests import bound_port
 from vif_plug_tapmac.cli import status
+from vif_plug_tapmac.migrate import check
+from vif_plug_tapmac.migrate import plan
 from vif_plug_tapmac.migrate import ports
 from vif_plug_tapmac.migrate.ports import Binding
 from vif_plug_tapmac.migrate.ports import Facts
@@ -175,6 +178,17 @@ class StatusTest(base.TestCase):
             self.assertEqual(code, found.code.value)
             if words:
                 self.assertIn(words, found.details)
+
+
+class PageTest(base.TestCase):
+
+    def test_each_key_is_documented(self):
+        text = (base.CHECKOUT / 'doc/source/cli/tapmac-migrate.rst'
+                ).read_text().partition('Output for scripts\n')[2]
+        self.assertEqual(
+            {*plan.COLUMNS, *check.COLUMNS},
+            {key for line in re.findall(r'(?m)^``.*``$', text)
+             for key in re.findall('``(.+?)``', line)})
 
 
 class ProfileTest(base.TestCase):

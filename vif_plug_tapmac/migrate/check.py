@@ -11,6 +11,10 @@ from vif_plug_tapmac.migrate import main
 from vif_plug_tapmac.migrate import ports
 
 
+COLUMNS = ('Port', 'Host', 'Owner', 'Device', 'Status', 'VIF type', 'Driver',
+           'Reason')
+
+
 class Check(lister.Lister):
     """List the bindings that nobody serves.
 
@@ -44,8 +48,7 @@ class Check(lister.Lister):
                              port.device_id or None, port.status,
                              now.vif_type, now.driver, reason))
         self._found = bool(rows)
-        return ('Port', 'Host', 'Owner', 'Device', 'Status', 'VIF type',
-                'Driver', 'Reason'), rows
+        return COLUMNS, rows
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         return super().run(parsed_args) or int(self._found)

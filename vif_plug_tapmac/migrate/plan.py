@@ -15,9 +15,9 @@ if typing.TYPE_CHECKING:
     from vif_plug_tapmac.migrate import cloud as clouds
     from vif_plug_tapmac.migrate import rebinding
 
-_COLUMNS = ('Port', 'Host', 'Owner', 'Device', 'Status', 'VIF type', 'Driver',
-            'Bridge', 'Fate', 'New VIF type', 'New bridge', 'Stopped by',
-            'Notes')
+COLUMNS = ('Port', 'Host', 'Owner', 'Device', 'Status', 'VIF type', 'Driver',
+           'Bridge', 'Fate', 'New VIF type', 'New bridge', 'Stopped by',
+           'Notes')
 #: For people, whose screens have an end.
 _NARROW = ('Port', 'Host', 'Status', 'VIF type', 'Driver', 'Fate',
            'New VIF type', 'New bridge', 'Stopped by', 'Notes')
@@ -61,7 +61,7 @@ class Plan(lister.Lister):
         if parsed_args.formatter == 'table' and not parsed_args.columns:
             parsed_args.columns = list(_NARROW)
         cloud = main.connect(self.app_args)
-        return _COLUMNS, [_row(job) for job in plan(
+        return COLUMNS, [_row(job) for job in plan(
             cloud, parsed_args.host, parsed_args.try_networks)]
 
 

@@ -127,6 +127,12 @@ class FateTest(base.TestCase):
             self.assertEqual('re-bound', found.what)
             self.assertIn(words, *found.stops)
 
+    def test_old_driver_that_would_do_it_again(self):
+        found = self.fate(Binding.of(old_port()))
+        self.assertEqual('re-bound', found.what)
+        self.assertIn('it would be bound as bridge on brq5d6a7b8c-00 by '
+                      'linuxbridge', *found.stops)
+
     def test_nova_of_the_host(self):
         bridge = Binding('bridge', 'br100', 'tapmac')
         for becomes, nova, stops in (

@@ -180,7 +180,8 @@ def _stops(port: typing.Any, facts: Facts) -> typing.Iterator[str]:
     if facts.refusal:
         yield facts.refusal
     elif (facts.becomes is not None and not facts.becomes.is_ours
-          and facts.becomes != Binding.of(port)):
+          # A mark goes, wherever a live migration took it.
+          and not (is_marked(port) and facts.becomes == Binding.of(port))):
         yield ('it would be bound as %s: the operator must have tapmac bind '
                'it, by the order of [ml2] mechanism_drivers, [ml2_tapmac] '
                'hosts and bridge_mappings' % facts.becomes)

@@ -94,9 +94,11 @@ class Cloud:
         :raises Overtaken: somebody changed the port; it is as that one left it
         """
         try:
-            return self._network.update_port(
+            self._network.update_port(
                 port.id, if_revision=port.revision_number,
                 binding_profile=profile)
+            # Not each Neutron answers with the driver, too.
+            return self._network.get_port(port.id)
         except exceptions.PreconditionFailedException as error:
             raise Overtaken(str(error)) from error
 
@@ -118,8 +120,9 @@ class Cloud:
         except exceptions.HttpException as error:
             return Trial(None, 'Neutron made no port to try its host: %s'
                          % details(error))
+        # Not each Neutron answers with the driver, too.
+        found = ports.Binding.of(self._network.get_port(made.id))
         self._network.delete_port(made)
-        found = ports.Binding.of(made)
         if found.vif_type in ('unbound', 'binding_failed'):
             return Trial(None, 'no mechanism driver binds ports of network %s '
                          'on %s: the operator must look at [ml2_tapmac] hosts '

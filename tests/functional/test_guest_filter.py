@@ -5,11 +5,13 @@
 Which frames pass it is in test_full_frames.py.
 """
 
+import contextlib
 import errno
 import itertools
 import os
 import struct
 import threading
+import traceback
 
 from tests import base
 from tests.functional.test_frames import ether
@@ -146,12 +148,24 @@ class PuttingTest(GuestFilterTestCase):
         self.assertEqual(self.of((7, rules_of(1)), (8, rules_of(2))),
                          self.ports())
 
+    def put_as_child(self, writer, *arguments):
+        try:
+            self.put(*arguments)
+        except Exception:
+            os.write(writer, traceback.format_exc().encode())
+
     def test_eight_processes_at_once(self):
+        reader, writer = os.pipe()
+        for end in reader, writer:
+            self.addCleanup(os.close, end)
+        os.set_blocking(reader, False)
         for _ in range(patience.amount(2, 5, 20)):
-            children = [hosts.fork(self.put, 7 + number, rules_of(number))
-                        for number in range(8)]
+            children = [hosts.fork(self.put_as_child, writer, 7 + number,
+                                   rules_of(number)) for number in range(8)]
             for child in children:
-                self.assertEqual(0, os.waitpid(child, 0)[1])
+                os.waitpid(child, 0)
+            with contextlib.suppress(BlockingIOError):
+                self.fail(os.read(reader, 65536).decode())
             self.assertEqual(
                 self.of(*((7 + number, rules_of(number))
                           for number in range(8))), self.ports())

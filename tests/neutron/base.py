@@ -27,6 +27,7 @@ import sys
 import threading
 import types
 import typing
+import unittest
 import uuid
 
 import fixtures
@@ -445,6 +446,15 @@ def shared() -> Neutron:
     if isinstance(found, Exception):
         raise found
     return found
+
+
+def without(tests: unittest.TestSuite,
+            *classes: type[unittest.TestCase]) -> unittest.TestSuite:
+    """Return the tests of a module that are of none of these classes."""
+    return unittest.TestSuite(
+        test for suite in tests
+        for test in typing.cast(unittest.TestSuite, suite)
+        if not isinstance(test, classes))
 
 
 class NeutronTestCase(base.TestCase):

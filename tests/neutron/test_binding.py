@@ -3,11 +3,11 @@
 """Which ports are bound, how, and what Nova hears of them."""
 
 from concurrent import futures
-import unittest
 
 from tests import base as tests_base
 from tests import bound_port
 from tests.neutron import base
+from tests import patience
 
 #: What nobody but another driver could bind.
 OTHER_VNIC_TYPES = (
@@ -392,8 +392,6 @@ class EventsTest(base.NeutronTestCase):
 
 def load_tests(loader, tests, pattern):
     """Leave out what this Neutron has not: nothing is skipped."""
-    if base.NEUTRON < 26:
-        return tests
-    return unittest.TestSuite(
-        test for suite in tests for test in suite
-        if not isinstance(test, LinuxBridgeAgentTest))
+    return base.without(tests, *(
+        [LinuxBridgeAgentTest] if base.NEUTRON > 25
+        else [] if patience.LONG else [EventsTest]))

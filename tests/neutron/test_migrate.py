@@ -4,7 +4,6 @@
 
 import json
 import pathlib
-import unittest
 import uuid
 
 import fixtures
@@ -495,9 +494,11 @@ class BoundPortsTest(MigrateTestCase):
 
 
 def load_tests(loader, tests, pattern):
-    """Leave out what this Neutron has not: nothing is skipped."""
-    if base.NEUTRON < 26:
-        return tests
-    return unittest.TestSuite(
-        test for suite in tests for test in suite
-        if not isinstance(test, LinuxBridgeAgentTest))
+    """Leave out what this Neutron has not: nothing is skipped.
+
+    The commands are the same for each Neutron: one is enough for what they say.
+    """
+    return base.without(
+        tests, *([LinuxBridgeAgentTest] if base.NEUTRON > 25 else []),
+        *([] if base.NEUTRON > 28 or patience.LONG
+          else [PlanTest, CheckTest, BoundPortsTest]))

@@ -277,11 +277,14 @@ class Neutron(fixtures.Fixture):
     :param port: of TCP, to listen on at 127.0.0.1; None for a Unix socket
     :param nova_port: of TCP, where a Nova listens at 127.0.0.1; None for one
         of its own
+    :param processes: of the server
     """
 
     def __init__(self, more: str = '', port: int | None = None,
-                 nova_port: int | None = None) -> None:
+                 nova_port: int | None = None,
+                 processes: int = PROCESSES) -> None:
         self._more = more
+        self._processes = processes
         self._port = port
         self._nova_port = nova_port
         #: Which Neutron it is, and where it is installed.
@@ -304,7 +307,7 @@ class Neutron(fixtures.Fixture):
             'directory': directory, 'prefix': sys.prefix, 'more': self._more,
             'nova': nova_port, 'database': self.database.socket,
             'patience': patience.HANG, 'drivers': _DRIVERS,
-            'project': PROJECT, 'processes': PROCESSES,
+            'project': PROJECT, 'processes': self._processes,
             'port': self._address if isinstance(self._address, int) else 0})
         self.upgrade_database()
         self._log = directory / 'log'
@@ -354,7 +357,8 @@ class Neutron(fixtures.Fixture):
             if isinstance(self._address, int) else self._address,
             '--add-header', 'Connection: close',
             '--module', 'neutron.wsgi.api:application', '--master',
-            '--lazy-apps', '--enable-threads', '--processes', str(PROCESSES),
+            '--lazy-apps', '--enable-threads', '--processes',
+            str(self._processes),
             '--thunder-lock', '--die-on-term', '--no-orphans',
             '--buffer-size', '65535',
             '--socket-timeout', '%d' % patience.HANG]
@@ -364,7 +368,7 @@ class Neutron(fixtures.Fixture):
         if 'CRITICAL' in text or 'DAMN' in text:
             raise AssertionError(text[-20000:])
         return len(re.findall('WSGI app 0 |wsgi starting up',
-                              text)) == PROCESSES
+                              text)) == self._processes
 
     def log(self) -> str:
         return self._log.read_text()

@@ -496,7 +496,7 @@ class BoundPortsTest(MigrateTestCase):
 def load_tests(loader, tests, pattern):
     """Leave out what this Neutron has not: nothing is skipped.
 
-    The commands are the same for each Neutron: one is enough for what they say.
+    The commands are the same for each Neutron: what they say is asked of one.
     """
     return base.without(
         tests, *([LinuxBridgeAgentTest] if base.NEUTRON > 25 else []),

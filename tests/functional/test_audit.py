@@ -780,12 +780,13 @@ class CodesTest(AuditTestCase):
     def test_tm217_is_not_what_somebody_is_at(self):
         self.plug_clean()
         self.leave_half_deleted(base.TAP)
-        real = inventory._name_of
+        real = nl.Netlink.get
 
-        def name_of(netlink, link):
+        def get(netlink, index, name):
+            self.patch(nl.Netlink, 'get', real)
             self.unplug()
-            return real(netlink, link)
-        self.patch(inventory, '_name_of', name_of)
+            return real(netlink, index, name)
+        self.patch(nl.Netlink, 'get', get)
         self.assert_clean()
 
     def test_tm218(self):

@@ -15,6 +15,7 @@ from vif_plug_tapmac.cli import output
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import domains
 from vif_plug_tapmac.host import inventory
+from vif_plug_tapmac.host.tap import Tap
 from vif_plug_tapmac.host import tap_checks
 from vif_plug_tapmac.wanted.port import TapIdentity
 
@@ -103,8 +104,7 @@ def _require_answer(seen: inventory.Inventory) -> domains.Answer:
     return seen.libvirt
 
 
-def _only(orphans: list[inventory.Tap],
-          names: list[str]) -> list[inventory.Tap]:
+def _only(orphans: list[Tap], names: list[str]) -> list[Tap]:
     """Return those of these TAPs that are named.
 
     :raises TapMacError: something else is

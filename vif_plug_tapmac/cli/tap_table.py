@@ -12,8 +12,8 @@ from vif_plug_tapmac import bounded
 from vif_plug_tapmac.cli import output
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host.inventory import Inventory
-from vif_plug_tapmac.host.inventory import Tap
 from vif_plug_tapmac.host import searching
+from vif_plug_tapmac.host.tap import Tap
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac import users
 from vif_plug_tapmac.wanted import port_options

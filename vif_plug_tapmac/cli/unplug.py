@@ -12,6 +12,7 @@ from vif_plug_tapmac.cli import by_hand
 from vif_plug_tapmac.cli import configuration
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import inventory
+from vif_plug_tapmac.host.tap import Tap
 from vif_plug_tapmac.wanted.port import TapIdentity
 
 
@@ -51,8 +52,7 @@ class Unplug(command.Command):
                                             tap.name for tap in taps)))
         return self._unplug(taps[0], parsed_args)
 
-    def _unplug(self, tap: inventory.Tap,
-                parsed_args: argparse.Namespace) -> None:
+    def _unplug(self, tap: Tap, parsed_args: argparse.Namespace) -> None:
         name, vif_id = tap.name, tap.vif_id or parsed_args.vif_id
         if vif_id is None:
             raise exception.TapMacError(
@@ -75,7 +75,7 @@ class Unplug(command.Command):
 
 
 def _find(seen: inventory.Inventory,
-          parsed_args: argparse.Namespace) -> list[inventory.Tap]:
+          parsed_args: argparse.Namespace) -> list[Tap]:
     """Return our TAPs of which all is true that is given."""
     vif_id, guest_mac, bridge = (parsed_args.vif_id, parsed_args.mac,
                                  parsed_args.bridge)

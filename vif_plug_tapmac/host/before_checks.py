@@ -15,8 +15,8 @@ from vif_plug_tapmac.host.finding import REBOOT
 from vif_plug_tapmac.host.finding import REPLUG
 from vif_plug_tapmac.host.finding import Seen
 from vif_plug_tapmac.host.inventory import Inventory
-from vif_plug_tapmac.host.inventory import Tap
 from vif_plug_tapmac.host import other_bridges
+from vif_plug_tapmac.host.tap import Tap
 from vif_plug_tapmac.host import tap_checks
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac import mac

@@ -19,7 +19,7 @@ from vif_plug_tapmac.host.finding import finds
 from vif_plug_tapmac.host.finding import Remedy
 from vif_plug_tapmac.host.finding import Seen
 from vif_plug_tapmac.host.inventory import Inventory
-from vif_plug_tapmac.host.inventory import Tap
+from vif_plug_tapmac.host.tap import Tap
 from vif_plug_tapmac.kernel import bridge_health
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import nftables

@@ -15,6 +15,7 @@ from oslo_log import log as logging
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host.finding import Finding
 from vif_plug_tapmac.host import inventory
+from vif_plug_tapmac.host.tap import Tap
 from vif_plug_tapmac.kernel import bridge as bridges
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import strangers
@@ -86,7 +87,7 @@ def _port(seen: inventory.Inventory, name: str,
     return _port_for_bridge(seen.by_name[name], config)
 
 
-def _port_of_tap(tap: inventory.Tap, config: cfg.ConfigOpts.GroupAttr,
+def _port_of_tap(tap: Tap, config: cfg.ConfigOpts.GroupAttr,
                  bridge: str | None) -> TapPort:
     """Return the port that a TAP is, by its mark and as it is.
 

@@ -11,7 +11,7 @@ from vif_plug_tapmac.host.finding import REPAIR
 from vif_plug_tapmac.host.finding import REPLUG
 from vif_plug_tapmac.host.finding import Seen
 from vif_plug_tapmac.host.inventory import Inventory
-from vif_plug_tapmac.host.inventory import Tap
+from vif_plug_tapmac.host.tap import Tap
 from vif_plug_tapmac.kernel import bridge_port
 from vif_plug_tapmac.kernel import strangers
 from vif_plug_tapmac.wanted import port_options

@@ -8,7 +8,7 @@ For what only looks: what changes something takes names and whole ids.
 import typing
 
 from vif_plug_tapmac.host.inventory import Inventory
-from vif_plug_tapmac.host.inventory import Tap
+from vif_plug_tapmac.host.tap import Tap
 from vif_plug_tapmac.wanted import names
 
 #: How much of a VIF's id is enough to begin with.

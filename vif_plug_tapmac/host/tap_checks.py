@@ -12,7 +12,7 @@ from vif_plug_tapmac.host.finding import REPAIR
 from vif_plug_tapmac.host.finding import REPLUG
 from vif_plug_tapmac.host.finding import Seen
 from vif_plug_tapmac.host.inventory import Inventory
-from vif_plug_tapmac.host.inventory import Tap
+from vif_plug_tapmac.host.tap import Tap
 from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import source_filter

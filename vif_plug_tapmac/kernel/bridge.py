@@ -17,6 +17,7 @@ from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import settings
 from vif_plug_tapmac.kernel import sysctl as sysctls
 from vif_plug_tapmac.kernel import uplink
+from vif_plug_tapmac.kernel import uplink_port
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted.port import TapPort
 
@@ -195,20 +196,20 @@ def _take_uplink_back(netlink: nl.Netlink, port: TapPort,
         wire = uplink.find(netlink, port, link)
         if wire is not None and wire.master == link.index:
             if is_ours(link, port.bridge_group):
-                uplink.widen(netlink, wire, link)
+                uplink_port.widen(netlink, wire, link)
             return
         mac = uplink.own_mac(netlink, port, wire)
         if mac == link.mac and is_ours(link, port.bridge_group):
             wire, _ = uplink.make_missing(netlink, port, wire)
             assert wire is not None
-            uplink.join(netlink, port, wire, link)
+            uplink_port.join(netlink, port, wire, link)
             LOG.warning('Bridge %s had lost its uplink %s, and has it again',
                         link.name, wire.name)
             return
         reason = _why_not_back(port, link, wire, mac)
     except exception.TapMacError as error:
         if (isinstance(error, exception.UplinkUnusable)
-                and uplink.is_port(netlink, port, link)):
+                and uplink_port.is_port(netlink, port, link)):
             raise
         reason = str(error)
     if bridge_health.first_time(link, reason):
@@ -282,7 +283,7 @@ def _finish(netlink: nl.Netlink, link: Link, port: TapPort,
         wanted = dict(wanted_fields(link, port.bridge_group), **fields)
         _set(netlink, link, wanted)
         if wire is not None:
-            uplink.join(netlink, port, wire, link)
+            uplink_port.join(netlink, port, wire, link)
         seen = _require(netlink, port)
         if seen.alias is not None:  # Another caller was faster.
             return seen

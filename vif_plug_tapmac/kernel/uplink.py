@@ -2,8 +2,6 @@
 
 """The device that connects a bridge of ours with the wire."""
 
-import contextlib
-import errno
 import logging
 import typing
 
@@ -26,9 +24,6 @@ _SNIPPETS = (
     'systemd-networkd: a .netdev file "[NetDev] Name={bridge} Kind=bridge '
     'MACAddress={mac}", and .network files "[Match] Name={uplink} [Network] '
     'Bridge={bridge}" and "[Match] Name={bridge} [Network] {lines}"')
-
-#: Kinds of devices that take all that comes in at the one they stand on.
-_TAKERS = ('macvlan', 'macvtap', 'ipvlan', 'ipvtap', 'macsec')
 
 
 def find(netlink: nl.Netlink, port: TapPort,
@@ -60,12 +55,6 @@ def find(netlink: nl.Netlink, port: TapPort,
     return link
 
 
-def is_port(netlink: nl.Netlink, port: TapPort, bridge: Link) -> bool:
-    """Return whether the device of the uplink's name is a port already."""
-    link = netlink.find_by_any_name(port.uplink) if port.uplink else None
-    return link is not None and link.master == bridge.index
-
-
 def _require_vlan(netlink: nl.Netlink, port: TapPort, link: Link,
                   name: str) -> None:
     """Check that the link, and what it is made on, is what it is named as.
@@ -78,7 +67,7 @@ def _require_vlan(netlink: nl.Netlink, port: TapPort, link: Link,
     lower = vlan_device.lower(netlink, link)
     fault = vlan_device.misnamed(link, lower, name)
     if fault is not None:
-        raise _unusable(
+        raise unusable(
             port, ('' if name == port.uplink else 'is on %s, which '
                    % name) + fault + ', and not what its name says',
             'have the network configuration of this host make %s as its name '
@@ -94,8 +83,8 @@ def _require_kind(port: TapPort, link: Link) -> None:
             if link.is_tap and link.group in port.groups
             else 'no Ethernet device' if not _is_ethernet(link) else None)
     if what is not None:
-        raise _unusable(port, 'is ' + what, 'name a network card, a bond or a '
-                        'VLAN in bridge_uplinks')
+        raise unusable(port, 'is ' + what, 'name a network card, a bond or a '
+                       'VLAN in bridge_uplinks')
 
 
 def _is_ethernet(link: Link) -> bool:
@@ -113,7 +102,7 @@ def _require_master(netlink: nl.Netlink, port: TapPort, link: Link,
     if master is not None and master.name == port.bridge:
         return  # Another caller has made the bridge meanwhile.
     # For the words of this error alone, all links are looked at.
-    raise _unusable(
+    raise unusable(
         port, 'is a port of %s' % (master.name if master else 'another '
                                    'device'),
         '"ip link set %s nomaster", and out of the network configuration of '
@@ -159,7 +148,7 @@ def _require_no_addresses(netlink: nl.Netlink, port: TapPort,
                           link: Link) -> None:
     addresses = netlink.global_addresses(link)
     if addresses:
-        raise _unusable(
+        raise unusable(
             port, 'has the addresses %s, which would be cut off'
             % ', '.join(addresses),
             'have the network configuration of this host make the bridge, '
@@ -196,14 +185,14 @@ def _taken(netlink: nl.Netlink, port: TapPort, parent: Link,
     """
     name = vlan_device.other_name(netlink.links(), parent, vlan)
     if name is not None:
-        return _unusable(
+        return unusable(
             port, 'does not exist, and can not be made, because VLAN %d of %s '
             'is %s' % (vlan, parent.name, name),
             'name %s as the uplink of %s in bridge_uplinks, or rename it with '
             '"ip link set %s name %s", and the same in the network '
             'configuration of this host'
             % (name, port.bridge, name, port.uplink))
-    return _unusable(
+    return unusable(
         port, 'was removed again at once, or VLAN %d of %s is in another '
         'network namespace' % (vlan, parent.name),
         'find out by whom, or take it back from there')
@@ -231,110 +220,12 @@ def command(bridge: str, name: str, missing: bool) -> str:
         ' up' if make else '')
 
 
-def join(netlink: nl.Netlink, port: TapPort, link: Link,
-         bridge: Link) -> None:
-    """Make the uplink a port of the bridge, up, and with its network's MTU.
-
-    An MTU that is larger stays. What it is made on comes up before it.
-
-    :raises UplinkUnusable: the kernel takes it for no port, it cannot have
-        this MTU, or cannot come up; it is as it was before
-    """
-    steps: list[tuple[dict[str, typing.Any], str, dict[str, typing.Any]]] = []
-    if port.mtu is not None and link.mtu < port.mtu:
-        steps.append(({'mtu': port.mtu}, 'have the MTU %d of its network'
-                      % port.mtu, {'mtu': link.mtu}))
-    if link.master != bridge.index:
-        steps.append(({'master': bridge.index}, 'become a port of it',
-                      {'master': link.master or 0}))
-    if not link.up:
-        steps.append(({'up': True}, 'be brought up', {'up': False}))
-    with contextlib.ExitStack() as undo:
-        for fields, what, former in steps:
-            _change(netlink, port, link, bridge, fields, what)
-            undo.callback(_change_back, netlink, link, former)
-        undo.pop_all()
-
-
-def _change(netlink: nl.Netlink, port: TapPort, link: Link, bridge: Link,
-            fields: dict[str, typing.Any], what: str) -> None:
-    """Set something of the uplink.
-
-    :param what: what it is to do, in words for the error
-    :raises UplinkUnusable: it can not, and will not in a moment either
-    :raises KernelRefused: ENODEV of the bridge, which is gone; EPERM
-    """
-    try:
-        if 'up' in fields:
-            _raise_lower(netlink, port, link)
-        netlink.change(link, fields)
-    except exception.KernelRefused as error:
-        code = error.kwargs.get('code')
-        if code in (errno.EPERM, errno.EACCES):
-            raise
-        if code == errno.ENODEV and not nl.is_named(bridge.index,
-                                                    bridge.name):
-            raise exception.KernelRefused.from_errno(
-                bridge.name, 'using the bridge', errno.ENODEV)
-        reason, remedy = _why(netlink, link, fields, error)
-        raise _unusable(port, 'can not %s: %s' % (what, reason), remedy)
-
-
-def _why(netlink: nl.Netlink, link: Link, fields: dict[str, typing.Any],
-         error: exception.KernelRefused) -> tuple[str, str]:
-    """Return the reason for a refusal, and what to do, both in words."""
-    reason = str(error.kwargs['error'])
-    code = error.kwargs.get('code')
-    if 'mtu' in fields:
-        return reason, ('give the network in Neutron an MTU that %s can have, '
-                        'or a larger one to what it stands on' % link.name)
-    if code == errno.EBUSY:
-        # For the words of this error alone, all links are looked at.
-        holders = [each for each in netlink.links()
-                   if each.lower == link.index and each.kind in _TAKERS]
-        if holders:
-            return ('%s, for on it stands %s' % (reason, ', '.join(
-                '%s (%s)' % (each.name, each.kind) for each in holders)),
-                'name another uplink, or, if nobody uses %s: %s, and out of '
-                'the network configuration of this host'
-                % ('it' if len(holders) == 1 else 'them', ' and '.join(
-                    '"ip link delete %s"' % each.name for each in holders)))
-        return reason, ('find what has taken %s for itself ("ip -d link show '
-                        '%s"), or name another uplink'
-                        % (link.name, link.name))
-    if 'master' in fields and code in (errno.EINVAL, errno.EOPNOTSUPP):
-        return reason, ('name a network card, a bond or a VLAN in '
-                        'bridge_uplinks: the kernel takes %s for no port of '
-                        'a bridge, as it does with wireless cards and tunnels '
-                        'of IP' % link.name)
-    return reason, str(error.kwargs['remedy'])
-
-
-def _change_back(netlink: nl.Netlink, link: Link,
-                 former: dict[str, typing.Any]) -> None:
-    try:
-        netlink.change(link, former)
-    except exception.TapMacError as error:
-        LOG.debug('%s is not as it was before: %s', link.name, error)
-
-
-def widen(netlink: nl.Netlink, link: Link, bridge: Link) -> None:
-    """Give the uplink of a bridge of ours the bridge's MTU back.
-
-    That of a VLAN shrinks with its parent's, and does not grow with it again.
-    """
-    if link.mtu < bridge.mtu:
-        lower = vlan_device.lower(netlink, link)
-        if lower is not None and lower.mtu >= bridge.mtu:
-            LOG.debug('%s: MTU %d again', link.name, bridge.mtu)
-            netlink.change(link, {'mtu': bridge.mtu})
-
-
-def _raise_lower(netlink: nl.Netlink, port: TapPort, link: Link) -> None:
+def raise_lower(netlink: nl.Netlink, port: TapPort, link: Link) -> None:
+    """Bring up what the uplink is made on, and what that is, lowest first."""
     lower = vlan_device.lower(netlink, link)
     if lower is None or lower.up:
         return
-    _raise_lower(netlink, port, lower)
+    raise_lower(netlink, port, lower)
     LOG.warning('%s was down, and is up now, because %s, the uplink of bridge '
                 '%s, is made on it', lower.name, port.uplink, port.bridge)
     netlink.change(lower, {'up': True})
@@ -348,11 +239,11 @@ def _parent(netlink: nl.Netlink,
     """
     found = names.parse_vlan_device(port.uplink or '')
     if found is None:
-        raise _unusable(port, 'does not exist',
-                        'bring the device there, or correct bridge_uplinks')
+        raise unusable(port, 'does not exist',
+                       'bring the device there, or correct bridge_uplinks')
     name, vlan = found
     if len(str(port.uplink)) > names.DEVICE_NAME_MAX:
-        raise _unusable(
+        raise unusable(
             port, 'does not exist, and can not be made, because its name has '
             'more than %d characters' % names.DEVICE_NAME_MAX,
             'name a device in bridge_uplinks for VLAN %d of %s that has a '
@@ -360,7 +251,7 @@ def _parent(netlink: nl.Netlink,
             'it, with this as an alternative name' % (vlan, name))
     parent = netlink.find_by_any_name(name)
     if parent is None:
-        raise _unusable(
+        raise unusable(
             port, 'does not exist, and can not be made, because there is no '
             '%s either' % name,
             'bring that device there, or correct bridge_uplinks')
@@ -372,15 +263,15 @@ def _parent(netlink: nl.Netlink,
 def _require_mtu(port: TapPort, lower: Link) -> None:
     """Check that what the uplink is made on permits the network's MTU."""
     if port.mtu is not None and lower.mtu < port.mtu:
-        raise _unusable(
+        raise unusable(
             port, 'can not have the MTU %d of its network, because %s has %d'
             % (port.mtu, lower.name, lower.mtu),
             'have the network configuration of this host give %s a larger MTU'
             % lower.name)
 
 
-def _unusable(port: TapPort, reason: str,
-              remedy: str) -> exception.UplinkUnusable:
+def unusable(port: TapPort, reason: str,
+             remedy: str) -> exception.UplinkUnusable:
     return exception.UplinkUnusable(uplink=port.uplink, bridge=port.bridge,
                                     reason=reason, remedy=remedy)
 

@@ -25,6 +25,7 @@ from vif_plug_tapmac.kernel import bridge_health
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import nftables
 from vif_plug_tapmac.kernel import port
+from vif_plug_tapmac.kernel import sysctl
 from vif_plug_tapmac import mark
 
 
@@ -246,7 +247,7 @@ def make_and_die(port, step):
     if child == 0:
         try:
             nl.Netlink._set = dying(nl.Netlink._set)
-            bridge._write_sysctl = dying(bridge._write_sysctl)
+            sysctl.write = dying(sysctl.write)
             with nl.Netlink() as netlink:
                 bridge.ensure(netlink, port, None)
         finally:

@@ -132,7 +132,8 @@ class EachStepTest(SigkillTestCase):
             self.configure(multiqueue=multiqueue)
             self.assertEqual(
                 ['create', 'set_mac', 'create_bridge']
-                + ['_write_sysctl'] * 3 + ['_set'] * 5 + ['persist'],
+                + ['write'] * 3 + ['_set'] * 3 + test_failures.JOINING
+                + ['persist'],
                 self.assert_finished_after_each_kill(prepare))
 
     def test_no_tap_is_left_before_the_last_step(self):
@@ -145,7 +146,7 @@ class EachStepTest(SigkillTestCase):
 
     def test_bridge_of_ours_there(self):
         self.assertEqual(
-            ['create', 'set_mac', '_set', '_set', 'persist'],
+            ['create', 'set_mac', *test_failures.JOINING, 'persist'],
             self.assert_finished_after_each_kill(self.prepare_bridge))
 
     def prepare_bridge(self):
@@ -159,9 +160,9 @@ class EachStepTest(SigkillTestCase):
         renaming = 1 if hosts.renames_what_is_up(self.host) else 3
         self.assertEqual(
             ['create', 'set_mac', 'create_bridge']
-            + ['_write_sysctl'] * 3 + ['_set'] * 3
+            + ['write'] * 3 + ['_set'] * 3
             + ['mark_deletion'] + ['_set'] * renaming + ['delete_named']
-            + ['_set'] * 2 + ['persist'],
+            + test_failures.JOINING + ['persist'],
             self.assert_finished_after_each_kill(prepare))
 
     def test_mending(self):

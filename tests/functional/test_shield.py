@@ -22,6 +22,7 @@ from tests import hosts
 from tests import patience
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.kernel import nftables
 from vif_plug_tapmac.kernel import rtnetlink
 from vif_plug_tapmac.kernel import shield
@@ -303,10 +304,10 @@ class ShieldTest(test_guard.GuardTestCase):
 
     def test_nft_shows_whose_it_is(self):
         nftables.shield_host(29793, '/etc/nova/nova.conf')
-        with nftables._Session() as nft:
-            found = nft.list(
+        with nft.Session() as session:
+            found = session.list(
                 '', '', nftables._GET_RULE, nftables._body(0),
-                lambda body: nftables._read(body).octets(7))
+                lambda body: nft.read(body).octets(7))
         # As the kernel keeps it for nft (1.0.6) and "drop comment ...".
         self.assertEqual(
             [b'\0\x23host_shield of /etc/nova/nova.conf\0'] * 3, found)
@@ -323,14 +324,14 @@ class ShieldTest(test_guard.GuardTestCase):
 
     def test_a_rule_that_comes_meanwhile_stays(self):
         nftables.shield_host(29793)
-        real = nftables._Session.transact
+        real = nft.Session.transact
 
-        def transact(session, step, *steps, **only_if):
+        def transact(session, step, steps, only_if=None):
             if not nftables.is_host_shielded(30000):
-                self.patch(nftables._Session, 'transact', real)
+                self.patch(nft.Session, 'transact', real)
                 nftables.shield_host(30000)
-            return real(session, step, *steps, **only_if)
-        self.patch(nftables._Session, 'transact', transact)
+            return real(session, step, steps, only_if)
+        self.patch(nft.Session, 'transact', transact)
         nftables.unshield_host(29793)
         self.assertEqual([False, True], [
             nftables.is_host_shielded(group) for group in (29793, 30000)])

@@ -2,8 +2,8 @@
 
 """nf_tables: what drops frames on this host, and what we put in to do so.
 
-Its messages are those of netlink, with numbers whose first octet counts most.
-Source: include/uapi/linux/netfilter/nf_tables.h, linux/netfilter/nfnetlink.h
+Its bytes are those of nft.py, which makes them for bridges, here on other
+families, too. Source: include/uapi/linux/netfilter/nf_tables.h
 """
 
 import contextlib
@@ -16,8 +16,9 @@ import struct
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import attributes
 from vif_plug_tapmac.kernel.attributes import Attributes
+from vif_plug_tapmac.kernel import nft
+from vif_plug_tapmac.kernel import nft_expressions
 from vif_plug_tapmac.kernel import rtnetlink
-from vif_plug_tapmac.kernel import session
 
 LOG = logging.getLogger(__name__)
 
@@ -25,38 +26,24 @@ LOG = logging.getLogger(__name__)
 #: the host.
 SHIELD = 'tapmac_shield'
 
-#: Source: include/uapi/linux/netlink.h
-_NETLINK_NETFILTER = 12
-#: NFNL_SUBSYS_NFTABLES, and what begins and ends a transaction.
-_NF_TABLES, _BEGIN, _END = 10, 0x10, 0x11
-_NEW_TABLE, _DELETE_TABLE = _NF_TABLES << 8 | 0, _NF_TABLES << 8 | 2
-_NEW_CHAIN, _GET_CHAIN = _NF_TABLES << 8 | 3, _NF_TABLES << 8 | 4
-_NEW_RULE, _GET_RULE = _NF_TABLES << 8 | 6, _NF_TABLES << 8 | 7
-_DELETE_RULE = _NF_TABLES << 8 | 8
-_NEW_GENERATION, _GET_GENERATION = _NF_TABLES << 8 | 15, _NF_TABLES << 8 | 16
-_APPEND = 0x800
-#: Flag of an attribute's type: there are others inside.
-_NESTED = 0x8000
-#: struct nfgenmsg: family, version, which part of netfilter
-_BODY = struct.Struct('>BBH')
+#: NFT_MSG_..., each of NFNL_SUBSYS_NFTABLES.
+_NEW_TABLE, _NEW_CHAIN, _GET_CHAIN, _GET_RULE, _DELETE_RULE = (
+    10 << 8 | number for number in (0, 3, 4, 7, 8))
 _NFPROTO_INET, _NFPROTO_ARP, _NFPROTO_BRIDGE = 1, 3, 7
 
 #: Attributes.
-_TABLE_NAME, _GENERATION_ID, _BATCH_GENERATION = 1, 1, 1
-_CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = (
-    1, 3, 4, 5, 7)
-_HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
+_TABLE_NAME = 1
+_CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY = 1, 3, 4, 5
+_HOOK_NUMBER = 1
 _RULE_TABLE, _RULE_CHAIN, _RULE_HANDLE, _RULE_EXPRESSIONS = 1, 2, 3, 4
 _RULE_USERDATA = 7
-_ELEMENT, _EXPRESSION_NAME, _EXPRESSION_DATA = 1, 1, 2
-_META_REGISTER, _META_KEY = 1, 2
-_COMPARE_REGISTER, _COMPARE_HOW, _COMPARE_WITH = 1, 2, 3
-_IMMEDIATE_REGISTER, _IMMEDIATE_DATA = 1, 2
-_DATA_VALUE, _DATA_VERDICT, _VERDICT_CODE = 1, 2, 1
-#: Values: NFT_META_IIFGROUP, NFT_CMP_EQ, NFT_REG_1, NFT_REG_VERDICT.
-_IIFGROUP, _EQUAL, _REGISTER, _VERDICT = 21, 0, 1, 0
+_EXPRESSION_NAME, _EXPRESSION_DATA = 1, 2
+_META_KEY, _COMPARE_HOW, _COMPARE_WITH = 2, 2, 3
+_IMMEDIATE_DATA, _DATA_VALUE, _DATA_VERDICT, _VERDICT_CODE = 2, 1, 2, 1
+#: NFT_META_IIFGROUP
+_IIFGROUP = 21
 #: Source: include/uapi/linux/netfilter.h, linux/netfilter_bridge.h
-_DROP, _ACCEPT = 0, 1
+_DROP = 0
 _INET_PREROUTING, _ARP_INPUT, _BRIDGE_INPUT = 0, 0, 1
 #: Where what ports send to the host passes: family, how nft calls that, hook.
 #: From the bridge; but what is sent to 01:80:c2:00:00:0e, which is for LLDP,
@@ -90,32 +77,6 @@ _ROUNDS = 5
 _LOOKS_FOR = 0.05
 
 
-class _Session(session.Session):
-    PROTOCOL = _NETLINK_NETFILTER
-
-    def transact(self, step: str, *steps: tuple[int, int, bytes],
-                 only_if: int | None = None) -> bool:
-        """Have several things done, of which all or none is.
-
-        :param only_if: the generation that the rules must be of
-        :returns: False if they are of another; nothing is done
-        """
-        frame = _BODY.pack(0, 0, _NF_TABLES)
-        begin = frame if only_if is None else frame + _number(
-            _BATCH_GENERATION, only_if)
-        return self._request(
-            'nftables', step, self._socket.transact,
-            [(_BEGIN, 0, begin), *steps, (_END, 0, frame)],
-            tolerated=errno.ERESTART, decode=lambda _: True) is not None
-
-    def generation(self) -> int | None:
-        """Return a number that is another one after each change of rules."""
-        return self.ask('nftables', 'asking for its generation',
-                        _GET_GENERATION, _BODY.pack(socket.AF_UNSPEC, 0, 0),
-                        _NEW_GENERATION,
-                        lambda body: _value(_read(body), _GENERATION_ID))
-
-
 @dataclasses.dataclass(frozen=True)
 class Shield:
     """A rule that keeps what ports of a link group send from the host.
@@ -142,9 +103,9 @@ def host_shields() -> list[Shield]:
 
     :raises KernelRefused: nf_tables is missing, or no privilege to ask
     """
-    with _Session() as nft:
+    with nft.Session() as session:
         return [rule for family in _FAMILIES
-                for _, rule in _rules(nft, family) if rule is not None]
+                for _, rule in _rules(session, family) if rule is not None]
 
 
 def is_host_shielded(group: int, service: str | None = None) -> bool:
@@ -167,31 +128,21 @@ def shield_host(group: int, service: str = '') -> None:
         comment: :attr:`Limits.service`
     :raises KernelRefused: nf_tables is missing, or no privilege
     """
-    with _Session() as nft:
-        nft.transact('adding %s' % SHIELD, *(
+    with nft.Session() as session:
+        session.transact('adding %s' % SHIELD, [
             step for family, _, hook in _WAYS_TO_THE_HOST
-            for step in _additions(family, hook, group, service)))
+            for step in _additions(family, hook, group, service)])
 
 
 def _additions(family: int, hook: int, group: int,
-               service: str) -> list[tuple[int, int, bytes]]:
-    comment = (_OF + service).encode() + b'\0'
+               service: str) -> list[nft.Step]:
     return [
         (_NEW_TABLE, rtnetlink.CREATE,
          _body(family, attributes.text(_TABLE_NAME, SHIELD))),
-        (_NEW_CHAIN, rtnetlink.CREATE, _body(
-            family, attributes.text(_CHAIN_TABLE, SHIELD),
-            attributes.text(_CHAIN_NAME, SHIELD),
-            _nested(_CHAIN_HOOK, _number(_HOOK_NUMBER, hook),
-                    _number(_HOOK_PRIORITY, _FIRST)),
-            _number(_CHAIN_POLICY, _ACCEPT),
-            attributes.text(_CHAIN_TYPE, 'filter'))),
-        (_NEW_RULE, rtnetlink.CREATE | _APPEND, _body(
-            family, attributes.text(_RULE_TABLE, SHIELD),
-            attributes.text(_RULE_CHAIN, SHIELD),
-            _nested(_RULE_EXPRESSIONS, *_dropping(group)),
-            attributes.attribute(_RULE_USERDATA, bytes(
-                [_COMMENT, len(comment)]) + comment)))]
+        _of_family(family, nft.new_chain(SHIELD, nft.Chain(
+            SHIELD, (hook, _FIRST)))),
+        _of_family(family, nft.new_rule(SHIELD, nft.Rule(
+            SHIELD, _dropping(group), _OF + service)))]
 
 
 def unshield_host(group: int | None = None,
@@ -205,29 +156,31 @@ def unshield_host(group: int | None = None,
     :param service: whose rules; None: anybody's
     """
     for family in _FAMILIES:
-        with contextlib.suppress(exception.KernelRefused), _Session() as nft:
-            _unshield(nft, family, group, service)
+        with (contextlib.suppress(exception.KernelRefused),
+              nft.Session() as session):
+            _unshield(session, family, group, service)
 
 
-def _unshield(nft: _Session, family: int, group: int | None,
+def _unshield(session: nft.Session, family: int, group: int | None,
               service: str | None) -> None:
     for _ in range(_ROUNDS):
-        generation = nft.generation()
-        rules = _rules(nft, family)
+        generation = session.generation()
+        rules = _rules(session, family)
         own = [handle for handle, rule in rules if group is None
                or rule is not None and rule.is_of(group, service)]
         if group is not None and not own:
             return
         # Between the look and this nobody is to add one.
-        if nft.transact('removing %s' % SHIELD, *(
+        if session.transact(
+                'removing %s' % SHIELD,
                 [_deletion(family, handle) for handle in own]
-                if len(own) < len(rules) else [
-                    (_DELETE_TABLE, 0, _body(family, attributes.text(
-                        _TABLE_NAME, SHIELD)))]), only_if=generation):
+                if len(own) < len(rules) else
+                [_of_family(family, nft.delete_table(SHIELD))],
+                only_if=generation):
             return
 
 
-def _rules(nft: _Session,
+def _rules(session: nft.Session,
            family: int) -> list[tuple[bytes, Shield | None]]:
     """Return what is in our table: each with its handle, if it is a shield.
 
@@ -236,13 +189,13 @@ def _rules(nft: _Session,
         nf_tables_dump_rules
     :returns: None beside the handle of any other rule
     """
-    return nft.list('nftables', 'looking for %s' % SHIELD, _GET_RULE,
-                    _body(family, attributes.text(_RULE_TABLE, SHIELD)),
-                    _rule)
+    return session.list(
+        'nftables', 'looking for %s' % SHIELD, _GET_RULE,
+        _body(family, attributes.text(_RULE_TABLE, SHIELD)), _rule)
 
 
 def _rule(body: bytes) -> tuple[bytes, Shield | None]:
-    rule = _read(body)
+    rule = nft.read(body)
     handle, group = rule.octets(_RULE_HANDLE) or b'', _dropped_group(rule)
     return handle, None if group is None else Shield(
         _FAMILIES.get(body[0], ''), int.from_bytes(handle, 'big'), group,
@@ -257,7 +210,7 @@ def _service(userdata: bytes) -> str | None:
     return text.removeprefix(_OF) if text.startswith(_OF) else None
 
 
-def _deletion(family: int, handle: bytes) -> tuple[int, int, bytes]:
+def _deletion(family: int, handle: bytes) -> nft.Step:
     return _DELETE_RULE, 0, _body(
         family, attributes.text(_RULE_TABLE, SHIELD),
         attributes.text(_RULE_CHAIN, SHIELD),
@@ -270,8 +223,8 @@ def generation() -> int | None:
     :returns: None where nobody knows: nf_tables is missing, or no privilege
     """
     try:
-        with _Session() as nft:
-            return nft.generation()
+        with nft.Session() as session:
+            return session.generation()
     except exception.KernelRefused as error:
         LOG.debug('The rules of netfilter are not known: %s', error)
         return None
@@ -293,17 +246,17 @@ def chains_that_drop(seconds: float | None = None) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     try:
-        with _Session() as nft:
+        with nft.Session() as session:
             for family in socket.AF_INET, socket.AF_INET6, _NFPROTO_BRIDGE:
-                found |= nft.ask(
+                found |= session.ask(
                     'nftables', 'looking up chain %s %s' % _IPTABLES,
-                    _GET_CHAIN, _BODY.pack(family, 0, 0)
-                    + attributes.text(_CHAIN_TABLE, _IPTABLES[0])
-                    + attributes.text(_CHAIN_NAME, _IPTABLES[1]),
+                    _GET_CHAIN, _body(
+                        family, attributes.text(_CHAIN_TABLE, _IPTABLES[0]),
+                        attributes.text(_CHAIN_NAME, _IPTABLES[1])),
                     _NEW_CHAIN, _dropped, tolerated=errno.ENOENT) or {}
-            for dropped in nft.some(
+            for dropped in session.some(
                     'nftables', 'listing its chains', _GET_CHAIN,
-                    _BODY.pack(socket.AF_UNSPEC, 0, 0), _dropped,
+                    _body(socket.AF_UNSPEC), _dropped,
                     _LOOKS_FOR if seconds is None else seconds):
                 found = dropped | found
     except exception.KernelRefused as error:
@@ -314,26 +267,19 @@ def chains_that_drop(seconds: float | None = None) -> dict[str, str]:
 
 def _dropped(body: bytes) -> dict[str, str]:
     """Return what a chain drops on its way, each with its table and name."""
-    chain = _read(body)
-    if (_value(chain.nested(_CHAIN_HOOK), _HOOK_NUMBER) not in _ON_THE_WAY
-            or _value(chain, _CHAIN_POLICY) != _DROP):
+    chain = nft.read(body)
+    if (nft.value(chain.nested(_CHAIN_HOOK), _HOOK_NUMBER) not in _ON_THE_WAY
+            or nft.value(chain, _CHAIN_POLICY) != _DROP):
         return {}
     name = '%s %s' % (chain.text(_CHAIN_TABLE), chain.text(_CHAIN_NAME))
     return dict.fromkeys(_PASSED_BY.get(body[0], ()), name)
 
 
-def _dropping(group: int) -> list[bytes]:
+def _dropping(group: int) -> tuple[nft.Expression, ...]:
     """Return the expressions that drop what comes from a link group."""
-    return [
-        _expression('meta', _number(_META_KEY, _IIFGROUP),
-                    _number(_META_REGISTER, _REGISTER)),
-        _expression('cmp', _number(_COMPARE_REGISTER, _REGISTER),
-                    _number(_COMPARE_HOW, _EQUAL),
-                    _nested(_COMPARE_WITH, attributes.attribute(
-                        _DATA_VALUE, struct.pack('=I', group)))),
-        _expression('immediate', _number(_IMMEDIATE_REGISTER, _VERDICT),
-                    _nested(_IMMEDIATE_DATA, _nested(
-                        _DATA_VERDICT, _number(_VERDICT_CODE, _DROP))))]
+    return (*nft_expressions.is_so(
+        nft_expressions.IIFGROUP, nft_expressions.EQUAL,
+        struct.pack('=I', group)), *nft_expressions.DROP)
 
 
 def _dropped_group(rule: Attributes) -> int | None:
@@ -348,38 +294,24 @@ def _dropped_group(rule: Attributes) -> int | None:
     meta, compared, immediate = (each.nested(_EXPRESSION_DATA)
                                  for each in expressions)
     verdict = immediate.nested(_IMMEDIATE_DATA).nested(_DATA_VERDICT)
-    if (_value(meta, _META_KEY) != _IIFGROUP
-            or _value(compared, _COMPARE_HOW) != _EQUAL
-            or _value(verdict, _VERDICT_CODE) != _DROP):
+    if (nft.value(meta, _META_KEY) != _IIFGROUP
+            or nft.value(compared, _COMPARE_HOW) != nft_expressions.EQUAL
+            or nft.value(verdict, _VERDICT_CODE) != _DROP):
         return None
     return compared.nested(_COMPARE_WITH).number(_DATA_VALUE)
 
 
 def _body(family: int, *parts: bytes) -> bytes:
     """Return the body of a message on a family."""
-    return _BODY.pack(family, 0, 0) + b''.join(parts)
+    return _in_family(family, nft.body(*parts))
 
 
-def _read(body: bytes) -> Attributes:
-    if len(body) < _BODY.size:
-        raise OSError(errno.EBADMSG, 'cut off')
-    return Attributes(body[_BODY.size:])
+def _of_family(family: int, step: nft.Step) -> nft.Step:
+    """Return the same step on another family."""
+    kind, flags, body = step
+    return kind, flags, _in_family(family, body)
 
 
-def _expression(name: str, *data: bytes) -> bytes:
-    return _nested(_ELEMENT, attributes.text(_EXPRESSION_NAME, name),
-                   _nested(_EXPRESSION_DATA, *data))
-
-
-def _nested(kind: int, *parts: bytes) -> bytes:
-    return attributes.attribute(_NESTED | kind, b''.join(parts))
-
-
-def _number(kind: int, value: int) -> bytes:
-    return attributes.attribute(
-        kind, value.to_bytes(4, 'big', signed=value < 0))
-
-
-def _value(told: Attributes, kind: int) -> int | None:
-    octets = told.octets(kind)
-    return None if octets is None else int.from_bytes(octets, 'big')
+def _in_family(family: int, body: bytes) -> bytes:
+    # The first octet: struct nfgenmsg of linux/netfilter/nfnetlink.h.
+    return bytes([family]) + body[1:]

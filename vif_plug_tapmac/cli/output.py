@@ -9,6 +9,7 @@ A row is made of values that JSON has: None where there is nothing to tell. See
 import argparse
 import typing
 
+from cliff import display
 from cliff.formatters import base
 from cliff import lister
 from cliff import show
@@ -33,15 +34,15 @@ class Said(typing.NamedTuple):
     words: str
 
 
-class Lister(lister.Lister):
-    """A command that tells rows.
+class _Command(display.DisplayCommandBase):  # type: ignore[type-arg]
+    """A command that tells something.
 
     What it has for scripts only is left out of other formats than JSON and
     YAML, unless it is asked for.
     """
     FOR_SCRIPTS: tuple[str, ...] = ()
     #: The format for people; None: that is the table.
-    LAYOUT: base.ListFormatter | None = None
+    LAYOUT: base.Formatter | None = None
 
     def _load_formatter_plugins(self) -> typing.Any:
         return with_format(super()._load_formatter_plugins(), TEXT,
@@ -52,12 +53,16 @@ class Lister(lister.Lister):
         return TEXT if self.LAYOUT else 'table'
 
     def columns(self, parsed_args: argparse.Namespace) -> tuple[str, ...]:
-        """Return what each row has."""
+        """Return what is told: what each row has, or the one thing."""
         raise NotImplementedError
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         _prepare(parsed_args, self.columns(parsed_args))
         return super().run(parsed_args)
+
+
+class Lister(_Command, lister.Lister):
+    """A command that tells rows."""
 
     def produce_output(self, parsed_args: argparse.Namespace,
                        column_names: typing.Sequence[str],
@@ -66,26 +71,8 @@ class Lister(lister.Lister):
             self, parsed_args, column_names, data))
 
 
-class ShowOne(show.ShowOne):
+class ShowOne(_Command, show.ShowOne):
     """The same for a command that tells of one thing."""
-    FOR_SCRIPTS: tuple[str, ...] = ()
-    LAYOUT: base.SingleFormatter | None = None
-
-    def _load_formatter_plugins(self) -> typing.Any:
-        return with_format(super()._load_formatter_plugins(), TEXT,
-                           self.LAYOUT)
-
-    @property
-    def formatter_default(self) -> str:
-        return TEXT if self.LAYOUT else 'table'
-
-    def columns(self, parsed_args: argparse.Namespace) -> tuple[str, ...]:
-        """Return what is told."""
-        raise NotImplementedError
-
-    def run(self, parsed_args: argparse.Namespace) -> int:
-        _prepare(parsed_args, self.columns(parsed_args))
-        return super().run(parsed_args)
 
     def produce_output(self, parsed_args: argparse.Namespace,
                        column_names: typing.Sequence[str],
@@ -134,7 +121,7 @@ def _plain(column: str) -> str:
     return column.lower().strip().replace(' ', '_')
 
 
-def _told(command: Lister | ShowOne, parsed_args: argparse.Namespace,
+def _told(command: _Command, parsed_args: argparse.Namespace,
           columns: typing.Sequence[str], rows: typing.Iterable[Row],
           ) -> tuple[list[str], list[list[typing.Any]]]:
     """Return columns and rows as the format that was asked for has them."""

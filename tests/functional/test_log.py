@@ -98,6 +98,30 @@ class LogTest(test_claim.ClaimTestCase):
                          flags=4, state=0x40)
         self.plug()
 
+    def case_addresses_that_nobody_can_keep_guests_to(self):
+        self.case.enter_context(fixtures.MonkeyPatch(
+            'os.uname', lambda: types.SimpleNamespace(release='6.1.0')))
+        self.case.enter_context(fixtures.MonkeyPatch(
+            'vif_plug_tapmac.startup.cannot',
+            lambda what: 'EOPNOTSUPP (Operation not supported)'))
+        self.configure(anti_spoofing='full', claim_plugins=['linux_bridge'])
+        os_vif.initialize(reset=True)
+
+    def case_addresses_and_a_tap_of_libvirt(self):
+        self.hold()
+        self.configure(anti_spoofing='full')
+        self.plug()
+
+    def case_addresses_that_stay(self):
+        def refuse(*args):
+            raise exception.KernelRefused.from_errno(
+                'nftables', 'removing what guests were kept to', errno.EPERM)
+        self.configure(anti_spoofing='full')
+        self.plug()
+        with fixtures.MonkeyPatch('vif_plug_tapmac.kernel.guest_filter.'
+                                  'GuestFilter.remove', refuse):
+            self.unplug()
+
     def case_mac_of_the_gateway(self):
         self.configure(arriving_guests='lock')
         self.case.callback(self.configure, arriving_guests='filter')

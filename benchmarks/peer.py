@@ -196,7 +196,7 @@ class InProcess(Contestant):
         self._doors = privileged
         self._fields = dict(
             from_config.port_fields(opts.group(cfg.CONF)), bridge=BRIDGE,
-            mtu=MTU, create_tap=True, uplink=None)
+            mtu=MTU, create_tap=True, uplink=None, addresses=None)
 
     def _identity(self, port: Port) -> dict[str, str]:
         return {'vif_id': port.vif_id, 'name': port.name}

@@ -202,7 +202,7 @@ class OutputTest(test_operator.WatchingTestCase):
                 [word.strip('"') for word in re.split('[ ,]', line)])
         self.assertNotIn('Domain known', self.run_tapmac('list', '-f', 'csv'))
         self.assertIn('Domain known', self.run_tapmac(
-            'list', '-f', 'csv', '-c', 'domain_known'))
+            'list', '-f', 'csv', '-c', 'Domain known'))
 
     def test_for_people(self):
         self.break_it()

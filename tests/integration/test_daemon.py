@@ -205,7 +205,7 @@ class DaemonTest(UnprivilegedTestCase):
 
     def use_sudo(self):
         """Do what "Deploying with Nova" says."""
-        helper = documents.block(documents.DEPLOYING, 'helper_command')
+        helper = documents.block(documents.DEPLOYING, 'helper_command', 'ini')
         self.install('/etc/nova/nova.conf',
                      NOVA_CONF + helper.replace('/usr/bin', str(BIN)))
         self.allow_as_documented()

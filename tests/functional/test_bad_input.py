@@ -16,6 +16,7 @@ from tests import hosts
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import port
+from vif_plug_tapmac.kernel import sysctl
 from vif_plug_tapmac.kernel import tun
 
 #: A misc device for local use: no driver comes with Linux.
@@ -181,6 +182,16 @@ class BadHostTest(base.FunctionalTestCase):
         with hosts.private_mounts():
             hosts.mount_read_only('/proc/sys')
             self.plug()
+        self.assert_finished()
+
+    def test_sysctls_that_only_writing_says_are_read_only(self):
+        """As where a policy refuses it, which no file system says."""
+        self.patch(sysctl, '_refused', False)
+        self.plug(base.numbered_vif(1))
+        with hosts.private_mounts():
+            hosts.mount_read_only('/proc/sys/net/ipv6')
+            for _ in range(2):
+                self.plug()
         self.assert_finished()
 
     def without_capabilities(self, function):

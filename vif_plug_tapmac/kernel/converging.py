@@ -166,7 +166,7 @@ def _set(netlink: nl.Netlink, port: TapPort, on_bridge: Link,
         raise
     link = dataclasses.replace(link, name=port.name)
     if 'takes_ra' in differing:  # Before it comes up.
-        sysctl.write(link, 'ipv6', 'accept_ra', '0')
+        sysctl.write_if_allowed(link, 'ipv6', 'accept_ra', '0')
     if joins and guard.is_guest_local(netlink, on_bridge, port, link):
         return
     try:

@@ -236,6 +236,24 @@ class MendingTest(GuestFilterTestCase):
         self.flush()
         self.assert_mended()
 
+    def test_flushed_rules_and_an_unplug(self):
+        self.lay()
+        self.flush()
+        self.filter.remove(self.indexes[0])
+        del self.all[self.indexes[0]]
+        self.assert_mended()
+
+    def test_a_flushed_set_and_an_unplug(self):
+        self.lay()
+        first = self.all.pop(self.indexes[0])
+        for each in filter_table.SETS[1:]:
+            self.change(*self.empty(each.name))
+            self.filter.remove(self.indexes[0])
+            self.assert_mended()
+            self.put(self.indexes[0], self.wanted[0])
+            self.assertEqual({**self.all, self.indexes[0]: first},
+                             self.ports())
+
     def test_flushed_rules_and_a_mark_that_is_lost(self):
         self.lay()
         self.host.set(base.numbered_vif(1).vif_name, ifalias='rack 7')

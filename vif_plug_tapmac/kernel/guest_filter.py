@@ -215,13 +215,26 @@ class GuestFilter:
                 except exception.KernelRefused as error:
                     if error.kwargs.get('code') not in _OVERTAKEN:
                         raise
-                    # What we remember is not so.
-                    refusal, self._ports = error, None
+                    refusal = error
+                    self._doubt(session, wanted)
                 self._generation = None
                 if time.monotonic() > deadline:
                     raise refusal or exception.VerifyFailed(
                         device='nftables', differences='rules are changed '
                         'all the time ("nft monitor" tells by whom)')
+
+    def _doubt(self, session: nft.Session,
+               indexes: typing.Iterable[int]) -> None:
+        """Remember of indexes what is there, and of all others what was.
+
+        Their elements may be gone, too: then nobody but us knows them.
+        """
+        assert self._ports is not None
+        there = elements(session)
+        for index in indexes:
+            self._ports.pop(index, None)
+            if index in there:
+                self._ports[index] = there[index]
 
     def _open(self) -> nft.Session:
         """Return the session with the namespace that this thread is in.

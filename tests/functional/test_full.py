@@ -22,6 +22,7 @@ from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import audit
 from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.host import mending
+from vif_plug_tapmac.kernel import filter_steps
 from vif_plug_tapmac.kernel import filter_table
 from vif_plug_tapmac.kernel import guest_filter
 from vif_plug_tapmac.kernel import making
@@ -335,6 +336,21 @@ class FlushTest(FullTestCase):
         self.plug(vifs[3])
         self.assertEqual(4, len(self.ports()))
 
+    def test_a_guest_that_nobody_knows_goes_on(self):
+        self.plug(self.vif)
+        guest = self.open(base.TAP, base.GUEST_MAC)
+        self.flush()
+        self.patch(guest_filter, 'of_this_process',
+                   guest_filter.GuestFilter())
+        self.plug(base.numbered_vif(1))
+        self.assertTrue(self.passes(guest))
+        self.assert_guarded()
+        self.assertEqual(_UNFILTERED, self.host.link(base.TAP).group)
+        self.wire.waiting()
+        self.plug(self.vif)
+        self.assert_held()
+        self.assertFalse(self.passes(guest))
+
     def test_unplug_makes_no_table(self):
         self.plug(self.vif)
         self.flush()
@@ -381,7 +397,7 @@ class OperatorTest(FullTestCase):
         guest_filter.GuestFilter().remove(index)
         self.assert_found('TM228')
         self.change(*nft.add_elements(name, rules.IPV4, [
-            (guest_filter.key(index, base.GUEST_MAC, frames.GATEWAY), 'x')]))
+            (filter_steps.key(index, base.GUEST_MAC, frames.GATEWAY), 'x')]))
         self.assert_found('TM229')
         self.change(nft.new_rule(name, nft.Rule('guest', (('immediate', {
             1: nft.octets(0), 2: {2: {1: nft.octets(1)}}}),))))

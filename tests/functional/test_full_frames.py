@@ -401,7 +401,7 @@ class FullFramesTestCase(base.FunctionalTestCase):
     def hold(self, addresses=OWN, mac=GUEST):
         self.filter.put(self.netlink, self.host.link(base.TAP).index,
                         rules.of_port(base.VIF_ID, mac, addresses),
-                        _FILTERED)
+                        _FILTERED, _UNFILTERED)
         self.host.set(base.TAP, group=_FILTERED)
 
     def who_gets(self, frames, queue):
@@ -535,7 +535,8 @@ class AddressesTest(FullFramesTestCase):
         self.filter.put(
             self.netlink, self.host.link('neighbour').index,
             rules.of_port(base.numbered_vif(1).id, NEIGHBOUR,
-                          [NEIGHBOURS_IPV4, NEIGHBOURS_IPV6]), _FILTERED)
+                          [NEIGHBOURS_IPV4, NEIGHBOURS_IPV6]),
+            _FILTERED, _UNFILTERED)
         self.assert_pairs(PAIRS, dropped=True)
 
     def test_nothing_without_elements(self):

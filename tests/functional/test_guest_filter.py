@@ -26,7 +26,7 @@ from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted import rules
 
-_GROUP, _OTHER_GROUP = 29795, 4711
+_GROUP, _OTHER_GROUP, _OPEN_GROUP = 29795, 4711, 29793
 _DROP_ALL = nft.Rule('guest', (('immediate', {
     1: nft.octets(0), 2: {2: {1: nft.octets(0)}}}),))
 
@@ -51,10 +51,11 @@ class GuestFilterTestCase(base.FunctionalTestCase):
         vif = base.numbered_vif(number)
         self.host.add_tap(vif.vif_name)
         return self.host.set(vif.vif_name, ifalias=str(mark.TapMark(
-            vif.id, vif.address, base.BRIDGE, 1)), group=_GROUP).index
+            vif.id, vif.address, base.BRIDGE, 1))).index
 
     def put(self, index, wanted, group=_GROUP, process=None):
-        (process or self.filter).put(self.netlink, index, wanted, group)
+        (process or self.filter).put(self.netlink, index, wanted, group,
+                                     _OPEN_GROUP)
 
     def ports(self):
         """Return what there is for each index, all of it with its owner."""
@@ -218,8 +219,10 @@ class MendingTest(GuestFilterTestCase):
         self.indexes = [self.add_port(number) for number in (1, 2, 3)]
         self.wanted = [rules_of(number, '192.0.2.%d' % number)
                        for number in (1, 2, 3)]
-        for index, wanted in zip(self.indexes, self.wanted):
+        for number, index, wanted in zip((1, 2, 3), self.indexes,
+                                         self.wanted):
             self.put(index, wanted)
+            self.host.set(base.numbered_vif(number).vif_name, group=_GROUP)
         self.all = self.of(*zip(self.indexes, self.wanted))
 
     def assert_mended(self, process=None):
@@ -253,6 +256,60 @@ class MendingTest(GuestFilterTestCase):
             self.put(self.indexes[0], self.wanted[0])
             self.assertEqual({**self.all, self.indexes[0]: first},
                              self.ports())
+
+    def group_of(self, number):
+        return self.host.link(base.numbered_vif(number).vif_name).group
+
+    def assert_moved(self, *others):
+        """Expect who is not known to be out of the group that is closed."""
+        self.put(self.indexes[2], self.wanted[2],
+                 process=guest_filter.GuestFilter())
+        self.assertEqual(
+            [_OPEN_GROUP, _OPEN_GROUP, _GROUP],
+            [self.group_of(number) for number in (1, 2, 3)])
+        self.assertEqual(
+            self.of((self.indexes[2], self.wanted[2]), *others), self.ports())
+        self.assertEqual([_GROUP], self.groups())
+        self.assertTrue(guest_filter.is_right(self.nft))
+        for number in 1, 2:
+            self.assert_logged(
+                '%s: its guest is kept to its MAC only'
+                % base.numbered_vif(number).vif_name)
+
+    def test_flushed_rules_and_a_restart(self):
+        self.lay()
+        self.flush()
+        self.assert_moved()
+
+    def test_a_flushed_set_and_a_restart(self):
+        for each in filter_table.SETS[1:]:
+            self.lay()
+            self.change(*self.empty(each.name))
+            self.assert_moved()
+            for number in 1, 2, 3:
+                self.host.delete(base.numbered_vif(number).vif_name)
+            self.flush()
+
+    def test_a_group_that_was_open(self):
+        self.lay()
+        self.change(*nft.delete_elements(
+            filter_table.NAME, filter_table.GROUPS,
+            [struct.pack('=I', _GROUP)]))
+        guest_filter.GuestFilter().remove(*self.indexes[:2])
+        self.assert_moved()
+
+    def test_who_is_not_moved(self):
+        self.lay()
+        for number, attributes in enumerate((
+                {'group': _OTHER_GROUP}, {'ifalias': 'rack 7'}), 1):
+            self.host.set(base.numbered_vif(number).vif_name, **attributes)
+        self.flush()
+        self.put(self.indexes[2], self.wanted[2],
+                 process=guest_filter.GuestFilter())
+        self.assertEqual([_OTHER_GROUP, _GROUP, _GROUP],
+                         [self.group_of(number) for number in (1, 2, 3)])
+        self.assert_logged('%s has no mark'
+                           % base.numbered_vif(2).vif_name)
 
     def test_flushed_rules_and_a_mark_that_is_lost(self):
         self.lay()
@@ -394,7 +451,7 @@ class UnderFireTest(test_full_frames.FullFramesTestCase):
                         self.netlink, index, rules.of_port(
                             base.VIF_ID, base.GUEST_MAC, [
                                 test_full_frames.IPV4, '192.0.2.%d' % (
-                                    100 + round_ % 100)]), 29795)
+                                    100 + round_ % 100)]), _GROUP, _OPEN_GROUP)
                     self.assertTrue(guest_filter.is_right(session))
                     patience.wait_until(lambda: next(sent) > target,
                                         'the guest sends no more')

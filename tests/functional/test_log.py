@@ -33,7 +33,10 @@ from tests import udevd
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge_health
 from vif_plug_tapmac.kernel import converging
+from vif_plug_tapmac.kernel import filter_table
+from vif_plug_tapmac.kernel import guest_filter
 from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.kernel import removing
 from vif_plug_tapmac import linux_bridge
 from vif_plug_tapmac.mac import alternate_tap_macs
@@ -121,6 +124,20 @@ class LogTest(test_claim.ClaimTestCase):
         with fixtures.MonkeyPatch('vif_plug_tapmac.kernel.guest_filter.'
                                   'GuestFilter.remove', refuse):
             self.unplug()
+
+    def case_addresses_that_a_daemon_does_not_know(self):
+        self.configure(anti_spoofing='full')
+        self.case.callback(self.unplug, base.numbered_vif(1))
+        for alias in None, 'rack 7':
+            self.plug()
+            if alias:
+                self.host.set(base.TAP, ifalias=alias)
+            with nft.Session() as session:
+                session.transact('', [nft.delete_table(filter_table.NAME)])
+            with fixtures.MonkeyPatch(
+                    'vif_plug_tapmac.kernel.guest_filter.of_this_process',
+                    guest_filter.GuestFilter()):
+                self.plug(base.numbered_vif(1))
 
     def case_mac_of_the_gateway(self):
         self.configure(arriving_guests='lock')

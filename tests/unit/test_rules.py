@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import base
+from vif_plug_tapmac.kernel import filter_steps
 from vif_plug_tapmac.kernel import guest_filter
 from vif_plug_tapmac.wanted import rules
 
@@ -60,7 +61,7 @@ class RulesTest(base.TestCase):
         name = rules.IPV4 if address.version == 4 else rules.IPV6
         for wanted in (rules.Element(name, mac, str(address)),
                        rules.Element(rules.MACS, mac)):
-            octets = guest_filter.key(index, wanted.mac, wanted.address)
+            octets = filter_steps.key(index, wanted.mac, wanted.address)
             self.assertEqual(0, len(octets) % 4)
             found, element = guest_filter.element(wanted.set, octets)
             self.assertEqual((index, mac), (found, element.mac))

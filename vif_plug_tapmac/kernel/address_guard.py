@@ -32,7 +32,7 @@ def ensure(netlink: nl.Netlink, port: TapPort, link: Link) -> None:
         guest_filter.of_this_process.put(
             netlink, link.index, rules.of_port(
                 port.vif_id, port.guest_mac, port.addresses),
-            port.filtered_group)
+            port.filtered_group, port.link_group)
 
 
 def leave(port: TapPort, found: Link) -> None:

@@ -22,15 +22,15 @@ import time
 import typing
 
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import filter_steps
+from vif_plug_tapmac.kernel.filter_steps import Elements
 from vif_plug_tapmac.kernel import filter_table as table
+from vif_plug_tapmac.kernel import filtered_group
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted.rules import Element
 from vif_plug_tapmac.wanted.rules import PortRules
-
-#: Of what is in the sets for a port: whose each element is, by its comment.
-Elements = dict[Element, str]
 
 # How the kernel says that what was looked at is not there any more, or there
 # by now, or used; and that it lacks nf_tables, or the bridge family of it.
@@ -41,20 +41,6 @@ _MISSING = (errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL,
 _GIVES_UP_AFTER = 30.0
 #: What says in which network namespace a thread is.
 _NAMESPACE = '/proc/thread-self/ns/net'
-#: The comment of the table, before its version.
-_VERSION_OF = 'tapmac '
-#: In each set that ports have elements in, and of no port: if it is gone, all
-#: are.
-_CANARY, _CANARY_COMMENT = 0, 'tapmac'
-_PORT_SETS = table.SETS[1:]
-
-
-def key(index: int, mac: str, address: str | None) -> bytes:
-    """Return the key of an element; each part has whole words."""
-    octets = b'' if address is None else socket.inet_pton(
-        socket.AF_INET6 if ':' in address else socket.AF_INET, address)
-    return (struct.pack('=I', index) + bytes.fromhex(mac.replace(':', ''))
-            + bytes(2) + octets)
 
 
 def element(name: str, octets: bytes) -> tuple[int, Element]:
@@ -62,7 +48,7 @@ def element(name: str, octets: bytes) -> tuple[int, Element]:
 
     :raises ValueError: it is none of ours
     """
-    if len(octets) not in (each.length for each in _PORT_SETS):
+    if len(octets) not in (each.length for each in filter_steps.PORT_SETS):
         raise ValueError(octets)
     address = octets[12:]
     return int.from_bytes(octets[:4], 'little' if struct.pack(
@@ -124,13 +110,15 @@ class GuestFilter:
         self._ports: dict[int, Elements] | None = None
 
     def put(self, netlink: nl.Netlink, index: int, wanted_rules: PortRules,
-            group: int) -> None:
+            group: int, open_group: int) -> None:
         """Have a port's elements in the sets, and what looks at them.
 
         Anything else that is there for this index goes, together with that.
 
         :param index: of its TAP
         :param group: whose ports are to be closed
+        :param open_group: of TAPs that would be cut off by that, because
+            their elements are gone and this process does not know them
         :raises KernelRefused: this kernel cannot do that; or EBUSY where
             others change rules all the time. The rules are as they were
         :raises VerifyFailed: likewise
@@ -138,16 +126,17 @@ class GuestFilter:
         wanted = dict.fromkeys(wanted_rules.elements, wanted_rules.vif_id)
 
         def plan(session: nft.Session, is_known: bool) -> _Plan:
-            steps, lasting = ([], True) if is_known else self._mend(
-                session, netlink, group, index)
-            assert self._ports is not None
-            there = self._ports.get(index, {}) if lasting else {}
+            steps: list[nft.Step] = []
+            there = (self._ports or {}).get(index, {})
+            if not is_known:
+                steps, there = self._mend(session, netlink, index, group,
+                                          open_group)
             old = [each for each in there if wanted.get(each) != there[each]]
-            new = [each for each in wanted
-                   if not is_known or there.get(each) != wanted[each]]
-            return _Plan([*steps, *_deletions({index: old}), *_additions(
-                {index: {each: wanted[each] for each in new}})],
-                looked=True, mends=bool(steps))
+            new = {each: wanted[each] for each in wanted
+                   if not is_known or there.get(each) != wanted[each]}
+            return _Plan([*steps, *filter_steps.deletions({index: old}),
+                          *filter_steps.additions({index: new})],
+                         looked=True, mends=bool(steps))
 
         try:
             self._change('keeping a guest to its addresses', plan,
@@ -176,9 +165,9 @@ class GuestFilter:
             if not is_known and self._ports is None:
                 self._ports = elements(session)
             assert self._ports is not None
-            return _Plan(_deletions({index: self._ports.get(index, {})
-                                     for index in indexes}),
-                         looked=is_known, mends=False)
+            return _Plan(filter_steps.deletions({
+                index: self._ports.get(index, {}) for index in indexes}),
+                looked=is_known, mends=False)
 
         self._change('removing what guests were kept to', plan,
                      dict.fromkeys(indexes, {}))
@@ -264,30 +253,41 @@ class GuestFilter:
             else:
                 self._ports.pop(index, None)
 
-    def _mend(self, session: nft.Session, netlink: nl.Netlink, group: int,
-              index: int) -> tuple[list[nft.Step], bool]:
-        """Return what makes the table right, and whether its elements stay.
+    def _mend(self, session: nft.Session, netlink: nl.Netlink, index: int,
+              group: int, open_group: int) -> tuple[list[nft.Step], Elements]:
+        """Return what makes the table right, and what it has for an index.
 
-        :param index: whose elements are no concern here
+        A group is closed for those only of whom all is there then.
+
+        :param index: what is remembered of it is no concern here
         """
-        if self._ports is None:
-            self._ports = elements(session)
-        groups = {group}
         found = session.table(table.NAME)
-        if found is not None:
-            if _version(found[0]) > table.VERSION or (
-                    _version(found[0]) == table.VERSION and found[1]
-                    and is_right(session)):
-                steps = _closing(groups - _closed(session, group))
-                if all(_has_canary(session, each) for each in _PORT_SETS):
-                    return steps, True
-                return [*steps, *_canaries(), *_additions(
-                    self._left(netlink, index))], False
-            groups |= _groups(session)
-            self._ports = {**elements(session), **self._ports}
+        version = None if found is None else _version(found[0])
+        is_newer = version is not None and version > table.VERSION
+        is_whole = all(_has_canary(session, each)
+                       for each in filter_steps.PORT_SETS)
+        lasts = is_newer or (
+            found is not None and is_whole and version == table.VERSION
+            and found[1] and is_right(session))
+        if lasts and is_whole and _is_closed(session, group):
+            if self._ports is None:
+                self._ports = elements(session)
+            return [], self._ports.get(index, {})
+        # Who joins the group has his elements already.
+        members = filtered_group.members(netlink, group)
+        there = elements(session)
+        self._ports = {**(there if is_whole else {}), **(self._ports or {})}
+        filtered_group.release(netlink, [
+            each for each in members
+            if each.index != index and each.index not in self._ports],
+            group, open_group)
+        own = filter_steps.additions(self._left(netlink, index))
+        if lasts:
+            return [*filter_steps.closing({group}), *filter_steps.canaries(),
+                    *own], there.get(index, {})
+        groups = {group} | (_groups(session) if is_whole else set())
         return [*([] if found is None else [nft.delete_table(table.NAME)]),
-                *_making(groups),
-                *_additions(self._left(netlink, index))], False
+                *filter_steps.making(groups), *own], {}
 
     def _left(self, netlink: nl.Netlink, without: int) -> dict[int, Elements]:
         """Return what is remembered of TAPs that are there still.
@@ -308,11 +308,11 @@ class GuestFilter:
 def elements(session: nft.Session) -> dict[int, Elements]:
     """Return what is in the sets for each index; none where there are none."""
     found: dict[int, Elements] = {}
-    for each in _PORT_SETS:
+    for each in filter_steps.PORT_SETS:
         for octets, comment in session.elements(table.NAME, each.name):
             with contextlib.suppress(ValueError):
                 index, own = element(each.name, octets)
-                if index != _CANARY:
+                if index != filter_steps.CANARY:
                     found.setdefault(index, {})[own] = comment
     return found
 
@@ -328,17 +328,8 @@ def is_right(session: nft.Session) -> bool:
 
 def _version(comment: str) -> int:
     """Return the version of a table; 0 if it is not one of ours."""
-    number = comment.removeprefix(_VERSION_OF)
+    number = comment.removeprefix(filter_steps.VERSION_OF)
     return int(number) if number.isdecimal() and number != comment else 0
-
-
-def _making(groups: set[int]) -> list[nft.Step]:
-    return [nft.new_table(table.NAME, '%s%d' % (_VERSION_OF, table.VERSION)),
-            *(nft.new_set(table.NAME, each, number)
-              for number, each in enumerate(table.SETS, 1)),
-            *_closing(groups), *_canaries(),
-            *(nft.new_chain(table.NAME, each) for each in table.CHAINS),
-            *(nft.new_rule(table.NAME, each) for each in table.RULES)]
 
 
 def _groups(session: nft.Session) -> set[int]:
@@ -346,43 +337,12 @@ def _groups(session: nft.Session) -> set[int]:
         table.NAME, table.GROUPS) if len(octets) == 4}
 
 
-def _closed(session: nft.Session, group: int) -> set[int]:
-    return {group} if session.has(table.NAME, table.GROUPS,
-                                  _group_key(group)) else set()
-
-
-def _closing(groups: set[int]) -> list[nft.Step]:
-    return nft.add_elements(table.NAME, table.GROUPS, [
-        (_group_key(each), '') for each in sorted(groups)])
-
-
-def _group_key(group: int) -> bytes:
-    return struct.pack('=I', group)
-
-
-def _canaries() -> list[nft.Step]:
-    return [step for each in _PORT_SETS for step in nft.add_elements(
-        table.NAME, each.name, [(bytes(each.length), _CANARY_COMMENT)])]
+def _is_closed(session: nft.Session, group: int) -> bool:
+    return session.has(table.NAME, table.GROUPS, filter_steps.group_key(group))
 
 
 def _has_canary(session: nft.Session, where: nft.Set) -> bool:
     return session.has(table.NAME, where.name, bytes(where.length))
-
-
-def _additions(ports: dict[int, Elements]) -> list[nft.Step]:
-    return [step for each in _PORT_SETS for step in nft.add_elements(
-        table.NAME, each.name,
-        [(key(index, own.mac, own.address), comment)
-         for index, there in ports.items() for own, comment in there.items()
-         if own.set == each.name])]
-
-
-def _deletions(ports: dict[int, typing.Iterable[Element]],
-               ) -> list[nft.Step]:
-    return [step for each in _PORT_SETS for step in nft.delete_elements(
-        table.NAME, each.name,
-        [key(index, own.mac, own.address) for index, there in ports.items()
-         for own in there if own.set == each.name])]
 
 
 #: That of this process.

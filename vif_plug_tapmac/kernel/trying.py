@@ -55,7 +55,8 @@ def _shield(netlink: nl.Netlink) -> str:
 
 def _addresses(netlink: nl.Netlink) -> str:
     guest_filter.of_this_process.put(
-        netlink, 1, rules.of_port('', _MAC, ['192.0.2.1', '2001:db8::1']), 1)
+        netlink, 1, rules.of_port('', _MAC, ['192.0.2.1', '2001:db8::1']), 1,
+        0)
     return '' if guest_filter.state().is_right else (
         'the table is another one after it was made')
 

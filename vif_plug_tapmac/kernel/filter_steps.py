@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The steps of transactions that make the table, and fill its sets."""
+
+import socket
+import struct
+import typing
+
+from vif_plug_tapmac.kernel import filter_table as table
+from vif_plug_tapmac.kernel import nft
+from vif_plug_tapmac.wanted.rules import Element
+
+#: Of what is in the sets for a port: whose each element is, by its comment.
+Elements = dict[Element, str]
+#: The comment of the table, before its version.
+VERSION_OF = 'tapmac '
+#: In each set that ports have elements in, and of no port: if it is gone, all
+#: are.
+CANARY, _CANARY_COMMENT = 0, 'tapmac'
+PORT_SETS = table.SETS[1:]
+
+
+def key(index: int, mac: str, address: str | None) -> bytes:
+    """Return the key of an element; each part has whole words."""
+    octets = b'' if address is None else socket.inet_pton(
+        socket.AF_INET6 if ':' in address else socket.AF_INET, address)
+    return (struct.pack('=I', index) + bytes.fromhex(mac.replace(':', ''))
+            + bytes(2) + octets)
+
+
+def making(groups: set[int]) -> list[nft.Step]:
+    return [nft.new_table(table.NAME, '%s%d' % (VERSION_OF, table.VERSION)),
+            *(nft.new_set(table.NAME, each, number)
+              for number, each in enumerate(table.SETS, 1)),
+            *closing(groups), *canaries(),
+            *(nft.new_chain(table.NAME, each) for each in table.CHAINS),
+            *(nft.new_rule(table.NAME, each) for each in table.RULES)]
+
+
+def closing(groups: set[int]) -> list[nft.Step]:
+    return nft.add_elements(table.NAME, table.GROUPS, [
+        (group_key(each), '') for each in sorted(groups)])
+
+
+def group_key(group: int) -> bytes:
+    return struct.pack('=I', group)
+
+
+def canaries() -> list[nft.Step]:
+    return [step for each in PORT_SETS for step in nft.add_elements(
+        table.NAME, each.name, [(bytes(each.length), _CANARY_COMMENT)])]
+
+
+def additions(ports: dict[int, Elements]) -> list[nft.Step]:
+    return [step for each in PORT_SETS for step in nft.add_elements(
+        table.NAME, each.name,
+        [(key(index, own.mac, own.address), comment)
+         for index, there in ports.items() for own, comment in there.items()
+         if own.set == each.name])]
+
+
+def deletions(ports: dict[int, typing.Iterable[Element]],
+              ) -> list[nft.Step]:
+    return [step for each in PORT_SETS for step in nft.delete_elements(
+        table.NAME, each.name,
+        [key(index, own.mac, own.address) for index, there in ports.items()
+         for own in there if own.set == each.name])]

@@ -8,8 +8,10 @@ has done itself it need not look at, as long as the number of changes tells
 that there were no others.
 
 A process remembers what is in the sets. Whoever makes the table anew, because
-somebody flushed the rules, puts in what he remembers in the same transaction:
-no guest is cut off by that, or let loose.
+somebody flushed the rules, puts in what he remembers in the same transaction,
+and has all others out of the group before: no guest is cut off by that, or let
+loose. By the table's handle other processes see that it is another one, and
+put in theirs.
 """
 
 import contextlib
@@ -39,6 +41,8 @@ _MISSING = (errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL,
             errno.EAFNOSUPPORT)
 # For how long others may change rules while we do, in seconds.
 _GIVES_UP_AFTER = 30.0
+#: Instead of the handle of a table that we have made, and not seen since.
+_MADE = -1
 #: What says in which network namespace a thread is.
 _NAMESPACE = '/proc/thread-self/ns/net'
 
@@ -81,9 +85,9 @@ def state() -> State:
         found = session.table(table.NAME)
         if found is None:
             return State(None, False, frozenset(), {})
-        version = _version(found[0])
+        version = _version(found.comment)
         # What a newer release made of it is not for us to judge.
-        return State(version, found[1] and (
+        return State(version, found.is_in_force and (
             version > table.VERSION or is_right(session)),
             frozenset(_groups(session)), elements(session))
 
@@ -93,10 +97,12 @@ class _Plan(typing.NamedTuple):
 
     :param looked: whether the table was seen to be right, or is then
     :param mends: whether more than elements of a table that is right
+    :param handle: of the table that all that is remembered is in then
     """
     steps: list[nft.Step]
     looked: bool
     mends: bool
+    handle: int | None
 
 
 class GuestFilter:
@@ -108,6 +114,9 @@ class GuestFilter:
         self._session: nft.Session | None = None
         self._generation: int | None = None
         self._ports: dict[int, Elements] | None = None
+        # Of these we know better than the kernel, of others it does.
+        self._own: set[int] = set()
+        self._handle: int | None = None
 
     def put(self, netlink: nl.Netlink, index: int, wanted_rules: PortRules,
             group: int, open_group: int) -> None:
@@ -127,16 +136,16 @@ class GuestFilter:
 
         def plan(session: nft.Session, is_known: bool) -> _Plan:
             steps: list[nft.Step] = []
-            there = (self._ports or {}).get(index, {})
+            there, handle = (self._ports or {}).get(index, {}), self._handle
             if not is_known:
-                steps, there = self._mend(session, netlink, index, group,
-                                          open_group)
+                steps, there, handle = self._mend(session, netlink, index,
+                                                  group, open_group)
             old = [each for each in there if wanted.get(each) != there[each]]
             new = {each: wanted[each] for each in wanted
                    if not is_known or there.get(each) != wanted[each]}
             return _Plan([*steps, *filter_steps.deletions({index: old}),
                           *filter_steps.additions({index: new})],
-                         looked=True, mends=bool(steps))
+                         looked=True, mends=bool(steps), handle=handle)
 
         try:
             self._change('keeping a guest to its addresses', plan,
@@ -167,7 +176,7 @@ class GuestFilter:
             assert self._ports is not None
             return _Plan(filter_steps.deletions({
                 index: self._ports.get(index, {}) for index in indexes}),
-                looked=is_known, mends=False)
+                looked=is_known, mends=False, handle=self._handle)
 
         self._change('removing what guests were kept to', plan,
                      dict.fromkeys(indexes, {}))
@@ -196,6 +205,7 @@ class GuestFilter:
                 refusal = None
                 try:
                     if session.transact(step, planned.steps, only_if):
+                        self._handle = planned.handle
                         self._remember(
                             generation + 1 if planned.looked and only_if
                             else None, wanted)
@@ -238,7 +248,8 @@ class GuestFilter:
         if self._session is None or place != self._place:
             former, self._session = self._session, nft.Session()
             self._place = place
-            self._generation = self._ports = None
+            self._generation = self._ports = self._handle = None
+            self._own.clear()
             if former is not None:
                 former.__exit__(None, None, None)
         return self._session
@@ -250,44 +261,70 @@ class GuestFilter:
         for index, there in wanted.items():
             if there:
                 self._ports[index] = there
+                self._own.add(index)
             else:
                 self._ports.pop(index, None)
+                self._own.discard(index)
 
     def _mend(self, session: nft.Session, netlink: nl.Netlink, index: int,
-              group: int, open_group: int) -> tuple[list[nft.Step], Elements]:
+              group: int, open_group: int,
+              ) -> tuple[list[nft.Step], Elements, int]:
         """Return what makes the table right, and what it has for an index.
 
-        A group is closed for those only of whom all is there then.
+        A group is closed for those only of whom all is there then. Where
+        somebody else has made the table since, he did not know all that we do.
 
         :param index: what is remembered of it is no concern here
+        :returns: also the table's handle, or _MADE
         """
         found = session.table(table.NAME)
-        version = None if found is None else _version(found[0])
-        is_newer = version is not None and version > table.VERSION
         is_whole = all(_has_canary(session, each)
                        for each in filter_steps.PORT_SETS)
-        lasts = is_newer or (
-            found is not None and is_whole and version == table.VERSION
-            and found[1] and is_right(session))
-        if lasts and is_whole and _is_closed(session, group):
+        lasts = found is not None and _lasts(session, found, is_whole)
+        is_closed = lasts and is_whole and _is_closed(session, group)
+        if is_closed and found is not None:
             if self._ports is None:
-                self._ports = elements(session)
-            return [], self._ports.get(index, {})
+                self._ports, self._handle = elements(session), found.handle
+            if self._handle == found.handle:
+                return [], self._ports.get(index, {}), found.handle
         # Who joins the group has his elements already.
-        members = filtered_group.members(netlink, group)
+        members = [] if is_closed else filtered_group.members(netlink, group)
         there = elements(session)
-        self._ports = {**(there if is_whole else {}), **(self._ports or {})}
+        self._learn(there if is_whole else {})
+        left = self._left(netlink, index)
         filtered_group.release(netlink, [
             each for each in members
-            if each.index != index and each.index not in self._ports],
+            if each.index != index and each.index not in left],
             group, open_group)
-        own = filter_steps.additions(self._left(netlink, index))
-        if lasts:
+        if lasts and found is not None:
             return [*filter_steps.closing({group}), *filter_steps.canaries(),
-                    *own], there.get(index, {})
+                    *self._differing(there, left)], there.get(
+                        index, {}), found.handle
         groups = {group} | (_groups(session) if is_whole else set())
         return [*([] if found is None else [nft.delete_table(table.NAME)]),
-                *filter_steps.making(groups), *own], {}
+                *filter_steps.making(groups),
+                *filter_steps.additions(left)], {}, _MADE
+
+    def _learn(self, there: dict[int, Elements]) -> None:
+        """Remember what is there of others as it is there."""
+        self._ports = {**(self._ports or {}), **{
+            index: found for index, found in there.items()
+            if index not in self._own}}
+
+    def _differing(self, there: dict[int, Elements],
+                   wanted: dict[int, Elements]) -> list[nft.Step]:
+        """Return what puts in what is wanted and not there.
+
+        And takes out what was there for our own and is not wanted.
+        """
+        return [
+            *filter_steps.deletions({
+                index: there.get(index, {}).keys() - wanted[index].keys()
+                for index in wanted if index in self._own}),
+            *filter_steps.additions({
+                index: {each: found[each] for each in found
+                        if each not in there.get(index, {})}
+                for index, found in wanted.items()})]
 
     def _left(self, netlink: nl.Netlink, without: int) -> dict[int, Elements]:
         """Return what is remembered of TAPs that are there still.
@@ -324,6 +361,14 @@ def is_right(session: nft.Session) -> bool:
             and all(session.is_right_set(table.NAME, each)
                     for each in table.SETS)
             and session.are_right_rules(table.NAME, table.RULES))
+
+
+def _lasts(session: nft.Session, found: nft.Table, is_whole: bool) -> bool:
+    """Return whether a table stays: it is right, or of a newer release."""
+    version = _version(found.comment)
+    return version > table.VERSION or (
+        version == table.VERSION and found.is_in_force and is_whole
+        and is_right(session))
 
 
 def _version(comment: str) -> int:

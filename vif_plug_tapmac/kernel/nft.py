@@ -28,7 +28,7 @@ _APPEND = 0x800
 _BODY = struct.Struct('>BBH')
 _BRIDGE = 7
 # Attributes.
-_TABLE_NAME, _TABLE_FLAGS, _TABLE_USERDATA = 1, 2, 6
+_TABLE_NAME, _TABLE_FLAGS, _TABLE_HANDLE, _TABLE_USERDATA = 1, 2, 4, 6
 _GENERATION_ID, _BATCH_GENERATION = 1, 1
 _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = (
     1, 3, 4, 5, 7)
@@ -61,6 +61,18 @@ Step = tuple[int, int, bytes]
 #: An expression of a rule: its name, and its attributes by their numbers.
 Values = typing.Mapping[int, 'bytes | Values']
 Expression = tuple[str, Values]
+
+
+class Table(typing.NamedTuple):
+    """A table that was found.
+
+    :param is_in_force: whether its rules are
+    :param handle: a number that no table has that is made after it; 0: this
+        kernel does not tell
+    """
+    comment: str
+    is_in_force: bool
+    handle: int
 
 
 class Chain(typing.NamedTuple):
@@ -133,15 +145,13 @@ class Session(session.Session):
                          lambda body: value(read(body), _GENERATION_ID))
         return found or 0
 
-    def table(self, name: str) -> tuple[str, bool] | None:
-        """Return the comment of a table, and whether its rules are in force.
-
-        :returns: None if there is none
-        """
-        found: tuple[str, bool] | None = self._get(
+    def table(self, name: str) -> Table | None:
+        """Return a table; None if there is none."""
+        found: Table | None = self._get(
             _TABLE, name, attributes.text(_TABLE_NAME, name),
-            lambda told: (_comment(told.octets(_TABLE_USERDATA)),
-                          not value(told, _TABLE_FLAGS)))
+            lambda told: Table(_comment(told.octets(_TABLE_USERDATA)),
+                               not value(told, _TABLE_FLAGS),
+                               value(told, _TABLE_HANDLE) or 0))
         return found
 
     def is_right_chain(self, table: str, chain: Chain) -> bool:

@@ -210,6 +210,32 @@ class PlugTest(FullTestCase):
         self.assertEqual(before, self.host.state())
         self.assert_logged(held.vif_name, 'anti_spoofing')
 
+    def test_what_a_kernel_without_nf_tables_mends_all_the_same(self):
+        former = guest_filter.of_this_process
+        for mode, group in ('mac', _UNFILTERED), ('full', _FILTERED):
+            self.configure(anti_spoofing=mode)
+            self.plug(self.vif)
+            before, there = self.host.link(base.TAP), self.ports()
+            guest = self.open(base.TAP, base.GUEST_MAC)
+            self.host.set(base.TAP, address='fe:16:3e:00:00:99', state='down',
+                          master=0)
+            self.patch(guest_filter, 'of_this_process',
+                       guest_filter.GuestFilter())
+            self.patch(nft.Session, 'PROTOCOL', 31)
+            self.configure(anti_spoofing='full')
+            self.plug(self.vif)
+            self.assertEqual(group, self.host.link(base.TAP).group)
+            self.assert_logged(base.TAP, 'anti_spoofing')
+            self.patch(nft.Session, 'PROTOCOL', 12)
+            self.assertEqual(there, self.ports())
+            seen = self.host.link(base.TAP)
+            self.assertEqual(
+                (before.mac, before.master, True),
+                (seen.mac, seen.master, seen.up))
+            self.assert_guarded()
+            self.patch(guest_filter, 'of_this_process', former)
+            guest.close()
+
     def test_a_guest_that_arrives(self):
         self.wire.write(hosts.frame(hosts.BROADCAST, base.GUEST_MAC,
                                     b'I am elsewhere'))

@@ -139,6 +139,20 @@ class LogTest(test_claim.ClaimTestCase):
                     guest_filter.GuestFilter()):
                 self.plug(base.numbered_vif(1))
 
+    def case_addresses_that_a_kernel_keeps_no_guest_to(self):
+        for mode in 'mac', 'full':
+            self.configure(anti_spoofing=mode)
+            self.plug()
+            if mode == 'mac':
+                self.hold()
+            self.configure(anti_spoofing='full')
+            with fixtures.MonkeyPatch(
+                    'vif_plug_tapmac.kernel.nft.Session.PROTOCOL', 31), (
+                    fixtures.MonkeyPatch(
+                        'vif_plug_tapmac.kernel.guest_filter.'
+                        'of_this_process', guest_filter.GuestFilter())):
+                self.plug()
+
     def case_mac_of_the_gateway(self):
         self.configure(arriving_guests='lock')
         self.case.callback(self.configure, arriving_guests='filter')

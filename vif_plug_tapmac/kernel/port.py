@@ -196,6 +196,7 @@ def _keep(netlink: nl.Netlink, port: TapPort, limits: Limits,
                   'reboot the instance, or detach and attach the interface.',
                   port.name, '; '.join(faults))
         return
+    port = _with_what_the_kernel_keeps(netlink, port, found)
     wanted = converging.wanted_fields(
         port, found_mark or _new_mark(port, found))
     if port.mtu is not None:
@@ -212,6 +213,25 @@ def _keep(netlink: nl.Netlink, port: TapPort, limits: Limits,
     except (exception.TapMacError, converging.Overtaken) as error:
         LOG.error('%s is used by a guest and could not be mended: %s',
                   port.name, error)
+
+
+def _with_what_the_kernel_keeps(netlink: nl.Netlink, port: TapPort,
+                                found: Link) -> TapPort:
+    """Return the port of a guest as it can be: filtered, or as it was.
+
+    Where the kernel refuses that, all else is to be mended all the same.
+    """
+    try:
+        address_guard.ensure(netlink, port, found)
+    except exception.TapMacError as error:
+        if found.group == port.filtered_group:
+            LOG.error('%s: its guest is kept to the addresses of its last '
+                      'plug, if to any: %s', port.name, error)
+            return dataclasses.replace(port, addresses=None)
+        LOG.error('%s: its guest is kept to its MAC only, and not to its '
+                  'addresses: %s', port.name, error)
+        return dataclasses.replace(port, anti_spoofing='mac')
+    return port
 
 
 def _reuse(netlink: nl.Netlink, port: TapPort, limits: Limits,

@@ -55,6 +55,7 @@ class MadeBridgeTest(UplinkTestCase):
         self.assertEqual((_UPLINK_MAC, mark.BRIDGE_MARK, 1500),
                          (made.mac, made.alias, made.mtu))
 
+    @base.needs_locked_ports
     def test_alternative_name_that_is_too_long_for_a_name(self):
         self.host.set(_UPLINK, mtu=1400)
         for length in 16, 127:

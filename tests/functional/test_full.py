@@ -22,6 +22,7 @@ from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import audit
 from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.host import mending
+from vif_plug_tapmac.kernel import converging
 from vif_plug_tapmac.kernel import filter_steps
 from vif_plug_tapmac.kernel import filter_table
 from vif_plug_tapmac.kernel import guest_filter
@@ -331,8 +332,9 @@ class ModesTest(FullTestCase):
         for mode in 'full', 'mac':
             self.configure(anti_spoofing=mode)
             self.plug(self.vif)
-        self.assertEqual([('put', _UNFILTERED), ('remove', _UNFILTERED)],
-                         seen)
+        # The second is a look whether it is there still.
+        self.assertEqual([('put', _UNFILTERED), ('put', _FILTERED),
+                          ('remove', _UNFILTERED)], seen)
 
     def test_a_neighbour_that_is_not_moved_yet(self):
         self.configure(anti_spoofing='mac')
@@ -376,6 +378,28 @@ class FlushTest(FullTestCase):
         self.plug(self.vif)
         self.assert_held()
         self.assertFalse(self.passes(guest))
+
+    def test_before_the_link_group_is_set(self):
+        settle = converging._set
+
+        def flush_before(*arguments):
+            self.flush()
+            settle(*arguments)
+        for held in True, False:
+            self.configure(anti_spoofing='mac')
+            self.plug(self.vif)
+            guest = self.open(base.TAP, base.GUEST_MAC) if held else None
+            self.configure(anti_spoofing='full')
+            self.patch(converging, '_set', flush_before)
+            self.plug(self.vif)
+            self.patch(converging, '_set', settle)
+            self.assert_held()
+            if guest:
+                guest.close()
+        self.unplug(self.vif)
+        self.patch(converging, '_set', flush_before)
+        self.plug(self.vif)
+        self.assert_held()
 
     def test_unplug_makes_no_table(self):
         self.plug(self.vif)

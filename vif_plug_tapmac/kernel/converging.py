@@ -61,10 +61,12 @@ def wanted_fields(port: TapPort, tap_mark: mark.TapMark | None,
 def converge(netlink: nl.Netlink, port: TapPort, limits: Limits,
              on_bridge: Link, link: Link,
              wanted: dict[str, typing.Any]) -> Link:
-    """Set what differs until it reads back right; return what was read."""
+    """Set what differs until it reads back right; return what was read.
+
+    What its guest is to be kept to is there before, or it is cut off.
+    """
     lasting = dict(wanted, master=on_bridge.index)
     shield.ensure(port, limits.service)
-    address_guard.ensure(netlink, port, link)
     guard.forget_former(netlink, port, link)
     found = link
     try:
@@ -86,6 +88,8 @@ def converge(netlink: nl.Netlink, port: TapPort, limits: Limits,
                 else:
                     guard.cover_vlans(netlink, on_bridge, port, link)
                 uplink.lend(netlink, port, on_bridge, link)
+                # Somebody may have flushed it since it was put there.
+                address_guard.ensure(netlink, port, link)
                 address_guard.leave(port, found)
                 return link
             if not guarded and not arriving:

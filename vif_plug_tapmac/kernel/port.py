@@ -262,6 +262,7 @@ def _reuse(netlink: nl.Netlink, port: TapPort, limits: Limits,
         LOG.info('%s is removed, and libvirt makes it anew: %s', port.name,
                  '; '.join(faults))
         return None
+    address_guard.ensure(netlink, port, found)
     converging.converge(netlink, port, limits, on_bridge, found,
                         converging.wanted_fields(
                             port, found_mark or _new_mark(port, found)))

@@ -71,5 +71,6 @@ def remove_ports(ports: typing.Iterable[dict[str, typing.Any]],
     config = opts.group(cfg.CONF)
     removed: list[str] = removing.remove_many(
         [TapIdentity.from_fields(fields) for fields in ports], also_held,
-        from_config.group(config), config.filtered_group)
+        from_config.group(config), config.filtered_group,
+        (config.link_group, config.filtered_group))
     return removed

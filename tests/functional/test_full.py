@@ -27,8 +27,10 @@ from vif_plug_tapmac.kernel import filter_steps
 from vif_plug_tapmac.kernel import filter_table
 from vif_plug_tapmac.kernel import guest_filter
 from vif_plug_tapmac.kernel import making
+from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.kernel import nftables
+from vif_plug_tapmac.kernel import removing
 from vif_plug_tapmac.kernel import shield
 from vif_plug_tapmac import privileged
 from vif_plug_tapmac.wanted.port import TapIdentity
@@ -335,6 +337,42 @@ class ModesTest(FullTestCase):
         # The second is a look whether it is there still.
         self.assertEqual([('put', _UNFILTERED), ('put', _FILTERED),
                           ('remove', _UNFILTERED)], seen)
+
+    def test_elements_come_first_where_a_tap_was_being_deleted(self):
+        self.configure(anti_spoofing='mac')
+        self.plug(self.vif)
+        self.open(base.TAP, base.GUEST_MAC)
+        self.lose_name()
+        self.configure(anti_spoofing='full')
+        put, seen = guest_filter.GuestFilter.put, []
+
+        def looking(*arguments):
+            seen.append(self.host.link(base.TAP).group)
+            put(*arguments)
+        self.patch(guest_filter.GuestFilter, 'put', looking)
+        self.plug(self.vif)
+        self.assertEqual([_UNFILTERED, _FILTERED], seen)
+        self.assert_held()
+
+    def test_a_tap_that_was_being_deleted_stays_as_it_was(self):
+        modes = ('mac', _UNFILTERED), ('full', _FILTERED)
+        for (mode, group), (other, _) in zip(modes, reversed(modes)):
+            self.configure(anti_spoofing=mode)
+            self.plug(self.vif)
+            # Who hides is found only when the name is taken.
+            guest = self.open(base.TAP, base.GUEST_MAC)
+            guest.fake_carrier(False)
+            self.lose_name()
+            self.configure(anti_spoofing=other)
+            self.assertEqual([], privileged.remove_ports([TapIdentity(
+                self.vif.id, base.TAP).to_fields()], False))
+            self.assertEqual(group, self.host.link(base.TAP).group)
+            guest.close()
+
+    def lose_name(self):
+        """Leave the TAP as who was killed while he was deleting it."""
+        with nl.Netlink() as netlink:
+            removing._take_name(netlink, netlink.find(base.TAP))
 
     def test_a_neighbour_that_is_not_moved_yet(self):
         self.configure(anti_spoofing='mac')

@@ -89,7 +89,8 @@ def _ensure_once(netlink: nl.Netlink, port: TapPort,
                  limits: Limits, deadline: float) -> str | None:
     found = netlink.find(port.name)
     if found is None or found.former_name is not None:
-        found = removing.restore(netlink, port.name, found, port.group)
+        found = removing.restore(netlink, port.name, found, port.group,
+                                 port.groups)
     LOG.debug('Wanted: %s. Observed: %s', port, found)
     if found is not None and making.is_being_made(found):
         found = _wait_for_other_plug(netlink, port, found, deadline)

@@ -101,11 +101,14 @@ def delete_idle(netlink: nl.Netlink, link: Link, own_queues: int = 0) -> bool:
 
 
 def restore(netlink: nl.Netlink, name: str, found: Link | None,
-            group: int) -> Link | None:
+            group: int, groups: typing.Collection[int]) -> Link | None:
     """Have a TAP back that somebody was deleting, killed in the middle or not.
 
     :param found: which has the name now, if one has
-    :param group: of TAPs that carry our mark
+    :param group: of one that carries our mark, and was to go with others, in
+        a group of their own
+    :param groups: in which it stays, if it is: to what its guest is kept is
+        changed with more than the group
     :returns: the link that has the name then
     :raises DeviceConflict: what is to have this name is no TAP
     """
@@ -122,8 +125,8 @@ def restore(netlink: nl.Netlink, name: str, found: Link | None,
     LOG.info('%s was being deleted as %s, and stays', name, link.name)
     try:
         if link.lost_name is not None:
-            netlink.rename(link, name, name, None if mark.TapMark.parse(
-                link.alias) is None else group)
+            netlink.rename(link, name, name, None if link.group in groups or (
+                mark.TapMark.parse(link.alias) is None) else group)
         netlink.mark_deletion(link, name, False)
     except exception.KernelRefused as error:
         # It is gone, or another has the name: see what there is.
@@ -134,7 +137,8 @@ def restore(netlink: nl.Netlink, name: str, found: Link | None,
 
 def remove_many(identities: typing.Collection[TapIdentity],
                 also_held: bool, link_group: int | None = None,
-                filtered_group: int | None = None) -> list[str]:
+                filtered_group: int | None = None,
+                groups: typing.Collection[int] = ()) -> list[str]:
     """Delete many TAPs that carry our mark, each for its VIF, at once.
 
     Those that nobody holds lose their names, are put in a link group of their
@@ -147,6 +151,7 @@ def remove_many(identities: typing.Collection[TapIdentity],
     :param link_group: of what somebody was deleting before, and was killed; it
         is in this one if it stays. None: in the one that it was found in
     :param filtered_group: of TAPs of guests that are kept to their addresses
+    :param groups: in which it stays, if it is, as for :func:`restore`
     :returns: the names of those that went, by whomever; all others stay as
         they are
     :raises KernelRefused: some of them may be gone
@@ -161,7 +166,8 @@ def remove_many(identities: typing.Collection[TapIdentity],
                 name = link.former_name or link.name
                 if not _is_marked(link, wanted.get(name)):
                     continue
-                if link.lost_name is not None and link_group is not None:
+                if (link.lost_name is not None and link_group is not None
+                        and link.group not in groups):
                     link = dataclasses.replace(link, group=link_group)
                 concerned.append(link)
                 if not link.held:

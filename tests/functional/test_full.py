@@ -199,6 +199,17 @@ class PlugTest(FullTestCase):
         self.assertTrue(any(
             frame.startswith(_HONEST) for frame in self.wire.frames()))
 
+    def test_a_guest_that_hides_on_a_tap_of_somebody_else(self):
+        self.host.add_tap(base.TAP)
+        self.host.set(base.TAP, master=self.host.link(base.BRIDGE).index,
+                      state='up')
+        self.open(base.TAP, base.GUEST_MAC).fake_carrier(False)
+        self.plug(self.vif)
+        self.assert_logged(base.TAP, 'addresses',
+                           'hard reboot the instance')
+        self.assertEqual(0, self.host.link(base.TAP).group)
+        self.assertEqual({}, self.ports())
+
     def test_a_kernel_that_lacks_nf_tables(self):
         self.configure(anti_spoofing='mac')
         held = base.numbered_vif(1, addresses=['192.0.2.1'])

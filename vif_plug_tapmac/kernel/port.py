@@ -115,7 +115,8 @@ def _ensure_once(netlink: nl.Netlink, port: TapPort,
     except removing.Held:
         # Since we looked; or its carrier was switched off, which hides him.
         assert found is not None
-        _keep(netlink, port, limits, found)
+        _keep(netlink, _with_what_can_be_had(
+            port, dataclasses.replace(found, carrier=True)), limits, found)
         return None
     except exception.KernelRefused as error:
         if (error.kwargs.get('code') not in _OVERTAKEN

@@ -27,6 +27,7 @@ from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted import rules
 
 _GROUP, _OTHER_GROUP, _OPEN_GROUP = 29795, 4711, 29793
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _DROP_ALL = nft.Rule('guest', (('immediate', {
     1: nft.octets(0), 2: {2: {1: nft.octets(0)}}}),))
 
@@ -154,6 +155,30 @@ class PuttingTest(GuestFilterTestCase):
             self.put(*arguments)
         except Exception:
             os.write(writer, traceback.format_exc().encode())
+
+    def test_root_of_another_user_namespace(self):
+        reader, writer = os.pipe()
+        self.addCleanup(os.close, reader)
+
+        def put():
+            try:
+                hosts._call('unshare', _CLONE_NEWUSER | _CLONE_NEWNET)
+                with nl.Netlink() as netlink:
+                    guest_filter.GuestFilter().put(
+                        netlink, 7, rules_of(1, *(
+                            '10.0.%d.%d' % (number // 250, number % 250)
+                            for number in range(rules.ADDRESSES_MAX))),
+                        _GROUP, _OPEN_GROUP)
+            except Exception:
+                os.write(writer, traceback.format_exc().encode())
+        child = hosts.fork(put)
+        os.close(writer)
+        os.waitpid(child, 0)
+        self.assertEqual(b'', os.read(reader, 65536))
+
+    def test_without_proc(self):
+        self.patch(guest_filter, '_NAMESPACE', '/nowhere')
+        self.assertRaises(exception.KernelRefused, self.put, 7, rules_of(1))
 
     def test_eight_processes_at_once(self):
         reader, writer = os.pipe()

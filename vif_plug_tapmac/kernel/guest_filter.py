@@ -244,7 +244,11 @@ class GuestFilter:
         who has a session for itself.
         Source: net/netfilter/nf_tables_api.c, nft_rcv_nl_event
         """
-        place = os.getpid(), os.stat(_NAMESPACE).st_ino
+        try:
+            place = os.getpid(), os.stat(_NAMESPACE).st_ino
+        except OSError as error:
+            raise exception.KernelRefused.from_errno(
+                _NAMESPACE, 'looking it up', error.errno or errno.EIO)
         if self._session is None or place != self._place:
             former, self._session = self._session, nft.Session()
             self._place = place

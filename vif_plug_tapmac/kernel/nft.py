@@ -135,7 +135,11 @@ class Session(session.Session):
 
     def _make_room(self, octets: int) -> None:
         if octets > _OVERHEAD:
-            self._socket.set_option(_SO_SNDBUFFORCE, 2 * octets + _OVERHEAD)
+            room = 2 * octets + _OVERHEAD
+            try:
+                self._socket.set_option(_SO_SNDBUFFORCE, room)
+            except OSError:  # Root of another user namespace has a limit.
+                self._socket.set_option(socket.SO_SNDBUF, room)
 
     def generation(self) -> int:
         """Return a number that is the next one after each change of rules."""

@@ -176,6 +176,13 @@ class PuttingTest(GuestFilterTestCase):
         os.waitpid(child, 0)
         self.assertEqual(b'', os.read(reader, 65536))
 
+    def test_rules_that_are_as_they_were_are_not_read_again(self):
+        self.put(7, rules_of(1))
+        self.assertTrue(guest_filter.is_right(self.nft))
+        self.put(8, rules_of(2))
+        self.patch(nft, '_has_expressions', None)
+        self.assertTrue(guest_filter.is_right(self.nft))
+
     def test_without_proc(self):
         self.patch(guest_filter, '_NAMESPACE', '/nowhere')
         self.assertRaises(exception.KernelRefused, self.put, 7, rules_of(1))

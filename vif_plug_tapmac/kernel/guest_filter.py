@@ -10,8 +10,7 @@ that there were no others.
 A process remembers what is in the sets. Whoever makes the table anew, because
 somebody flushed the rules, puts in what he remembers in the same transaction,
 and has all others out of the group before: no guest is cut off by that, or let
-loose. By the table's handle other processes see that it is another one, and
-put in theirs.
+loose. The table's handle tells other processes that it is another one.
 """
 
 import contextlib
@@ -41,6 +40,8 @@ _MISSING = (errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL,
             errno.EAFNOSUPPORT)
 # For how long others may change rules while we do, in seconds.
 _GIVES_UP_AFTER = 30.0
+# How long we leave the rules to those who were faster, in seconds.
+_PAUSE = 0.005
 #: Instead of the handle of a table that we have made, and not seen since.
 _MADE = -1
 #: What says in which network namespace a thread is.
@@ -206,9 +207,8 @@ class GuestFilter:
                 try:
                     if session.transact(step, planned.steps, only_if):
                         self._handle = planned.handle
-                        self._remember(
-                            generation + 1 if planned.looked and only_if
-                            else None, wanted)
+                        self._remember(generation + 1 if planned.looked
+                                       and only_if else None, wanted)
                         return
                     overtaken = True
                 except exception.KernelRefused as error:
@@ -217,6 +217,7 @@ class GuestFilter:
                     refusal = error
                     self._doubt(session, wanted)
                 self._generation = None
+                time.sleep(_PAUSE)
                 if time.monotonic() > deadline:
                     raise refusal or exception.VerifyFailed(
                         device='nftables', differences='rules are changed '

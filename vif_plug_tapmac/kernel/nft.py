@@ -181,11 +181,13 @@ class Session(session.Session):
         bodies = self.list(
             'nftables', 'listing the rules of %s' % table,
             _message(_RULE, get=True),
-            body(attributes.text(_RULE_TABLE, table)), lambda each: each)
+            body(attributes.text(_RULE_TABLE, table)),
+            # Its head has the generation, which is always another.
+            lambda each: each[_BODY.size:])
         # To find out what they say takes ten times as long as to have them.
         if self._found_right != (rules, bodies):
             found: dict[str | None, list[Attributes]] = {}
-            for told in map(read, bodies):
+            for told in map(Attributes, bodies):
                 if told.text(_RULE_TABLE) == table:
                     found.setdefault(told.text(_RULE_CHAIN), []).append(told)
             if ({chain: len(each) for chain, each in found.items()}

@@ -384,7 +384,7 @@ def _run_ifupdown2(command: list[str], interfaces: str, state: str) -> None:
         hosts.mount('sysfs', '/sys', 'sysfs')
         os.mkdir('/run/network')
         hosts.mount(state, '/run/network', None, hosts.MS_BIND)
-        _install_ifupdown2()
+        _unpack_ifupdown2()
         pathlib.Path('/etc/network/interfaces').write_text(interfaces)
     done = subprocess.run(
         command, preexec_fn=set_up, stdin=subprocess.DEVNULL, text=True,
@@ -399,15 +399,16 @@ def install_ifupdown2(interfaces: str) -> None:
 
     :param interfaces: what /etc/network/interfaces has in it
     """
-    _install_ifupdown2()
+    hosts.mount('tmpfs', '/var/tmp', 'tmpfs')
+    _own_etc('/var/tmp')
+    _unpack_ifupdown2()
     pathlib.Path('/etc/network/interfaces').write_text(interfaces)
 
 
-def _install_ifupdown2() -> None:
+def _unpack_ifupdown2() -> None:
+    """Have its files where they belong, in an /etc to write in."""
     root = _find(_IFUPDOWN2_FILES, _IFUPDOWN2)
     assert root is not None
-    hosts.mount('tmpfs', '/var/tmp', 'tmpfs')
-    _own_etc('/var/tmp')
     if root == _IFUPDOWN2:
         shutil.copytree(root / 'etc/network', '/etc/network',
                         dirs_exist_ok=True)

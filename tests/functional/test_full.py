@@ -22,6 +22,7 @@ from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import audit
 from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.host import mending
+from vif_plug_tapmac.kernel import address_guard
 from vif_plug_tapmac.kernel import converging
 from vif_plug_tapmac.kernel import filter_steps
 from vif_plug_tapmac.kernel import filter_table
@@ -534,6 +535,19 @@ class OperatorTest(FullTestCase):
         self.assert_finished(group=_FILTERED)
         self.assert_held()
         self.assertFalse(self.passes(guest))
+
+    def test_repair_lists_addresses_only_for_what_it_makes(self):
+        def refuse(*arguments):
+            raise exception.KernelRefused.from_errno('nftables', '', 1)
+        self.plug(self.vif)
+        self.patch(address_guard, 'known_addresses', refuse)
+        for held in False, True:
+            if held:
+                self.open(base.TAP, base.GUEST_MAC)
+            self.host.set(base.TAP, address='fe:16:3e:00:00:99')
+            self.repair()
+            self.assert_finished(group=_FILTERED)
+            self.assert_held()
 
     def test_repair_makes_one_anew(self):
         self.plug(self.vif)

@@ -144,10 +144,7 @@ def _with_what_can_be_had(port: TapPort, found: Link | None) -> TapPort:
     if port.addresses is None:
         if found is None or not own:
             return port if port.create_tap else unfiltered
-        if found.group != port.filtered_group:
-            return unfiltered
-        return dataclasses.replace(
-            port, addresses=address_guard.known_addresses(found, port.vif_id))
+        return port if found.group == port.filtered_group else unfiltered
     if found is not None and found.held and not own:
         LOG.error('%s: its guest is kept to its MAC only, and not to its '
                   'addresses (anti_spoofing = full), because tapmac did not '
@@ -254,6 +251,10 @@ def _reuse(netlink: nl.Netlink, port: TapPort, limits: Limits,
     if port.create_tap and (found_mark is None or faults):
         LOG.info('%s is made anew: %s', port.name,
                  '; '.join(faults) or 'it has no mark of tapmac')
+        if port.is_filtered and port.addresses is None:
+            port = dataclasses.replace(
+                port, addresses=address_guard.known_addresses(found,
+                                                              port.vif_id))
         return making.make(netlink, port, limits, instead_of=found)
     on_bridge = bridge.ensure(netlink, port, bridge.find(netlink, port))
     if found_mark is not None and faults:

@@ -356,6 +356,23 @@ class MendingTest(GuestFilterTestCase):
                 self.put(7, wanted, process=process)
                 self.assertEqual(self.of((7, wanted)), self.ports())
 
+    def test_a_flushed_set_and_the_group_of_another_service(self):
+        other = guest_filter.GuestFilter()
+        for each in filter_table.SETS[1:]:
+            self.lay()
+            index, theirs = self.add_port(4), rules_of(4, '192.0.2.4')
+            self.put(index, theirs, _OTHER_GROUP, other)
+            self.host.set(base.numbered_vif(4).vif_name, group=_OTHER_GROUP)
+            self.change(*self.empty(each.name))
+            self.assert_mended()  # What is not known is open.
+            self.put(index, theirs, _OTHER_GROUP, other)
+            self.assertEqual([_OTHER_GROUP, _GROUP], self.groups())
+            self.assertEqual({**self.all, **self.of((index, theirs))},
+                             self.ports())
+            self.flush()
+            for number in 1, 2, 3, 4:
+                self.host.delete(base.numbered_vif(number).vif_name)
+
     def test_a_group_that_was_open(self):
         self.lay()
         self.change(*nft.delete_elements(

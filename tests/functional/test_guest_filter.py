@@ -137,10 +137,12 @@ class PuttingTest(GuestFilterTestCase):
     def test_a_thousand_addresses(self):
         wanted = rules_of(1, *('10.0.%d.%d' % (number // 250, number % 250)
                                for number in range(rules.ADDRESSES_MAX)))
-        self.put(7, wanted)
-        self.assertEqual(self.of((7, wanted)), self.ports())
-        self.filter.remove(7)
-        self.assertEqual({}, self.ports())
+        # The kernel's table of them may grow while it is listed at first.
+        for _ in range(patience.amount(2, 5, 50)):
+            self.put(7, wanted)
+            self.assertEqual(self.of((7, wanted)), self.ports())
+            self.filter.remove(7)
+            self.assertEqual({}, self.ports())
 
     def test_two_services(self):
         self.put(7, rules_of(1))

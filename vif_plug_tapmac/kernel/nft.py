@@ -51,6 +51,8 @@ _HOST_ORDER = struct.pack('=BBI', 0, 4, 1)
 _ACCEPT = 1
 #: How many elements are in one message: it has 65535 octets at most.
 _AT_ONCE = 400
+#: How often a long set is listed until two listings are the same.
+_LISTINGS = 8
 #: How much a socket takes at once beside what is counted here, in bytes.
 _OVERHEAD = 1 << 16
 #: Source: include/uapi/asm-generic/socket.h
@@ -215,18 +217,27 @@ class Session(session.Session):
     def elements(self, table: str, name: str) -> list[tuple[bytes, str]]:
         """Return the keys of a set, each with its comment.
 
+        What the kernel keeps them in may grow or shrink between two parts of
+        a listing, which then passes some over, so a long one is compared with
+        another. Source: net/netfilter/nft_set_hash.c, nft_rhash_walk
+
         :returns: none where there is no such set
         """
-        lists = self.list(
-            'nftables', 'listing %s' % name, _message(_ELEMENTS, get=True),
-            body(attributes.text(_LIST_TABLE, table),
-                 attributes.text(_LIST_SET, name)),
-            lambda each: read(each).octets(_LIST_ELEMENTS) or b'',
-            tolerated=errno.ENOENT)
-        return [(told.nested(_ELEMENT_KEY).octets(_DATA_VALUE) or b'',
-                 _comment(told.octets(_ELEMENT_USERDATA)))
-                for each in lists for _, data in attributes.every(each)
-                for told in [Attributes(data)]]
+        found: dict[bytes, str] = {}
+        for _ in range(_LISTINGS):
+            before, parts = found, self.list(
+                'nftables', 'listing %s' % name, _message(_ELEMENTS, get=True),
+                body(attributes.text(_LIST_TABLE, table),
+                     attributes.text(_LIST_SET, name)),
+                lambda each: read(each).octets(_LIST_ELEMENTS) or b'',
+                tolerated=errno.ENOENT)
+            found = {told.nested(_ELEMENT_KEY).octets(_DATA_VALUE) or b'':
+                     _comment(told.octets(_ELEMENT_USERDATA))
+                     for part in parts for _, data in attributes.every(part)
+                     for told in [Attributes(data)]}
+            if len(parts) < 2 or found == before:
+                break
+        return list(found.items())
 
     def _get(self, kind: int, name: str, which: bytes,
              decode: typing.Callable[[Attributes], typing.Any]) -> typing.Any:

@@ -155,7 +155,7 @@ class Session(session.Session):
         """Return a table; None if there is none."""
         found: Table | None = self._get(
             _TABLE, name, attributes.text(_TABLE_NAME, name),
-            lambda told: Table(_comment(told.octets(_TABLE_USERDATA)),
+            lambda told: Table(comment_of(told.octets(_TABLE_USERDATA)),
                                not value(told, _TABLE_FLAGS),
                                value(told, _TABLE_HANDLE) or 0))
         return found
@@ -232,7 +232,7 @@ class Session(session.Session):
                 lambda each: read(each).octets(_LIST_ELEMENTS) or b'',
                 tolerated=errno.ENOENT)
             found = {told.nested(_ELEMENT_KEY).octets(_DATA_VALUE) or b'':
-                     _comment(told.octets(_ELEMENT_USERDATA))
+                     comment_of(told.octets(_ELEMENT_USERDATA))
                      for part in parts for _, data in attributes.every(part)
                      for told in [Attributes(data)]}
             if len(parts) < 2 or found == before:
@@ -338,8 +338,11 @@ def _userdata(comment: str) -> bytes:
     return bytes([_COMMENT, len(octets)]) + octets
 
 
-def _comment(userdata: bytes | None) -> str:
-    """Return a comment; empty if there is none."""
+def comment_of(userdata: bytes | None) -> str:
+    """Return the comment of a table, a rule or an element; empty without.
+
+    :param userdata: what the kernel keeps for nft; None: nothing
+    """
     if not userdata or len(userdata) < 2 or userdata[0] != _COMMENT:
         return ''
     return userdata[2:2 + userdata[1]].rstrip(b'\0').decode('utf-8',

@@ -62,10 +62,6 @@ _PASSED_BY = {socket.AF_INET: (IPV4,), socket.AF_INET6: (IPV6,),
               _NFPROTO_INET: (IPV4, IPV6), _NFPROTO_BRIDGE: (FRAMES,)}
 #: Before whatever else there may be.
 _FIRST = -300
-#: What nft shows as the comment of a rule, in what the kernel keeps for it:
-#: the kind, how long it is, and that, with a zero at its end.
-#: Source: libnftnl, include/libnftnl/udata.h, NFTNL_UDATA_RULE_COMMENT
-_COMMENT = 0
 #: Before whose a rule is, in its comment.
 _OF = 'host_shield of '
 #: Table and chain that iptables-nft makes for what is forwarded, and
@@ -199,15 +195,12 @@ def _rule(body: bytes) -> tuple[bytes, Shield | None]:
     handle, group = rule.octets(_RULE_HANDLE) or b'', _dropped_group(rule)
     return handle, None if group is None else Shield(
         _FAMILIES.get(body[0], ''), int.from_bytes(handle, 'big'), group,
-        _service(rule.octets(_RULE_USERDATA) or b''))
+        _service(nft.comment_of(rule.octets(_RULE_USERDATA))))
 
 
-def _service(userdata: bytes) -> str | None:
+def _service(comment: str) -> str | None:
     """Return whose a rule is, by its comment; None if that does not say."""
-    comment = userdata[2:2 + userdata[1]] if (
-        len(userdata) > 2 and userdata[0] == _COMMENT) else b''
-    text = comment.rstrip(b'\0').decode('utf-8', 'replace')
-    return text.removeprefix(_OF) if text.startswith(_OF) else None
+    return comment.removeprefix(_OF) if comment.startswith(_OF) else None
 
 
 def _deletion(family: int, handle: bytes) -> nft.Step:

@@ -359,6 +359,18 @@ class Host(fixtures.Fixture):
                 'IFLA_BRPORT_STATE') == _BR_STATE_FORWARDING)
         patience.wait_until(forwards, '%s does not forward' % name)
 
+    def hear(self, bridge: str, wire: str, mac: str) -> None:
+        """Have a bridge hear a MAC from a device that leads to it.
+
+        :param wire: the other end of a cable whose end there forwards
+        """
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
+            sender.bind((wire, 0))
+            sender.send(frame(BROADCAST, mac, b''))
+        with nl.Netlink() as netlink:
+            patience.wait_until(lambda: netlink.fdb_entry(
+                self.link(bridge), mac), 'not heard')
+
     def wait_for_addresses(self) -> None:
         """Wait until IPv6 has made sure that nobody else has ours."""
         patience.wait_until(

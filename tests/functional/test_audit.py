@@ -979,12 +979,7 @@ class CodesTest(AuditTestCase):
         self.plug_with_uplink()
         self.unplug()
         self.host.wait_until_forwarding('eth1')
-        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
-            wire.bind(('wire', 0))
-            wire.send(hosts.frame(hosts.BROADCAST, base.GUEST_MAC, b''))
-        with nl.Netlink() as netlink:
-            patience.wait_until(lambda: netlink.fdb_entry(
-                self.host.link(base.BRIDGE), base.GUEST_MAC), 'not heard')
+        self.host.hear(base.BRIDGE, 'wire', base.GUEST_MAC)
         self.plug_clean()
         self.hold()
         self.assert_clean()

@@ -14,7 +14,6 @@ import os
 import pathlib
 import re
 import signal
-import socket
 import types
 
 import fixtures
@@ -28,7 +27,6 @@ from tests import base
 from tests import documents
 from tests.functional import test_claim
 from tests import hosts
-from tests import patience
 from tests import udevd
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import bridge_health
@@ -175,12 +173,7 @@ class LogTest(test_claim.ClaimTestCase):
         for name in 'eth1', 'wire':
             self.host.set(name, state='up')
         self.host.wait_until_forwarding('eth1')
-        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
-            wire.bind(('wire', 0))
-            wire.send(hosts.frame(hosts.BROADCAST, base.GUEST_MAC, b''))
-        with nl.Netlink() as netlink:
-            patience.wait_until(lambda: netlink.fdb_entry(
-                self.host.link(base.BRIDGE), base.GUEST_MAC), 'not heard')
+        self.host.hear(base.BRIDGE, 'wire', base.GUEST_MAC)
 
     def load_options_of_linux_bridge(self, text, **options):
         path = pathlib.Path(

@@ -155,19 +155,44 @@ class _Host:
         self._bus.communicate()
 
 
-class Networkd:
+class _Manager:
+    """A manager of networks that runs on a host of its own.
+
+    :param files: what each of its files has in it, by its path
+    """
+
+    #: Its program, and where it is if it is not installed.
+    PLACES: tuple[str, pathlib.Path]
+
+    def __init__(self, files: typing.Any) -> None:
+        root = _find(*self.PLACES)
+        assert root is not None
+        self._root = root
+        self._host = _Host(self._set_up)
+        self._begin(files)
+
+    def restart(self, files: typing.Any) -> None:
+        """Have it end, and start with these files."""
+        self._end()
+        self._begin(files)
+
+    def _end(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+    def close(self) -> None:
+        self._end()
+        self._host.close()
+
+
+class Networkd(_Manager):
     """A systemd-networkd that runs. Without udev, as in a container.
 
     :param files: what each of its files has in it, by a path that may begin in
         /run/systemd/network; None: it hides those of its name
     """
 
-    def __init__(self, files: Files) -> None:
-        root = _find(_NETWORKD, _SYSTEMD)
-        assert root is not None
-        self._root = root
-        self._host = _Host(self._set_up)
-        self._begin(files)
+    PLACES = _NETWORKD, _SYSTEMD
 
     @staticmethod
     def _set_up() -> None:
@@ -198,11 +223,6 @@ class Networkd:
             else:
                 path.write_text(text)
 
-    def restart(self, files: Files) -> None:
-        """Have it end, and start with these files."""
-        self._end()
-        self._begin(files)
-
     def reload(self, files: Files) -> None:
         """Have it read these files, as "networkctl reload" does."""
         self._write(files)
@@ -224,14 +244,6 @@ class Networkd:
                     and 'ADMIN_STATE=configured\n' in seen.read_text())
         patience.wait_until(is_configured, 'networkd does not configure it')
 
-    def _end(self) -> None:
-        self.process.terminate()
-        self.process.wait()
-
-    def close(self) -> None:
-        self._end()
-        self._host.close()
-
 
 @contextlib.contextmanager
 def networkd(files: Files) -> typing.Iterator[Networkd]:
@@ -246,7 +258,7 @@ def networkd(files: Files) -> typing.Iterator[Networkd]:
         running.close()
 
 
-class NetworkManager:
+class NetworkManager(_Manager):
     """A NetworkManager that runs. Without udev, as in a container.
 
     :param files: what each of its files has in it, by its path below
@@ -256,12 +268,7 @@ class NetworkManager:
     #: We are root, and need no polkit for that.
     _CONFIGURATION = '[main]\nplugins=keyfile\nauth-polkit=false\n'
 
-    def __init__(self, files: dict[str, str]) -> None:
-        root = _find(_NETWORKMANAGER_PROGRAM, _NETWORKMANAGER)
-        assert root is not None
-        self._root = root
-        self._host = _Host(self._set_up)
-        self._begin(files)
+    PLACES = _NETWORKMANAGER_PROGRAM, _NETWORKMANAGER
 
     @classmethod
     def _set_up(cls) -> None:
@@ -294,11 +301,6 @@ class NetworkManager:
             path = self._host.path('/etc/NetworkManager/' + name)
             path.write_text(text)
             path.chmod(0o600)  # It takes no connections else.
-
-    def restart(self, files: dict[str, str]) -> None:
-        """Have it end, and start with these files."""
-        self._end()
-        self._begin(files)
 
     def reload(self, files: dict[str, str]) -> None:
         """Have it read these files, as "nmcli" does."""
@@ -333,14 +335,6 @@ class NetworkManager:
         status, said = self._host.run(
             self._root, 'usr/bin/nmcli', '-t', *arguments)
         return '' if status else said
-
-    def _end(self) -> None:
-        self.process.terminate()
-        self.process.wait()
-
-    def close(self) -> None:
-        self._end()
-        self._host.close()
 
 
 def ifupdown2(command: str, interfaces: str, state: str) -> None:

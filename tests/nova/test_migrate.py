@@ -48,11 +48,12 @@ class MigrateTest(test_neutron.WithNeutron, cloud.OpenVSwitchCloud):
             'cliff.app.App.configure_logging', lambda _: None))
 
     def run_migrate(self, *arguments, status=0):
-        output = io.StringIO()
+        """Return what it writes to its standard output."""
+        output, errors = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(output), \
-                contextlib.redirect_stderr(output):
+                contextlib.redirect_stderr(errors):
             found = main.MigrateApp().run(list(arguments))
-        self.assertEqual(status, found, output.getvalue())
+        self.assertEqual(status, found, output.getvalue() + errors.getvalue())
         return output.getvalue()
 
     def boot_with_port(self):

@@ -18,6 +18,7 @@ from keystoneauth1 import noauth
 from keystoneauth1 import session
 from neutronclient.v2_0 import client
 from nova.network import neutron
+from nova.tests.functional.api import client as api_client
 
 from tests import base
 from tests import hosts
@@ -75,8 +76,12 @@ class NeutronServer(fixtures.Fixture):
                 events = json.loads(self.rfile.read(
                     int(self.headers['Content-Length'])))
                 relay.events += events['events']
-                answer = json.dumps(relay.tell_nova(events)).encode()
-                self.send_response(200)
+                try:
+                    status, answer = 200, relay.tell_nova(events)
+                except api_client.OpenStackApiException as refused:
+                    status, answer = refused.response.status_code, {}
+                answer = json.dumps(answer).encode()
+                self.send_response(status)
                 self.send_header('Content-Type', 'application/json')
                 self.send_header('Content-Length', str(len(answer)))
                 self.end_headers()

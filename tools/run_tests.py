@@ -83,7 +83,7 @@ class Failure:
         """Return what runs it again."""
         words = ['tools/test.sh']
         if self.group.startswith(_KERNEL):
-            words += ['--kernels', self.group.removeprefix(_KERNEL)]
+            words += ['--kernels', self.group.split('-')[1]]
         else:
             if os.environ.get('TAPMAC_ALL') and self.test:
                 words.append('--all')
@@ -337,20 +337,22 @@ class Kernel(Group):
 
     :param version: of Linux, as 6.1
     :param pattern: which tests: a regular expression, before the filters
+    :param part: which part of them, from 0, and of how many
     """
 
     def __init__(self, version: str, board: Board, filters: list[str],
-                 pattern: str) -> None:
-        super().__init__(_KERNEL + version, board, filters, 1, [])
+                 pattern: str, part: tuple[int, int] = (0, 1)) -> None:
+        name = _KERNEL + version + ('-%d' % part[0] if part[1] > 1 else '')
+        super().__init__(name, board, filters, 1, [])
         self._version = version
         self._pattern = pattern
+        self._part = part
 
     def _command(self) -> list[typing.Any]:
-        tests = self._list()
+        tests = _part(self._list(), *self._part)
         listed = _LOGS.absolute() / (self.name + '.tests')
         listed.write_text('\n'.join(tests))
-        modules = sorted({test.rpartition('.')[0].rpartition('.')[0]
-                          for test in tests})
+        modules = sorted(set(map(_module, tests)))
         return ['tools/kernel.sh', '--cpus', '1', self._version, ' '.join([
             'TAPMAC_EMULATED=1 exec .venv/test/bin/python -m subunit.run',
             '--load-list', shlex.quote(str(listed)), *modules,
@@ -373,6 +375,23 @@ class Kernel(Group):
         for name in 'TAPMAC_ALL', 'TAPMAC_LONG':
             environment.pop(name, None)
         return environment
+
+
+def _module(test: str) -> str:
+    return test.rpartition('.')[0].rpartition('.')[0]
+
+
+def _part(tests: list[str], part: int, parts: int) -> list[str]:
+    """Return one of so many parts of tests: whole modules, about as many."""
+    shares = [0] * parts
+    wanted = set()
+    for module, number in collections.Counter(
+            map(_module, tests)).most_common():
+        least = shares.index(min(shares))
+        shares[least] += number
+        if least == part:
+            wanted.add(module)
+    return [test for test in tests if _module(test) in wanted]
 
 
 class _Meanwhile(testtools.StreamResult):
@@ -461,11 +480,14 @@ def main() -> int:
           for name in arguments.groups),
         *(Check(name, board) for name in arguments.checks)]
     # After all others: real guests beside them would be too much.
+    # What is whole is halved, so that no processor waits for another.
     kernels: list[Job] = [
-        Kernel(version, board, arguments.filters, pattern)
-        for versions, pattern in ((arguments.kernels, _ON_EACH_KERNEL),
-                                  (arguments.kernels_core, _CORE))
-        for version in versions]
+        Kernel(version, board, arguments.filters, pattern, (part, parts))
+        for versions, pattern, parts in (
+            (arguments.kernels, _ON_EACH_KERNEL,
+             1 if arguments.filters else 2),
+            (arguments.kernels_core, _CORE, 1))
+        for version in versions for part in range(parts)]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _run(jobs, processors + 2, board)

@@ -30,6 +30,7 @@ from vif_plug_tapmac.kernel import guest_filter
 from vif_plug_tapmac.kernel import making
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import nft
+from vif_plug_tapmac.kernel import nft_sets
 from vif_plug_tapmac.kernel import nftables
 from vif_plug_tapmac.kernel import removing
 from vif_plug_tapmac.kernel import shield
@@ -496,13 +497,13 @@ class OperatorTest(FullTestCase):
         name = filter_table.NAME
         guest_filter.GuestFilter().remove(index)
         self.assert_found('TM228')
-        self.change(*nft.add_elements(name, rules.IPV4, [
+        self.change(*nft_sets.add_elements(name, rules.IPV4, [
             (filter_steps.key(index, base.GUEST_MAC, frames.GATEWAY), 'x')]))
         self.assert_found('TM229')
         self.change(nft.new_rule(name, nft.Rule('guest', (('immediate', {
             1: nft.octets(0), 2: {2: {1: nft.octets(1)}}}),))))
         self.assert_found('TM313', 'nftables')
-        self.change(*nft.delete_elements(name, filter_table.GROUPS, [
+        self.change(*nft_sets.delete_elements(name, filter_table.GROUPS, [
             (29795).to_bytes(4, sys.byteorder)]))
         self.assert_found('TM314', 'nftables')
         self.flush()

@@ -23,6 +23,7 @@ from vif_plug_tapmac.kernel import filter_table
 from vif_plug_tapmac.kernel import guest_filter
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import nft
+from vif_plug_tapmac.kernel import nft_sets
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted import rules
 
@@ -70,7 +71,7 @@ class GuestFilterTestCase(base.FunctionalTestCase):
 
     def groups(self):
         return sorted(struct.unpack('=I', key)[0] for key, _ in
-                      self.nft.elements(filter_table.NAME,
+                      nft_sets.elements(self.nft, filter_table.NAME,
                                         filter_table.GROUPS))
 
     def change(self, *steps):
@@ -386,7 +387,7 @@ class MendingTest(GuestFilterTestCase):
 
     def test_a_group_that_was_open(self):
         self.lay()
-        self.change(*nft.delete_elements(
+        self.change(*nft_sets.delete_elements(
             filter_table.NAME, filter_table.GROUPS,
             [struct.pack('=I', _GROUP)]))
         guest_filter.GuestFilter().remove(*self.indexes[:2])
@@ -430,7 +431,7 @@ class MendingTest(GuestFilterTestCase):
         self.lay()
         name = filter_table.NAME
         for damage in (
-                [nft.delete_elements(name, filter_table.GROUPS, [
+                [nft_sets.delete_elements(name, filter_table.GROUPS, [
                     struct.pack('=I', _GROUP)])],
                 *([self.empty(each.name)] for each in filter_table.SETS),
                 [[nft.new_rule(name, _DROP_ALL)]],

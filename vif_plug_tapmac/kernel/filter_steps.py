@@ -8,6 +8,7 @@ import typing
 
 from vif_plug_tapmac.kernel import filter_table as table
 from vif_plug_tapmac.kernel import nft
+from vif_plug_tapmac.kernel import nft_sets
 from vif_plug_tapmac.wanted.rules import Element
 
 #: Of what is in the sets for a port: whose each element is, by its comment.
@@ -30,7 +31,7 @@ def key(index: int, mac: str, address: str | None) -> bytes:
 
 def making(groups: set[int]) -> list[nft.Step]:
     return [nft.new_table(table.NAME, '%s%d' % (VERSION_OF, table.VERSION)),
-            *(nft.new_set(table.NAME, each, number)
+            *(nft_sets.new_set(table.NAME, each, number)
               for number, each in enumerate(table.SETS, 1)),
             *closing(groups), *canaries(),
             *(nft.new_chain(table.NAME, each) for each in table.CHAINS),
@@ -38,7 +39,7 @@ def making(groups: set[int]) -> list[nft.Step]:
 
 
 def closing(groups: set[int]) -> list[nft.Step]:
-    return nft.add_elements(table.NAME, table.GROUPS, [
+    return nft_sets.add_elements(table.NAME, table.GROUPS, [
         (group_key(each), '') for each in sorted(groups)])
 
 
@@ -47,12 +48,12 @@ def group_key(group: int) -> bytes:
 
 
 def canaries() -> list[nft.Step]:
-    return [step for each in PORT_SETS for step in nft.add_elements(
+    return [step for each in PORT_SETS for step in nft_sets.add_elements(
         table.NAME, each.name, [(bytes(each.length), _CANARY_COMMENT)])]
 
 
 def additions(ports: dict[int, Elements]) -> list[nft.Step]:
-    return [step for each in PORT_SETS for step in nft.add_elements(
+    return [step for each in PORT_SETS for step in nft_sets.add_elements(
         table.NAME, each.name,
         [(key(index, own.mac, own.address), comment)
          for index, there in ports.items() for own, comment in there.items()
@@ -61,7 +62,7 @@ def additions(ports: dict[int, Elements]) -> list[nft.Step]:
 
 def deletions(ports: dict[int, typing.Iterable[Element]],
               ) -> list[nft.Step]:
-    return [step for each in PORT_SETS for step in nft.delete_elements(
+    return [step for each in PORT_SETS for step in nft_sets.delete_elements(
         table.NAME, each.name,
         [key(index, own.mac, own.address) for index, there in ports.items()
          for own in there if own.set == each.name])]

@@ -18,8 +18,8 @@ import socket
 from vif_plug_tapmac.kernel.nft import Chain
 from vif_plug_tapmac.kernel.nft import Expression
 from vif_plug_tapmac.kernel.nft import Rule
-from vif_plug_tapmac.kernel.nft import Set
 from vif_plug_tapmac.kernel import nft_expressions as nftx
+from vif_plug_tapmac.kernel.nft_sets import Set
 from vif_plug_tapmac.wanted import rules
 
 NAME = 'tapmac'

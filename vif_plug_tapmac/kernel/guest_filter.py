@@ -29,6 +29,7 @@ from vif_plug_tapmac.kernel import filter_table as table
 from vif_plug_tapmac.kernel import filtered_group
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import nft
+from vif_plug_tapmac.kernel import nft_sets
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted.rules import Element
 from vif_plug_tapmac.wanted.rules import PortRules
@@ -286,7 +287,8 @@ class GuestFilter:
         is_whole = all(_has_canary(session, each)
                        for each in filter_steps.PORT_SETS)
         lasts = found is not None and _lasts(session, found, is_whole)
-        is_closed = lasts and is_whole and _is_closed(session, group)
+        is_closed = lasts and is_whole and nft_sets.has(
+            session, table.NAME, table.GROUPS, filter_steps.group_key(group))
         if is_closed and found is not None:
             if self._ports is None:
                 self._ports, self._handle = elements(session), found.handle
@@ -351,7 +353,8 @@ def elements(session: nft.Session) -> dict[int, Elements]:
     """Return what is in the sets for each index; none where there are none."""
     found: dict[int, Elements] = {}
     for each in filter_steps.PORT_SETS:
-        for octets, comment in session.elements(table.NAME, each.name):
+        for octets, comment in nft_sets.elements(
+                session, table.NAME, each.name):
             with contextlib.suppress(ValueError):
                 index, own = element(each.name, octets)
                 if index != filter_steps.CANARY:
@@ -363,7 +366,7 @@ def is_right(session: nft.Session) -> bool:
     """Return whether the table has all that it is made of, and no more."""
     return (all(session.is_right_chain(table.NAME, each)
                 for each in table.CHAINS if each.hook is not None)
-            and all(session.is_right_set(table.NAME, each)
+            and all(nft_sets.is_right(session, table.NAME, each)
                     for each in table.SETS)
             and session.are_right_rules(table.NAME, table.RULES))
 
@@ -383,16 +386,12 @@ def _version(comment: str) -> int:
 
 
 def _groups(session: nft.Session) -> set[int]:
-    return {struct.unpack('=I', octets)[0] for octets, _ in session.elements(
-        table.NAME, table.GROUPS) if len(octets) == 4}
+    return {struct.unpack('=I', octets)[0] for octets, _ in nft_sets.elements(
+        session, table.NAME, table.GROUPS) if len(octets) == 4}
 
 
-def _is_closed(session: nft.Session, group: int) -> bool:
-    return session.has(table.NAME, table.GROUPS, filter_steps.group_key(group))
-
-
-def _has_canary(session: nft.Session, where: nft.Set) -> bool:
-    return session.has(table.NAME, where.name, bytes(where.length))
+def _has_canary(session: nft.Session, where: nft_sets.Set) -> bool:
+    return nft_sets.has(session, table.NAME, where.name, bytes(where.length))
 
 
 #: That of this process.

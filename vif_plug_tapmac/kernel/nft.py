@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""nf_tables as bytes: transactions, and what tables are made of.
+"""nf_tables as bytes: transactions, tables, and chains of rules.
 
 Its messages are those of netlink, with numbers whose first octet counts most.
 Source: include/uapi/linux/netfilter/nf_tables.h, linux/netfilter/nfnetlink.h
 """
 
 import errno
-import itertools
 import socket
 import struct
 import typing
@@ -21,7 +20,7 @@ from vif_plug_tapmac.kernel import session
 _NETLINK_NETFILTER = 12
 #: NFNL_SUBSYS_NFTABLES, and what begins and ends a transaction.
 _NF_TABLES, _BEGIN, _END = 10, 0x10, 0x11
-_TABLE, _CHAIN, _RULE, _SET, _ELEMENTS = 0, 3, 6, 9, 12
+_TABLE, _CHAIN, _RULE = 0, 3, 6
 _NEW_GENERATION, _GET_GENERATION = _NF_TABLES << 8 | 15, _NF_TABLES << 8 | 16
 _APPEND = 0x800
 #: struct nfgenmsg: family, version, which part of netfilter
@@ -34,25 +33,14 @@ _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = (
     1, 3, 4, 5, 7)
 _HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
 _RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS, _RULE_USERDATA = 1, 2, 4, 7
-_SET_TABLE, _SET_NAME, _SET_FLAGS, _SET_KEY_TYPE, _SET_KEY_LENGTH, _SET_ID = (
-    1, 2, 3, 4, 5, 10)
-_SET_USERDATA = 13
-_LIST_TABLE, _LIST_SET, _LIST_ELEMENTS = 1, 2, 3
-_IN_LIST, _ELEMENT_KEY, _ELEMENT_USERDATA, _DATA_VALUE = 1, 1, 6, 1
 _EXPRESSION_NAME, _EXPRESSION_DATA = 1, 2
+#: Of each that is in a list.
+IN_LIST = 1
 #: How nft keeps the comment of a table, a rule or an element: which kind of
 #: thing it is, its length, and itself with a zero at its end.
 #: Source: libnftnl, include/libnftnl/udata.h, NFTNL_UDATA_..._COMMENT
 _COMMENT = 0
-#: How it keeps which order the octets of a key have: kind, length, and that of
-#: this machine. Source: as above, NFTNL_UDATA_SET_KEYBYTEORDER; nftables,
-#: include/datatype.h, BYTEORDER_HOST_ENDIAN
-_HOST_ORDER = struct.pack('=BBI', 0, 4, 1)
 _ACCEPT = 1
-#: How many elements are in one message: it has 65535 octets at most.
-_AT_ONCE = 400
-#: How often a long set is listed until two listings are the same.
-_LISTINGS = 8
 #: How much a socket takes at once beside what is counted here, in bytes.
 _OVERHEAD = 1 << 16
 #: Source: include/uapi/asm-generic/socket.h
@@ -95,19 +83,6 @@ class Rule(typing.NamedTuple):
     chain: str
     expressions: tuple[Expression, ...]
     comment: str = ''
-
-
-class Set(typing.NamedTuple):
-    """A set of keys.
-
-    :param key_type: as nft shows them
-    :param length: of a key, in octets
-    :param is_number: whether it is one, which nft has to be told
-    """
-    name: str
-    key_type: int
-    length: int
-    is_number: bool = False
 
 
 class Session(session.Session):
@@ -153,7 +128,7 @@ class Session(session.Session):
 
     def table(self, name: str) -> Table | None:
         """Return a table; None if there is none."""
-        found: Table | None = self._get(
+        found: Table | None = self.look_up(
             _TABLE, name, attributes.text(_TABLE_NAME, name),
             lambda told: Table(comment_of(told.octets(_TABLE_USERDATA)),
                                not value(told, _TABLE_FLAGS),
@@ -173,7 +148,7 @@ class Session(session.Session):
             return (value(hook, _HOOK_NUMBER) == number
                     and value(hook, _HOOK_PRIORITY) == priority % (1 << 32)
                     and value(told, _CHAIN_POLICY) == _ACCEPT)
-        return bool(self._get(
+        return bool(self.look_up(
             _CHAIN, chain.name, attributes.text(_CHAIN_TABLE, table)
             + attributes.text(_CHAIN_NAME, chain.name), is_right))
 
@@ -182,7 +157,7 @@ class Session(session.Session):
         """Return whether a table has these rules, and no others."""
         bodies = self.list(
             'nftables', 'listing the rules of %s' % table,
-            _message(_RULE, get=True),
+            message(_RULE, get=True),
             body(attributes.text(_RULE_TABLE, table)),
             # Its head has the generation, which is always another.
             lambda each: each[_BODY.size:])
@@ -200,58 +175,25 @@ class Session(session.Session):
             self._found_right = rules, bodies
         return True
 
-    def is_right_set(self, table: str, wanted: Set) -> bool:
-        """Return whether a set is there, with keys of this length."""
-        return bool(self._get(
-            _SET, wanted.name, attributes.text(_SET_TABLE, table)
-            + attributes.text(_SET_NAME, wanted.name),
-            lambda told: value(told, _SET_KEY_LENGTH) == wanted.length
-            and not value(told, _SET_FLAGS)))
+    def look_up(self, kind: int, name: str, which: bytes,
+                decode: typing.Callable[[Attributes], typing.Any],
+                ) -> typing.Any:
+        """Return what the kernel tells of something; None: it is not there.
 
-    def has(self, table: str, name: str, key: bytes) -> bool:
-        """Return whether a key is in a set."""
-        return bool(self._get(
-            _ELEMENTS, name, _elements(table, name, [(key, '')]),
-            lambda _: True))
-
-    def elements(self, table: str, name: str) -> list[tuple[bytes, str]]:
-        """Return the keys of a set, each with its comment.
-
-        What the kernel keeps them in may grow or shrink between two parts of
-        a listing, which then passes some over, so a long one is compared with
-        another. Source: net/netfilter/nft_set_hash.c, nft_rhash_walk
-
-        :returns: none where there is no such set
+        :param kind: of thing, as its messages are numbered
+        :param name: for the error
         """
-        found: dict[bytes, str] = {}
-        for _ in range(_LISTINGS):
-            before, parts = found, self.list(
-                'nftables', 'listing %s' % name, _message(_ELEMENTS, get=True),
-                body(attributes.text(_LIST_TABLE, table),
-                     attributes.text(_LIST_SET, name)),
-                lambda each: read(each).octets(_LIST_ELEMENTS) or b'',
-                tolerated=errno.ENOENT)
-            found = {told.nested(_ELEMENT_KEY).octets(_DATA_VALUE) or b'':
-                     comment_of(told.octets(_ELEMENT_USERDATA))
-                     for part in parts for _, data in attributes.every(part)
-                     for told in [Attributes(data)]}
-            if len(parts) < 2 or found == before:
-                break
-        return list(found.items())
-
-    def _get(self, kind: int, name: str, which: bytes,
-             decode: typing.Callable[[Attributes], typing.Any]) -> typing.Any:
         return self.ask('nftables', 'looking up %s' % name,
-                        _message(kind, get=True), body(which), _message(kind),
+                        message(kind, get=True), body(which), message(kind),
                         lambda answer: decode(read(answer)),
                         tolerated=errno.ENOENT)
 
 
 def new_table(name: str, comment: str) -> Step:
     """Make a table that is not there yet; the comment says of which kind."""
-    return (_message(_TABLE), rtnetlink.CREATE | rtnetlink.EXCLUSIVE, body(
+    return (message(_TABLE), rtnetlink.CREATE | rtnetlink.EXCLUSIVE, body(
         attributes.text(_TABLE_NAME, name),
-        attributes.attribute(_TABLE_USERDATA, _userdata(comment))))
+        attributes.attribute(_TABLE_USERDATA, userdata(comment))))
 
 
 def delete_table(name: str) -> Step:
@@ -266,74 +208,28 @@ def new_chain(table: str, chain: Chain) -> Step:
                          number(_HOOK_PRIORITY, chain.hook[1])),
                   number(_CHAIN_POLICY, _ACCEPT),
                   attributes.text(_CHAIN_TYPE, 'filter')]
-    return _message(_CHAIN), rtnetlink.CREATE, body(*parts)
+    return message(_CHAIN), rtnetlink.CREATE, body(*parts)
 
 
 def new_rule(table: str, rule: Rule) -> Step:
     parts = [attributes.text(_RULE_TABLE, table),
              attributes.text(_RULE_CHAIN, rule.chain),
              nested(_RULE_EXPRESSIONS, *(
-                 nested(_IN_LIST, attributes.text(_EXPRESSION_NAME, name),
+                 nested(IN_LIST, attributes.text(_EXPRESSION_NAME, name),
                         nested(_EXPRESSION_DATA, *_encoded(values)))
                  for name, values in rule.expressions))]
     if rule.comment:
         parts.append(attributes.attribute(_RULE_USERDATA,
-                                          _userdata(rule.comment)))
-    return _message(_RULE), rtnetlink.CREATE | _APPEND, body(*parts)
+                                          userdata(rule.comment)))
+    return message(_RULE), rtnetlink.CREATE | _APPEND, body(*parts)
 
 
-def new_set(table: str, wanted: Set, number_in_transaction: int) -> Step:
-    parts = [attributes.text(_SET_TABLE, table),
-             attributes.text(_SET_NAME, wanted.name),
-             number(_SET_KEY_TYPE, wanted.key_type),
-             number(_SET_KEY_LENGTH, wanted.length),
-             number(_SET_ID, number_in_transaction)]
-    if wanted.is_number:
-        parts.append(attributes.attribute(_SET_USERDATA, _HOST_ORDER))
-    return _message(_SET), rtnetlink.CREATE, body(*parts)
-
-
-def add_elements(table: str, name: str,
-                 elements: typing.Iterable[tuple[bytes, str]]) -> list[Step]:
-    """Have keys in a set, each with a comment; they may be there already."""
-    return [(_message(_ELEMENTS), rtnetlink.CREATE,
-             body(_elements(table, name, some)))
-            for some in _in_parts(elements)]
-
-
-def delete_elements(table: str, name: str,
-                    keys: typing.Iterable[bytes]) -> list[Step]:
-    """Have keys in a set no more; one that is not there is ENOENT."""
-    return [(_NF_TABLES << 8 | 14, 0, body(_elements(table, name, some)))
-            for some in _in_parts((key, '') for key in keys)]
-
-
-def _in_parts(elements: typing.Iterable[tuple[bytes, str]],
-              ) -> typing.Iterator[list[tuple[bytes, str]]]:
-    left = iter(elements)
-    while some := list(itertools.islice(left, _AT_ONCE)):
-        yield some
-
-
-def _elements(table: str, name: str,
-              elements: typing.Iterable[tuple[bytes, str]]) -> bytes:
-    parts = []
-    for key, comment in elements:
-        told = nested(_ELEMENT_KEY, attributes.attribute(_DATA_VALUE, key))
-        if comment:
-            told += attributes.attribute(_ELEMENT_USERDATA,
-                                         _userdata(comment))
-        parts.append(nested(_IN_LIST, told))
-    return (attributes.text(_LIST_TABLE, table)
-            + attributes.text(_LIST_SET, name)
-            + nested(_LIST_ELEMENTS, *parts))
-
-
-def _message(kind: int, get: bool = False) -> int:
+def message(kind: int, get: bool = False) -> int:
+    """Return the type of a message that makes a thing, or asks for it."""
     return _NF_TABLES << 8 | kind + get
 
 
-def _userdata(comment: str) -> bytes:
+def userdata(comment: str) -> bytes:
     octets = comment.encode() + b'\0'
     return bytes([_COMMENT, len(octets)]) + octets
 

@@ -498,13 +498,14 @@ class OperatorTest(FullTestCase):
         guest_filter.GuestFilter().remove(index)
         self.assert_found('TM228')
         self.change(*nft_sets.add_elements(name, rules.IPV4, [
-            (filter_steps.key(index, base.GUEST_MAC, frames.GATEWAY), 'x')]))
+            nft_sets.Element(filter_steps.key(
+                index, base.GUEST_MAC, frames.GATEWAY), 'x')]))
         self.assert_found('TM229')
         self.change(nft.new_rule(name, nft.Rule('guest', (('immediate', {
             1: nft.octets(0), 2: {2: {1: nft.octets(1)}}}),))))
         self.assert_found('TM313', 'nftables')
         self.change(*nft_sets.delete_elements(name, filter_table.GROUPS, [
-            (29795).to_bytes(4, sys.byteorder)]))
+            nft_sets.Element((29795).to_bytes(4, sys.byteorder))]))
         self.assert_found('TM314', 'nftables')
         self.flush()
         self.assert_found('TM312', 'nftables')

@@ -70,7 +70,7 @@ class GuestFilterTestCase(base.FunctionalTestCase):
                 for index, wanted in ports}
 
     def groups(self):
-        return sorted(struct.unpack('=I', key)[0] for key, _ in
+        return sorted(struct.unpack('=I', each.key)[0] for each in
                       nft_sets.elements(self.nft, filter_table.NAME,
                                         filter_table.GROUPS))
 
@@ -389,7 +389,7 @@ class MendingTest(GuestFilterTestCase):
         self.lay()
         self.change(*nft_sets.delete_elements(
             filter_table.NAME, filter_table.GROUPS,
-            [struct.pack('=I', _GROUP)]))
+            [nft_sets.Element(struct.pack('=I', _GROUP))]))
         guest_filter.GuestFilter().remove(*self.indexes[:2])
         self.assert_moved()
 
@@ -432,7 +432,7 @@ class MendingTest(GuestFilterTestCase):
         name = filter_table.NAME
         for damage in (
                 [nft_sets.delete_elements(name, filter_table.GROUPS, [
-                    struct.pack('=I', _GROUP)])],
+                    nft_sets.Element(struct.pack('=I', _GROUP))])],
                 *([self.empty(each.name)] for each in filter_table.SETS),
                 [[nft.new_rule(name, _DROP_ALL)]],
                 [[nft.new_rule(name, nft.Rule('from_guests', (

@@ -40,7 +40,7 @@ def making(groups: set[int]) -> list[nft.Step]:
 
 def closing(groups: set[int]) -> list[nft.Step]:
     return nft_sets.add_elements(table.NAME, table.GROUPS, [
-        (group_key(each), '') for each in sorted(groups)])
+        nft_sets.Element(group_key(each)) for each in sorted(groups)])
 
 
 def group_key(group: int) -> bytes:
@@ -49,13 +49,14 @@ def group_key(group: int) -> bytes:
 
 def canaries() -> list[nft.Step]:
     return [step for each in PORT_SETS for step in nft_sets.add_elements(
-        table.NAME, each.name, [(bytes(each.length), _CANARY_COMMENT)])]
+        table.NAME, each.name,
+        [nft_sets.Element(bytes(each.length), _CANARY_COMMENT)])]
 
 
 def additions(ports: dict[int, Elements]) -> list[nft.Step]:
     return [step for each in PORT_SETS for step in nft_sets.add_elements(
         table.NAME, each.name,
-        [(key(index, own.mac, own.address), comment)
+        [nft_sets.Element(key(index, own.mac, own.address), comment)
          for index, there in ports.items() for own, comment in there.items()
          if own.set == each.name])]
 
@@ -64,5 +65,6 @@ def deletions(ports: dict[int, typing.Iterable[Element]],
               ) -> list[nft.Step]:
     return [step for each in PORT_SETS for step in nft_sets.delete_elements(
         table.NAME, each.name,
-        [key(index, own.mac, own.address) for index, there in ports.items()
-         for own in there if own.set == each.name])]
+        [nft_sets.Element(key(index, own.mac, own.address))
+         for index, there in ports.items() for own in there
+         if own.set == each.name])]

@@ -353,12 +353,11 @@ def elements(session: nft.Session) -> dict[int, Elements]:
     """Return what is in the sets for each index; none where there are none."""
     found: dict[int, Elements] = {}
     for each in filter_steps.PORT_SETS:
-        for octets, comment in nft_sets.elements(
-                session, table.NAME, each.name):
+        for there in nft_sets.elements(session, table.NAME, each.name):
             with contextlib.suppress(ValueError):
-                index, own = element(each.name, octets)
+                index, own = element(each.name, there.key)
                 if index != filter_steps.CANARY:
-                    found.setdefault(index, {})[own] = comment
+                    found.setdefault(index, {})[own] = there.comment
     return found
 
 
@@ -386,8 +385,8 @@ def _version(comment: str) -> int:
 
 
 def _groups(session: nft.Session) -> set[int]:
-    return {struct.unpack('=I', octets)[0] for octets, _ in nft_sets.elements(
-        session, table.NAME, table.GROUPS) if len(octets) == 4}
+    return {struct.unpack('=I', each.key)[0] for each in nft_sets.elements(
+        session, table.NAME, table.GROUPS) if len(each.key) == 4}
 
 
 def _has_canary(session: nft.Session, where: nft_sets.Set) -> bool:

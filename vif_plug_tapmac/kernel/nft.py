@@ -21,6 +21,8 @@ _NETLINK_NETFILTER = 12
 #: NFNL_SUBSYS_NFTABLES, and what begins and ends a transaction.
 _NF_TABLES, _BEGIN, _END = 10, 0x10, 0x11
 _TABLE, _CHAIN, _RULE = 0, 3, 6
+#: What deletes each of the same.
+_OFF = 2
 _NEW_GENERATION, _GET_GENERATION = _NF_TABLES << 8 | 15, _NF_TABLES << 8 | 16
 _APPEND = 0x800
 #: struct nfgenmsg: family, version, which part of netfilter
@@ -41,6 +43,8 @@ IN_LIST = 1
 #: Source: libnftnl, include/libnftnl/udata.h, NFTNL_UDATA_..._COMMENT
 _COMMENT = 0
 _ACCEPT = 1
+#: Of a verdict: the rest is another chain's.
+GO_TO = -4
 #: How much a socket takes at once beside what is counted here, in bytes.
 _OVERHEAD = 1 << 16
 #: Source: include/uapi/asm-generic/socket.h
@@ -175,6 +179,33 @@ class Session(session.Session):
             self._found_right = rules, bodies
         return True
 
+    def chains(self, table: str) -> list[str]:
+        """Return the names of all chains of a table; none without it."""
+        return [name for of, name in self.list(
+            'nftables', 'listing the chains of %s' % table,
+            message(_CHAIN, get=True), body(),
+            lambda each: (read(each).text(_CHAIN_TABLE) or '',
+                          read(each).text(_CHAIN_NAME) or '')) if of == table]
+
+    def has_rules(self, table: str, chain: str,
+                  rules: typing.Sequence[Rule]) -> bool:
+        """Return whether a chain has these rules in this order, no others.
+
+        With these comments. That there is no such chain is that it has none.
+
+        :param rules: of this chain
+        """
+        found = self.list(
+            'nftables', 'listing the rules of %s' % chain,
+            message(_RULE, get=True),
+            body(attributes.text(_RULE_TABLE, table),
+                 attributes.text(_RULE_CHAIN, chain)), read,
+            tolerated=errno.ENOENT)
+        return len(found) == len(rules) and all(
+            comment_of(told.octets(_RULE_USERDATA)) == rule.comment
+            and _has_expressions(told, rule)
+            for told, rule in zip(found, rules))
+
     def look_up(self, kind: int, name: str, which: bytes,
                 decode: typing.Callable[[Attributes], typing.Any],
                 ) -> typing.Any:
@@ -197,7 +228,8 @@ def new_table(name: str, comment: str) -> Step:
 
 
 def delete_table(name: str) -> Step:
-    return _NF_TABLES << 8 | 2, 0, body(attributes.text(_TABLE_NAME, name))
+    return message(_TABLE) + _OFF, 0, body(
+        attributes.text(_TABLE_NAME, name))
 
 
 def new_chain(table: str, chain: Chain) -> Step:
@@ -209,6 +241,23 @@ def new_chain(table: str, chain: Chain) -> Step:
                   number(_CHAIN_POLICY, _ACCEPT),
                   attributes.text(_CHAIN_TYPE, 'filter')]
     return message(_CHAIN), rtnetlink.CREATE, body(*parts)
+
+
+def delete_chain(table: str, name: str) -> Step:
+    """Have a chain no more, and its rules; EBUSY where something leads there.
+
+    What did so and is deleted before, in the same transaction, does not.
+    """
+    return message(_CHAIN) + _OFF, 0, body(
+        attributes.text(_CHAIN_TABLE, table),
+        attributes.text(_CHAIN_NAME, name))
+
+
+def delete_rules(table: str, chain: str) -> Step:
+    """Have all rules of a chain no more; there are none is success."""
+    return message(_RULE) + _OFF, 0, body(
+        attributes.text(_RULE_TABLE, table),
+        attributes.text(_RULE_CHAIN, chain))
 
 
 def new_rule(table: str, rule: Rule) -> Step:

@@ -18,8 +18,12 @@ ETHERNET, NETWORK, TRANSPORT = 0, 1, 2
 EQUAL, NOT_EQUAL, LESS, AT_MOST, MORE, AT_LEAST = range(6)
 #: The first register that holds 16 octets, and the second of those with 4.
 _FIRST, _SECOND, _VERDICT = 1, 9, 0
-_DROP, _ACCEPT, _JUMP, _GOTO = 0, 1, -3, -4
+#: Which of them has what a map had.
+FOUND = _FIRST
+_DROP, _ACCEPT, _JUMP = 0, 1, -3
 _PRESENT, _INVERTED = 1, 1
+#: Of what is between two others: that it is.
+_WITHIN = 0
 _IPV6_FRAGMENT = 44
 
 
@@ -58,6 +62,10 @@ def _fragment(offset: int, length: int, flags: int) -> Load:
 #: The index of the port that a frame came in at, its link group, and which
 #: protocol is in IP, whatever headers there are before.
 IIF, IIFGROUP, PROTOCOL = _known(4, 4), _known(21, 4), _known(16, 1)
+#: The same of the port that a frame goes out at.
+OIF, OIFGROUP = _known(5, 4), _known(22, 4)
+#: For whom the frame is, as the kernel sees it, and what its bridge is called.
+PACKET_KIND, BRIDGE = _known(19, 1), _known(17, 16)
 #: Whether a packet of IPv6 is a fragment; which header comes after that; and
 #: what is in it, of which it is, in 13 bits.
 IS_FRAGMENT = _fragment(0, 1, _PRESENT)
@@ -73,6 +81,14 @@ def is_so(what: Load, how: int, wanted: bytes) -> tuple[Expression, ...]:
 def equals(what: Load, wanted: int) -> tuple[Expression, ...]:
     """Match where something is this number."""
     return is_so(what, EQUAL, wanted.to_bytes(what.length, 'big'))
+
+
+def is_between(what: Load, first: int, last: int) -> tuple[Expression, ...]:
+    """Match where something is one of these numbers, or between them."""
+    return _loaded(what, _FIRST), ('range', {
+        1: nft.octets(_FIRST), 2: nft.octets(_WITHIN),
+        3: {1: first.to_bytes(what.length, 'big')},
+        4: {1: last.to_bytes(what.length, 'big')}})
 
 
 def has_bits(what: Load, mask: int) -> tuple[Expression, ...]:
@@ -95,9 +111,22 @@ def is_not_in(name: str, *parts: Load) -> tuple[Expression, ...]:
     return _looked_up(name, parts, _INVERTED)
 
 
+def as_map_says(name: str, *parts: Load) -> tuple[Expression, ...]:
+    """Do what a map of verdicts has for what is loaded, if it has that."""
+    return _looked_up(name, parts, 0, _VERDICT)
+
+
+def from_map(name: str, *parts: Load) -> tuple[Expression, ...]:
+    """Match where what is loaded is in a map.
+
+    What it has for it is in :data:`FOUND` then, for the next expression.
+    """
+    return _looked_up(name, parts, 0, FOUND)
+
+
 def go_to(chain: str) -> tuple[Expression, ...]:
     """Leave the rest to another chain."""
-    return _verdict(_GOTO, chain)
+    return _verdict(nft.GO_TO, chain)
 
 
 def jump(chain: str) -> tuple[Expression, ...]:
@@ -105,15 +134,16 @@ def jump(chain: str) -> tuple[Expression, ...]:
     return _verdict(_JUMP, chain)
 
 
-def _looked_up(name: str, parts: tuple[Load, ...],
-               flags: int) -> tuple[Expression, ...]:
+def _looked_up(name: str, parts: tuple[Load, ...], flags: int,
+               register: int | None = None) -> tuple[Expression, ...]:
+    into: nft.Values = {} if register is None else {3: nft.octets(register)}
     # Each takes as many registers of four octets as it needs.
     places = itertools.accumulate(
         (-(-part.length // 4) for part in parts), initial=_SECOND - 1)
     return (*(_loaded(part, _FIRST if place < _SECOND else place)
               for part, place in zip(parts, places)),
             ('lookup', {1: name.encode() + b'\0', 2: nft.octets(_FIRST),
-                        5: nft.octets(flags)}))
+                        5: nft.octets(flags), **into}))
 
 
 def _masked(what: Load, mask: int, how: int) -> tuple[Expression, ...]:

@@ -18,18 +18,26 @@ from vif_plug_tapmac.kernel import rtnetlink
 
 #: What there are messages of.
 _SET, _ELEMENTS = 9, 12
-_DELETE_ELEMENTS = nft.message(14)
+_DELETE_SET, _DELETE_ELEMENTS = nft.message(11), nft.message(14)
 # Attributes.
 _SET_TABLE, _SET_NAME, _SET_FLAGS, _SET_KEY_TYPE, _SET_KEY_LENGTH, _SET_ID = (
     1, 2, 3, 4, 5, 10)
-_SET_USERDATA = 13
+_SET_DATA_TYPE, _SET_DATA_LENGTH, _SET_SHAPE, _SET_USERDATA = 6, 7, 9, 13
+_SHAPE_PARTS, _PART_LENGTH = 2, 1
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS = 1, 2, 3
-_ELEMENT_KEY, _ELEMENT_USERDATA, _DATA_VALUE = 1, 6, 1
-#: How nft keeps which order the octets of a key have: kind, length, and that
-#: of this machine. Source: libnftnl, include/libnftnl/udata.h,
-#: NFTNL_UDATA_SET_KEYBYTEORDER; nftables, include/datatype.h,
-#: BYTEORDER_HOST_ENDIAN
-_HOST_ORDER = struct.pack('=BBI', 0, 4, 1)
+(_ELEMENT_KEY, _ELEMENT_DATA, _ELEMENT_FLAGS, _ELEMENT_USERDATA,
+ _ELEMENT_LAST) = 1, 2, 3, 6, 10
+_DATA_VALUE, _DATA_VERDICT, _VERDICT_CODE, _VERDICT_CHAIN = 1, 2, 1, 2
+#: Flags of a set, and of an element.
+_INTERVAL, _MAP, _PARTS, _ENDS = 0x4, 0x8, 0x80, 1
+#: What a map has that says where to go on: how nft calls that, and its length.
+VERDICTS = 0xffffff00, 16
+#: How nft keeps which order the octets of a key have, and those of what a map
+#: has for it: kind, length, and that of this machine. Source: libnftnl,
+#: include/libnftnl/udata.h, NFTNL_UDATA_SET_KEYBYTEORDER, ..._DATABYTEORDER;
+#: nftables, include/datatype.h, BYTEORDER_HOST_ENDIAN
+_HOST_ORDER, _DATA_IN_HOST_ORDER = (
+    struct.pack('=BBI', kind, 4, 1) for kind in (0, 1))
 #: How many elements are in one message: it has 65535 octets at most.
 _AT_ONCE = 400
 #: How often a long set is listed until two listings are the same.
@@ -37,36 +45,91 @@ _LISTINGS = 8
 
 
 class Set(typing.NamedTuple):
-    """A set of keys.
+    """A set of keys, or a map that has something for each.
 
     :param key_type: as nft shows them
     :param length: of a key, in octets
-    :param is_number: whether it is one, which nft has to be told
+    :param is_number: whether it is one, or the name of a link, which nft has
+        to be told
+    :param is_interval: whether an element is all keys from one to another
+    :param parts: of such keys that have several, how long each is, in octets,
+        before it is filled up to whole words; empty: it has one
+    :param data: of a map, how nft shows the number that it has, and how long
+        that is in octets; VERDICTS: which chain to go to; None: it is a set
     """
     name: str
     key_type: int
     length: int
     is_number: bool = False
+    is_interval: bool = False
+    parts: tuple[int, ...] = ()
+    data: tuple[int, int] | None = None
+
+
+class Element(typing.NamedTuple):
+    """What is in a set.
+
+    :param comment: for whoever lists it; empty: none
+    :param last: of an interval of keys with several parts, its end; the
+        first and the last of each part are in it, and all between
+    :param ends: whether an interval, of keys with one part, is over here
+    :param data: what a map has for it; the name of a chain: that it goes
+        there; None: nothing, as it is a set
+    """
+    key: bytes
+    comment: str = ''
+    last: bytes | None = None
+    ends: bool = False
+    data: bytes | str | None = None
+
+
+def interval(first: bytes, last: bytes, comment: str = '') -> list[Element]:
+    """Return what is in a set for all keys from one to another, of one part.
+
+    No two of a set may have a key in common.
+    """
+    after = int.from_bytes(last, 'big') + 1
+    if after >> 8 * len(last):  # It ends where all keys do.
+        return [Element(first, comment)]
+    return [Element(first, comment),
+            Element(after.to_bytes(len(last), 'big'), ends=True)]
+
+
+def intervals(found: typing.Iterable[Element]) -> list[tuple[bytes, bytes]]:
+    """Return first and last key of each interval that is in a set, in order.
+
+    :param found: all that is in it
+    """
+    pairs: list[tuple[bytes, bytes]] = []
+    first: bytes | None = None
+    for each in sorted(found, key=lambda each: (each.key, not each.ends)):
+        if not each.ends:
+            first = each.key
+        elif first is not None:
+            last = int.from_bytes(each.key, 'big') - 1
+            pairs.append((first, last.to_bytes(len(first), 'big')))
+            first = None
+    return pairs if first is None else [*pairs,
+                                        (first, b'\xff' * len(first))]
 
 
 def has(session: nft.Session, table: str, name: str, key: bytes) -> bool:
-    """Return whether a key is in a set."""
+    """Return whether a key is in a set, or begins an interval there."""
     return bool(session.look_up(
-        _ELEMENTS, name, _elements(table, name, [(key, '')]),
+        _ELEMENTS, name, _elements(table, name, [Element(key)]),
         lambda _: True))
 
 
-def elements(session: nft.Session, table: str,
-             name: str) -> list[tuple[bytes, str]]:
-    """Return the keys of a set, each with its comment.
+def elements(session: nft.Session, table: str, name: str) -> list[Element]:
+    """Return what is in a set.
 
-    What the kernel keeps them in may grow or shrink between two parts of
-    a listing, which then passes some over, so a long one is compared with
+    What the kernel keeps it in may grow or shrink between two parts of a
+    listing, which then passes some over, so a long one is compared with
     another. Source: net/netfilter/nft_set_hash.c, nft_rhash_walk
 
     :returns: none where there is no such set
     """
-    found: dict[bytes, str] = {}
+    found: dict[tuple[bytes, bool, bytes | None], Element] = {}
     for _ in range(_LISTINGS):
         before, parts = found, session.list(
             'nftables', 'listing %s' % name, nft.message(_ELEMENTS, get=True),
@@ -74,66 +137,143 @@ def elements(session: nft.Session, table: str,
                      attributes.text(_LIST_SET, name)),
             lambda each: nft.read(each).octets(_LIST_ELEMENTS) or b'',
             tolerated=errno.ENOENT)
-        found = {told.nested(_ELEMENT_KEY).octets(_DATA_VALUE) or b'':
-                 nft.comment_of(told.octets(_ELEMENT_USERDATA))
+        found = {(each.key, each.ends, each.last): each
                  for part in parts for _, data in attributes.every(part)
-                 for told in [Attributes(data)]}
+                 for each in [_decoded(Attributes(data))]}
         if len(parts) < 2 or found == before:
             break
-    return list(found.items())
+    return list(found.values())
+
+
+def _decoded(told: Attributes) -> Element:
+    data: bytes | str | None = None
+    if _ELEMENT_DATA in told:
+        there = told.nested(_ELEMENT_DATA)
+        data = there.octets(_DATA_VALUE)
+        if data is None:
+            data = there.nested(_DATA_VERDICT).text(_VERDICT_CHAIN) or ''
+    return Element(
+        told.nested(_ELEMENT_KEY).octets(_DATA_VALUE) or b'',
+        nft.comment_of(told.octets(_ELEMENT_USERDATA)),
+        told.nested(_ELEMENT_LAST).octets(_DATA_VALUE),
+        bool((nft.value(told, _ELEMENT_FLAGS) or 0) & _ENDS), data)
+
+
+def names(session: nft.Session, table: str) -> list[str]:
+    """Return the names of all sets and maps of a table; none without it."""
+    return session.list(
+        'nftables', 'listing the sets of %s' % table,
+        nft.message(_SET, get=True),
+        nft.body(attributes.text(_SET_TABLE, table)),
+        lambda each: nft.read(each).text(_SET_NAME) or '',
+        tolerated=errno.ENOENT)
 
 
 def is_right(session: nft.Session, table: str, wanted: Set) -> bool:
-    """Return whether a set is there, with keys of this length."""
+    """Return whether a set is there, of this kind, with keys of this length.
+
+    What is in it is another matter.
+    """
+    data = wanted.data[0] if wanted.data else None
     return bool(session.look_up(
         _SET, wanted.name, attributes.text(_SET_TABLE, table)
         + attributes.text(_SET_NAME, wanted.name),
         lambda told: nft.value(told, _SET_KEY_LENGTH) == wanted.length
-        and not nft.value(told, _SET_FLAGS)))
+        and (nft.value(told, _SET_FLAGS) or 0) == _flags(wanted)
+        and nft.value(told, _SET_DATA_TYPE) == data))
+
+
+def _flags(wanted: Set) -> int:
+    return (_INTERVAL * wanted.is_interval | _PARTS * bool(wanted.parts)
+            | _MAP * (wanted.data is not None))
 
 
 def new_set(table: str, wanted: Set, number_in_transaction: int) -> Step:
+    """Make a set or a map; one of this kind may be there already."""
     parts = [attributes.text(_SET_TABLE, table),
              attributes.text(_SET_NAME, wanted.name),
              nft.number(_SET_KEY_TYPE, wanted.key_type),
              nft.number(_SET_KEY_LENGTH, wanted.length),
              nft.number(_SET_ID, number_in_transaction)]
+    if flags := _flags(wanted):
+        parts.append(nft.number(_SET_FLAGS, flags))
+    if wanted.data:
+        parts += [nft.number(_SET_DATA_TYPE, wanted.data[0]),
+                  nft.number(_SET_DATA_LENGTH, wanted.data[1])]
+    if wanted.parts:
+        parts.append(nft.nested(_SET_SHAPE, nft.nested(_SHAPE_PARTS, *(
+            nft.nested(nft.IN_LIST, nft.number(_PART_LENGTH, length))
+            for length in wanted.parts))))
     if wanted.is_number:
-        parts.append(attributes.attribute(_SET_USERDATA, _HOST_ORDER))
+        parts.append(attributes.attribute(
+            _SET_USERDATA, _HOST_ORDER + (
+                b'' if wanted.data in (None, VERDICTS)
+                else _DATA_IN_HOST_ORDER)))
     return nft.message(_SET), rtnetlink.CREATE, nft.body(*parts)
 
 
+def delete_set(table: str, name: str) -> Step:
+    """Have a set no more, and its elements; EBUSY where a rule looks at it.
+
+    What did so and is deleted before, in the same transaction, does not.
+    """
+    return _DELETE_SET, 0, nft.body(attributes.text(_SET_TABLE, table),
+                                    attributes.text(_SET_NAME, name))
+
+
 def add_elements(table: str, name: str,
-                 elements: typing.Iterable[tuple[bytes, str]]) -> list[Step]:
-    """Have keys in a set, each with a comment; they may be there already."""
+                 elements: typing.Iterable[Element]) -> list[Step]:
+    """Have elements in a set; they may be there already.
+
+    One that a map has something else for is EBUSY, or EEXIST.
+    """
     return [(nft.message(_ELEMENTS), rtnetlink.CREATE,
              nft.body(_elements(table, name, some)))
             for some in _in_parts(elements)]
 
 
 def delete_elements(table: str, name: str,
-                    keys: typing.Iterable[bytes]) -> list[Step]:
-    """Have keys in a set no more; one that is not there is ENOENT."""
+                    elements: typing.Iterable[Element]) -> list[Step]:
+    """Have elements in a set no more; one that is not there is ENOENT.
+
+    Their comments, and what a map has for them, do not matter.
+    """
     return [(_DELETE_ELEMENTS, 0, nft.body(_elements(table, name, some)))
-            for some in _in_parts((key, '') for key in keys)]
+            for some in _in_parts(each._replace(comment='', data=None)
+                                  for each in elements)]
 
 
-def _in_parts(elements: typing.Iterable[tuple[bytes, str]],
-              ) -> typing.Iterator[list[tuple[bytes, str]]]:
+def _in_parts(elements: typing.Iterable[Element],
+              ) -> typing.Iterator[list[Element]]:
     left = iter(elements)
     while some := list(itertools.islice(left, _AT_ONCE)):
         yield some
 
 
 def _elements(table: str, name: str,
-              elements: typing.Iterable[tuple[bytes, str]]) -> bytes:
-    parts = []
-    for key, comment in elements:
-        told = nft.nested(_ELEMENT_KEY, attributes.attribute(_DATA_VALUE, key))
-        if comment:
-            told += attributes.attribute(_ELEMENT_USERDATA,
-                                         nft.userdata(comment))
-        parts.append(nft.nested(nft.IN_LIST, told))
+              elements: typing.Iterable[Element]) -> bytes:
     return (attributes.text(_LIST_TABLE, table)
             + attributes.text(_LIST_SET, name)
-            + nft.nested(_LIST_ELEMENTS, *parts))
+            + nft.nested(_LIST_ELEMENTS, *(
+                nft.nested(nft.IN_LIST, *_encoded(each))
+                for each in elements)))
+
+
+def _encoded(element: Element) -> typing.Iterator[bytes]:
+    yield nft.nested(_ELEMENT_KEY,
+                     attributes.attribute(_DATA_VALUE, element.key))
+    if element.last is not None:
+        yield nft.nested(_ELEMENT_LAST,
+                         attributes.attribute(_DATA_VALUE, element.last))
+    if element.ends:
+        yield nft.number(_ELEMENT_FLAGS, _ENDS)
+    if isinstance(element.data, bytes):
+        yield nft.nested(_ELEMENT_DATA,
+                         attributes.attribute(_DATA_VALUE, element.data))
+    elif element.data is not None:
+        yield nft.nested(_ELEMENT_DATA, nft.nested(
+            _DATA_VERDICT, nft.number(_VERDICT_CODE, nft.GO_TO),
+            attributes.text(_VERDICT_CHAIN, element.data)))
+    if element.comment:
+        yield attributes.attribute(_ELEMENT_USERDATA,
+                                   nft.userdata(element.comment))

@@ -24,6 +24,7 @@ from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.host import mending
 from vif_plug_tapmac.kernel import address_guard
 from vif_plug_tapmac.kernel import converging
+from vif_plug_tapmac.kernel import filter_state
 from vif_plug_tapmac.kernel import filter_steps
 from vif_plug_tapmac.kernel import filter_table
 from vif_plug_tapmac.kernel import guest_filter
@@ -56,7 +57,7 @@ class FullTestCase(test_guard.GuardTestCase):
         """Return what there is for each index, without whose it is."""
         with nft.Session() as session:
             return {index: frozenset(there) for index, there
-                    in guest_filter.elements(session).items()}
+                    in filter_state.elements(session).items()}
 
     def expected(self, vif=None, addresses=tuple(_ADDRESSES)):
         vif = vif or self.vif
@@ -65,7 +66,7 @@ class FullTestCase(test_guard.GuardTestCase):
 
     def is_right(self):
         with nft.Session() as session:
-            return guest_filter.is_right(session)
+            return filter_state.is_right(session)
 
     def flush(self):
         with nft.Session() as session:

@@ -19,6 +19,7 @@ from tests.functional import test_full_frames
 from tests import hosts
 from tests import patience
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import filter_state
 from vif_plug_tapmac.kernel import filter_table
 from vif_plug_tapmac.kernel import guest_filter
 from vif_plug_tapmac.kernel import netlink as nl
@@ -62,7 +63,7 @@ class GuestFilterTestCase(base.FunctionalTestCase):
     def ports(self):
         """Return what there is for each index, all of it with its owner."""
         return {index: (frozenset(there), *set(there.values()))
-                for index, there in guest_filter.elements(self.nft).items()}
+                for index, there in filter_state.elements(self.nft).items()}
 
     def of(self, *ports):
         """Return the same, of indexes and rules."""
@@ -97,7 +98,7 @@ class PuttingTest(GuestFilterTestCase):
              ('guest_ipv4', 'fa:16:3e:00:00:01', '192.0.2.1')},
             set(wanted.elements))
         self.assertEqual([_GROUP], self.groups())
-        self.assertTrue(guest_filter.is_right(self.nft))
+        self.assertTrue(filter_state.is_right(self.nft))
 
     def test_again_changes_nothing(self):
         self.put(7, rules_of(1, '192.0.2.1'))
@@ -190,10 +191,10 @@ class PuttingTest(GuestFilterTestCase):
 
     def test_rules_that_are_as_they_were_are_not_read_again(self):
         self.put(7, rules_of(1))
-        self.assertTrue(guest_filter.is_right(self.nft))
+        self.assertTrue(filter_state.is_right(self.nft))
         self.put(8, rules_of(2))
         self.patch(nft, '_has_expressions', None)
-        self.assertTrue(guest_filter.is_right(self.nft))
+        self.assertTrue(filter_state.is_right(self.nft))
 
     def test_without_proc(self):
         self.patch(guest_filter, '_NAMESPACE', '/nowhere')
@@ -214,7 +215,7 @@ class PuttingTest(GuestFilterTestCase):
             self.assertEqual(
                 self.of(*((7 + number, rules_of(number))
                           for number in range(8))), self.ports())
-            self.assertTrue(guest_filter.is_right(self.nft))
+            self.assertTrue(filter_state.is_right(self.nft))
             self.flush()
 
     def test_a_kernel_that_lacks_it(self):
@@ -272,7 +273,7 @@ class MendingTest(GuestFilterTestCase):
     def assert_mended(self, process=None):
         self.put(self.indexes[2], self.wanted[2], process=process)
         self.assertEqual(self.all, self.ports())
-        self.assertTrue(guest_filter.is_right(self.nft))
+        self.assertTrue(filter_state.is_right(self.nft))
         self.assertEqual([_GROUP], self.groups())
         before = self.nft.generation()
         self.put(self.indexes[2], self.wanted[2], process=process)
@@ -314,7 +315,7 @@ class MendingTest(GuestFilterTestCase):
         self.assertEqual(
             self.of((self.indexes[2], self.wanted[2]), *others), self.ports())
         self.assertEqual([_GROUP], self.groups())
-        self.assertTrue(guest_filter.is_right(self.nft))
+        self.assertTrue(filter_state.is_right(self.nft))
         for number in 1, 2:
             self.assert_logged(
                 '%s: its guest is kept to its MAC only'
@@ -489,7 +490,7 @@ class MendingTest(GuestFilterTestCase):
         self.patch(filter_table, 'VERSION', 1)
         self.patch(filter_table, 'RULES', filter_table.RULES[:-1])
         self.put(8, rules_of(2), process=guest_filter.GuestFilter())
-        self.assertFalse(guest_filter.is_right(self.nft))
+        self.assertFalse(filter_state.is_right(self.nft))
         self.assertEqual(('tapmac 2', True),
                          self.nft.table(filter_table.NAME)[:2])
         self.assertEqual(self.of((7, rules_of(1)), (8, rules_of(2))),
@@ -547,7 +548,7 @@ class UnderFireTest(test_full_frames.FullFramesTestCase):
                             base.VIF_ID, base.GUEST_MAC, [
                                 test_full_frames.IPV4, '192.0.2.%d' % (
                                     100 + round_ % 100)]), _GROUP, _OPEN_GROUP)
-                    self.assertTrue(guest_filter.is_right(session))
+                    self.assertTrue(filter_state.is_right(session))
                     patience.wait_until(lambda: next(sent) > target,
                                         'the guest sends no more')
         finally:

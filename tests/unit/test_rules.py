@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import base
+from vif_plug_tapmac.kernel import filter_state
 from vif_plug_tapmac.kernel import filter_steps
-from vif_plug_tapmac.kernel import guest_filter
 from vif_plug_tapmac.wanted import rules
 
 _MACS = st.binary(min_size=6, max_size=6).map(lambda octets: octets.hex(':'))
@@ -63,7 +63,7 @@ class RulesTest(base.TestCase):
                        rules.Element(rules.MACS, mac)):
             octets = filter_steps.key(index, wanted.mac, wanted.address)
             self.assertEqual(0, len(octets) % 4)
-            found, element = guest_filter.element(wanted.set, octets)
+            found, element = filter_state.element(wanted.set, octets)
             self.assertEqual((index, mac), (found, element.mac))
             self.assertEqual(
                 wanted.address and ipaddress.ip_address(wanted.address),

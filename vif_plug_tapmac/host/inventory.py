@@ -21,7 +21,7 @@ from vif_plug_tapmac.host import other_bridges
 from vif_plug_tapmac.host.tap import Tap
 from vif_plug_tapmac.kernel import bridge as bridges
 from vif_plug_tapmac.kernel.fdb import PlacedEntry
-from vif_plug_tapmac.kernel import guest_filter
+from vif_plug_tapmac.kernel import filter_state
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import strangers
@@ -90,13 +90,13 @@ class Inventory:
         return self.groups if self.is_filtering else (self.link_group,)
 
     @functools.cached_property
-    def guest_filter(self) -> 'guest_filter.State | None':
+    def guest_filter(self) -> filter_state.State | None:
         """The table that keeps guests to their addresses.
 
         None if this process may not ask for it, or the kernel has none.
         """
         try:
-            return guest_filter.state()
+            return filter_state.state()
         except exception.KernelRefused as error:
             LOG.debug('The table of guests is not known: %s', error)
             return None

@@ -11,6 +11,7 @@ import logging
 import typing
 
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import filter_state
 from vif_plug_tapmac.kernel import filter_table
 from vif_plug_tapmac.kernel import guest_filter
 from vif_plug_tapmac.kernel.link import Link
@@ -67,7 +68,7 @@ def known_addresses(link: Link, vif_id: str) -> tuple[str, ...] | None:
 
     :raises KernelRefused: nf_tables is missing, or no privilege to ask
     """
-    there = guest_filter.state().ports.get(link.index, {})
+    there = filter_state.state().ports.get(link.index, {})
     if vif_id not in there.values():
         return None
     return tuple(sorted(

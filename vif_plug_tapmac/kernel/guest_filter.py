@@ -13,25 +13,21 @@ and has all others out of the group before: no guest is cut off by that, or let
 loose. The table's handle tells other processes that it is another one.
 """
 
-import contextlib
 import errno
 import os
-import socket
-import struct
 import threading
 import time
 import typing
 
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import filter_state
 from vif_plug_tapmac.kernel import filter_steps
 from vif_plug_tapmac.kernel.filter_steps import Elements
 from vif_plug_tapmac.kernel import filter_table as table
 from vif_plug_tapmac.kernel import filtered_group
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import nft
-from vif_plug_tapmac.kernel import nft_sets
 from vif_plug_tapmac import mark
-from vif_plug_tapmac.wanted.rules import Element
 from vif_plug_tapmac.wanted.rules import PortRules
 
 # How the kernel says that what was looked at is not there any more, or there
@@ -47,51 +43,6 @@ _PAUSE = 0.005
 _MADE = -1
 #: What says in which network namespace a thread is.
 _NAMESPACE = '/proc/thread-self/ns/net'
-
-
-def element(name: str, octets: bytes) -> tuple[int, Element]:
-    """Return what a key says: the index of a TAP, and what is its own.
-
-    :raises ValueError: it is none of ours
-    """
-    if len(octets) not in (each.length for each in filter_steps.PORT_SETS):
-        raise ValueError(octets)
-    address = octets[12:]
-    return int.from_bytes(octets[:4], 'little' if struct.pack(
-        '=H', 1) == b'\1\0' else 'big'), Element(
-            name, octets[4:10].hex(':'), socket.inet_ntop(
-                socket.AF_INET6 if len(address) > 4 else socket.AF_INET,
-                address) if address else None)
-
-
-class State(typing.NamedTuple):
-    """What is in the kernel.
-
-    :param version: of the table; None: there is none
-    :param is_right: whether it has all that it is made of, and no more
-    :param groups: the link groups whose ports are closed
-    :param ports: what is in the sets for each index
-    """
-    version: int | None
-    is_right: bool
-    groups: frozenset[int]
-    ports: dict[int, Elements]
-
-
-def state() -> State:
-    """Return what is in the kernel now.
-
-    :raises KernelRefused: nf_tables is missing, or no privilege to ask
-    """
-    with nft.Session() as session:
-        found = session.table(table.NAME)
-        if found is None:
-            return State(None, False, frozenset(), {})
-        version = _version(found.comment)
-        # What a newer release made of it is not for us to judge.
-        return State(version, found.is_in_force and (
-            version > table.VERSION or is_right(session)),
-            frozenset(_groups(session)), elements(session))
 
 
 class _Plan(typing.NamedTuple):
@@ -174,7 +125,7 @@ class GuestFilter:
         """
         def plan(session: nft.Session, is_known: bool) -> _Plan:
             if not is_known and self._ports is None:
-                self._ports = elements(session)
+                self._ports = filter_state.elements(session)
             assert self._ports is not None
             return _Plan(filter_steps.deletions({
                 index: self._ports.get(index, {}) for index in indexes}),
@@ -231,7 +182,7 @@ class GuestFilter:
         Their elements may be gone, too: then nobody but us knows them.
         """
         assert self._ports is not None
-        there = elements(session)
+        there = filter_state.elements(session)
         for index in indexes:
             self._ports.pop(index, None)
             if index in there:
@@ -284,19 +235,21 @@ class GuestFilter:
         :returns: also the table's handle, or _MADE
         """
         found = session.table(table.NAME)
-        is_whole = all(_has_canary(session, each)
+        is_whole = all(filter_state.has_canary(session, each)
                        for each in filter_steps.PORT_SETS)
-        lasts = found is not None and _lasts(session, found, is_whole)
-        is_closed = lasts and is_whole and nft_sets.has(
-            session, table.NAME, table.GROUPS, filter_steps.group_key(group))
+        lasts = found is not None and filter_state.lasts(session, found,
+                                                         is_whole)
+        is_closed = (lasts and is_whole
+                     and filter_state.is_closed(session, group))
         if is_closed and found is not None:
             if self._ports is None:
-                self._ports, self._handle = elements(session), found.handle
+                self._ports = filter_state.elements(session)
+                self._handle = found.handle
             if self._handle == found.handle:
                 return [], self._ports.get(index, {}), found.handle
         # Who joins the group has his elements already.
         members = [] if is_closed else filtered_group.members(netlink, group)
-        there = elements(session)
+        there = filter_state.elements(session)
         self._learn(there if is_whole else {})
         left = self._left(netlink, index)
         filtered_group.release(netlink, [
@@ -307,7 +260,8 @@ class GuestFilter:
             return [*filter_steps.closing({group}), *filter_steps.canaries(),
                     *self._differing(there, left)], there.get(
                         index, {}), found.handle
-        groups = {group} | (_groups(session) if is_whole else set())
+        groups = {group} | (filter_state.closed_groups(session) if is_whole
+                            else set())
         return [*([] if found is None else [nft.delete_table(table.NAME)]),
                 *filter_steps.making(groups),
                 *filter_steps.additions(left)], {}, _MADE
@@ -347,50 +301,6 @@ class GuestFilter:
                     found is not None and found.vif_id not in there.values()):
                 del self._ports[index]
         return self._ports
-
-
-def elements(session: nft.Session) -> dict[int, Elements]:
-    """Return what is in the sets for each index; none where there are none."""
-    found: dict[int, Elements] = {}
-    for each in filter_steps.PORT_SETS:
-        for there in nft_sets.elements(session, table.NAME, each.name):
-            with contextlib.suppress(ValueError):
-                index, own = element(each.name, there.key)
-                if index != filter_steps.CANARY:
-                    found.setdefault(index, {})[own] = there.comment
-    return found
-
-
-def is_right(session: nft.Session) -> bool:
-    """Return whether the table has all that it is made of, and no more."""
-    return (all(session.is_right_chain(table.NAME, each)
-                for each in table.CHAINS if each.hook is not None)
-            and all(nft_sets.is_right(session, table.NAME, each)
-                    for each in table.SETS)
-            and session.are_right_rules(table.NAME, table.RULES))
-
-
-def _lasts(session: nft.Session, found: nft.Table, is_whole: bool) -> bool:
-    """Return whether a table stays: it is right, or of a newer release."""
-    version = _version(found.comment)
-    return version > table.VERSION or (
-        version == table.VERSION and found.is_in_force and is_whole
-        and is_right(session))
-
-
-def _version(comment: str) -> int:
-    """Return the version of a table; 0 if it is not one of ours."""
-    number = comment.removeprefix(filter_steps.VERSION_OF)
-    return int(number) if number.isdecimal() and number != comment else 0
-
-
-def _groups(session: nft.Session) -> set[int]:
-    return {struct.unpack('=I', each.key)[0] for each in nft_sets.elements(
-        session, table.NAME, table.GROUPS) if len(each.key) == 4}
-
-
-def _has_canary(session: nft.Session, where: nft_sets.Set) -> bool:
-    return nft_sets.has(session, table.NAME, where.name, bytes(where.length))
 
 
 #: That of this process.

@@ -14,6 +14,7 @@ import os
 import sys
 
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import filter_state
 from vif_plug_tapmac.kernel import guest_filter
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
@@ -57,7 +58,7 @@ def _addresses(netlink: nl.Netlink) -> str:
     guest_filter.of_this_process.put(
         netlink, 1, rules.of_port('', _MAC, ['192.0.2.1', '2001:db8::1']), 1,
         0)
-    return '' if guest_filter.state().is_right else (
+    return '' if filter_state.state().is_right else (
         'the table is another one after it was made')
 
 

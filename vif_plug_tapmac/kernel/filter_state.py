@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What is in the kernel of the table that keeps guests to their addresses."""
+
+import contextlib
+import socket
+import struct
+import typing
+
+from vif_plug_tapmac.kernel import filter_steps
+from vif_plug_tapmac.kernel.filter_steps import Elements
+from vif_plug_tapmac.kernel import filter_table as table
+from vif_plug_tapmac.kernel import nft
+from vif_plug_tapmac.kernel import nft_sets
+from vif_plug_tapmac.wanted.rules import Element
+
+
+def element(name: str, octets: bytes) -> tuple[int, Element]:
+    """Return what a key says: the index of a TAP, and what is its own.
+
+    :raises ValueError: it is none of ours
+    """
+    if len(octets) not in (each.length for each in filter_steps.PORT_SETS):
+        raise ValueError(octets)
+    address = octets[12:]
+    return int.from_bytes(octets[:4], 'little' if struct.pack(
+        '=H', 1) == b'\1\0' else 'big'), Element(
+            name, octets[4:10].hex(':'), socket.inet_ntop(
+                socket.AF_INET6 if len(address) > 4 else socket.AF_INET,
+                address) if address else None)
+
+
+class State(typing.NamedTuple):
+    """What is in the kernel.
+
+    :param version: of the table; None: there is none
+    :param is_right: whether it has all that it is made of, and no more
+    :param groups: the link groups whose ports are closed
+    :param ports: what is in the sets for each index
+    """
+    version: int | None
+    is_right: bool
+    groups: frozenset[int]
+    ports: dict[int, Elements]
+
+
+def state() -> State:
+    """Return what is in the kernel now.
+
+    :raises KernelRefused: nf_tables is missing, or no privilege to ask
+    """
+    with nft.Session() as session:
+        found = session.table(table.NAME)
+        if found is None:
+            return State(None, False, frozenset(), {})
+        version = version_of(found.comment)
+        # What a newer release made of it is not for us to judge.
+        return State(version, found.is_in_force and (
+            version > table.VERSION or is_right(session)),
+            frozenset(closed_groups(session)), elements(session))
+
+
+def elements(session: nft.Session) -> dict[int, Elements]:
+    """Return what is in the sets for each index; none where there are none."""
+    found: dict[int, Elements] = {}
+    for each in filter_steps.PORT_SETS:
+        for there in nft_sets.elements(session, table.NAME, each.name):
+            with contextlib.suppress(ValueError):
+                index, own = element(each.name, there.key)
+                if index != filter_steps.CANARY:
+                    found.setdefault(index, {})[own] = there.comment
+    return found
+
+
+def is_right(session: nft.Session) -> bool:
+    """Return whether the table has all that it is made of, and no more."""
+    return (all(session.is_right_chain(table.NAME, each)
+                for each in table.CHAINS if each.hook is not None)
+            and all(nft_sets.is_right(session, table.NAME, each)
+                    for each in table.SETS)
+            and session.are_right_rules(table.NAME, table.RULES))
+
+
+def lasts(session: nft.Session, found: nft.Table, is_whole: bool) -> bool:
+    """Return whether a table stays: it is right, or of a newer release."""
+    version = version_of(found.comment)
+    return version > table.VERSION or (
+        version == table.VERSION and found.is_in_force and is_whole
+        and is_right(session))
+
+
+def version_of(comment: str) -> int:
+    """Return the version of a table; 0 if it is not one of ours."""
+    number = comment.removeprefix(filter_steps.VERSION_OF)
+    return int(number) if number.isdecimal() and number != comment else 0
+
+
+def closed_groups(session: nft.Session) -> set[int]:
+    return {struct.unpack('=I', each.key)[0] for each in nft_sets.elements(
+        session, table.NAME, table.GROUPS) if len(each.key) == 4}
+
+
+def is_closed(session: nft.Session, group: int) -> bool:
+    return nft_sets.has(session, table.NAME, table.GROUPS,
+                        filter_steps.group_key(group))
+
+
+def has_canary(session: nft.Session, where: nft_sets.Set) -> bool:
+    return nft_sets.has(session, table.NAME, where.name, bytes(where.length))

@@ -18,12 +18,15 @@ from tests import patience
 
 _GUESTS = 100
 _TALKERS = 10
-#: Frames a second, of each talker.
-_RATE = 500
 
 
 class Talk:
-    """Guests that send to their neighbour, in a circle."""
+    """Guests that send to their neighbour, in a circle.
+
+    :ivar RATE: how many frames a second each sends
+    """
+
+    RATE = 500
 
     def __init__(self, guests):
         self._guests = guests
@@ -53,7 +56,7 @@ class Talk:
         while not self._board[0]:
             sent = self._round(sent, missing)
             struct.pack_into('ii', self._board, 4, sent, sent - len(missing))
-            time.sleep(1 / _RATE)
+            time.sleep(1 / self.RATE)
         # Nobody is overtaken: once all of a round have arrived, what is
         # missing of those before is lost.
         begin, end = sent, self._round(sent, missing)
@@ -71,17 +74,27 @@ class Talk:
         :param missing: the numbers of what has not arrived
         :returns: the number of the next frame
         """
-        neighbours = self._guests[1:] + self._guests[:1]
-        for guest, receiver in zip(self._guests, neighbours):
-            guest.send(receiver.mac, b'talk%010d' % number)
+        for guest, receiver in self._pairs():
+            self._speak(guest, receiver, b'talk%010d' % number)
             missing.add(number)
             number += 1
         for guest in self._guests:
             for frame in guest.waiting():
-                if (frame[14:18] == b'talk'
-                        and frame[:6] == hosts._octets(guest.mac)):
-                    missing.discard(int(frame[18:28]))
+                place = frame.find(b'talk')
+                if place > 0 and frame[:6] == hosts._octets(guest.mac):
+                    missing.discard(int(frame[place + 4:place + 14]))
+                self._hear(guest, frame)
         return number
+
+    def _pairs(self):
+        """Return who speaks to whom."""
+        return zip(self._guests, self._guests[1:] + self._guests[:1])
+
+    def _speak(self, guest, receiver, words):
+        guest.send(receiver.mac, words)
+
+    def _hear(self, guest, frame):
+        """Be told of each frame that comes to a guest."""
 
 
 class RestartTest(base.FunctionalTestCase):

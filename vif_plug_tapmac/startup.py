@@ -57,8 +57,8 @@ def _tell_of_addresses(config: cfg.ConfigOpts.GroupAttr) -> None:
     if (not config.nova_managed_tap
             and 'linux_bridge' in config.claim_plugins):
         LOG.error('anti_spoofing = full: no new port of linux_bridge can be '
-                  'plugged, because libvirt makes its TAP after that, and '
-                  'guests that run are kept to their MACs. Remedy: '
+                  'plugged, because libvirt makes its TAP after that. Guests '
+                  'that run are taken in when they are plugged again. Remedy: '
                   'nova_managed_tap = true.')
 
 

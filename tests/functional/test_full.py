@@ -92,6 +92,32 @@ class FullTestCase(test_guard.GuardTestCase):
                          self.ports().get(index))
         self.assertTrue(self.is_right())
 
+    @contextlib.contextmanager
+    def sending(self, guest):
+        """Have a guest send; yield a list of what does not come out."""
+        stop, lost, numbers = threading.Event(), [], itertools.count()
+
+        def send():
+            expected = 0
+            while not stop.is_set():
+                number = next(numbers)
+                guest.write(_HONEST + b'%08d' % number)
+                with contextlib.suppress(BlockingIOError):
+                    while True:
+                        frame = os.read(self.wire.descriptor, 2048)
+                        if frame.startswith(_HONEST):
+                            lost.extend(range(expected, int(frame[-8:])))
+                            expected = int(frame[-8:]) + 1
+            lost.extend(range(expected, next(numbers)))
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        try:
+            yield lost
+        finally:
+            stop.set()
+            thread.join()
+
 
 class PlugTest(FullTestCase):
 
@@ -304,32 +330,6 @@ class ModesTest(FullTestCase):
                 else:
                     self.assertEqual({}, self.ports())
         self.assertEqual([], lost)
-
-    @contextlib.contextmanager
-    def sending(self, guest):
-        """Have a guest send; yield a list of what does not come out."""
-        stop, lost, numbers = threading.Event(), [], itertools.count()
-
-        def send():
-            expected = 0
-            while not stop.is_set():
-                number = next(numbers)
-                guest.write(_HONEST + b'%08d' % number)
-                with contextlib.suppress(BlockingIOError):
-                    while True:
-                        frame = os.read(self.wire.descriptor, 2048)
-                        if frame.startswith(_HONEST):
-                            lost.extend(range(expected, int(frame[-8:])))
-                            expected = int(frame[-8:]) + 1
-            lost.extend(range(expected, next(numbers)))
-
-        thread = threading.Thread(target=send)
-        thread.start()
-        try:
-            yield lost
-        finally:
-            stop.set()
-            thread.join()
 
     def test_elements_come_first_and_go_last(self):
         self.configure(anti_spoofing='mac')

@@ -41,6 +41,7 @@ from vif_plug_tapmac.mac import alternate_tap_macs
 from vif_plug_tapmac import mark
 from vif_plug_tapmac import privsep
 
+_MULTI_QUEUE = hosts.IFF_TAP | hosts.IFF_MULTI_QUEUE
 _RIVAL_MAC = 'fe:16:3e:28:64:c2'
 _UPLINK_MAC = '52:54:00:12:34:56'
 
@@ -108,10 +109,16 @@ class LogTest(test_claim.ClaimTestCase):
         self.configure(anti_spoofing='full', claim_plugins=['linux_bridge'])
         os_vif.initialize(reset=True)
 
-    def case_addresses_and_a_tap_of_libvirt(self):
-        self.hold()
+    def case_addresses_and_a_tap_of_somebody_else(self):
         self.configure(anti_spoofing='full')
-        self.plug()
+        for flags, persists in ((hosts.IFF_TAP, False), (hosts.IFF_TAP, True),
+                                (_MULTI_QUEUE, False)):
+            with hosts.Guest(base.TAP, flags=flags) as guest:
+                if persists:
+                    guest.persist()
+                self.plug()
+            if self.host.find(base.TAP):
+                self.host.delete(base.TAP)
 
     def case_addresses_that_stay(self):
         def refuse(*args):
@@ -224,7 +231,7 @@ class LogTest(test_claim.ClaimTestCase):
     def case_guest_of_a_plug_that_fails(self):
         def fail(*args):
             self.case.enter_context(hosts.Guest(
-                base.TAP, flags=hosts.IFF_TAP | hosts.IFF_MULTI_QUEUE))
+                base.TAP, flags=_MULTI_QUEUE))
             raise exception.KernelRefused.from_errno(
                 base.TAP, 'going on', errno.EIO)
         self.configure(multiqueue=True)

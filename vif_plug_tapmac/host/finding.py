@@ -75,6 +75,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     'TM227': (Severity.ERROR, 'A guest is not kept to its addresses'),
     'TM228': (Severity.ERROR, 'A guest may not speak at all'),
     'TM229': (Severity.ERROR, 'A guest may speak as somebody else'),
+    'TM233': (Severity.ERROR, 'A guest can not be kept to its addresses'),
     'TM301': (Severity.WARNING, 'The firewall stands between guests'),
     'TM302': (Severity.WARNING, 'A udev that is not seen rewrites MACs'),
     'TM303': (Severity.ERROR, 'Two os-vif plugins have one name'),
@@ -187,6 +188,8 @@ WHY: dict[str, str] = {
              'send router advertisements.',
     'TM228': 'Each frame that the guest sends is dropped.',
     'TM229': 'The guest gets what is for the owner of the address.',
+    'TM233': 'The guest can claim the addresses of others, answer DHCP, and '
+             'send router advertisements.',
     'TM301': 'A policy that drops, as Docker sets it, cuts guests off from '
              'each other.',
     'TM302': 'The MAC of a TAP may be another one a moment after the plug.',

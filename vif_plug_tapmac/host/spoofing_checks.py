@@ -11,7 +11,9 @@ from vif_plug_tapmac.host.finding import Seen
 from vif_plug_tapmac.host.inventory import Inventory
 from vif_plug_tapmac.host.tap import Tap
 from vif_plug_tapmac.host import tap_checks
+from vif_plug_tapmac.kernel import adopting
 from vif_plug_tapmac.kernel import filter_table
+from vif_plug_tapmac.wanted import names
 from vif_plug_tapmac.wanted import rules
 
 #: How the table is named where something is wrong with it.
@@ -21,13 +23,39 @@ _WHAT = 'the table bridge %s' % filter_table.NAME
 
 @finds('TM227')
 def _unfiltered(seen: Inventory, tap: Tap) -> Seen:
-    if (seen.is_filtering and tap.bridge is not None
-            and tap.guest_mac is not None
-            and not tap_checks.is_anothers(seen, tap)
-            and tap.link.group != seen.filtered_group):
+    if _is_to_be_filtered(seen, tap) and _obstacle(tap) is None:
         yield (tap.link.name, 'anti_spoofing is full, and it is in link group '
                '%d instead of %d' % (tap.link.group, seen.filtered_group),
-               REPLUG if tap.is_ours else REBOOT)
+               REPLUG if tap.is_ours or tap.link.held else REBOOT)
+
+
+@finds('TM233')
+def _not_to_be_adopted(seen: Inventory, tap: Tap) -> Seen:
+    why = _obstacle(tap)
+    if why is not None and _is_to_be_filtered(seen, tap):
+        yield (tap.link.name, 'anti_spoofing is full, and a plug leaves its '
+               'guest to its MAC at most: %s' % why, REBOOT)
+
+
+def _is_to_be_filtered(seen: Inventory, tap: Tap) -> bool:
+    """Return whether the guest of a TAP is not filtered, and is to be."""
+    return (seen.is_filtering and tap.bridge is not None
+            and (tap.guest_mac is not None or _has_nova_name(tap))
+            and not tap_checks.is_anothers(seen, tap)
+            and tap.link.group != seen.filtered_group)
+
+
+def _obstacle(tap: Tap) -> str | None:
+    """Return why a TAP is none of ours as long as its guest holds it."""
+    if tap.is_ours or not tap.link.held:
+        return None
+    if not _has_nova_name(tap):
+        return 'its name is none that Nova gives to a TAP'
+    return adopting.obstacle(tap.link)
+
+
+def _has_nova_name(tap: Tap) -> bool:
+    return names.start_of_vif_id(tap.name) is not None
 
 
 @finds('TM228')
@@ -69,9 +97,9 @@ def _names(seen: Inventory) -> list[str]:
 
 @finds('TM312')
 def _missing(seen: Inventory) -> Seen:
-    names = _names(seen)
-    if names and seen.guest_filter and seen.guest_filter.version is None:
-        yield (_TABLE, '%s is not there, and %s' % (_WHAT, _kept(names)),
+    taps = _names(seen)
+    if taps and seen.guest_filter and seen.guest_filter.version is None:
+        yield (_TABLE, '%s is not there, and %s' % (_WHAT, _kept(taps)),
                REPLUG)
 
 
@@ -86,19 +114,19 @@ def _changed(seen: Inventory) -> Seen:
 
 @finds('TM314')
 def _open(seen: Inventory) -> Seen:
-    names = _names(seen)
-    if names and (seen.guest_filter is not None
-                  and seen.guest_filter.version is not None
-                  and seen.filtered_group not in seen.guest_filter.groups):
+    taps = _names(seen)
+    if taps and (seen.guest_filter is not None
+                 and seen.guest_filter.version is not None
+                 and seen.filtered_group not in seen.guest_filter.groups):
         yield (_TABLE, 'link group %d is not in the set %s of %s, and %s' % (
-            seen.filtered_group, filter_table.GROUPS, _WHAT, _kept(names)),
+            seen.filtered_group, filter_table.GROUPS, _WHAT, _kept(taps)),
             REPLUG)
 
 
-def _kept(names: typing.Sequence[str]) -> str:
+def _kept(taps: typing.Sequence[str]) -> str:
     return 'the guest of %s%s is kept to its MAC only' % (
-        names[0], ' and %d more' % (len(names) - 1) if len(names) > 1 else '')
+        taps[0], ' and %d more' % (len(taps) - 1) if len(taps) > 1 else '')
 
 
-CHECKS = (_unfiltered, _mute, _lets_pass)
+CHECKS = (_unfiltered, _mute, _lets_pass, _not_to_be_adopted)
 TABLE_CHECKS = (_missing, _changed, _open)

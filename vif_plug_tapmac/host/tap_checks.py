@@ -13,6 +13,7 @@ from vif_plug_tapmac.host.finding import REPLUG
 from vif_plug_tapmac.host.finding import Seen
 from vif_plug_tapmac.host.inventory import Inventory
 from vif_plug_tapmac.host.tap import Tap
+from vif_plug_tapmac.kernel import adopting
 from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import source_filter
@@ -75,7 +76,8 @@ def clash(tap: Tap,
 @finds('TM204')
 def _open_to_all(seen: Inventory, tap: Tap) -> Seen:
     # Of one queue, whoever holds it keeps all others out.
-    if tap.link.owner is None and (tap.link.multi_queue or not tap.link.held):
+    if (tap.link.owner is None and not adopting.is_of_libvirt(tap.link)
+            and (tap.link.multi_queue or not tap.link.held)):
         yield (tap.link.name, 'it has no owner, so that every user of '
                'this host can attach to the guest\'s network',
                REPAIR if tap.can_be_plugged and not tap.link.held

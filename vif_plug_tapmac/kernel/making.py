@@ -85,11 +85,12 @@ def is_being_made(link: Link) -> bool:
     """Return whether a plug is at work on this TAP just now.
 
     It is persistent when it is finished. It has its mark before it has its
-    name, and another name before that.
+    name, and another name before that. One without an owner was adopted.
     """
     return (link.is_tap and link.held and not link.persistent
             and (link.name.startswith(names.UNGUESSABLE)
-                 or mark.TapMark.parse(link.alias) is not None))
+                 or link.owner is not None
+                 and mark.TapMark.parse(link.alias) is not None))
 
 
 def _give_up(netlink: nl.Netlink, port: TapPort, former: Link) -> None:

@@ -9,6 +9,7 @@ import time
 
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import address_guard
+from vif_plug_tapmac.kernel import adopting
 from vif_plug_tapmac.kernel import bridge
 from vif_plug_tapmac.kernel import converging
 from vif_plug_tapmac.kernel import guard
@@ -101,7 +102,7 @@ def _ensure_once(netlink: nl.Netlink, port: TapPort,
                    % (found.kind or 'hardware'),
             remedy='rename or remove that device')
     port = _with_what_can_be_had(port, found)
-    if found is not None and found.held:
+    if found is not None and _is_held(found):
         _keep(netlink, port, limits, found)
         return None
     limits.require_bridge(port)
@@ -125,18 +126,28 @@ def _ensure_once(netlink: nl.Netlink, port: TapPort,
         raise converging.Overtaken(error)
 
 
+def _is_held(found: Link) -> bool:
+    """Return whether a TAP is, also by one who has switched its carrier off.
+
+    That hides him where the TAP does not go with him.
+    """
+    return found.held or adopting.is_of_libvirt(found)
+
+
 def _with_what_can_be_had(port: TapPort, found: Link | None) -> TapPort:
     """Return the port as it can be, where its guest is to be filtered.
 
     By a table that knows the index of its TAP before that takes a frame. That
-    is not so for a TAP that libvirt makes after us; and whether a guest that
-    runs on one without our mark may be in the group, nobody knows. Who does
-    not know its addresses leaves the guest to what it is kept to.
+    is not so for a TAP that libvirt makes after us. One that it has made, and
+    a guest runs on, can be one of ours; of any other without our mark nobody
+    knows whether it may be in the group. Who does not know its addresses
+    leaves the guest to what it is kept to.
 
     :raises InvalidConfig: libvirt is to make the TAP
     """
     if not port.is_filtered:
         return port
+    held = found is not None and _is_held(found)
     own = found is not None and (
         mark.TapMark.parse(found.alias) is not None
         or port.has_nova_name and mark.is_lost(found, port.groups))
@@ -145,14 +156,16 @@ def _with_what_can_be_had(port: TapPort, found: Link | None) -> TapPort:
         if found is None or not own:
             return port if port.create_tap else unfiltered
         return port if found.group == port.filtered_group else unfiltered
-    if found is not None and found.held and not own:
+    why = (adopting.obstacle(found)
+           if found is not None and held and not own else None)
+    if why is not None:
         LOG.error('%s: its guest is kept to its MAC only, and not to its '
-                  'addresses (anti_spoofing = full), because tapmac did not '
-                  'make this TAP. Remedy: %s.', port.name,
+                  'addresses (anti_spoofing = full), because %s. Remedy: %s.',
+                  port.name, why,
                   'hard reboot the instance' if port.create_tap
                   else 'nova_managed_tap = true, and a hard reboot')
         return unfiltered
-    if not port.create_tap and (found is None or not found.held):
+    if not port.create_tap and not held:
         raise exception.InvalidConfig(
             option='anti_spoofing', value=port.anti_spoofing,
             reason='libvirt makes %s after it was plugged, so that nothing '
@@ -196,8 +209,8 @@ def _keep(netlink: nl.Netlink, port: TapPort, limits: Limits,
                   port.name, '; '.join(faults))
         return
     port = _with_what_the_kernel_keeps(netlink, port, found)
-    wanted = converging.wanted_fields(
-        port, found_mark or _new_mark(port, found))
+    wanted = converging.wanted_fields(port, found_mark or _new_mark(
+        port, found) or adopting.new_mark(port, found))
     if port.mtu is not None:
         wanted['mtu'] = max(port.mtu, found.mtu)
         if wanted['mtu'] != port.mtu:
@@ -311,7 +324,7 @@ def _faults(netlink: nl.Netlink, port: TapPort, found: Link,
         if master is not None and master.name != port.bridge:
             faults.append('it is on %s and should be on %s'
                           % (master.name, port.bridge))
-    if found_mark is not None:
+    if found_mark is not None and not adopting.is_of_libvirt(found):
         facts = {'owner': port.owner, 'persistent': True}
         if port.create_tap:  # Else nobody said how many queues there are.
             facts['multi_queue'] = port.multi_queue

@@ -278,14 +278,14 @@ TAPMAC_OPTS = [
         help='Guests do not reach this host through their bridge: no ARP, no '
              'IP to any address of the host, no router advertisement, nothing '
              'sent to the MAC of a TAP. They do reach each other and the '
-             'uplink. By one rule of nftables for the link group of TAPs, in '
-             'the table "tapmac_shield" of the families bridge, inet and arp, '
-             'which each plug looks for, and each service of this host has of '
-             'its own. '
+             'uplink. By rules of nftables for the link groups of TAPs, in '
+             'the tables "tapmac" of the families bridge, inet and arp, which '
+             'each plug looks for, and in which each service of this host '
+             'asks for its own. '
              'Not for hosts that serve their guests, as with DHCP, DNS or '
              'routing on the bridge. TAPs that libvirt makes are not in that '
-             'group. Switched off again, the rule goes with the next plug '
-             'after nova-compute was restarted.'),
+             'group. Switched off again, it ends with the next plug after '
+             'nova-compute was restarted.'),
     cfg.FloatOpt(
         'udev_timeout',
         default=5.0,

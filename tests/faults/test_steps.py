@@ -25,7 +25,7 @@ from tests.functional import test_sigkill
 from tests import hosts
 from tests import patience
 from vif_plug_tapmac import exception
-from vif_plug_tapmac.kernel import nftables
+from vif_plug_tapmac.kernel import guest_filter
 from vif_plug_tapmac.kernel import port
 from vif_plug_tapmac.kernel import removing
 from vif_plug_tapmac.kernel import rtnetlink
@@ -286,7 +286,7 @@ class ShieldedTest(StepsTestCase):
     def prepare(self):
         self.plug()
         self.host.delete(base.TAP)
-        nftables.unshield_host()
+        guest_filter.GuestFilter().unshield()
 
     def call(self):
         self.configure(host_shield=True)

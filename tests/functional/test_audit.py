@@ -35,11 +35,14 @@ from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.host import mending
 from vif_plug_tapmac.host import network_managers
 from vif_plug_tapmac.kernel import bridge_health
+from vif_plug_tapmac.kernel import filter_table
+from vif_plug_tapmac.kernel import guest_filter
 from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac.kernel import netlink as nl
-from vif_plug_tapmac.kernel import nftables
+from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.kernel import removing
 from vif_plug_tapmac.kernel import shield
+from vif_plug_tapmac.kernel import shields
 from vif_plug_tapmac.kernel import source_filter
 from vif_plug_tapmac import mark
 
@@ -167,7 +170,7 @@ class FailingCheckTest(AuditTestCase):
 
         def fail(group):
             raise PermissionError(13, 'no')
-        self.patch(nftables, 'is_host_shielded', fail)
+        self.patch(shields, 'is_shielded', fail)
         self.assert_finds('TM308', 'this host', 'no')
 
 
@@ -971,8 +974,12 @@ class CodesTest(AuditTestCase):
         self.configure(host_shield=True)
         self.assert_finds('TM308', 'nftables', 'link group 29793')
         self.plug_clean()
-        nftables.unshield_host()
-        self.assert_finds('TM308', 'nftables', nftables.SHIELD)
+        for family in nft.BRIDGE, nft.INET, nft.ARP:
+            with nft.Session() as session:
+                session.transact('', nft.on(family, [nft.delete_table(
+                    filter_table.NAME)]))
+            self.assert_finds('TM308', 'nftables', filter_table.NAME)
+            self.plug_clean()
 
     @base.needs_locked_ports
     def test_tm225(self):
@@ -987,15 +994,19 @@ class CodesTest(AuditTestCase):
             base.VIF_ID, base.GUEST_MAC, base.BRIDGE, _LONG_AGO)))
         self.assert_finds('TM225', base.TAP, base.GUEST_MAC, 'on eth1')
 
+    def shield_host(self, group, service):
+        with nl.Netlink() as netlink:
+            guest_filter.GuestFilter().shield(netlink, [group], service)
+
     def test_tm226(self):
         path = pathlib.Path(self.useFixture(fixtures.TempDir()).path, 'x.conf')
         self.configure(host_shield=True)
         self.plug_clean()
-        nftables.shield_host(30000, 'SHA-256 0')
+        self.shield_host(30000, 'SHA-256 0')
         self.assert_clean()
-        nftables.shield_host(29793, str(path))
-        self.assert_finds('TM226', 'nftables', 'handle 4', '%s, which is not '
-                          'there any more' % path)
+        self.shield_host(29793, str(path))
+        self.assert_finds('TM226', 'nftables', '29793 . 0x',
+                          '%s, which is not there any more' % path)
         for text, words in {
                 'host_shield = true': None,
                 'host_shield = true\nlink_group = 30000': 'for it any more',

@@ -32,9 +32,9 @@ from vif_plug_tapmac.kernel import making
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.kernel import nft_sets
-from vif_plug_tapmac.kernel import nftables
 from vif_plug_tapmac.kernel import removing
 from vif_plug_tapmac.kernel import shield
+from vif_plug_tapmac.kernel import shields
 from vif_plug_tapmac import privileged
 from vif_plug_tapmac.wanted.port import TapIdentity
 from vif_plug_tapmac.wanted import rules
@@ -206,13 +206,13 @@ class PlugTest(FullTestCase):
     def test_guests_are_kept_from_the_host_in_both_groups(self):
         self.configure(host_shield=True)
         self.plug(self.vif)
-        self.assertTrue(nftables.is_host_shielded(_FILTERED))
-        self.assertTrue(nftables.is_host_shielded(_UNFILTERED))
+        self.assertTrue(shields.is_shielded(_FILTERED))
+        self.assertTrue(shields.is_shielded(_UNFILTERED))
         self.patch(shield, '_looked', False)
         self.configure(host_shield=False)
         self.plug(self.vif)
-        self.assertFalse(nftables.is_host_shielded(_FILTERED))
-        self.assertFalse(nftables.is_host_shielded(_UNFILTERED))
+        self.assertFalse(shields.is_shielded(_FILTERED))
+        self.assertFalse(shields.is_shielded(_UNFILTERED))
 
     def test_a_guest_on_a_tap_of_somebody_else(self):
         self.host.add_tap(base.TAP)

@@ -25,6 +25,7 @@ from vif_plug_tapmac.kernel import guest_filter
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.kernel import nft_sets
+from vif_plug_tapmac.kernel import shields
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted import rules
 
@@ -44,6 +45,7 @@ class GuestFilterTestCase(base.FunctionalTestCase):
     def setUp(self):
         super().setUp()
         self.filter = guest_filter.GuestFilter()
+        self.version = filter_table.VERSION
         self.nft = nft.Session()
         self.netlink = nl.Netlink()
         self.addCleanup(self.nft.__exit__, None, None, None)
@@ -257,7 +259,7 @@ class RemovingTest(GuestFilterTestCase):
         self.assertIsNone(self.nft.table(filter_table.NAME))
 
 
-class MendingTest(GuestFilterTestCase):
+class MendingTestCase(GuestFilterTestCase):
 
     def lay(self):
         """Have three ports, of which the third is plugged again."""
@@ -279,29 +281,6 @@ class MendingTest(GuestFilterTestCase):
         self.put(self.indexes[2], self.wanted[2], process=process)
         self.assertEqual(before, self.nft.generation())
 
-    def test_flushed_rules(self):
-        self.lay()
-        self.flush()
-        self.assert_mended()
-
-    def test_flushed_rules_and_an_unplug(self):
-        self.lay()
-        self.flush()
-        self.filter.remove(self.indexes[0])
-        del self.all[self.indexes[0]]
-        self.assert_mended()
-
-    def test_a_flushed_set_and_an_unplug(self):
-        self.lay()
-        first = self.all.pop(self.indexes[0])
-        for each in filter_table.SETS[1:]:
-            self.change(*self.empty(each.name))
-            self.filter.remove(self.indexes[0])
-            self.assert_mended()
-            self.put(self.indexes[0], self.wanted[0])
-            self.assertEqual({**self.all, self.indexes[0]: first},
-                             self.ports())
-
     def group_of(self, number):
         return self.host.link(base.numbered_vif(number).vif_name).group
 
@@ -321,13 +300,59 @@ class MendingTest(GuestFilterTestCase):
                 '%s: its guest is kept to its MAC only'
                 % base.numbered_vif(number).vif_name)
 
+    def empty(self, name):
+        return [(0xa0e, 0, nft.body(
+            nft.attributes.text(1, filter_table.NAME),
+            nft.attributes.text(2, name)))]
+
+    def without_rules(self, chain):
+        return 0xa08, 0, nft.body(
+            nft.attributes.text(1, filter_table.NAME),
+            nft.attributes.text(2, chain))
+
+    def without_chain(self, chain):
+        return 0xa05, 0, nft.body(
+            nft.attributes.text(1, filter_table.NAME),
+            nft.attributes.text(3, chain))
+
+    def dormant(self, flag):
+        return 0xa00, 0x400, nft.body(
+            nft.attributes.text(1, filter_table.NAME),
+            nft.number(2, flag))
+
+
+class MendingTest(MendingTestCase):
+
+    def test_flushed_rules(self):
+        self.lay()
+        self.flush()
+        self.assert_mended()
+
+    def test_flushed_rules_and_an_unplug(self):
+        self.lay()
+        self.flush()
+        self.filter.remove(self.indexes[0])
+        del self.all[self.indexes[0]]
+        self.assert_mended()
+
+    def test_a_flushed_set_and_an_unplug(self):
+        self.lay()
+        first = self.all.pop(self.indexes[0])
+        for each in filter_table.PORT_SETS:
+            self.change(*self.empty(each.name))
+            self.filter.remove(self.indexes[0])
+            self.assert_mended()
+            self.put(self.indexes[0], self.wanted[0])
+            self.assertEqual({**self.all, self.indexes[0]: first},
+                             self.ports())
+
     def test_flushed_rules_and_a_restart(self):
         self.lay()
         self.flush()
         self.assert_moved()
 
     def test_a_flushed_set_and_a_restart(self):
-        for each in filter_table.SETS[1:]:
+        for each in filter_table.PORT_SETS:
             self.lay()
             self.change(*self.empty(each.name))
             self.assert_moved()
@@ -361,7 +386,7 @@ class MendingTest(GuestFilterTestCase):
                          self.ports())
 
     def test_a_flushed_set_and_other_addresses(self):
-        for each in filter_table.SETS[1:]:
+        for each in filter_table.PORT_SETS:
             for process in self.filter, guest_filter.GuestFilter():
                 self.put(7, rules_of(1, '192.0.2.1', '2001:db8::1'))
                 self.change(*self.empty(each.name))
@@ -371,7 +396,7 @@ class MendingTest(GuestFilterTestCase):
 
     def test_a_flushed_set_and_the_group_of_another_service(self):
         other = guest_filter.GuestFilter()
-        for each in filter_table.SETS[1:]:
+        for each in filter_table.PORT_SETS:
             self.lay()
             index, theirs = self.add_port(4), rules_of(4, '192.0.2.4')
             self.put(index, theirs, _OTHER_GROUP, other)
@@ -463,45 +488,145 @@ class MendingTest(GuestFilterTestCase):
         del self.all[self.indexes[0]]
         self.assert_mended()
 
-    def empty(self, name):
-        return [(0xa0e, 0, nft.body(
-            nft.attributes.text(1, filter_table.NAME),
-            nft.attributes.text(2, name)))]
-
-    def without_rules(self, chain):
-        return 0xa08, 0, nft.body(
-            nft.attributes.text(1, filter_table.NAME),
-            nft.attributes.text(2, chain))
-
-    def without_chain(self, chain):
-        return 0xa05, 0, nft.body(
-            nft.attributes.text(1, filter_table.NAME),
-            nft.attributes.text(3, chain))
-
-    def dormant(self, flag):
-        return 0xa00, 0x400, nft.body(
-            nft.attributes.text(1, filter_table.NAME),
-            nft.number(2, flag))
+    @property
+    def next_version(self):
+        return 'tapmac %d' % (self.version + 1)
 
     def test_a_newer_table_stays(self):
-        self.patch(filter_table, 'VERSION', 2)
+        self.patch(filter_table, 'VERSION', filter_table.VERSION + 1)
         self.patch(filter_table, 'RULES', (*filter_table.RULES, _DROP_ALL))
         self.put(7, rules_of(1))
-        self.patch(filter_table, 'VERSION', 1)
+        self.patch(filter_table, 'VERSION', filter_table.VERSION - 1)
         self.patch(filter_table, 'RULES', filter_table.RULES[:-1])
         self.put(8, rules_of(2), process=guest_filter.GuestFilter())
         self.assertFalse(filter_state.is_right(self.nft))
-        self.assertEqual(('tapmac 2', True),
+        self.assertEqual((self.next_version, True),
                          self.nft.table(filter_table.NAME)[:2])
         self.assertEqual(self.of((7, rules_of(1)), (8, rules_of(2))),
                          self.ports())
 
     def test_an_older_table_is_replaced(self):
         self.lay()
-        self.patch(filter_table, 'VERSION', 2)
+        self.patch(filter_table, 'VERSION', filter_table.VERSION + 1)
         self.assert_mended(guest_filter.GuestFilter())
-        self.assertEqual(('tapmac 2', True),
+        self.assertEqual((self.next_version, True),
                          self.nft.table(filter_table.NAME)[:2])
+
+
+class ShieldingTest(MendingTestCase):
+    """Guests that are kept from the host are in the same table."""
+
+    def shield(self, group=_OPEN_GROUP, service='one', process=None):
+        (process or guest_filter.GuestFilter()).shield(
+            self.netlink, [group], service)
+
+    def shields(self):
+        """Return who keeps which group from the host, in all families."""
+        found = sorted((each.group, each.service)
+                       for each in shields.of_all_services())
+        for group, service in found:
+            self.assertTrue(shields.is_shielded(group, service))
+        return found
+
+    def test_closes_nobody(self):
+        self.shield()
+        self.assertEqual([], self.groups())
+        self.assertTrue(filter_state.is_right(self.nft))
+        self.assertEqual([(_OPEN_GROUP, 'one')], self.shields())
+
+    def test_before_and_after_a_port(self):
+        for first, second in itertools.permutations((
+                self.shield, lambda: self.put(7, rules_of(1)))):
+            first()
+            second()
+            self.assertEqual(self.of((7, rules_of(1))), self.ports())
+            self.assertEqual([_GROUP], self.groups())
+            self.assertEqual([(_OPEN_GROUP, 'one')], self.shields())
+            self.filter = guest_filter.GuestFilter()
+            self.flush()
+
+    def test_again_changes_nothing(self):
+        self.shield(process=self.filter)
+        before = self.nft.generation()
+        for process in self.filter, self.filter, None:
+            self.shield(process=process)
+            self.assertEqual(before, self.nft.generation())
+
+    def test_heals_flushed_rules_of_ports_that_it_knows(self):
+        self.lay()
+        self.flush()
+        self.shield(process=self.filter)
+        self.assertEqual(self.all, self.ports())
+        self.assertEqual([_GROUP], self.groups())
+        self.assertEqual([_GROUP] * 3,
+                         [self.group_of(number) for number in (1, 2, 3)])
+
+    def test_a_changed_table_is_mended_by_who_knows_nobody(self):
+        self.lay()
+        self.shield(_OTHER_GROUP, 'other')
+        self.change(nft.new_rule(filter_table.NAME, _DROP_ALL))
+        self.shield()
+        self.assertTrue(filter_state.is_right(self.nft))
+        self.assertEqual(self.all, self.ports())
+        self.assertEqual([_GROUP], self.groups())
+        self.assertEqual([(_OTHER_GROUP, 'other'), (_OPEN_GROUP, 'one')],
+                         self.shields())
+
+    def test_what_is_flushed_is_closed_by_a_port_only(self):
+        """Who knows nobody cuts nobody off."""
+        self.lay()
+        for damage in ([nft.delete_table(filter_table.NAME)],
+                       self.empty(filter_table.PORT_SETS[0].name)):
+            self.change(*damage)
+            self.shield()
+            self.assertEqual([], self.groups())
+            self.assert_moved()
+            self.shields()
+            for number in 1, 2, 3:
+                self.host.delete(base.numbered_vif(number).vif_name)
+            self.flush()
+            self.filter = guest_filter.GuestFilter()
+            self.lay()
+
+    def test_a_port_that_mends_the_table_keeps_them(self):
+        self.lay()
+        for service in 'one', 'two':
+            self.shield(service=service)
+        self.change(nft.new_rule(filter_table.NAME, _DROP_ALL))
+        self.assert_mended()
+        self.assertEqual([(_OPEN_GROUP, 'one'), (_OPEN_GROUP, 'two')],
+                         self.shields())
+
+    def test_the_last_one_leaves_the_table_of_guests(self):
+        self.lay()
+        for service in 'one', 'two':
+            self.shield(service=service)
+        process = guest_filter.GuestFilter()
+        for service, left in (('three', ['one', 'two']), ('two', ['one']),
+                              ('one', [])):
+            process.unshield([_OPEN_GROUP], service)
+            self.assertEqual([(_OPEN_GROUP, each) for each in left],
+                             self.shields())
+        self.assertEqual(self.all, self.ports())
+        for family in nft.INET, nft.ARP:
+            self.assertIsNone(self.nft.on(family).table(filter_table.NAME))
+
+    def test_eight_processes_at_once(self):
+        for _ in range(patience.amount(2, 5, 20)):
+            children = [hosts.fork(self.shield_as_child, number)
+                        for number in range(8)]
+            for child in children:
+                self.assertEqual(0, os.waitpid(child, 0)[1])
+            self.assertEqual([(1 + number % 3, str(number)) for number in
+                              sorted(range(8), key=lambda each: (
+                                  each % 3, str(each)))], self.shields())
+            guest_filter.GuestFilter().unshield()
+            self.assertIsNone(self.nft.table(filter_table.NAME))
+
+    def shield_as_child(self, number):
+        # What its parent has is one socket for all of them.
+        with nl.Netlink() as self.netlink:
+            self.shield(1 + number % 3, str(number))
 
 
 class UnderFireTest(test_full_frames.FullFramesTestCase):

@@ -21,11 +21,16 @@ from tests.functional import test_guard
 from tests import hosts
 from tests import patience
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import attributes
+from vif_plug_tapmac.kernel import filter_steps
+from vif_plug_tapmac.kernel import filter_table
+from vif_plug_tapmac.kernel import guest_filter
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import nft
-from vif_plug_tapmac.kernel import nftables
+from vif_plug_tapmac.kernel import nft_sets
 from vif_plug_tapmac.kernel import rtnetlink
 from vif_plug_tapmac.kernel import shield
+from vif_plug_tapmac.kernel import shields
 
 _BRIDGE = '02:00:00:00:00:05'
 _ADDRESS, _OTHER_ADDRESS, _GUESTS_ADDRESS = (
@@ -117,9 +122,17 @@ class ShieldTest(test_guard.GuardTestCase):
         self.guest = self.open(base.TAP, base.GUEST_MAC)
 
     def tables(self):
-        with pyroute2_nftables.NFTables(nfgen_family=7) as nft:
-            return [table.get_attr('NFTA_TABLE_NAME')
-                    for table in nft.get_tables()]
+        found = []
+        for family in nft.BRIDGE, nft.INET, nft.ARP:
+            with pyroute2_nftables.NFTables(nfgen_family=family) as tables:
+                found += [(family, table.get_attr('NFTA_TABLE_NAME'))
+                          for table in tables.get_tables()]
+        return found
+
+    def shield_host(self, group, service=''):
+        """Have a link group kept from the host, as another process does."""
+        with nl.Netlink() as netlink:
+            guest_filter.GuestFilter().shield(netlink, [group], service)
 
     def test_without(self):
         self.start()
@@ -173,23 +186,95 @@ class ShieldTest(test_guard.GuardTestCase):
         self.guest = self.wire
         self.assertTrue(self.udp(_ADDRESS))
 
-    def test_one_rule_for_all(self):
+    def ruleset(self):
+        """Return all rules and elements there are, by their families."""
+        with nft.Session() as session:
+            return [session.list(
+                '', '', kind, nft.of_family(family, nft.body(*what)),
+                lambda told: told[4:], tolerated=errno.ENOENT)
+                for family in (nft.BRIDGE, nft.INET, nft.ARP)
+                for kind, what in ((0xa07, ()), *(
+                    (0xa0d, (attributes.text(1, filter_table.NAME),
+                             attributes.text(2, each.name)))
+                    for each in filter_table.SETS))]
+
+    def test_nothing_for_a_port(self):
         self.start(host_shield=True)
+        before = self.ruleset()
         for number in range(3):
             self.plug(base.numbered_vif(number))
-        with pyroute2_nftables.NFTables(nfgen_family=7) as nft:
-            self.assertEqual(1, len(list(nft.get_rules())))
+        self.assertEqual(before, self.ruleset())
         self.unplug(base.numbered_vif(1))
-        self.assertTrue(nftables.is_host_shielded(29793))
+        self.assertEqual(before, self.ruleset())
+        self.assertTrue(shields.is_shielded(29793))
+
+    def change(self, family, *steps):
+        with nft.Session() as session:
+            self.assertTrue(session.transact('', nft.on(family, steps)))
 
     def test_next_plug_heals(self):
         self.start(host_shield=True)
-        for undo in (nftables.unshield_host, lambda: nftables.shield_host(5)):
-            nftables.unshield_host()
+        name = filter_table.NAME
+        for family in nft.BRIDGE, nft.INET, nft.ARP:
+            for damage in (
+                    [nft.delete_table(name)],
+                    [nft_sets.delete_elements(name, filter_table.SHIELDED, [
+                        nft_sets.Element(filter_steps.group_key(29793))])[0]],
+                    [nft.delete_table(name), nft.new_table(name, 'mine')],
+                    [(0xa08, 0, nft.body(attributes.text(1, name),
+                                         attributes.text(2, 'to_host')))],
+                    [(0xa00, 0x400, nft.body(attributes.text(1, name),
+                                             nft.number(2, 1)))]):
+                self.change(family, *damage)
+                self.assertFalse(shields.is_shielded(29793))
+                self.plug()
+                self.assertTrue(shields.is_shielded(29793), damage)
+        self.assertEqual([], self.reached())
+
+    def test_next_plug_heals_what_is_flushed(self):
+        self.start(host_shield=True)
+        for undo in (lambda: None, lambda: self.shield_host(5),
+                     lambda: self.shield_host(5, 'other')):
+            guest_filter.GuestFilter().unshield()
+            self.assertEqual([], self.tables())
             undo()
-            self.assertFalse(nftables.is_host_shielded(29793))
+            self.assertFalse(shields.is_shielded(29793))
             self.plug()
             self.assertEqual([], self.reached())
+
+    def test_nobody_is_closed_by_it(self):
+        self.start(host_shield=True)
+        with nft.Session() as session:
+            self.assertEqual([], nft_sets.elements(
+                session, filter_table.NAME, filter_table.GROUPS))
+
+    def test_a_newer_table_stays(self):
+        """In each family, and what it has is added to."""
+        self.start()
+        with fixtures.MonkeyPatch(filter_table.__name__ + '.VERSION', 99):
+            self.shield_host(5, 'newer')
+        before = self.tables()
+        self.configure(host_shield=True)
+        self.plug()
+        self.assertEqual(before, self.tables())
+        self.assertEqual([], self.reached())
+        self.configure(host_shield=False)
+        shield._looked = False  # As after a restart.
+        self.plug()
+        self.assertEqual(before, self.tables())
+        self.assertEqual([5], [each.group for each
+                               in shields.of_all_services()])
+
+    def test_an_older_table_is_replaced(self):
+        self.start()
+        with fixtures.MonkeyPatch(filter_table.__name__ + '.VERSION', 1):
+            self.shield_host(5, 'older')
+        self.configure(host_shield=True)
+        self.plug()
+        self.assertEqual([], self.reached())
+        # What another service wants stays.
+        for group in 5, 29793:
+            self.assertTrue(shields.is_shielded(group))
 
     def test_switched_on_and_off(self):
         self.start()
@@ -198,12 +283,12 @@ class ShieldTest(test_guard.GuardTestCase):
         self.plug()
         self.assertFalse(self.arp())
         # Another table of that family is not ours.
-        with pyroute2_nftables.NFTables(nfgen_family=7) as nft:
-            nft.table('add', name='others')
+        with pyroute2_nftables.NFTables(nfgen_family=7) as others:
+            others.table('add', name='others')
         self.configure(host_shield=False)
         shield._looked = False  # As after a restart.
         self.plug()
-        self.assertEqual(['others'], self.tables())
+        self.assertEqual([(nft.BRIDGE, 'others')], self.tables())
         self.assertTrue(self.arp())
 
     def test_two_services(self):
@@ -216,8 +301,8 @@ class ShieldTest(test_guard.GuardTestCase):
             self.plug(base.numbered_vif(1))
             self.assertEqual(
                 (True, options['host_shield']),
-                (nftables.is_host_shielded(29793),
-                 nftables.is_host_shielded(30000)))
+                (shields.is_shielded(29793),
+                 shields.is_shielded(30000)))
             self.assertFalse(self.arp())
 
     def be(self, service, **options):
@@ -230,11 +315,9 @@ class ShieldTest(test_guard.GuardTestCase):
         shield._looked = False
 
     def own(self):
-        """Return whose rules there are."""
-        services = [pathlib.Path(each.service).stem
-                    for each in nftables.host_shields()]
-        self.assertEqual(sorted([*set(services)] * 3), sorted(services))
-        return sorted(set(services))
+        """Return which services want it."""
+        return sorted(pathlib.Path(each.service).stem
+                      for each in shields.of_all_services())
 
     def test_two_services_of_one_group(self):
         """Each has its own section, and the TAPs of both are in one group."""
@@ -303,45 +386,43 @@ class ShieldTest(test_guard.GuardTestCase):
         self.assertNotIn('service', port.to_fields())
 
     def test_nft_shows_whose_it_is(self):
-        nftables.shield_host(29793, '/etc/nova/nova.conf')
+        self.shield_host(29793, '/etc/nova/nova.conf')
         with nft.Session() as session:
-            found = session.list(
-                '', '', nftables._GET_RULE, nftables._body(0),
-                lambda body: nft.read(body).octets(7))
-        # As the kernel keeps it for nft (1.0.6) and "drop comment ...".
-        self.assertEqual(
-            [b'\0\x23host_shield of /etc/nova/nova.conf\0'] * 3, found)
+            self.assertEqual(
+                ['host_shield of /etc/nova/nova.conf'],
+                [each.comment for each in nft_sets.elements(
+                    session, filter_table.NAME, filter_table.SHIELDS)])
 
-    def test_rule_of_nobody_stays(self):
-        nftables.shield_host(29793, '/etc/nova/other.conf')
-        with pyroute2_nftables.NFTables(nfgen_family=7) as nft:
-            nft.rule('add', table=nftables.SHIELD, chain=nftables.SHIELD)
+    def test_one_of_nobody_stays(self):
+        self.shield_host(29793, '/etc/nova/other.conf')
+        self.change(nft.BRIDGE, *nft_sets.add_elements(
+            filter_table.NAME, filter_table.SHIELDS,
+            [nft_sets.Element(bytes(8))]))
         self.be('one', host_shield=False)
         self.plug()
-        self.assertEqual(['other'], self.own())
-        with pyroute2_nftables.NFTables(nfgen_family=7) as nft:
-            self.assertEqual(2, len(list(nft.get_rules())))
+        self.assertEqual([None, '/etc/nova/other.conf'], [
+            each.service for each in sorted(shields.of_all_services())])
 
-    def test_a_rule_that_comes_meanwhile_stays(self):
-        nftables.shield_host(29793)
+    def test_one_that_comes_meanwhile_stays(self):
+        self.shield_host(29793)
         real = nft.Session.transact
 
         def transact(session, step, steps, only_if=None):
-            if not nftables.is_host_shielded(30000):
+            if not shields.is_shielded(30000):
                 self.patch(nft.Session, 'transact', real)
-                nftables.shield_host(30000)
+                self.shield_host(30000)
             return real(session, step, steps, only_if)
         self.patch(nft.Session, 'transact', transact)
-        nftables.unshield_host(29793)
+        guest_filter.GuestFilter().unshield([29793])
         self.assertEqual([False, True], [
-            nftables.is_host_shielded(group) for group in (29793, 30000)])
+            shields.is_shielded(group) for group in (29793, 30000)])
 
     def test_kernel_without_nftables(self):
         self.configure(host_shield=True)
 
         def refuse(*args):
             raise exception.KernelRefused.from_errno('nftables', 'asking', 93)
-        self.patch(nftables, 'is_host_shielded', refuse)
+        self.patch(nft.Session, 'generation', refuse)
         self.assert_plug_fails(exception.KernelRefused, 'nf_tables',
                                'host_shield')
 
@@ -350,10 +431,12 @@ class ShieldTest(test_guard.GuardTestCase):
                      errno.ETIMEDOUT, errno.EINTR, errno.EBUSY, errno.EPERM):
             def refuse(*args):
                 raise exception.KernelRefused.from_errno('nftables', 'x', code)
-            self.patch(nftables, 'is_host_shielded', refuse)
+            self.patch(nft.Session, 'generation', refuse)
             self.patch(shield, '_looked', False)
-            error = self.assertRaises(exception.KernelRefused, shield.ensure,
-                                      base.make_port(host_shield=True))
+            with nl.Netlink() as netlink:
+                error = self.assertRaises(
+                    exception.KernelRefused, shield.ensure, netlink,
+                    base.make_port(host_shield=True))
             self.assertNotIn('load nf_tables', str(error))
             self.assertIn(errno.errorcode[code], str(error))
 
@@ -368,10 +451,13 @@ class ShieldTest(test_guard.GuardTestCase):
             came.append(receive(netlink, how))
             return came[-1]
         self.patch(rtnetlink.Socket, '_receive', count)
-        self.assertTrue(nftables.is_host_shielded(29793))
-        self.assertLess(sum(map(len, came)), 1000)
+        self.plug()
+        self.assertEqual([], [each for each in came if b'others' in each])
+        del came[:]
+        self.assertTrue(shields.is_shielded(29793))
+        self.assertEqual([], [each for each in came if b'others' in each])
 
     def test_somebody_removes_it_at_once(self):
         self.configure(host_shield=True)
-        self.patch(nftables, 'shield_host', lambda *args: None)
-        self.assert_plug_fails(exception.VerifyFailed, nftables.SHIELD)
+        self.patch(guest_filter.GuestFilter, 'shield', lambda *args: True)
+        self.assert_plug_fails(exception.VerifyFailed, filter_table.NAME)

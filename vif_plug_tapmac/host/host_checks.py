@@ -6,6 +6,7 @@ import collections
 import contextlib
 import importlib.metadata
 import os
+import typing
 
 from oslo_config import cfg
 
@@ -15,7 +16,9 @@ from vif_plug_tapmac.host.finding import Seen
 from vif_plug_tapmac.host import link_files
 from vif_plug_tapmac.host import selinux
 from vif_plug_tapmac.kernel import bridge_health
+from vif_plug_tapmac.kernel import filter_table
 from vif_plug_tapmac.kernel import nftables
+from vif_plug_tapmac.kernel import shields
 from vif_plug_tapmac.kernel import tun
 from vif_plug_tapmac.kernel import udev
 from vif_plug_tapmac import opts
@@ -123,33 +126,44 @@ def _shield(config: cfg.ConfigOpts.GroupAttr) -> Seen:
     # Whoever may not ask the kernel does not know, and nothing is said.
     with contextlib.suppress(exception.KernelRefused):
         group = from_config.group(config)
-        if config.host_shield and not nftables.is_host_shielded(group):
+        if config.host_shield and not shields.is_shielded(group):
             yield ('nftables', 'host_shield is on, and rules in the tables '
                    '%s do not drop what link group %d sends to this host' % (
-                       nftables.SHIELD, group),
+                       filter_table.NAME, group),
                    'start nova-compute again, which plugs each guest, or plug '
                    'one by hand; and find what flushes the rules')
 
 
 @finds('TM226')
 def _shield_of_nobody(config: cfg.ConfigOpts.GroupAttr) -> Seen:
-    found = collections.defaultdict(list)
+    found: list[shields.Shield] = []
     with contextlib.suppress(exception.KernelRefused):
-        for shield in nftables.host_shields():
-            found[shield.group, shield.service].append(shield)
-    for rules in found.values():
-        reason = _why_unwanted(rules[0], config)
+        found = shields.of_all_services()
+    for shield in found:
+        reason = _why_unwanted(shield, config)
         if reason is not None:
             yield ('nftables', 'what link group %d sends to this host is '
-                   'dropped by a rule in the table %s %s that %s' % (
-                       rules[0].group, rules[0].family, nftables.SHIELD,
+                   'dropped by rules in the tables %s, for an element of the '
+                   'set %s that %s' % (
+                       shield.group, filter_table.NAME, filter_table.SHIELDS,
                        reason),
-                   ', '.join('"nft delete rule %s %s %s handle %d"' % (
-                       each.family, nftables.SHIELD, nftables.SHIELD,
-                       each.handle) for each in rules))
+                   ', '.join('"%s"' % each for each in _removing(
+                       shield, found)))
 
 
-def _why_unwanted(shield: nftables.Shield,
+def _removing(shield: shields.Shield,
+              found: list[shields.Shield]) -> typing.Iterator[str]:
+    """Yield the commands that remove one of those that were found."""
+    delete = 'nft delete element %s %s %s { %s }'
+    yield delete % ('bridge', filter_table.NAME, filter_table.SHIELDS,
+                    '%d . 0x%08x' % (shield.group, shield.number))
+    if [each.group for each in found].count(shield.group) == 1:
+        for family in 'bridge', *(each.name for each in filter_table.BESIDE):
+            yield delete % (family, filter_table.NAME, filter_table.SHIELDED,
+                            shield.group)
+
+
+def _why_unwanted(shield: shields.Shield,
                   config: cfg.ConfigOpts.GroupAttr) -> str | None:
     """Return why no configuration has a rule; None: one has, or may have.
 

@@ -66,7 +66,7 @@ def converge(netlink: nl.Netlink, port: TapPort, limits: Limits,
     What its guest is to be kept to is there before, or it is cut off.
     """
     lasting = dict(wanted, master=on_bridge.index)
-    shield.ensure(port, limits.service)
+    shield.ensure(netlink, port, limits.service)
     guard.forget_former(netlink, port, link)
     found = link
     try:

@@ -20,7 +20,7 @@ def element(name: str, octets: bytes) -> tuple[int, Element]:
 
     :raises ValueError: it is none of ours
     """
-    if len(octets) not in (each.length for each in filter_steps.PORT_SETS):
+    if len(octets) not in (each.length for each in table.PORT_SETS):
         raise ValueError(octets)
     address = octets[12:]
     return int.from_bytes(octets[:4], 'little' if struct.pack(
@@ -57,13 +57,13 @@ def state() -> State:
         # What a newer release made of it is not for us to judge.
         return State(version, found.is_in_force and (
             version > table.VERSION or is_right(session)),
-            frozenset(closed_groups(session)), elements(session))
+            frozenset(groups_in(session, table.GROUPS)), elements(session))
 
 
 def elements(session: nft.Session) -> dict[int, Elements]:
     """Return what is in the sets for each index; none where there are none."""
     found: dict[int, Elements] = {}
-    for each in filter_steps.PORT_SETS:
+    for each in table.PORT_SETS:
         for there in nft_sets.elements(session, table.NAME, each.name):
             with contextlib.suppress(ValueError):
                 index, own = element(each.name, there.key)
@@ -74,11 +74,28 @@ def elements(session: nft.Session) -> dict[int, Elements]:
 
 def is_right(session: nft.Session) -> bool:
     """Return whether the table has all that it is made of, and no more."""
+    return _has(session, table.SETS, table.CHAINS, table.RULES)
+
+
+def _has(session: nft.Session, sets: tuple[nft_sets.Set, ...],
+         chains: tuple[nft.Chain, ...], rules: tuple[nft.Rule, ...]) -> bool:
     return (all(session.is_right_chain(table.NAME, each)
-                for each in table.CHAINS if each.hook is not None)
+                for each in chains if each.hook is not None)
             and all(nft_sets.is_right(session, table.NAME, each)
-                    for each in table.SETS)
-            and session.are_right_rules(table.NAME, table.RULES))
+                    for each in sets)
+            and session.are_right_rules(table.NAME, rules))
+
+
+def is_right_beside(session: nft.Session, beside: table.Beside) -> bool:
+    """Return whether a table of another family is right, or a newer one.
+
+    :param session: on that family
+    """
+    found = session.table(table.NAME)
+    return found is not None and (
+        version_of(found.comment) > table.VERSION
+        or version_of(found.comment) == table.VERSION and found.is_in_force
+        and _has(session, beside.sets, beside.chains, beside.rules))
 
 
 def lasts(session: nft.Session, found: nft.Table, is_whole: bool) -> bool:
@@ -95,9 +112,15 @@ def version_of(comment: str) -> int:
     return int(number) if number.isdecimal() and number != comment else 0
 
 
-def closed_groups(session: nft.Session) -> set[int]:
+def groups_in(session: nft.Session, name: str) -> set[int]:
+    """Return the link groups in a set of these."""
     return {struct.unpack('=I', each.key)[0] for each in nft_sets.elements(
-        session, table.NAME, table.GROUPS) if len(each.key) == 4}
+        session, table.NAME, name) if len(each.key) == 4}
+
+
+def is_used(session: nft.Session) -> bool:
+    """Return whether guests are kept to something by the table."""
+    return bool(groups_in(session, table.GROUPS) or elements(session))
 
 
 def is_closed(session: nft.Session, group: int) -> bool:

@@ -18,7 +18,6 @@ VERSION_OF = 'tapmac '
 #: In each set that ports have elements in, and of no port: if it is gone, all
 #: are.
 CANARY, _CANARY_COMMENT = 0, 'tapmac'
-PORT_SETS = table.SETS[1:]
 
 
 def key(index: int, mac: str, address: str | None) -> bytes:
@@ -30,12 +29,33 @@ def key(index: int, mac: str, address: str | None) -> bytes:
 
 
 def making(groups: set[int]) -> list[nft.Step]:
+    return _making([*closing(groups), *canaries()], table.SETS, table.CHAINS,
+                   table.RULES)
+
+
+def making_beside(beside: table.Beside, groups: set[int]) -> list[nft.Step]:
+    """Return what makes a table of another family.
+
+    :param groups: that do not reach this host
+    """
+    return nft.on(beside.family, _making(shielding(groups), beside.sets,
+                                         beside.chains, beside.rules))
+
+
+def _making(elements: list[nft.Step], sets: tuple[nft_sets.Set, ...],
+            chains: tuple[nft.Chain, ...],
+            rules: tuple[nft.Rule, ...]) -> list[nft.Step]:
     return [nft.new_table(table.NAME, '%s%d' % (VERSION_OF, table.VERSION)),
             *(nft_sets.new_set(table.NAME, each, number)
-              for number, each in enumerate(table.SETS, 1)),
-            *closing(groups), *canaries(),
-            *(nft.new_chain(table.NAME, each) for each in table.CHAINS),
-            *(nft.new_rule(table.NAME, each) for each in table.RULES)]
+              for number, each in enumerate(sets, 1)), *elements,
+            *(nft.new_chain(table.NAME, each) for each in chains),
+            *(nft.new_rule(table.NAME, each) for each in rules)]
+
+
+def shielding(groups: typing.Iterable[int]) -> list[nft.Step]:
+    """Return what has link groups among those that do not reach this host."""
+    return nft_sets.add_elements(table.NAME, table.SHIELDED, [
+        nft_sets.Element(group_key(each)) for each in sorted(groups)])
 
 
 def closing(groups: set[int]) -> list[nft.Step]:
@@ -48,13 +68,13 @@ def group_key(group: int) -> bytes:
 
 
 def canaries() -> list[nft.Step]:
-    return [step for each in PORT_SETS for step in nft_sets.add_elements(
+    return [step for each in table.PORT_SETS for step in nft_sets.add_elements(
         table.NAME, each.name,
         [nft_sets.Element(bytes(each.length), _CANARY_COMMENT)])]
 
 
 def additions(ports: dict[int, Elements]) -> list[nft.Step]:
-    return [step for each in PORT_SETS for step in nft_sets.add_elements(
+    return [step for each in table.PORT_SETS for step in nft_sets.add_elements(
         table.NAME, each.name,
         [nft_sets.Element(key(index, own.mac, own.address), comment)
          for index, there in ports.items() for own, comment in there.items()
@@ -63,8 +83,8 @@ def additions(ports: dict[int, Elements]) -> list[nft.Step]:
 
 def deletions(ports: dict[int, typing.Iterable[Element]],
               ) -> list[nft.Step]:
-    return [step for each in PORT_SETS for step in nft_sets.delete_elements(
-        table.NAME, each.name,
-        [nft_sets.Element(key(index, own.mac, own.address))
-         for index, there in ports.items() for own in there
-         if own.set == each.name])]
+    return [step for each in table.PORT_SETS
+            for step in nft_sets.delete_elements(table.NAME, each.name, [
+                nft_sets.Element(key(index, own.mac, own.address))
+                for index, there in ports.items() for own in there
+                if own.set == each.name])]

@@ -14,7 +14,9 @@ is locked. Source: net/bridge/br_input.c, br_handle_frame
 """
 
 import socket
+import typing
 
+from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.kernel.nft import Chain
 from vif_plug_tapmac.kernel.nft import Expression
 from vif_plug_tapmac.kernel.nft import Rule
@@ -25,17 +27,23 @@ from vif_plug_tapmac.wanted import rules
 NAME = 'tapmac'
 #: Another one with each change of what follows. Who finds a table with a
 #: greater one leaves it as it is: a newer release made it.
-VERSION = 1
+VERSION = 2
 #: The set of the link groups whose ports are closed.
 GROUPS = 'closed_groups'
+#: The set of the link groups whose ports do not reach this host, and that of
+#: the services that want it, each with a number made of its name.
+SHIELDED, SHIELDS = 'shielded_groups', 'shields'
 #: How nft calls what the keys are made of. Source: nftables,
 #: include/datatype.h, enum datatypes
-_IP, _IP6, _ETHER, _INDEX, _GROUP = 7, 8, 9, 20, 35
-SETS = (Set(GROUPS, _GROUP, 4, is_number=True),
-        Set(rules.MACS, _INDEX << 6 | _ETHER, 12),
-        Set(rules.IPV4, _INDEX << 12 | _ETHER << 6 | _IP, 16),
-        Set(rules.IPV6, _INDEX << 12 | _ETHER << 6 | _IP6, 28),
-        Set(rules.LINK_LOCAL, _INDEX << 12 | _ETHER << 6 | _IP6, 28))
+_IP, _IP6, _ETHER, _MARK, _INDEX, _GROUP = 7, 8, 9, 19, 20, 35
+#: Those that have elements of ports.
+PORT_SETS = (Set(rules.MACS, _INDEX << 6 | _ETHER, 12),
+             Set(rules.IPV4, _INDEX << 12 | _ETHER << 6 | _IP, 16),
+             Set(rules.IPV6, _INDEX << 12 | _ETHER << 6 | _IP6, 28),
+             Set(rules.LINK_LOCAL, _INDEX << 12 | _ETHER << 6 | _IP6, 28))
+_SHIELDED_SET = Set(SHIELDED, _GROUP, 4, is_number=True)
+SETS = (Set(GROUPS, _GROUP, 4, is_number=True), *PORT_SETS, _SHIELDED_SET,
+        Set(SHIELDS, _GROUP << 6 | _MARK, 8))
 #: Hooks, and when they are had: before what others have there, and conntrack.
 #: Source: include/uapi/linux/netfilter_bridge.h
 _PREROUTING, _INPUT, _PRIORITY = 0, 1, -350
@@ -120,6 +128,11 @@ def _go(chain: str, *conditions: tuple[Expression, ...], to: str) -> Rule:
     return _rule(chain, *conditions, nftx.go_to(to))
 
 
+def _shield() -> Rule:
+    return _drop('to_host', 'to this host',
+                 nftx.is_in(SHIELDED, nftx.IIFGROUP))
+
+
 def _any_guest() -> list[Rule]:
     reserved = nftx.equals(_DESTINATION_START, _RESERVED)
     closed = nftx.is_in(GROUPS, nftx.IIFGROUP)
@@ -127,6 +140,7 @@ def _any_guest() -> list[Rule]:
         _go('from_guests', closed, to='guest'),
         _drop('to_host', 'to what bridges keep to themselves', closed,
               reserved),
+        _shield(),
         _drop('guest', 'to what bridges keep to themselves', reserved),
         *(_go('guest', nftx.equals(_ETHERTYPE, number), to=chain)
           for number, chain in ((0x0800, 'guest_ip'), (0x86dd, 'guest_ip6'),
@@ -285,3 +299,26 @@ CHAINS = (*(Chain(name) for name in dict.fromkeys(
     rule.chain for rule in RULES) if name not in ('from_guests', 'to_host')),
     Chain('from_guests', (_PREROUTING, _PRIORITY)),
     Chain('to_host', (_INPUT, _PRIORITY)))
+
+
+class Beside(typing.NamedTuple):
+    """A table of another family, where a guest reaches the host as well.
+
+    A bridge leaves frames to 01:80:c2:00:00:0e, which are for LLDP, to the
+    port itself: IP and ARP take what is in them, and no hook of the bridge
+    sees it on its way there. Source: net/bridge/br_input.c, br_handle_frame
+
+    :param family: by its number, and as nft calls it
+    """
+    family: int
+    name: str
+    sets: tuple[Set, ...]
+    chains: tuple[Chain, ...]
+    rules: tuple[Rule, ...]
+
+
+#: Prerouting of IP, and input of ARP, have the same number. Source:
+#: include/uapi/linux/netfilter.h, linux/netfilter_arp.h
+BESIDE = tuple(Beside(family, name, (_SHIELDED_SET,),
+                      (Chain('to_host', (0, _PRIORITY)),), (_shield(),))
+               for family, name in ((nft.INET, 'inet'), (nft.ARP, 'arp')))

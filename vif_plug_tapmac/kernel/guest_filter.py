@@ -27,6 +27,8 @@ from vif_plug_tapmac.kernel import filter_table as table
 from vif_plug_tapmac.kernel import filtered_group
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import nft
+from vif_plug_tapmac.kernel import shields
+from vif_plug_tapmac.kernel.shields import Shield
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted.rules import PortRules
 
@@ -51,11 +53,13 @@ class _Plan(typing.NamedTuple):
     :param looked: whether the table was seen to be right, or is then
     :param mends: whether more than elements of a table that is right
     :param handle: of the table that all that is remembered is in then
+    :param shields: that are in force then
     """
     steps: list[nft.Step]
     looked: bool
     mends: bool
     handle: int | None
+    shields: frozenset[Shield] = frozenset()
 
 
 class GuestFilter:
@@ -70,6 +74,10 @@ class GuestFilter:
         # Of these we know better than the kernel, of others it does.
         self._own: set[int] = set()
         self._handle: int | None = None
+        # What this process has closed: which group TAPs go to whose elements
+        # nobody knows. And what is in force as long as no one else changes it.
+        self._closed: dict[int, int] = {}
+        self._shields: set[Shield] = set()
 
     def put(self, netlink: nl.Netlink, index: int, wanted_rules: PortRules,
             group: int, open_group: int) -> None:
@@ -90,9 +98,9 @@ class GuestFilter:
         def plan(session: nft.Session, is_known: bool) -> _Plan:
             steps: list[nft.Step] = []
             there, handle = (self._ports or {}).get(index, {}), self._handle
+            self._closed[group] = open_group
             if not is_known:
-                steps, there, handle = self._mend(session, netlink, index,
-                                                  group, open_group)
+                steps, there, handle = self._mend(session, netlink, index)
             old = [each for each in there if wanted.get(each) != there[each]]
             new = {each: wanted[each] for each in wanted
                    if not is_known or there.get(each) != wanted[each]}
@@ -111,6 +119,44 @@ class GuestFilter:
                 code=errno.EOPNOTSUPP, error=error.kwargs['error'],
                 remedy='load nf_tables (CONFIG_NF_TABLES_BRIDGE), or set '
                        'anti_spoofing of [os_vif_tapmac] to mac')
+
+    def shield(self, netlink: nl.Netlink, groups: typing.Iterable[int],
+               service: str) -> bool:
+        """Have what ports of link groups send to this host dropped.
+
+        Nobody is closed by that who was not.
+
+        :param service: that wants it: :attr:`Limits.service`
+        :returns: whether something had to be done for it
+        :raises KernelRefused, VerifyFailed: as :meth:`put`
+        """
+        wanted = frozenset(Shield.of(group, service) for group in groups)
+
+        def plan(session: nft.Session, is_known: bool) -> _Plan:
+            steps: list[nft.Step] = []
+            handle = self._handle
+            if not is_known:
+                steps, _, handle = self._mend(session, netlink)
+            if not wanted <= self._shields:
+                steps += shields.putting(session, wanted)
+            return _Plan(steps, True, True, handle, wanted)
+
+        return self._change('keeping guests from this host', plan, {})
+
+    def unshield(self, groups: typing.Collection[int] | None = None,
+                 service: str | None = None) -> None:
+        """Have a service not want that any more; it does not is success.
+
+        Tables that nobody needs then are removed.
+
+        :param groups: the link groups that are concerned; None: all
+        :param service: None: anybody
+        """
+        def plan(session: nft.Session, is_known: bool) -> _Plan:
+            steps = shields.removing(session, groups, service)
+            return _Plan(steps, is_known and not steps, True, self._handle)
+
+        self._change('letting guests reach this host', plan, {})
 
     def knows(self, index: int) -> bool:
         """Return whether this process has put in something for an index."""
@@ -136,7 +182,7 @@ class GuestFilter:
 
     def _change(self, step: str, plan: typing.Callable[
             [nft.Session, bool], '_Plan'],
-            wanted: dict[int, Elements]) -> None:
+            wanted: dict[int, Elements]) -> bool:
         """Do what is planned for ports; plan anew until nobody interferes.
 
         Who changes nothing but elements does not wait for a time in which no
@@ -144,24 +190,29 @@ class GuestFilter:
 
         :param plan: called with whether all that is known is so still
         :param wanted: what there is for each index after that
+        :returns: whether anything had to be done
         """
         deadline = time.monotonic() + _GIVES_UP_AFTER
         with self._lock:
             session, overtaken = self._open(), False
             while True:
                 generation = session.generation()
-                planned = plan(session, generation == self._generation)
+                is_known = generation == self._generation
+                if not is_known:
+                    self._shields.clear()
+                planned = plan(session, is_known)
                 if not planned.steps:
-                    return
+                    self._know(generation, planned)
+                    return False
                 only_if = (generation if planned.mends or not overtaken
                            else None)
                 refusal = None
                 try:
                     if session.transact(step, planned.steps, only_if):
-                        self._handle = planned.handle
-                        self._remember(generation + 1 if planned.looked
-                                       and only_if else None, wanted)
-                        return
+                        self._know(generation + 1 if only_if else None,
+                                   planned)
+                        self._remember(wanted)
+                        return True
                     overtaken = True
                 except exception.KernelRefused as error:
                     if error.kwargs.get('code') not in _OVERTAKEN:
@@ -181,7 +232,8 @@ class GuestFilter:
 
         Their elements may be gone, too: then nobody but us knows them.
         """
-        assert self._ports is not None
+        if self._ports is None:
+            return
         there = filter_state.elements(session)
         for index in indexes:
             self._ports.pop(index, None)
@@ -206,16 +258,20 @@ class GuestFilter:
             former, self._session = self._session, nft.Session()
             self._place = place
             self._generation = self._ports = self._handle = None
-            self._own.clear()
+            for each in self._own, self._closed, self._shields:
+                each.clear()
             if former is not None:
                 former.__exit__(None, None, None)
         return self._session
 
-    def _remember(self, generation: int | None,
-                  wanted: dict[int, Elements]) -> None:
-        assert self._ports is not None
-        self._generation = generation
+    def _know(self, generation: int | None, planned: _Plan) -> None:
+        self._handle = planned.handle
+        self._generation = generation if planned.looked else None
+        self._shields |= planned.shields
+
+    def _remember(self, wanted: dict[int, Elements]) -> None:
         for index, there in wanted.items():
+            assert self._ports is not None
             if there:
                 self._ports[index] = there
                 self._own.add(index)
@@ -223,12 +279,12 @@ class GuestFilter:
                 self._ports.pop(index, None)
                 self._own.discard(index)
 
-    def _mend(self, session: nft.Session, netlink: nl.Netlink, index: int,
-              group: int, open_group: int,
+    def _mend(self, session: nft.Session, netlink: nl.Netlink,
+              index: int | None = None,
               ) -> tuple[list[nft.Step], Elements, int]:
         """Return what makes the table right, and what it has for an index.
 
-        A group is closed for those only of whom all is there then. Where
+        Groups are closed for those only of whom all is there then. Where
         somebody else has made the table since, he did not know all that we do.
 
         :param index: what is remembered of it is no concern here
@@ -236,34 +292,40 @@ class GuestFilter:
         """
         found = session.table(table.NAME)
         is_whole = all(filter_state.has_canary(session, each)
-                       for each in filter_steps.PORT_SETS)
+                       for each in table.PORT_SETS)
         lasts = found is not None and filter_state.lasts(session, found,
                                                          is_whole)
         is_closed = (lasts and is_whole
-                     and filter_state.is_closed(session, group))
+                     and all(filter_state.is_closed(session, group)
+                             for group in self._closed))
         if is_closed and found is not None:
             if self._ports is None:
                 self._ports = filter_state.elements(session)
                 self._handle = found.handle
             if self._handle == found.handle:
-                return [], self._ports.get(index, {}), found.handle
-        # Who joins the group has his elements already.
-        members = [] if is_closed else filtered_group.members(netlink, group)
+                return [], self._ports.get(index or 0, {}), found.handle
+        # Who joins a group has his elements already.
+        members = {} if is_closed else {
+            group: filtered_group.members(netlink, group)
+            for group in self._closed}
         there = filter_state.elements(session)
         self._learn(there if is_whole else {})
         left = self._left(netlink, index)
-        filtered_group.release(netlink, [
-            each for each in members
-            if each.index != index and each.index not in left],
-            group, open_group)
+        for group, links in members.items():
+            filtered_group.release(netlink, [
+                each for each in links
+                if each.index != index and each.index not in left],
+                group, self._closed[group])
         if lasts and found is not None:
-            return [*filter_steps.closing({group}), *filter_steps.canaries(),
+            return [*filter_steps.closing(set(self._closed)),
+                    *filter_steps.canaries(),
                     *self._differing(there, left)], there.get(
-                        index, {}), found.handle
-        groups = {group} | (filter_state.closed_groups(session) if is_whole
-                            else set())
+                        index or 0, {}), found.handle
+        groups = set(self._closed) | (filter_state.groups_in(
+            session, table.GROUPS) if is_whole else set())
         return [*([] if found is None else [nft.delete_table(table.NAME)]),
                 *filter_steps.making(groups),
+                *shields.additions(shields.there(session)),
                 *filter_steps.additions(left)], {}, _MADE
 
     def _learn(self, there: dict[int, Elements]) -> None:
@@ -287,7 +349,8 @@ class GuestFilter:
                         if each not in there.get(index, {})}
                 for index, found in wanted.items()})]
 
-    def _left(self, netlink: nl.Netlink, without: int) -> dict[int, Elements]:
+    def _left(self, netlink: nl.Netlink,
+              without: int | None) -> dict[int, Elements]:
         """Return what is remembered of TAPs that are there still.
 
         All else is forgotten.

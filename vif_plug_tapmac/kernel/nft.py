@@ -6,6 +6,7 @@ Its messages are those of netlink, with numbers whose first octet counts most.
 Source: include/uapi/linux/netfilter/nf_tables.h, linux/netfilter/nfnetlink.h
 """
 
+import copy
 import errno
 import socket
 import struct
@@ -27,7 +28,8 @@ _NEW_GENERATION, _GET_GENERATION = _NF_TABLES << 8 | 15, _NF_TABLES << 8 | 16
 _APPEND = 0x800
 #: struct nfgenmsg: family, version, which part of netfilter
 _BODY = struct.Struct('>BBH')
-_BRIDGE = 7
+#: Families. Source: include/uapi/linux/netfilter.h
+INET, ARP, BRIDGE = 1, 3, 7
 # Attributes.
 _TABLE_NAME, _TABLE_FLAGS, _TABLE_HANDLE, _TABLE_USERDATA = 1, 2, 4, 6
 _GENERATION_ID, _BATCH_GENERATION = 1, 1
@@ -93,10 +95,17 @@ class Session(session.Session):
     """A conversation with nf_tables, on tables of the bridge family."""
 
     PROTOCOL = _NETLINK_NETFILTER
+    _family = BRIDGE
 
     def __init__(self) -> None:
         super().__init__()
         self._found_right: tuple[typing.Sequence[Rule], list[bytes]] = (), []
+
+    def on(self, family: int) -> 'Session':
+        """Return the same conversation, on tables of another family."""
+        other = copy.copy(self)
+        other._family = family
+        return other
 
     def transact(self, step: str, steps: typing.Sequence[Step],
                  only_if: int | None = None) -> bool:
@@ -162,7 +171,7 @@ class Session(session.Session):
         bodies = self.list(
             'nftables', 'listing the rules of %s' % table,
             message(_RULE, get=True),
-            body(attributes.text(_RULE_TABLE, table)),
+            self.body(attributes.text(_RULE_TABLE, table)),
             # Its head has the generation, which is always another.
             lambda each: each[_BODY.size:])
         # To find out what they say takes ten times as long as to have them.
@@ -183,7 +192,7 @@ class Session(session.Session):
         """Return the names of all chains of a table; none without it."""
         return [name for of, name in self.list(
             'nftables', 'listing the chains of %s' % table,
-            message(_CHAIN, get=True), body(),
+            message(_CHAIN, get=True), self.body(),
             lambda each: (read(each).text(_CHAIN_TABLE) or '',
                           read(each).text(_CHAIN_NAME) or '')) if of == table]
 
@@ -198,8 +207,8 @@ class Session(session.Session):
         found = self.list(
             'nftables', 'listing the rules of %s' % chain,
             message(_RULE, get=True),
-            body(attributes.text(_RULE_TABLE, table),
-                 attributes.text(_RULE_CHAIN, chain)), read,
+            self.body(attributes.text(_RULE_TABLE, table),
+                      attributes.text(_RULE_CHAIN, chain)), read,
             tolerated=errno.ENOENT)
         return len(found) == len(rules) and all(
             comment_of(told.octets(_RULE_USERDATA)) == rule.comment
@@ -215,9 +224,13 @@ class Session(session.Session):
         :param name: for the error
         """
         return self.ask('nftables', 'looking up %s' % name,
-                        message(kind, get=True), body(which), message(kind),
-                        lambda answer: decode(read(answer)),
+                        message(kind, get=True), self.body(which),
+                        message(kind), lambda answer: decode(read(answer)),
                         tolerated=errno.ENOENT)
+
+    def body(self, *parts: bytes) -> bytes:
+        """Return the body of a message on the family of this conversation."""
+        return of_family(self._family, body(*parts))
 
 
 def new_table(name: str, comment: str) -> Step:
@@ -325,7 +338,18 @@ def _encoded(values: Values) -> typing.Iterator[bytes]:
 
 def body(*parts: bytes) -> bytes:
     """Return the body of a message on the bridge family."""
-    return _BODY.pack(_BRIDGE, 0, 0) + b''.join(parts)
+    return _BODY.pack(BRIDGE, 0, 0) + b''.join(parts)
+
+
+def of_family(family: int, message: bytes) -> bytes:
+    """Return the same body of a message, on another family."""
+    return bytes([family]) + message[1:]
+
+
+def on(family: int, steps: typing.Iterable[Step]) -> list[Step]:
+    """Return the same steps, on tables of another family."""
+    return [(kind, flags, of_family(family, message))
+            for kind, flags, message in steps]
 
 
 def read(message: bytes) -> Attributes:

@@ -133,8 +133,8 @@ def elements(session: nft.Session, table: str, name: str) -> list[Element]:
     for _ in range(_LISTINGS):
         before, parts = found, session.list(
             'nftables', 'listing %s' % name, nft.message(_ELEMENTS, get=True),
-            nft.body(attributes.text(_LIST_TABLE, table),
-                     attributes.text(_LIST_SET, name)),
+            session.body(attributes.text(_LIST_TABLE, table),
+                         attributes.text(_LIST_SET, name)),
             lambda each: nft.read(each).octets(_LIST_ELEMENTS) or b'',
             tolerated=errno.ENOENT)
         found = {(each.key, each.ends, each.last): each
@@ -164,7 +164,7 @@ def names(session: nft.Session, table: str) -> list[str]:
     return session.list(
         'nftables', 'listing the sets of %s' % table,
         nft.message(_SET, get=True),
-        nft.body(attributes.text(_SET_TABLE, table)),
+        session.body(attributes.text(_SET_TABLE, table)),
         lambda each: nft.read(each).text(_SET_NAME) or '',
         tolerated=errno.ENOENT)
 

@@ -18,7 +18,7 @@ from vif_plug_tapmac.kernel import filter_state
 from vif_plug_tapmac.kernel import guest_filter
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
-from vif_plug_tapmac.kernel import nftables
+from vif_plug_tapmac.kernel import shields
 from vif_plug_tapmac.kernel import source_filter
 from vif_plug_tapmac.wanted import rules
 
@@ -49,8 +49,8 @@ def _lock(netlink: nl.Netlink) -> str:
 
 
 def _shield(netlink: nl.Netlink) -> str:
-    nftables.shield_host(1)
-    return '' if nftables.is_host_shielded(1) else (
+    guest_filter.of_this_process.shield(netlink, [1], '')
+    return '' if shields.is_shielded(1) else (
         'the rule is not there after it was made')
 
 

@@ -82,6 +82,21 @@ class NftTestCase(base.FunctionalTestCase):
                 self.assertFalse(
                     nft_sets.is_right(self.session, _TABLE, other), other)
 
+    def test_as_many_rules_as_are_asked_for(self):
+        # An answer to each would be more than a socket keeps.
+        self.do(*(nft.new_rule(_TABLE, nft.Rule('one', nftx.DROP, str(each)))
+                  for each in range(5000)))
+        rules = [nft.Rule('one', nftx.DROP, str(each))
+                 for each in range(5000)]
+        self.assertTrue(self.session.has_rules(_TABLE, 'one', rules))
+        # All or none, wherever it goes wrong.
+        for place in 0, 2500, 5000:
+            steps = [nft.new_rule(_TABLE, each) for each in rules]
+            steps.insert(place, nft.new_rule(
+                _TABLE, nft.Rule('missing', nftx.DROP)))
+            self.assert_refused(errno.ENOENT, *steps)
+        self.assertTrue(self.session.has_rules(_TABLE, 'one', rules))
+
     def test_intervals_of_addresses(self):
         for where, wanted in (
                 (_MEMBERS, [('0.0.0.0', '9.255.255.255'),

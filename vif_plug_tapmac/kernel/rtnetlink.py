@@ -245,20 +245,17 @@ class Socket:
         """Have several things done, of which all or none is.
 
         :param requests: types, flags and bodies; the first and the last frame
-            the others, and are not answered
+            the others, of which there is one at least, and are not answered
         :raises OSError: as :meth:`set`
         """
         self._sequence += 1
-        first, *steps, last = requests
-        self._socket.send(b''.join(
-            [self._pack(first[0], first[1], first[2])]
-            + [self._pack(kind, flags | _ACK, body)
-               for kind, flags, body in steps]
-            + [self._pack(last[0], last[1], last[2])]))
-        answers = self._answers()
-        for _ in steps:
-            if next(answers).kind != _NLMSG_ERROR:
-                raise _garbled()
+        # What goes wrong is said in any case, and before that the last is
+        # done: answers to all would be more than the socket keeps.
+        *others, (kind, flags, body), last = requests
+        self._socket.send(b''.join(self._pack(*each) for each in (
+            *others, (kind, flags | _ACK, body), last)))
+        if next(self._answers()).kind != _NLMSG_ERROR:
+            raise _garbled()
 
     def get(self, kind: int, body: bytes, answer: int) -> bytes:
         """Return what the one message has that answers.

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Set up the programs that tests run: ip, ping, setpriv, strace, sudo, iptables,
-# a udevd, systemd-networkd, ifupdown2 and NetworkManager. Without the right to
-# install, say what is missing; the tests that need it are skipped.
+# ipset, conntrack, a udevd, systemd-networkd, ifupdown2 and NetworkManager.
+# Without the right to install, say what is missing; the tests that need it are
+# skipped.
 set -eu
 cd "$(dirname "$0")/.."
 . tools/venv.sh
@@ -27,10 +28,11 @@ if [ -n "$missing" ]; then
     fi
 fi
 
-# unpack DIRECTORY PACKAGE: never installed, only unpacked: what starts by
+# unpack DIRECTORY PACKAGE...: never installed, only unpacked: what starts by
 # itself would change the links of this machine.
 unpack() {
     directory=$PWD/.venv/$1
+    shift
     if [ -d "$directory/root" ] || [ ! -x /usr/bin/apt-get ] || ! can_install
     then
         return
@@ -38,7 +40,7 @@ unpack() {
     rm -rf "$directory/unpacked"
     mkdir -p "$directory/partial" "$directory/unpacked"
     apt_get install -y --download-only --no-install-recommends \
-        -o "Dir::Cache::archives=$directory" "$2"
+        -o "Dir::Cache::archives=$directory" "$@"
     for package in "$directory"/*.deb; do
         dpkg-deb -x "$package" "$directory/unpacked"
     done
@@ -48,6 +50,9 @@ command -v udevadm > /dev/null || unpack udev udev
 [ -e /lib/systemd/systemd-networkd ] || unpack networkd systemd
 # Where there is no message bus either, it comes with it.
 [ -e /usr/sbin/NetworkManager ] || unpack networkmanager network-manager
+# What Neutron's own driver of a firewall runs.
+{ command -v ipset && command -v conntrack; } > /dev/null ||
+    unpack firewall ipset conntrack
 if [ ! -e /usr/share/ifupdown2 ] && [ ! -d .venv/ifupdown2/root ]; then
     unpack ifupdown2 ifupdown2
     # Where it runs nobody keeps what Python has compiled.

@@ -44,7 +44,7 @@ _NOT_WITH_OLD_LIBRARIES = (
     r'tests\.(integration\.test_(kernel|package|os_vif_suite|nova|set_up'
     r'|run_tests|getting_started|deploying|troubleshooting)'
     r'|functional\.test_(benchmark|churn|contention|strangers|interference'
-    r'|sigkill|demo|deleting_under_fire|never_quiet)'
+    r'|sigkill|demo|deleting_under_fire|never_quiet|against_neutron)'
     r'|faults\.test_(scale|soak|steps))')
 
 # What depends on the kernel: all that is done to it, but for what is only

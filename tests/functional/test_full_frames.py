@@ -12,6 +12,7 @@ QEMU does.
 import socket
 
 from scapy.contrib import igmp
+from scapy.contrib import igmpv3
 from scapy.layers import dhcp6
 from scapy.layers import inet
 from scapy.layers import inet6
@@ -192,6 +193,14 @@ PAIRS = {
         / igmp.IGMP(type=0x16, gaddr='239.1.2.3'), [
             (1, 'src', GATEWAY), *((2, 'type', number) for number in (
                 0x11, 0x13, 0x14, 0x30, 0x32))]),
+    'IGMP report, version 1': (
+        ether('01:00:5e:01:02:03') / inet.IP(src=IPV4, dst='239.1.2.3')
+        / igmp.IGMP(type=0x12, gaddr='239.1.2.3'), [
+            (1, 'src', GATEWAY), (2, 'type', 0x11)]),
+    'IGMP report, version 3': (
+        ether('01:00:5e:00:00:16') / inet.IP(src=IPV4, dst='224.0.0.22')
+        / igmpv3.IGMPv3(type=0x22) / igmpv3.IGMPv3mr(), [
+            (0, 'src', STRANGER), (1, 'src', GATEWAY), (2, 'type', 0x11)]),
     'IGMP leave': (
         ether('01:00:5e:00:00:02') / inet.IP(src=IPV4, dst='224.0.0.2')
         / igmp.IGMP(type=0x17, gaddr='239.1.2.3'), [
@@ -328,6 +337,20 @@ NEVER = {
     / l2.SNAP(code=0x0800) / _INSIDE,
     'SNAP of ARP': l2.Dot3(dst=NEIGHBOUR, src=GUEST) / l2.LLC()
     / l2.SNAP(code=0x0806) / arp().payload,
+    'BPDU of Cisco, per VLAN': l2.Dot3(dst='01:00:0c:cc:cc:cd', src=GUEST)
+    / l2.LLC() / l2.SNAP(OUI=0x0c, code=0x010b) / l2.STP(),
+    'discovery of Cisco': l2.Dot3(dst='01:00:0c:cc:cc:cc', src=GUEST)
+    / l2.LLC() / l2.SNAP(OUI=0x0c, code=0x2000) / bytes(40),
+    'IPX': l2.Dot3(dst=ALL, src=GUEST) / (b'\xff\xff' + bytes(40)),
+    'registration of MACs': l2.Dot3(dst='01:80:c2:00:00:20', src=GUEST)
+    / l2.LLC(dsap=0x42, ssap=0x42, ctrl=3) / bytes(40),
+    'LLDP to all': ether(ALL, type=0x88cc) / bytes(40),
+    'EAPOL to a neighbour': ether(NEIGHBOUR, type=0x888e) / bytes(40),
+    'PPPoE discovery': ether(ALL, type=0x8863) / bytes(40),
+    'MPLS': ether(NEIGHBOUR, type=0x8847) / (
+        bytes([0, 0, 0x11, 64]) + bytes(_INSIDE)),
+    'wake up': ether(ALL, type=0x0842) / (
+        bytes.fromhex(6 * 'ff') + 16 * bytes(6)),
     'router advertisement in one fragment': ipv6()
     / inet6.IPv6ExtHdrFragment(nh=58) / icmp6(134),
     'router advertisement behind AH': ipv6(nh=51) / scapy_packet.Raw(
@@ -364,22 +387,40 @@ def receivers_of(frame):
             else {'neighbour', 'wire', 'host'})
 
 
+#: By mode, which twins are dropped: in what each differs from what passes, as
+#: the place of a layer and the name of a field.
+_DROPPED = {'none': lambda place, field: False,
+            'mac': lambda place, field: (place, field) == (0, 'src'),
+            'full': lambda place, field: True}
+
+
 class FullFramesTestCase(base.FunctionalTestCase):
 
-    def lay_network(self, queues=1):
-        """Have a guest, a neighbour, the wire, and the host."""
+    #: How many queues the guest's TAP has.
+    QUEUES = 1
+
+    def lay_network(self, mode=None):
+        """Have a guest, a neighbour, the wire, and the host.
+
+        :param mode: in which the guest's VIF is plugged, with its addresses;
+            None: its TAP is another's, and held to nothing
+        """
         bridge = self.host.add(base.BRIDGE, 'bridge', address=BRIDGE,
                                br_mcast_snooping=0)
         self.host.quiet_ipv6(base.BRIDGE)
         self.host.set(base.BRIDGE, state='up')
-        flags = _MULTI_QUEUE if queues > 1 else hosts.IFF_TAP
-        for name in base.TAP, 'neighbour', 'uplink':
+        flags = _MULTI_QUEUE if self.QUEUES > 1 else hosts.IFF_TAP
+        if mode:
+            self.configure(anti_spoofing=mode, multiqueue=self.QUEUES > 1)
+            self.plug(base.make_vif(addresses=OWN))
+        for name in ('neighbour', 'uplink', *(
+                () if mode else (base.TAP,))):
             self.host.add_tap(name, flags if name == base.TAP
                               else hosts.IFF_TAP)
             self.host.quiet_ipv6(name)
             self.host.set(name, master=bridge.index, state='up')
         self.queues = [self.open(base.TAP, GUEST, flags)
-                       for _ in range(queues)]
+                       for _ in range(self.QUEUES)]
         self.receivers = {'wire': self.open('uplink', WIRE),
                           'neighbour': self.open('neighbour', NEIGHBOUR)}
         self.host_socket = socket.socket(
@@ -437,28 +478,35 @@ class FullFramesTestCase(base.FunctionalTestCase):
         return until_last(iter(lambda: self.host_socket.recv(65536), b''),
                           numbers)
 
-    def assert_never(self, dropped):
-        """Expect that none of these passes, or all."""
+    def assert_never(self, mode):
+        """Expect that none of these passes in full, and all in other modes."""
+        is_full = mode == 'full'
         frames = {kind: frame for kind, frame in NEVER.items()
-                  if dropped or kind not in _MALFORMED}
+                  if is_full or kind not in _MALFORMED}
         for queue in self.queues:
             got = self.who_gets(list(frames.values()), queue)
             self.assertEqual({}, {
                 kind: sorted(seen) for (kind, frame), seen in zip(
                     frames.items(), got)
-                if seen != (set() if dropped else receivers_of(frame))})
+                if seen != (set() if is_full else receivers_of(frame))})
 
-    def assert_pairs(self, pairs, dropped):
-        """Expect that what passes does, and its twins do or do not."""
+    def assert_pairs(self, pairs, mode='full', passes=None):
+        """Expect that what passes does, and its twins do or do not.
+
+        :param passes: what does of these pairs; None: all
+        :returns: how many frames have been sent to each queue
+        """
         rows = []
         for kind, (frame, differences) in pairs.items():
-            rows.append((kind, frame, receivers_of(frame)))
+            rows.append((kind, frame, receivers_of(frame)
+                         if passes is None or kind in passes else set()))
             for place, field, value in differences:
                 twin = mutated(frame, place, field, value)
                 self.assertNotEqual(bytes(frame), bytes(twin), kind)
                 rows.append(('%s, but %s of layer %d is %s' % (
                     kind, field, place, value), twin,
-                    set() if dropped else receivers_of(twin)))
+                    set() if _DROPPED[mode](place, field)
+                    else receivers_of(twin)))
         for queue in self.queues:
             got = self.who_gets([frame for _, frame, _ in rows], queue)
             self.assertEqual([], [
@@ -481,53 +529,51 @@ def until_last(frames, numbers):
             return
 
 
-#: What a guest may send from, of those that have other addresses: their
-#: kinds, each with what passes of the above; with all of it its twins do not.
-WITHOUT_ADDRESS = ('DHCP discover', 'RARP', 'DHCPv6',
-                   'duplicate address detection, link-local',
-                   'router solicitation without address',
-                   'MLD report without address',
-                   'IGMP report without address')
-IPV4_ONLY = ('UDP', 'ARP request', 'ARP probe', 'IGMP report',
-             'UDP, link-local', 'neighbour advertisement of the link-local',
-             *WITHOUT_ADDRESS)
-IPV6_ONLY = ('UDP, IPv6', 'duplicate address detection',
-             'neighbour advertisement', 'neighbour solicitation', 'MLD done',
-             'UDP, link-local', *WITHOUT_ADDRESS)
+#: What passes of the above from guests that have other addresses.
+WITHOUT_ADDRESS = {
+    'DHCP discover', 'RARP', 'DHCPv6',
+    'duplicate address detection, link-local',
+    'router solicitation without address', 'MLD report without address',
+    'IGMP report without address'}
+LINK_LOCALS = {
+    'UDP, link-local', 'ICMPv6, link-local', 'router solicitation',
+    'MLD report', 'MLD report, version 1', 'MLD done',
+    'neighbour advertisement of the link-local'}
+IPV6_ONLY = {kind for kind, (frame, _) in PAIRS.items()
+             if inet6.IPv6 in frame} | WITHOUT_ADDRESS
+IPV4_ONLY = set(PAIRS) - IPV6_ONLY - {
+    'UDP from the second address', 'ARP announcement'} | (
+        WITHOUT_ADDRESS | LINK_LOCALS)
+#: As many as a port of this test has of each kind.
+_MANY = 50
 
 
 class AddressesTest(FullFramesTestCase):
     """What a guest has decides what it may send."""
 
-    def assert_only(self, kinds, addresses):
-        self.hold(addresses)
-        frames = [frame for frame, _ in PAIRS.values()]
-        got = self.who_gets(frames, self.queues[0])
-        self.assertEqual({}, {
-            kind: seen for kind, frame, seen in zip(PAIRS, frames, got)
-            if kind in kinds and seen != receivers_of(frame)})
-        return [kind for kind, seen in zip(PAIRS, got) if seen]
-
     def test_each(self):
         self.lay_network()
-        passed = self.assert_only(WITHOUT_ADDRESS, [])
-        self.assertEqual(sorted(WITHOUT_ADDRESS), sorted(passed))
-        passed = self.assert_only(IPV4_ONLY, [IPV4])
-        self.assertNotIn('UDP from the second address', passed)
-        self.assertNotIn('UDP, IPv6', passed)
-        passed = self.assert_only(IPV6_ONLY, [IPV6])
-        self.assertFalse({'UDP', 'ARP request', 'ARP probe', 'ICMP',
-                          'IGMP report'} & set(passed))
-        many = ['192.0.2.%d' % number for number in range(10, 60)]
-        many += ['2001:db8::%x' % number for number in range(0x10, 0x42)]
-        self.assertEqual(100, len(many))
-        self.assertEqual(sorted(PAIRS), sorted(self.assert_only(PAIRS, many)))
+        for addresses, passes in (
+                ([], WITHOUT_ADDRESS), ([IPV4], IPV4_ONLY),
+                ([IPV6], IPV6_ONLY), ([IPV4, IPV6], IPV4_ONLY | IPV6_ONLY)):
+            self.hold(addresses)
+            self.assert_pairs(PAIRS, passes=passes)
+            self.assert_never('full')
+
+    def test_a_hundred(self):
+        self.lay_network()
+        # None of them is one of those that the twins have.
+        many = [IPV4, SECOND_IPV4, IPV6, *(
+            '192.0.2.%d' % number for number in range(100, 98 + _MANY)), *(
+            '2001:db8::%x' % number for number in range(0x100, 0xff + _MANY))]
+        self.assertEqual(2 * _MANY, len(many))
         self.hold(many)
-        for address in many:
-            frame = (ipv6(src=address) if ':' in address
-                     else ipv4(src=address)) / udp()
-            self.assertEqual([{'neighbour'}],
-                             self.who_gets([frame], self.queues[0]), address)
+        self.assert_pairs(PAIRS)
+        self.assert_never('full')
+        for queue in self.queues:
+            self.assertEqual(len(many) * [{'neighbour'}], self.who_gets([
+                (ipv6(src=address) if ':' in address
+                 else ipv4(src=address)) / udp() for address in many], queue))
 
     def test_another_ports_are_not_its_own(self):
         self.lay_network()
@@ -537,7 +583,7 @@ class AddressesTest(FullFramesTestCase):
             rules.of_port(base.numbered_vif(1).id, NEIGHBOUR,
                           [NEIGHBOURS_IPV4, NEIGHBOURS_IPV6]),
             _FILTERED, _UNFILTERED)
-        self.assert_pairs(PAIRS, dropped=True)
+        self.assert_pairs(PAIRS)
 
     def test_nothing_without_elements(self):
         self.lay_network()
@@ -574,31 +620,40 @@ class AddressesTest(FullFramesTestCase):
                     self.host.link(base.BRIDGE), mac).port_index)
 
 
-class Table:
-    """All rows, for a guest with so many queues."""
+class AddressesOfTwoQueuesTest(AddressesTest):
 
-    QUEUES = 1
+    QUEUES = 2
 
-    def test_held(self):
-        self.lay_network(self.QUEUES)
+
+class OneQueueTest(FullFramesTestCase):
+    """All rows, in each mode."""
+
+    def assert_mode(self, mode):
+        self.assertGreater(self.assert_pairs(PAIRS, mode), 300)
+        self.assert_never(mode)
+
+    def test_by_the_table_alone(self):
+        self.lay_network()
         self.hold()
-        self.assertGreater(self.assert_pairs(PAIRS, dropped=True), 200)
-        self.assert_never(dropped=True)
+        self.assert_mode('full')
 
-    def test_not_held(self):
-        self.lay_network(self.QUEUES)
-        self.hold()
-        self.host.set(base.TAP, group=_UNFILTERED)
+    @base.needs_locked_ports
+    def test_full(self):
+        self.lay_network('full')
+        self.assert_mode('full')
+
+    @base.needs_locked_ports
+    def test_mac(self):
+        self.lay_network('mac')
+        self.assert_mode('mac')
+
+    def test_none(self):
+        self.lay_network('none')
         # Or the bridge would send it what is for those whose names it uses.
         hosts.set_port_options(self.host.link(base.TAP).index, LEARNING=0)
-        self.assert_pairs(PAIRS, dropped=False)
-        self.assert_never(dropped=False)
+        self.assert_mode('none')
 
 
-class OneQueueTest(Table, FullFramesTestCase):
-    pass
-
-
-class TwoQueuesTest(Table, FullFramesTestCase):
+class TwoQueuesTest(OneQueueTest):
 
     QUEUES = 2

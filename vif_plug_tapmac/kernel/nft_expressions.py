@@ -59,8 +59,9 @@ def _fragment(offset: int, length: int, flags: int) -> Load:
         length)
 
 
-#: The index of the port that a frame came in at, its link group, and which
-#: protocol is in IP, whatever headers there are before.
+#: What a frame carries; the index of the port that it came in at, its link
+#: group, and which protocol is in IP, whatever headers there are before.
+ETHERTYPE = _known(1, 2)
 IIF, IIFGROUP, PROTOCOL = _known(4, 4), _known(21, 4), _known(16, 1)
 #: The same of the port that a frame goes out at.
 OIF, OIFGROUP = _known(5, 4), _known(22, 4)
@@ -99,6 +100,13 @@ def has_bits(what: Load, mask: int) -> tuple[Expression, ...]:
 def has_no_bits(what: Load, mask: int) -> tuple[Expression, ...]:
     """Match where none of these bits of something is set."""
     return _masked(what, mask, EQUAL)
+
+
+def begins_with(what: Load, wanted: bytes,
+                length: int) -> tuple[Expression, ...]:
+    """Match where so many bits of something are these, from the first on."""
+    mask = -1 << 8 * what.length - length & (1 << 8 * what.length) - 1
+    return _masked(what, mask, EQUAL, wanted)
 
 
 def is_in(name: str, *parts: Load) -> tuple[Expression, ...]:
@@ -146,13 +154,15 @@ def _looked_up(name: str, parts: tuple[Load, ...], flags: int,
                         5: nft.octets(flags), **into}))
 
 
-def _masked(what: Load, mask: int, how: int) -> tuple[Expression, ...]:
+def _masked(what: Load, mask: int, how: int,
+            wanted: bytes | None = None) -> tuple[Expression, ...]:
     none = bytes(what.length)
     return _loaded(what, _FIRST), ('bitwise', {
         1: nft.octets(_FIRST), 2: nft.octets(_FIRST),
         3: nft.octets(what.length),
         4: {1: mask.to_bytes(what.length, 'big')}, 5: {1: none}}), (
-        'cmp', {1: nft.octets(_FIRST), 2: nft.octets(how), 3: {1: none}})
+        'cmp', {1: nft.octets(_FIRST), 2: nft.octets(how),
+                3: {1: wanted or none}})
 
 
 def _loaded(what: Load, register: int) -> Expression:

@@ -22,6 +22,7 @@ from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import filter_state
 from vif_plug_tapmac.kernel import filter_table
 from vif_plug_tapmac.kernel import guest_filter
+from vif_plug_tapmac.kernel import lasting_session
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.kernel import nft_sets
@@ -199,7 +200,7 @@ class PuttingTest(GuestFilterTestCase):
         self.assertTrue(filter_state.is_right(self.nft))
 
     def test_without_proc(self):
-        self.patch(guest_filter, '_NAMESPACE', '/nowhere')
+        self.patch(lasting_session, '_NAMESPACE', '/nowhere')
         self.assertRaises(exception.KernelRefused, self.put, 7, rules_of(1))
 
     def test_eight_processes_at_once(self):

@@ -7,6 +7,7 @@ import socket
 import struct
 import typing
 
+from vif_plug_tapmac.kernel import agent_table
 from vif_plug_tapmac.kernel import filter_steps
 from vif_plug_tapmac.kernel.filter_steps import Elements
 from vif_plug_tapmac.kernel import filter_table as table
@@ -83,7 +84,23 @@ def _has(session: nft.Session, sets: tuple[nft_sets.Set, ...],
                 for each in chains if each.hook is not None)
             and all(nft_sets.is_right(session, table.NAME, each)
                     for each in sets)
-            and session.are_right_rules(table.NAME, rules))
+            and session.are_right_rules(table.NAME, rules, _looked_at(
+                session, sets, chains)))
+
+
+def _looked_at(session: nft.Session, sets: tuple[nft_sets.Set, ...],
+               chains: tuple[nft.Chain, ...],
+               ) -> list[str] | tuple[None]:
+    """Return the chains whose rules have to be right; None: all there are.
+
+    Where the agent has chains and sets besides, they are its business, and
+    there may be more of them than anybody wants to look at.
+    """
+    found = session.table(table.NAME)
+    if found is None or found.things <= len(sets) + len(chains):
+        return None,
+    return [each.name for each in chains
+            if each.name not in agent_table.OF_CONNECTIONS]
 
 
 def is_right_beside(session: nft.Session, beside: table.Beside) -> bool:
@@ -123,9 +140,10 @@ def is_used(session: nft.Session) -> bool:
     return bool(groups_in(session, table.GROUPS) or elements(session))
 
 
-def is_closed(session: nft.Session, group: int) -> bool:
-    return nft_sets.has(session, table.NAME, table.GROUPS,
-                        filter_steps.group_key(group))
+def is_closed(session: nft.Session, group: int, by_agent: bool) -> bool:
+    return all(nft_sets.has(session, table.NAME, name,
+                            filter_steps.group_key(group))
+               for name in [table.GROUPS, agent_table.GROUPS][:1 + by_agent])
 
 
 def has_canary(session: nft.Session, where: nft_sets.Set) -> bool:

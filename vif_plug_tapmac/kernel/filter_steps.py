@@ -6,6 +6,7 @@ import socket
 import struct
 import typing
 
+from vif_plug_tapmac.kernel import agent_table
 from vif_plug_tapmac.kernel import filter_table as table
 from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.kernel import nft_sets
@@ -28,9 +29,14 @@ def key(index: int, mac: str, address: str | None) -> bytes:
             + bytes(2) + octets)
 
 
-def making(groups: set[int]) -> list[nft.Step]:
-    return _making([*closing(groups), *canaries()], table.SETS, table.CHAINS,
-                   table.RULES)
+def making(groups: set[int], of_agent: set[int]) -> list[nft.Step]:
+    """Return what makes the table.
+
+    :param groups: that are closed, and ``of_agent``, which of them pass only
+        what an agent lets pass
+    """
+    return _making([*closing(groups, of_agent), *canaries()], table.SETS,
+                   table.CHAINS, table.RULES)
 
 
 def making_beside(beside: table.Beside, groups: set[int]) -> list[nft.Step]:
@@ -58,9 +64,11 @@ def shielding(groups: typing.Iterable[int]) -> list[nft.Step]:
         nft_sets.Element(group_key(each)) for each in sorted(groups)])
 
 
-def closing(groups: set[int]) -> list[nft.Step]:
-    return nft_sets.add_elements(table.NAME, table.GROUPS, [
-        nft_sets.Element(group_key(each)) for each in sorted(groups)])
+def closing(groups: set[int], of_agent: set[int]) -> list[nft.Step]:
+    return [step for name, some in ((agent_table.GROUPS, of_agent),
+                                    (table.GROUPS, groups))
+            for step in nft_sets.add_elements(table.NAME, name, [
+                nft_sets.Element(group_key(each)) for each in sorted(some)])]
 
 
 def group_key(group: int) -> bytes:

@@ -16,6 +16,7 @@ is locked. Source: net/bridge/br_input.c, br_handle_frame
 import socket
 import typing
 
+from vif_plug_tapmac.kernel import agent_table
 from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.kernel.nft import Chain
 from vif_plug_tapmac.kernel.nft import Expression
@@ -27,7 +28,7 @@ from vif_plug_tapmac.wanted import rules
 NAME = 'tapmac'
 #: Another one with each change of what follows. Who finds a table with a
 #: greater one leaves it as it is: a newer release made it.
-VERSION = 2
+VERSION = 3
 #: The set of the link groups whose ports are closed.
 GROUPS = 'closed_groups'
 #: The set of the link groups whose ports do not reach this host, and that of
@@ -41,9 +42,12 @@ PORT_SETS = (Set(rules.MACS, _INDEX << 6 | _ETHER, 12),
              Set(rules.IPV4, _INDEX << 12 | _ETHER << 6 | _IP, 16),
              Set(rules.IPV6, _INDEX << 12 | _ETHER << 6 | _IP6, 28),
              Set(rules.LINK_LOCAL, _INDEX << 12 | _ETHER << 6 | _IP6, 28))
+#: Where an address may be that is a port's own.
+_IPV4_SETS = rules.IPV4, agent_table.IPV4_PREFIX
+_IPV6_SETS = rules.IPV6, agent_table.IPV6_PREFIX
 _SHIELDED_SET = Set(SHIELDED, _GROUP, 4, is_number=True)
 SETS = (Set(GROUPS, _GROUP, 4, is_number=True), *PORT_SETS, _SHIELDED_SET,
-        Set(SHIELDS, _GROUP << 6 | _MARK, 8))
+        Set(SHIELDS, _GROUP << 6 | _MARK, 8), *agent_table.SETS)
 #: Hooks, and when they are had: before what others have there, and conntrack.
 #: Source: include/uapi/linux/netfilter_bridge.h
 _PREROUTING, _INPUT, _PRIORITY = 0, 1, -350
@@ -109,23 +113,7 @@ _NOT_IN_FRAGMENTS = 0, 43, 44, 50, 51, 58, 60, 135, 139, 140
 #: long what follows the IPv6 header may be.
 _ND_OPTIONS, _ND_MAX = range(24, 64, 8), 64
 _RS_OPTIONS, _RS_MAX = range(8, 48, 8), 48
-
-
-def _rule(chain: str, *parts: tuple[Expression, ...],
-          why: str = '') -> Rule:
-    return Rule(chain, tuple(each for part in parts for each in part), why)
-
-
-def _drop(chain: str, why: str, *conditions: tuple[Expression, ...]) -> Rule:
-    return _rule(chain, *conditions, nftx.DROP, why=why)
-
-
-def _accept(chain: str, *conditions: tuple[Expression, ...]) -> Rule:
-    return _rule(chain, *conditions, nftx.ACCEPT)
-
-
-def _go(chain: str, *conditions: tuple[Expression, ...], to: str) -> Rule:
-    return _rule(chain, *conditions, nftx.go_to(to))
+_rule, _drop, _accept, _go = nftx.rule, nftx.drop, nftx.accept, nftx.go
 
 
 def _shield() -> Rule:
@@ -142,11 +130,13 @@ def _any_guest() -> list[Rule]:
               reserved),
         _shield(),
         _drop('guest', 'to what bridges keep to themselves', reserved),
+        _go('guest', nftx.is_in(agent_table.OPEN, nftx.IIF), to='guest_open'),
         *(_go('guest', nftx.equals(_ETHERTYPE, number), to=chain)
           for number, chain in ((0x0800, 'guest_ip'), (0x86dd, 'guest_ip6'),
                                 (0x0806, 'guest_arp'),
                                 (0x8035, 'guest_rarp'))),
-        _drop('guest', 'another ethertype, or a tag')]
+        _drop('guest', 'another ethertype, or a tag'),
+        *agent_table.tags('guest_open'), _accept('guest_open')]
 
 
 def _arp() -> list[Rule]:
@@ -155,12 +145,13 @@ def _arp() -> list[Rule]:
     return [
         *(_accept('guest_arp', right_kind,
                   nftx.equals(_OPERATION, operation), own_mac,
-                  nftx.is_in(rules.IPV4, *_SENDER, _SENDER_IP))
-          for operation in (_REQUEST, _REPLY)),
+                  nftx.is_in(addresses, *_SENDER, _SENDER_IP))
+          for addresses in _IPV4_SETS for operation in (_REQUEST, _REPLY)),
         # A probe: who is about to take the address asks whether it is free.
-        _accept('guest_arp', right_kind, nftx.equals(_OPERATION, _REQUEST),
-                own_mac, nftx.equals(_SENDER_IP, _NO_IP),
-                nftx.is_in(rules.IPV4, *_SENDER, _TARGET_IP)),
+        *(_accept('guest_arp', right_kind, nftx.equals(_OPERATION, _REQUEST),
+                  own_mac, nftx.equals(_SENDER_IP, _NO_IP),
+                  nftx.is_in(addresses, *_SENDER, _TARGET_IP))
+          for addresses in _IPV4_SETS),
         _drop('guest_arp', 'ARP that is not of its own addresses'),
         _accept('guest_rarp', right_kind,
                 nftx.equals(_OPERATION, _REVERSE_REQUEST), own_mac,
@@ -175,8 +166,8 @@ def _ip() -> list[Rule]:
                        for number in (_UDP, _ICMP, _IGMP))
     whole = nftx.has_no_bits(_IP_FRAGMENT, _MORE | _LATER)
     return [
-        _go('guest_ip', nftx.is_in(rules.IPV4, *_OWN_MAC, _IP_SOURCE),
-            to='guest_own_ip'),
+        *(_go('guest_ip', nftx.is_in(addresses, *_OWN_MAC, _IP_SOURCE),
+              to='guest_own_ip') for addresses in _IPV4_SETS),
         _drop('guest_ip', 'another MAC',
               nftx.is_not_in(rules.MACS, *_OWN_MAC)),
         _accept('guest_ip', nobody,
@@ -208,8 +199,8 @@ def _no_dhcp_server(chain: str, udp: tuple[Expression, ...], server: int,
 
 def _ip6() -> list[Rule]:
     return [
-        _go('guest_ip6', nftx.is_in(rules.IPV6, *_OWN_MAC, _IP6_SOURCE),
-            to='guest_own_ip6'),
+        *(_go('guest_ip6', nftx.is_in(addresses, *_OWN_MAC, _IP6_SOURCE),
+              to='guest_own_ip6') for addresses in _IPV6_SETS),
         _drop('guest_ip6', 'another MAC',
               nftx.is_not_in(rules.MACS, *_OWN_MAC)),
         _go('guest_ip6', nftx.equals(_IP6_SOURCE, _NO_IP6),
@@ -256,7 +247,7 @@ def _icmp6() -> list[Rule]:
         _drop(unspecified, 'a fragment', nftx.equals(nftx.IS_FRAGMENT, 1)),
         *(_go(unspecified, icmp6, kind(_SOLICITATION), nftx.is_in(
             addresses, *_OWN_MAC, _ND_TARGET), to='guest_nd')
-          for addresses in (rules.LINK_LOCAL, rules.IPV6)),
+          for addresses in (rules.LINK_LOCAL, *_IPV6_SETS)),
         _go(unspecified, icmp6, kind(_ROUTER_SOLICITATION), to='guest_rs'),
         *(_accept(unspecified, icmp6, kind(number))
           for number in _MLD_REPORTS),
@@ -264,8 +255,9 @@ def _icmp6() -> list[Rule]:
         *(_drop(own, why, kind(number))
           for number, why in _ICMP6_OF_ROUTERS.items()),
         _go(own, kind(_SOLICITATION), to='guest_nd'),
-        _go(own, kind(_ADVERTISEMENT), nftx.is_in(
-            rules.IPV6, *_OWN_MAC, _ND_TARGET), to='guest_nd'),
+        *(_go(own, kind(_ADVERTISEMENT), nftx.is_in(
+            addresses, *_OWN_MAC, _ND_TARGET), to='guest_nd')
+          for addresses in _IPV6_SETS),
         _drop(own, 'advertisement of another\'s address',
               kind(_ADVERTISEMENT)),
         _go(own, kind(_ROUTER_SOLICITATION), to='guest_rs'),
@@ -294,11 +286,13 @@ def _own_options(chain: str, offsets: range, most: int) -> list[Rule]:
 
 
 #: In the order in which they are looked at, in each chain.
-RULES = (*_any_guest(), *_arp(), *_ip(), *_ip6(), *_icmp6())
-CHAINS = (*(Chain(name) for name in dict.fromkeys(
-    rule.chain for rule in RULES) if name not in ('from_guests', 'to_host')),
-    Chain('from_guests', (_PREROUTING, _PRIORITY)),
-    Chain('to_host', (_INPUT, _PRIORITY)))
+_RULES = (*_any_guest(), *_arp(), *_ip(), *_ip6(), *_icmp6())
+RULES = (*_RULES, *agent_table.RULES)
+_HOOKS = {'from_guests': (_PREROUTING, _PRIORITY),
+          'to_host': (_INPUT, _PRIORITY)}
+CHAINS = (*(Chain(name, _HOOKS.get(name)) for name in dict.fromkeys(
+    rule.chain for rule in _RULES)),
+    *agent_table.CHAINS)
 
 
 class Beside(typing.NamedTuple):

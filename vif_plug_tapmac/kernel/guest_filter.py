@@ -14,17 +14,18 @@ loose. The table's handle tells other processes that it is another one.
 """
 
 import errno
-import os
 import threading
 import time
 import typing
 
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import agent_table
 from vif_plug_tapmac.kernel import filter_state
 from vif_plug_tapmac.kernel import filter_steps
 from vif_plug_tapmac.kernel.filter_steps import Elements
 from vif_plug_tapmac.kernel import filter_table as table
 from vif_plug_tapmac.kernel import filtered_group
+from vif_plug_tapmac.kernel import lasting_session
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.kernel import shields
@@ -43,8 +44,6 @@ _GIVES_UP_AFTER = 30.0
 _PAUSE = 0.005
 #: Instead of the handle of a table that we have made, and not seen since.
 _MADE = -1
-#: What says in which network namespace a thread is.
-_NAMESPACE = '/proc/thread-self/ns/net'
 
 
 class _Plan(typing.NamedTuple):
@@ -67,20 +66,20 @@ class GuestFilter:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._place: tuple[int, int] | None = None
-        self._session: nft.Session | None = None
+        self._sessions = lasting_session.LastingSession()
         self._generation: int | None = None
         self._ports: dict[int, Elements] | None = None
         # Of these we know better than the kernel, of others it does.
         self._own: set[int] = set()
         self._handle: int | None = None
         # What this process has closed: which group TAPs go to whose elements
-        # nobody knows. And what is in force as long as no one else changes it.
-        self._closed: dict[int, int] = {}
+        # nobody knows; None: no one goes, as it is an agent's. And what is in
+        # force as long as no one else changes it.
+        self._closed: dict[int, int | None] = {}
         self._shields: set[Shield] = set()
 
     def put(self, netlink: nl.Netlink, index: int, wanted_rules: PortRules,
-            group: int, open_group: int) -> None:
+            group: int, open_group: int, fed_by_agent: bool = False) -> None:
         """Have a port's elements in the sets, and what looks at them.
 
         Anything else that is there for this index goes, together with that.
@@ -89,6 +88,7 @@ class GuestFilter:
         :param group: whose ports are to be closed
         :param open_group: of TAPs that would be cut off by that, because
             their elements are gone and this process does not know them
+        :param fed_by_agent: whether what is there may be an agent's
         :raises KernelRefused: this kernel cannot do that; or EBUSY where
             others change rules all the time. The rules are as they were
         :raises VerifyFailed: likewise
@@ -98,9 +98,10 @@ class GuestFilter:
         def plan(session: nft.Session, is_known: bool) -> _Plan:
             steps: list[nft.Step] = []
             there, handle = (self._ports or {}).get(index, {}), self._handle
-            self._closed[group] = open_group
-            if not is_known:
+            if self._closes(group, open_group) or not is_known:
                 steps, there, handle = self._mend(session, netlink, index)
+            if fed_by_agent:
+                there = filter_state.elements(session).get(index, {})
             old = [each for each in there if wanted.get(each) != there[each]]
             new = {each: wanted[each] for each in wanted
                    if not is_known or there.get(each) != wanted[each]}
@@ -108,17 +109,49 @@ class GuestFilter:
                           *filter_steps.additions({index: new})],
                          looked=True, mends=bool(steps), handle=handle)
 
+        self._put('keeping guests to their addresses', plan, {index: wanted},
+                  'anti_spoofing of [os_vif_tapmac] to mac')
+
+    def close(self, netlink: nl.Netlink, group: int) -> None:
+        """Have a link group closed of whose ports an agent says what passes.
+
+        All else is left to that agent.
+
+        :raises KernelRefused, VerifyFailed: as :meth:`put`
+        """
+        def plan(session: nft.Session, is_known: bool) -> _Plan:
+            steps: list[nft.Step] = []
+            handle = self._handle
+            if self._closes(group, None) or not is_known:
+                steps, _, handle = self._mend(session, netlink)
+            return _Plan(steps, looked=True, mends=True, handle=handle)
+
+        self._put('closing what the agent opens', plan, {},
+                  'firewall of [os_vif_tapmac] to none')
+
+    def _closes(self, group: int, open_group: int | None) -> bool:
+        """Return whether this process has not closed a group so before."""
+        is_new = self._closed.get(group, -1) != open_group
+        self._closed[group] = open_group
+        return is_new
+
+    def _put(self, step: str, plan: typing.Callable[
+            [nft.Session, bool], '_Plan'], wanted: dict[int, Elements],
+            remedy: str) -> None:
+        """Do what is planned, with a remedy where a kernel cannot do it.
+
+        :param remedy: which option to set, and to what
+        """
         try:
-            self._change('keeping a guest to its addresses', plan,
-                         {index: wanted})
+            self._change(step, plan, wanted)
         except exception.KernelRefused as error:
             if error.kwargs.get('code') not in _MISSING:
                 raise
             raise exception.KernelRefused(
-                device='nftables', step='keeping guests to their addresses',
-                code=errno.EOPNOTSUPP, error=error.kwargs['error'],
+                device='nftables', step=step, code=errno.EOPNOTSUPP,
+                error=error.kwargs['error'],
                 remedy='load nf_tables (CONFIG_NF_TABLES_BRIDGE), or set '
-                       'anti_spoofing of [os_vif_tapmac] to mac')
+                       + remedy)
 
     def shield(self, netlink: nl.Netlink, groups: typing.Iterable[int],
                service: str) -> bool:
@@ -241,28 +274,12 @@ class GuestFilter:
                 self._ports[index] = there[index]
 
     def _open(self) -> nft.Session:
-        """Return the session with the namespace that this thread is in.
-
-        It stays open: who closes one waits until what was deleted is freed,
-        as long as an unplug takes. What is known is of that namespace, which
-        is there as long as there is a session with it; and of this process,
-        who has a session for itself.
-        Source: net/netfilter/nf_tables_api.c, nft_rcv_nl_event
-        """
-        try:
-            place = os.getpid(), os.stat(_NAMESPACE).st_ino
-        except OSError as error:
-            raise exception.KernelRefused.from_errno(
-                _NAMESPACE, 'looking it up', error.errno or errno.EIO)
-        if self._session is None or place != self._place:
-            former, self._session = self._session, nft.Session()
-            self._place = place
+        session, is_another = self._sessions.get()
+        if is_another:
             self._generation = self._ports = self._handle = None
             for each in self._own, self._closed, self._shields:
                 each.clear()
-            if former is not None:
-                former.__exit__(None, None, None)
-        return self._session
+        return session
 
     def _know(self, generation: int | None, planned: _Plan) -> None:
         self._handle = planned.handle
@@ -296,8 +313,9 @@ class GuestFilter:
         lasts = found is not None and filter_state.lasts(session, found,
                                                          is_whole)
         is_closed = (lasts and is_whole
-                     and all(filter_state.is_closed(session, group)
-                             for group in self._closed))
+                     and all(filter_state.is_closed(session, group,
+                                                    open_group is None)
+                             for group, open_group in self._closed.items()))
         if is_closed and found is not None:
             if self._ports is None:
                 self._ports = filter_state.elements(session)
@@ -306,25 +324,30 @@ class GuestFilter:
                 return [], self._ports.get(index or 0, {}), found.handle
         # Who joins a group has his elements already.
         members = {} if is_closed else {
-            group: filtered_group.members(netlink, group)
-            for group in self._closed}
+            (group, open_group): filtered_group.members(netlink, group)
+            for group, open_group in self._closed.items()
+            if open_group is not None}
         there = filter_state.elements(session)
         self._learn(there if is_whole else {})
         left = self._left(netlink, index)
-        for group, links in members.items():
+        for (group, open_group), links in members.items():
             filtered_group.release(netlink, [
                 each for each in links
                 if each.index != index and each.index not in left],
-                group, self._closed[group])
+                group, open_group)
+        of_agent = {group for group, open_group in self._closed.items()
+                    if open_group is None}
         if lasts and found is not None:
-            return [*filter_steps.closing(set(self._closed)),
+            return [*filter_steps.closing(set(self._closed), of_agent),
                     *filter_steps.canaries(),
                     *self._differing(there, left)], there.get(
                         index or 0, {}), found.handle
-        groups = set(self._closed) | (filter_state.groups_in(
-            session, table.GROUPS) if is_whole else set())
+        groups = set(self._closed)
+        if is_whole:
+            groups |= filter_state.groups_in(session, table.GROUPS)
+            of_agent |= filter_state.groups_in(session, agent_table.GROUPS)
         return [*([] if found is None else [nft.delete_table(table.NAME)]),
-                *filter_steps.making(groups),
+                *filter_steps.making(groups, of_agent),
                 *shields.additions(shields.there(session)),
                 *filter_steps.additions(left)], {}, _MADE
 
@@ -353,16 +376,19 @@ class GuestFilter:
               without: int | None) -> dict[int, Elements]:
         """Return what is remembered of TAPs that are there still.
 
-        All else is forgotten.
+        All else is forgotten, also of those that are an agent's by now.
         """
         assert self._ports is not None
+        of_agent = [group for group, open_group in self._closed.items()
+                    if open_group is None]
         for index, there in list(self._ports.items()):
             link = None if index == without else netlink.get(index)
             found = mark.TapMark.parse(link.alias) if link else None
             # One that has lost its mark is whose it was.
-            if link is None or not link.is_tap or (
+            if link is None or not link.is_tap or link.group in of_agent or (
                     found is not None and found.vif_id not in there.values()):
                 del self._ports[index]
+                self._own.discard(index)
         return self._ports
 
 

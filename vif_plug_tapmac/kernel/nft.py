@@ -31,7 +31,8 @@ _BODY = struct.Struct('>BBH')
 #: Families. Source: include/uapi/linux/netfilter.h
 INET, ARP, BRIDGE = 1, 3, 7
 # Attributes.
-_TABLE_NAME, _TABLE_FLAGS, _TABLE_HANDLE, _TABLE_USERDATA = 1, 2, 4, 6
+_TABLE_NAME, _TABLE_FLAGS, _TABLE_USE = 1, 2, 3
+_TABLE_HANDLE, _TABLE_USERDATA = 4, 6
 _GENERATION_ID, _BATCH_GENERATION = 1, 1
 _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = (
     1, 3, 4, 5, 7)
@@ -65,10 +66,12 @@ class Table(typing.NamedTuple):
     :param is_in_force: whether its rules are
     :param handle: a number that no table has that is made after it; 0: this
         kernel does not tell
+    :param things: how many chains and sets it has
     """
     comment: str
     is_in_force: bool
     handle: int
+    things: int
 
 
 class Chain(typing.NamedTuple):
@@ -145,7 +148,8 @@ class Session(session.Session):
             _TABLE, name, attributes.text(_TABLE_NAME, name),
             lambda told: Table(comment_of(told.octets(_TABLE_USERDATA)),
                                not value(told, _TABLE_FLAGS),
-                               value(told, _TABLE_HANDLE) or 0))
+                               value(told, _TABLE_HANDLE) or 0,
+                               value(told, _TABLE_USE) or 0))
         return found
 
     def is_right_chain(self, table: str, chain: Chain) -> bool:
@@ -165,15 +169,17 @@ class Session(session.Session):
             _CHAIN, chain.name, attributes.text(_CHAIN_TABLE, table)
             + attributes.text(_CHAIN_NAME, chain.name), is_right))
 
-    def are_right_rules(self, table: str,
-                        rules: typing.Sequence[Rule]) -> bool:
-        """Return whether a table has these rules, and no others."""
-        bodies = self.list(
-            'nftables', 'listing the rules of %s' % table,
-            message(_RULE, get=True),
-            self.body(attributes.text(_RULE_TABLE, table)),
+    def are_right_rules(self, table: str, rules: typing.Sequence[Rule],
+                        chains: typing.Iterable[str | None] = (None,),
+                        ) -> bool:
+        """Return whether a table has these rules, and no others.
+
+        :param chains: what others are in there does not matter; None: all
+        """
+        bodies = [
             # Its head has the generation, which is always another.
-            lambda each: each[_BODY.size:])
+            each[_BODY.size:] for chain in chains for each in self._rules(
+                table, chain)]
         # To find out what they say takes ten times as long as to have them.
         if self._found_right != (rules, bodies):
             found: dict[str | None, list[Attributes]] = {}
@@ -204,16 +210,21 @@ class Session(session.Session):
 
         :param rules: of this chain
         """
-        found = self.list(
-            'nftables', 'listing the rules of %s' % chain,
-            message(_RULE, get=True),
-            self.body(attributes.text(_RULE_TABLE, table),
-                      attributes.text(_RULE_CHAIN, chain)), read,
-            tolerated=errno.ENOENT)
+        found = list(map(read, self._rules(table, chain)))
         return len(found) == len(rules) and all(
             comment_of(told.octets(_RULE_USERDATA)) == rule.comment
             and _has_expressions(told, rule)
             for told, rule in zip(found, rules))
+
+    def _rules(self, table: str, chain: str | None) -> list[bytes]:
+        """Return the messages that tell the rules of a table, or a chain."""
+        return self.list(
+            'nftables', 'listing the rules of %s' % (chain or table),
+            message(_RULE, get=True), self.body(
+                attributes.text(_RULE_TABLE, table),
+                b'' if chain is None else attributes.text(_RULE_CHAIN,
+                                                          chain)),
+            lambda each: each, tolerated=errno.ENOENT)
 
     def look_up(self, kind: int, name: str, which: bytes,
                 decode: typing.Callable[[Attributes], typing.Any],

@@ -2,7 +2,7 @@
 
 """What rules of nf_tables are made of: where frames are looked at, and how.
 
-Each function returns the expressions that do one thing.
+Each function returns the expressions that do one thing, or a rule of them.
 Source: include/uapi/linux/netfilter/nf_tables.h
 """
 
@@ -11,6 +11,7 @@ import typing
 
 from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.kernel.nft import Expression
+from vif_plug_tapmac.kernel.nft import Rule
 
 #: Of a frame, its Ethernet header, that of IP or ARP, and what follows this.
 ETHERNET, NETWORK, TRANSPORT = 0, 1, 2
@@ -20,7 +21,7 @@ EQUAL, NOT_EQUAL, LESS, AT_MOST, MORE, AT_LEAST = range(6)
 _FIRST, _SECOND, _VERDICT = 1, 9, 0
 #: Which of them has what a map had.
 FOUND = _FIRST
-_DROP, _ACCEPT, _JUMP = 0, 1, -3
+_DROP, _ACCEPT, _JUMP, _RETURN = 0, 1, -3, -5
 _PRESENT, _INVERTED = 1, 1
 #: Of what is between two others: that it is.
 _WITHIN = 0
@@ -176,4 +177,25 @@ def _verdict(code: int, chain: str = '') -> tuple[Expression, ...]:
     return ('immediate', {1: nft.octets(_VERDICT), 2: {2: verdict}}),
 
 
-DROP, ACCEPT = _verdict(_DROP), _verdict(_ACCEPT)
+DROP, ACCEPT, RETURN = (
+    _verdict(_DROP), _verdict(_ACCEPT), _verdict(_RETURN))
+
+
+def rule(chain: str, *parts: tuple[Expression, ...], why: str = '') -> Rule:
+    """Return a rule that does one after the other, as long as all match."""
+    return Rule(chain, tuple(each for part in parts for each in part), why)
+
+
+def drop(chain: str, why: str, *conditions: tuple[Expression, ...]) -> Rule:
+    """Return a rule that drops what matches, which is this."""
+    return rule(chain, *conditions, DROP, why=why)
+
+
+def accept(chain: str, *conditions: tuple[Expression, ...]) -> Rule:
+    """Return a rule that lets pass what matches."""
+    return rule(chain, *conditions, ACCEPT)
+
+
+def go(chain: str, *conditions: tuple[Expression, ...], to: str) -> Rule:
+    """Return a rule that leaves what matches to another chain."""
+    return rule(chain, *conditions, go_to(to))

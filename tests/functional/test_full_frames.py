@@ -478,13 +478,23 @@ class FullFramesTestCase(base.FunctionalTestCase):
         return until_last(iter(lambda: self.host_socket.recv(65536), b''),
                           numbers)
 
+    def counted(self):
+        """Return how many frames of the guest were dropped."""
+        counted = guest_filter.drops().get(self.host.link(base.TAP).index, {})
+        return sum(packets for packets, _ in counted.values())
+
+    def assert_counted(self, dropped, before):
+        self.assertEqual(dropped, self.counted() - before)
+
     def assert_never(self, mode):
         """Expect that none of these passes in full, and all in other modes."""
         is_full = mode == 'full'
         frames = {kind: frame for kind, frame in NEVER.items()
                   if is_full or kind not in _MALFORMED}
         for queue in self.queues:
+            before = self.counted()
             got = self.who_gets(list(frames.values()), queue)
+            self.assert_counted(len(frames) if is_full else 0, before)
             self.assertEqual({}, {
                 kind: sorted(seen) for (kind, frame), seen in zip(
                     frames.items(), got)
@@ -508,7 +518,10 @@ class FullFramesTestCase(base.FunctionalTestCase):
                     set() if _DROPPED[mode](place, field)
                     else receivers_of(twin)))
         for queue in self.queues:
+            before = self.counted()
             got = self.who_gets([frame for _, frame, _ in rows], queue)
+            self.assert_counted(sum(not row[2] for row in rows)
+                                if mode == 'full' else 0, before)
             self.assertEqual([], [
                 '%s: %s instead of %s' % (kind, sorted(seen),
                                           sorted(expected))

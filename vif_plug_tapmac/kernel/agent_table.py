@@ -15,6 +15,8 @@ for this host is no exception; what it is to get, on its way out to it, whoever
 sends it, this host included.
 """
 
+import typing
+
 from vif_plug_tapmac.kernel.nft import Chain
 from vif_plug_tapmac.kernel.nft import Expression
 from vif_plug_tapmac.kernel.nft import Rule
@@ -76,9 +78,10 @@ _SERVER, _CLIENT, _SERVER6, _CLIENT6 = 67, 68, 547, 546
 _MAY_SAY, _MAY_HEAR = (131, 132, 143, 133, 135, 136), (130, 134, 135, 136)
 
 
-def tags(chain: str) -> list[Rule]:
+def tags(chain: str, drop: typing.Callable[..., Rule] = nftx.drop,
+         ) -> list[Rule]:
     """Return what drops frames with a tag, of VLANs or others."""
-    return [nftx.drop(chain, 'a tag', nftx.equals(_ETHERTYPE, number))
+    return [drop(chain, 'a tag', nftx.equals(_ETHERTYPE, number))
             for number in _TAGS]
 
 

@@ -34,6 +34,9 @@ GROUPS = 'closed_groups'
 #: The set of the link groups whose ports do not reach this host, and that of
 #: the services that want it, each with a number made of its name.
 SHIELDED, SHIELDS = 'shielded_groups', 'shields'
+#: The set that counts what is dropped, by the index of the port and the number
+#: of the reason. A frame that is dropped carries this number as its mark.
+DROPS = 'drops'
 #: How nft calls what the keys are made of. Source: nftables,
 #: include/datatype.h, enum datatypes
 _IP, _IP6, _ETHER, _MARK, _INDEX, _GROUP = 7, 8, 9, 19, 20, 35
@@ -46,8 +49,11 @@ PORT_SETS = (Set(rules.MACS, _INDEX << 6 | _ETHER, 12),
 _IPV4_SETS = rules.IPV4, agent_table.IPV4_PREFIX
 _IPV6_SETS = rules.IPV6, agent_table.IPV6_PREFIX
 _SHIELDED_SET = Set(SHIELDED, _GROUP, 4, is_number=True)
+#: What is counted is forgotten a week after the last one. No guest can have
+#: more elements than there are reasons.
+_DROPS_SET = Set(DROPS, _INDEX << 6 | _MARK, 8, size=65535, seconds=604800)
 SETS = (Set(GROUPS, _GROUP, 4, is_number=True), *PORT_SETS, _SHIELDED_SET,
-        Set(SHIELDS, _GROUP << 6 | _MARK, 8), *agent_table.SETS)
+        Set(SHIELDS, _GROUP << 6 | _MARK, 8), *agent_table.SETS, _DROPS_SET)
 #: Hooks, and when they are had: before what others have there, and conntrack.
 #: Source: include/uapi/linux/netfilter_bridge.h
 _PREROUTING, _INPUT, _PRIORITY = 0, 1, -350
@@ -113,7 +119,26 @@ _NOT_IN_FRAGMENTS = 0, 43, 44, 50, 51, 58, 60, 135, 139, 140
 #: long what follows the IPv6 header may be.
 _ND_OPTIONS, _ND_MAX = range(24, 64, 8), 64
 _RS_OPTIONS, _RS_MAX = range(8, 48, 8), 48
-_rule, _drop, _accept, _go = nftx.rule, nftx.drop, nftx.accept, nftx.go
+_rule, _accept, _go = nftx.rule, nftx.accept, nftx.go
+
+#: Each with its number, from 1 on.
+_REASONS: dict[str, int] = {}
+
+
+def _drop(chain: str, why: str, *conditions: tuple[Expression, ...]) -> Rule:
+    number = _REASONS.setdefault(why, len(_REASONS) + 1)
+    return _rule(chain, *conditions, nftx.marked(number),
+                 nftx.go_to('dropped'), why=why)
+
+
+def _dropped() -> tuple[Rule, ...]:
+    """Return what becomes of all that is dropped.
+
+    That it is counted is a rule of its own: where that is not possible, it is
+    dropped as well.
+    """
+    return (_rule('dropped', nftx.counted(DROPS, nftx.IIF, nftx.MARK)),
+            _rule('dropped', nftx.DROP))
 
 
 def _shield() -> Rule:
@@ -136,7 +161,7 @@ def _any_guest() -> list[Rule]:
                                 (0x0806, 'guest_arp'),
                                 (0x8035, 'guest_rarp'))),
         _drop('guest', 'another ethertype, or a tag'),
-        *agent_table.tags('guest_open'), _accept('guest_open')]
+        *agent_table.tags('guest_open', _drop), _accept('guest_open')]
 
 
 def _arp() -> list[Rule]:
@@ -286,8 +311,10 @@ def _own_options(chain: str, offsets: range, most: int) -> list[Rule]:
 
 
 #: In the order in which they are looked at, in each chain.
-_RULES = (*_any_guest(), *_arp(), *_ip(), *_ip6(), *_icmp6())
+_RULES = (*_any_guest(), *_arp(), *_ip(), *_ip6(), *_icmp6(), *_dropped())
 RULES = (*_RULES, *agent_table.RULES)
+#: Why something is dropped, by its number.
+REASONS = {number: why for why, number in _REASONS.items()}
 _HOOKS = {'from_guests': (_PREROUTING, _PRIORITY),
           'to_host': (_INPUT, _PRIORITY)}
 CHAINS = (*(Chain(name, _HOOKS.get(name)) for name in dict.fromkeys(
@@ -313,6 +340,7 @@ class Beside(typing.NamedTuple):
 
 #: Prerouting of IP, and input of ARP, have the same number. Source:
 #: include/uapi/linux/netfilter.h, linux/netfilter_arp.h
-BESIDE = tuple(Beside(family, name, (_SHIELDED_SET,),
-                      (Chain('to_host', (0, _PRIORITY)),), (_shield(),))
+BESIDE = tuple(Beside(family, name, (_SHIELDED_SET, _DROPS_SET),
+                      (Chain('dropped'), Chain('to_host', (0, _PRIORITY))),
+                      (_shield(), *_dropped()))
                for family, name in ((nft.INET, 'inet'), (nft.ARP, 'arp')))

@@ -20,6 +20,7 @@ import typing
 
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import agent_table
+from vif_plug_tapmac.kernel import filter_drops
 from vif_plug_tapmac.kernel import filter_state
 from vif_plug_tapmac.kernel import filter_steps
 from vif_plug_tapmac.kernel.filter_steps import Elements
@@ -394,3 +395,5 @@ class GuestFilter:
 
 #: That of this process.
 of_this_process = GuestFilter()
+#: What it has dropped.
+drops = filter_drops.drops

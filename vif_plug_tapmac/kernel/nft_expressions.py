@@ -7,6 +7,7 @@ Source: include/uapi/linux/netfilter/nf_tables.h
 """
 
 import itertools
+import struct
 import typing
 
 from vif_plug_tapmac.kernel import nft
@@ -22,7 +23,7 @@ _FIRST, _SECOND, _VERDICT = 1, 9, 0
 #: Which of them has what a map had.
 FOUND = _FIRST
 _DROP, _ACCEPT, _JUMP, _RETURN = 0, 1, -3, -5
-_PRESENT, _INVERTED = 1, 1
+_PRESENT, _INVERTED, _UPDATE = 1, 1, 1
 #: Of what is between two others: that it is.
 _WITHIN = 0
 _IPV6_FRAGMENT = 44
@@ -68,6 +69,8 @@ IIF, IIFGROUP, PROTOCOL = _known(4, 4), _known(21, 4), _known(16, 1)
 OIF, OIFGROUP = _known(5, 4), _known(22, 4)
 #: For whom the frame is, as the kernel sees it, and what its bridge is called.
 PACKET_KIND, BRIDGE = _known(19, 1), _known(17, 16)
+#: A number that a packet carries along inside this host.
+MARK = _known(3, 4)
 #: Whether a packet of IPv6 is a fragment; which header comes after that; and
 #: what is in it, of which it is, in 13 bits.
 IS_FRAGMENT = _fragment(0, 1, _PRESENT)
@@ -133,6 +136,23 @@ def from_map(name: str, *parts: Load) -> tuple[Expression, ...]:
     return _looked_up(name, parts, 0, FOUND)
 
 
+def marked(mark: int) -> tuple[Expression, ...]:
+    """Have a packet carry this MARK; it matches."""
+    return ('immediate', {1: nft.octets(_FIRST), 2: {
+        1: struct.pack('=I', mark)}}), ('meta', {
+            **MARK.values, 3: nft.octets(_FIRST)})
+
+
+def counted(name: str, *parts: Load) -> tuple[Expression, ...]:
+    """Count by what is loaded, in a set; where that is full, do not match.
+
+    There it is as long as the set says after it was there last.
+    """
+    return (*_loaded_at_once(parts), ('dynset', {
+        1: name.encode() + b'\0', 3: nft.octets(_UPDATE),
+        4: nft.octets(_FIRST), 7: {1: b'counter\0'}}))
+
+
 def go_to(chain: str) -> tuple[Expression, ...]:
     """Leave the rest to another chain."""
     return _verdict(nft.GO_TO, chain)
@@ -146,13 +166,17 @@ def jump(chain: str) -> tuple[Expression, ...]:
 def _looked_up(name: str, parts: tuple[Load, ...], flags: int,
                register: int | None = None) -> tuple[Expression, ...]:
     into: nft.Values = {} if register is None else {3: nft.octets(register)}
+    return (*_loaded_at_once(parts),
+            ('lookup', {1: name.encode() + b'\0', 2: nft.octets(_FIRST),
+                        5: nft.octets(flags), **into}))
+
+
+def _loaded_at_once(parts: tuple[Load, ...]) -> tuple[Expression, ...]:
     # Each takes as many registers of four octets as it needs.
     places = itertools.accumulate(
         (-(-part.length // 4) for part in parts), initial=_SECOND - 1)
-    return (*(_loaded(part, _FIRST if place < _SECOND else place)
-              for part, place in zip(parts, places)),
-            ('lookup', {1: name.encode() + b'\0', 2: nft.octets(_FIRST),
-                        5: nft.octets(flags), **into}))
+    return tuple(_loaded(part, _FIRST if place < _SECOND else place)
+                 for part, place in zip(parts, places))
 
 
 def _masked(what: Load, mask: int, how: int,

@@ -23,13 +23,18 @@ _DELETE_SET, _DELETE_ELEMENTS = nft.message(11), nft.message(14)
 _SET_TABLE, _SET_NAME, _SET_FLAGS, _SET_KEY_TYPE, _SET_KEY_LENGTH, _SET_ID = (
     1, 2, 3, 4, 5, 10)
 _SET_DATA_TYPE, _SET_DATA_LENGTH, _SET_SHAPE, _SET_USERDATA = 6, 7, 9, 13
-_SHAPE_PARTS, _PART_LENGTH = 2, 1
+_SHAPE_SIZE, _SHAPE_PARTS, _PART_LENGTH = 1, 2, 1
+_SET_TIMEOUT, _SET_SWEPT_EVERY = 11, 12
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS = 1, 2, 3
 (_ELEMENT_KEY, _ELEMENT_DATA, _ELEMENT_FLAGS, _ELEMENT_USERDATA,
- _ELEMENT_LAST) = 1, 2, 3, 6, 10
+ _ELEMENT_EXPRESSION, _ELEMENT_LAST) = 1, 2, 3, 6, 7, 10
 _DATA_VALUE, _DATA_VERDICT, _VERDICT_CODE, _VERDICT_CHAIN = 1, 2, 1, 2
+_EXPRESSION_DATA, _COUNTER_BYTES, _COUNTER_PACKETS = 2, 1, 2
 #: Flags of a set, and of an element.
-_INTERVAL, _MAP, _PARTS, _ENDS = 0x4, 0x8, 0x80, 1
+_INTERVAL, _MAP, _FORGETS, _ADDED_TO, _PARTS, _ENDS = (
+    0x4, 0x8, 0x10, 0x20, 0x80, 1)
+#: How often the kernel frees what is forgotten, in milliseconds.
+_SWEEPS_EVERY = 3600000
 #: What a map has that says where to go on: how nft calls that, and its length.
 VERDICTS = 0xffffff00, 16
 #: How nft keeps which order the octets of a key have, and those of what a map
@@ -42,6 +47,8 @@ _HOST_ORDER, _DATA_IN_HOST_ORDER = (
 _AT_ONCE = 400
 #: How often a long set is listed until two listings are the same.
 _LISTINGS = 8
+
+_T = typing.TypeVar('_T')
 
 
 class Set(typing.NamedTuple):
@@ -56,6 +63,9 @@ class Set(typing.NamedTuple):
         before it is filled up to whole words; empty: it has one
     :param data: of a map, how nft shows the number that it has, and how long
         that is in octets; VERDICTS: which chain to go to; None: it is a set
+    :param seconds: of a set that rules add to, how long it keeps what they
+        have not added again; 0: they add nothing
+    :param size: how many keys there may be; 0: as many as there is room for
     """
     name: str
     key_type: int
@@ -64,6 +74,8 @@ class Set(typing.NamedTuple):
     is_interval: bool = False
     parts: tuple[int, ...] = ()
     data: tuple[int, int] | None = None
+    seconds: int = 0
+    size: int = 0
 
 
 class Element(typing.NamedTuple):
@@ -121,15 +133,39 @@ def has(session: nft.Session, table: str, name: str, key: bytes) -> bool:
 
 
 def elements(session: nft.Session, table: str, name: str) -> list[Element]:
-    """Return what is in a set.
+    """Return what is in a set; none where there is no such set."""
+    return _listed(session, table, name, _decoded, lambda each: (
+        each.key, each.ends, each.last))
+
+
+def counts(session: nft.Session, table: str, name: str,
+           ) -> dict[bytes, tuple[int, int]]:
+    """Return for each key of a set what was counted: packets and bytes.
+
+    :returns: none where there is no such set
+    """
+    return dict(_listed(session, table, name, _counted, lambda each: each[0]))
+
+
+def _counted(told: Attributes) -> tuple[bytes, tuple[int, int]]:
+    counter = told.nested(_ELEMENT_EXPRESSION).nested(_EXPRESSION_DATA)
+    return told.nested(_ELEMENT_KEY).octets(_DATA_VALUE) or b'', (
+        nft.value(counter, _COUNTER_PACKETS) or 0,
+        nft.value(counter, _COUNTER_BYTES) or 0)
+
+
+def _listed(session: nft.Session, table: str, name: str,
+            decode: typing.Callable[[Attributes], _T],
+            key: typing.Callable[[_T], typing.Any]) -> list[_T]:
+    """Return what there is of each element of a set.
 
     What the kernel keeps it in may grow or shrink between two parts of a
     listing, which then passes some over, so a long one is compared with
     another. Source: net/netfilter/nft_set_hash.c, nft_rhash_walk
 
-    :returns: none where there is no such set
+    :param key: what an element is known by
     """
-    found: dict[tuple[bytes, bool, bytes | None], Element] = {}
+    found: dict[typing.Any, _T] = {}
     for _ in range(_LISTINGS):
         before, parts = found, session.list(
             'nftables', 'listing %s' % name, nft.message(_ELEMENTS, get=True),
@@ -137,10 +173,10 @@ def elements(session: nft.Session, table: str, name: str) -> list[Element]:
                          attributes.text(_LIST_SET, name)),
             lambda each: nft.read(each).octets(_LIST_ELEMENTS) or b'',
             tolerated=errno.ENOENT)
-        found = {(each.key, each.ends, each.last): each
-                 for part in parts for _, data in attributes.every(part)
-                 for each in [_decoded(Attributes(data))]}
-        if len(parts) < 2 or found == before:
+        found = {key(each): each for part in parts
+                 for _, data in attributes.every(part)
+                 for each in [decode(Attributes(data))]}
+        if len(parts) < 2 or found.keys() == before.keys():
             break
     return list(found.values())
 
@@ -185,7 +221,8 @@ def is_right(session: nft.Session, table: str, wanted: Set) -> bool:
 
 def _flags(wanted: Set) -> int:
     return (_INTERVAL * wanted.is_interval | _PARTS * bool(wanted.parts)
-            | _MAP * (wanted.data is not None))
+            | _MAP * (wanted.data is not None)
+            | (_FORGETS | _ADDED_TO) * bool(wanted.seconds))
 
 
 def new_set(table: str, wanted: Set, number_in_transaction: int) -> Step:
@@ -204,6 +241,13 @@ def new_set(table: str, wanted: Set, number_in_transaction: int) -> Step:
         parts.append(nft.nested(_SET_SHAPE, nft.nested(_SHAPE_PARTS, *(
             nft.nested(nft.IN_LIST, nft.number(_PART_LENGTH, length))
             for length in wanted.parts))))
+    if wanted.size:
+        parts.append(nft.nested(_SET_SHAPE, nft.number(_SHAPE_SIZE,
+                                                       wanted.size)))
+    if wanted.seconds:
+        parts += [attributes.attribute(
+            _SET_TIMEOUT, struct.pack('>Q', wanted.seconds * 1000)),
+            nft.number(_SET_SWEPT_EVERY, _SWEEPS_EVERY)]
     if wanted.is_number:
         parts.append(attributes.attribute(
             _SET_USERDATA, _HOST_ORDER + (

@@ -64,6 +64,11 @@ class Frame:
         return None
 
 
+def mark(number: int) -> bytes:
+    """Return what is in a frame of this number."""
+    return (_MARK % number).encode()
+
+
 def number_of(octets: bytes) -> int | None:
     """Return the number of the frame that this is, None if it has none."""
     place = octets.find(b'frame ')
@@ -94,14 +99,14 @@ class Maker:
         source = sender or chance.choice(
             [port for port in self._ports if 'device' not in port])
         make, = chance.choices(*zip(*_KINDS.items()))
-        kind = make.__name__.strip('_').replace('_', ' ')
+        kind = _name(make)
         packet = make(self, source, receiver)
         self._number += 1
-        mark = (_MARK % self._number).encode()
         if make is Maker._fragments:
-            octets = tuple(map(bytes, _fragments(packet, mark, self._number)))
+            octets = tuple(map(bytes, _fragments(packet, self._number)))
         else:
-            octets = (bytes(packet / scapy_packet.Raw(mark)).ljust(60, b'\0'),)
+            octets = (bytes(packet / scapy_packet.Raw(
+                mark(self._number))).ljust(60, b'\0'),)
         return Frame(self._number, sender['device'] if sender else WIRE, kind,
                      packet, octets)
 
@@ -394,12 +399,13 @@ def link_local(mac: str) -> str:
         + octets[3:]))
 
 
-def _fragments(packet: _Packet, mark: bytes, number: int) -> list[_Packet]:
+def _fragments(packet: _Packet, number: int) -> list[_Packet]:
     """Return a packet in two fragments, each with the mark in it."""
     ether, ip = l2.Ether(src=packet.src, dst=packet.dst), packet[1]
-    filler = bytes(_FIRST - len(bytes(ip.payload)) - len(mark))
+    filler = bytes(_FIRST - len(bytes(ip.payload)) - _MARK_LENGTH)
     headers = 20 if isinstance(ip, inet.IP) else 40
-    octets = bytes(ip / scapy_packet.Raw(mark + filler + mark))[headers:]
+    octets = bytes(ip / scapy_packet.Raw(
+        mark(number) + filler + mark(number)))[headers:]
     parts = (1, 0, octets[:_FIRST]), (0, _FIRST // 8, octets[_FIRST:])
     if isinstance(ip, inet.IP):
         return [ether / inet.IP(
@@ -423,3 +429,10 @@ _KINDS: dict[typing.Callable[[Maker, _Object, _Object], _Packet], int] = {
     Maker._router_solicitation: 2, Maker._mld: 3, Maker._igmp: 2,
     Maker._arp: 6, Maker._another_ethertype: 1, Maker._tag: 1,
     Maker._reserved_destination: 1}
+
+
+def _name(make: typing.Callable[..., _Packet]) -> str:
+    return make.__name__.strip('_').replace('_', ' ')
+
+
+KINDS = tuple(map(_name, _KINDS))

@@ -21,7 +21,8 @@ from tests.oracle import frames
 from tests.oracle import worlds
 from vif_plug_tapmac.kernel import rtnetlink
 
-#: How often a frame came out at each place, by the names of TAPs.
+#: How much of a frame came out at each place, by the names of TAPs: 1, or how
+#: many of its fragments.
 Seen = dict[str, int]
 
 #: How many frames are on their way at once: fewer than a TAP's queue takes.
@@ -102,7 +103,8 @@ class Side:
             for octets in guest.waiting():
                 number = frames.number_of(octets)
                 if number in seen:
-                    seen[number][place] += 1
+                    # Fragments may have been put together for good.
+                    seen[number][place] += octets.count(frames.mark(number))
         return {number: dict(counted) for number, counted in seen.items()}
 
 
@@ -111,7 +113,7 @@ class Verdict:
     """What became of a frame at a place.
 
     :param place: name of a TAP that is not the sender's
-    :param theirs: how often it came out there on the one host
+    :param theirs: how much of it came out there on the one host
     :param ours: and on the other
     """
     frame: frames.Frame

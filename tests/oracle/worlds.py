@@ -66,6 +66,19 @@ def make(seed: int) -> World:
                       for _ in range(chance.randrange(1, 7))]}
 
 
+def details(world: World) -> list[_Object]:
+    """Return what Neutron's RPC tells an agent of the ports of this host.
+
+    Source: neutron/plugins/ml2/rpc.py, _get_device_details
+    """
+    return [{'port_id': port['id'], **{
+        name: port[name] for name in (
+            'device', 'network_id', 'mac_address', 'fixed_ips',
+            'device_owner', 'allowed_address_pairs',
+            'port_security_enabled')}}
+            for port in world['ports'] if 'device' in port]
+
+
 def _id(number: int) -> str:
     return '%08x-0000-4000-8000-000000000000' % number
 

@@ -17,6 +17,7 @@ from openstack import connection
 from tests import base
 from tests.nova import base as nova_base
 from tests.nova import cloud
+from tests.nova import test_flows
 from tests.nova import test_neutron
 from vif_plug_tapmac.migrate import main
 
@@ -29,10 +30,11 @@ class _Administrator(noauth.NoAuth):
                 'X-User-Id': 'admin', 'X-Auth-Project-Id': 'admin'}
 
 
-class MigrateTest(test_neutron.WithNeutron, cloud.OpenVSwitchCloud):
+class MigrateTest(test_neutron.WithNeutron, test_flows.Guests,
+                  cloud.OpenVSwitchCloud):
 
     OPTIONS = {'claim_plugins': ['ovs']}
-    mtu = 1500
+    mtu = 1450
 
     def setUp(self):
         super().setUp()
@@ -102,7 +104,37 @@ class MigrateTest(test_neutron.WithNeutron, cloud.OpenVSwitchCloud):
         self.assertEqual('ovs', self.vif(server)['type'])
         # Nova has an interface of it that is plugged, and can do with it.
         self._reboot_server(server, hard=True)
+        self.migrate_live_once_the_bridge_is_renamed(server)
         self._delete_server(server)
+
+    def migrate_live_once_the_bridge_is_renamed(self, server):
+        """From a host where a port is on a bridge of another name, and back.
+
+        Until it is bound there as it would be anywhere now, it stays.
+        """
+        self.server = server
+        self.start_compute('host2')
+        self.server_of_neutron.restart(
+            bridge_mappings='physnet1:br300,physnet2:br200')
+        self.assert_declined(
+            server, self.port, 'host2', 'does not bind port %s on host host2 '
+            'beside its binding on host1: Nova would have it plugged into the '
+            'bridge of that binding, %s, and here it is br300' % (
+                self.port['id'], base.BRIDGE))
+        tap = self.assert_runs()
+        self.hosts['host1'].rename(base.BRIDGE, 'br300')
+        self.run_migrate('rebind', 'host1')
+        self.assertEqual(tap.index, self.assert_runs(master='br300').index)
+        for source, target in ('host1', 'host2'), ('host2', 'host1'):
+            self._live_migrate(server)
+            self.assert_gone(source)
+            self.assert_runs(target, master='br300')
+            self.assertEqual([(target, 'ACTIVE', 'ovs', 'br300')],
+                             self.bindings())
+            interface = self.interface(target)
+            self.assertEqual(('ethernet', 'no'), (
+                interface.get('type'),
+                interface.find('target').get('managed')))
 
     def test_server_that_nova_is_busy_with(self):
         server = self.boot_with_port()

@@ -6,6 +6,7 @@ Neutron, Nova's own code, libvirtd, QEMU and the kernel are real; see
 :mod:`tests.neutron.base` and :mod:`tests.nova.guests` for what is not.
 """
 
+import contextlib
 import http.server
 import json
 import os
@@ -30,7 +31,6 @@ from tests import patience
 from vif_plug_tapmac import opts
 from vif_plug_tapmac.wanted import names
 
-_PYTHON = base.CHECKOUT / '.venv' / 'neutron-29' / 'bin' / 'python'
 #: In a network namespace of the test.
 _NEUTRON_PORT, _NOVA_PORT = 9696, 8774
 
@@ -45,21 +45,26 @@ class _Administrator(noauth.NoAuth):
 class NeutronServer(fixtures.Fixture):
     """neutron-server, and a way for its events to Nova's API.
 
+    :param python: of a Neutron
     :param api: Nova's, as an administrator
+    :param more: lines for the section [ml2_tapmac]
     :ivar events: that Neutron has sent
     """
 
-    def __init__(self, api):
+    def __init__(self, python, api, more=''):
         super().__init__()
+        self._python = python
         self._api = api
+        self._more = more
         self.events = []
 
     def _setUp(self):
         self._listen()
         self._process = subprocess.Popen(
-            [str(_PYTHON), '-m', 'tests.neutron.server', str(_NEUTRON_PORT),
-             str(_NOVA_PORT)], cwd=base.CHECKOUT, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            [str(self._python), '-m', 'tests.neutron.server',
+             str(_NEUTRON_PORT), str(_NOVA_PORT), self._more],
+            cwd=base.CHECKOUT, text=True, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE)
         self.addCleanup(self._end)
         if self._process.stdout.readline() != 'started\n':
             raise AssertionError('neutron-server does not start')
@@ -98,10 +103,23 @@ class NeutronServer(fixtures.Fixture):
 
     def execute(self, statement):
         """Change Neutron's database."""
-        self._process.stdin.write(statement + '\n')
+        self._have('execute', statement)
+
+    def restart(self, **changes):
+        """Start it again, for now with other values of these options."""
+        self._have('restart', changes)
+
+    def log(self):
+        """Return what it has said since it was started."""
+        return self._have('log')
+
+    def _have(self, *words):
+        self._process.stdin.write(json.dumps(words) + '\n')
         self._process.stdin.flush()
-        if self._process.stdout.readline() != 'done\n':
-            raise AssertionError('%s fails' % statement)
+        said = self._process.stdout.readline()
+        if not said:
+            raise AssertionError('%s fails' % (words,))
+        return json.loads(said)
 
     def tell_nova(self, events):
         return self._api.api_post('/os-server-external-events', events,
@@ -114,15 +132,24 @@ class NeutronServer(fixtures.Fixture):
 
 
 class WithNeutron:
-    """To be the first class of a :class:`cloud.Cloud`."""
+    """To be the first class of a :class:`cloud.Cloud`.
+
+    :cvar NEUTRON: its release
+    :cvar ML2_TAPMAC: lines for this section of its configuration
+    """
+
+    NEUTRON = 29
+    ML2_TAPMAC = ''
 
     def setUp(self):
-        if (not _PYTHON.exists()
+        python = base.CHECKOUT.joinpath(
+            '.venv', 'neutron-%d' % self.NEUTRON, 'bin', 'python')
+        if (not python.exists()
                 and os.environ.get('TAPMAC_NO_SKIP') != '1'):
-            self.skipTest('needs %s: run tools/peers.sh' % _PYTHON)
+            self.skipTest('needs %s: run tools/peers.sh' % python)
         super().setUp()
         self.server_of_neutron = self.useFixture(NeutronServer(
-            self.admin_api))
+            python, self.admin_api, self.ML2_TAPMAC))
         self.client = self.server_of_neutron.client
         self.useFixture(fixtures.MonkeyPatch(
             'nova.network.neutron.get_client',
@@ -150,6 +177,53 @@ class WithNeutron:
     def delete_port(self):
         self.client.delete_port(self.port['id'])
         self.client.delete_network(self.network['id'])
+
+    def bindings(self, port=None):
+        """Return where a port is bound, and how.
+
+        :returns: for each binding host, status, VIF type and bridge, None
+            where it names none
+        """
+        found = self.client.list_port_bindings(
+            (port or self.port)['id'])['bindings']
+        return [(each['host'], each['status'], each['vif_type'],
+                 each['vif_details'].get('bridge_name'))
+                for each in found]
+
+    def assert_declined(self, server, port, host, *words):
+        """Expect a live migration to end before anything has moved.
+
+        :param host: where it would go to
+        :param words: which Neutron says why in
+        """
+        before = (self.bindings(port),
+                  [host.state() for host in self.hosts.values()])
+        source = self.api.get_server(server['id'])['OS-EXT-SRV-ATTR:host']
+        self.calls.clear()
+        # A cast is a call here.
+        with contextlib.suppress(api_client.OpenStackApiException):
+            self.api.post_server_action(server['id'], {'os-migrateLive': {
+                'host': host, 'block_migration': 'auto'}})
+        found = self._wait_for_server_parameter(
+            server, {'status': 'ACTIVE', 'OS-EXT-STS:task_state': None})
+        self.assertEqual(source, found['OS-EXT-SRV-ATTR:host'])
+        self.assertEqual('error', self._wait_for_migration_status(
+            server, ['error', 'failed'])['status'])
+        self._wait_for_instance_action_event(
+            server, 'live-migration', 'conductor_live_migrate_instance',
+            'error')
+        self.assertEqual([], self.calls)
+        self.assertEqual(before, (
+            self.bindings(port),
+            [host.state() for host in self.hosts.values()]))
+        for log, said in (
+                (self.stdlog.logger.output, (
+                    'Binding failed for port %s and host %s.' % (
+                        port['id'], host),
+                    'Failed to compute_task_migrate_server: No valid host')),
+                (self.server_of_neutron.log(), words)):
+            for each in said:
+                self.assertIn(each, log)
 
 
 class NeutronTest(WithNeutron, test_guests.Guests, guests.GuestCloud,

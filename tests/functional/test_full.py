@@ -431,6 +431,20 @@ class FlushTest(FullTestCase):
         self.assert_held()
         self.assertFalse(self.passes(guest))
 
+    def test_a_guest_that_another_lets_out_of_its_group_meanwhile(self):
+        self.plug(self.vif)
+        guest = self.open(base.TAP, base.GUEST_MAC)
+        put = guest_filter.GuestFilter.put
+
+        def release_before(*arguments):
+            self.host.set(base.TAP, group=_UNFILTERED)
+            self.patch(guest_filter.GuestFilter, 'put', put)
+            put(*arguments)
+        self.patch(guest_filter.GuestFilter, 'put', release_before)
+        self.plug(self.vif)
+        self.assert_held()
+        self.assertFalse(self.passes(guest))
+
     def test_before_the_link_group_is_set(self):
         settle = converging._set
 

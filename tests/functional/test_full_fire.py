@@ -22,7 +22,7 @@ from tests.functional import test_full
 from tests.functional import test_full_frames as frames
 from tests import hosts
 from tests import patience
-from vif_plug_tapmac.kernel import guest_filter
+from vif_plug_tapmac.kernel import filter_state
 from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.wanted import rules
 
@@ -201,29 +201,48 @@ class TogetherTest(test_contention.ContentionTestCase):
             self.assertEqual(0, os.waitpid(child, 0)[1])
 
     def test_on_a_host_that_has_nothing(self):
-        self.configure(anti_spoofing='full')
-        self.vifs = [base.numbered_vif(number, addresses=[
-            '192.0.2.%d' % number, '2001:db8::%x' % number])
-            for number in range(1, 1 + self._PROCESSES * self._EACH)]
+        self.define()
         for _ in range(patience.amount(3, 20, 200)):
             self.assertIsNone(self.host.find(base.BRIDGE))
             self.plug_at_once()
             self.assert_all_held()
             self.host.ip.link('del', IFLA_GROUP=29795)
             self.host.delete(base.BRIDGE)
-            with nft.Session() as session:
-                session.transact('', [nft.delete_table(
-                    test_full.filter_table.NAME)])
+            self.flush()
+        self.assert_nothing_said()
+
+    def test_again_after_a_flush(self):
+        """By processes of which each knows its own guests at the most."""
+        self.define()
+        self.plug_at_once()
+        for _ in range(patience.amount(3, 20, 200)):
+            self.flush()
+            self.plug_at_once()
+            self.assert_all_held()
+        self.assert_nothing_said()
+
+    def define(self):
+        self.configure(anti_spoofing='full')
+        self.vifs = [base.numbered_vif(number, addresses=[
+            '192.0.2.%d' % number, '2001:db8::%x' % number])
+            for number in range(1, 1 + self._PROCESSES * self._EACH)]
+
+    def flush(self):
+        with nft.Session() as session:
+            session.transact('', [nft.delete_table(
+                test_full.filter_table.NAME)])
+
+    def assert_nothing_said(self):
         self.children.clear()
-        self.wait_for_all()  # For what they have to say.
+        self.wait_for_all()
 
     def assert_all_held(self):
         links = [self.host.link(vif.vif_name) for vif in self.vifs]
         self.assertEqual({(29795, self.host.link(base.BRIDGE).index)}, {
             (link.group, link.master) for link in links})
         with nft.Session() as session:
-            self.assertTrue(guest_filter.is_right(session))
-            there = guest_filter.elements(session)
+            self.assertTrue(filter_state.is_right(session))
+            there = filter_state.elements(session)
         self.assertEqual({link.index: dict.fromkeys(rules.of_port(
             vif.id, vif.address, (
                 '192.0.2.%d' % number, '2001:db8::%x' % number)).elements,

@@ -21,6 +21,7 @@ from tests import patience
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import filter_state
 from vif_plug_tapmac.kernel import filter_table
+from vif_plug_tapmac.kernel import filtered_group
 from vif_plug_tapmac.kernel import guest_filter
 from vif_plug_tapmac.kernel import lasting_session
 from vif_plug_tapmac.kernel import netlink as nl
@@ -419,6 +420,46 @@ class MendingTest(MendingTestCase):
             [nft_sets.Element(struct.pack('=I', _GROUP))]))
         guest_filter.GuestFilter().remove(*self.indexes[:2])
         self.assert_moved()
+
+    def before(self, name, function):
+        """Have something happen before the next of what is done to a group."""
+        real = getattr(filtered_group, name)
+
+        def first(*arguments):
+            self.patch(filtered_group, name, real)
+            function()
+            return real(*arguments)
+        self.patch(filtered_group, name, first)
+
+    def test_a_guest_of_another_who_makes_the_table_meanwhile(self):
+        other, index = guest_filter.GuestFilter(), self.add_port(4)
+        theirs = rules_of(4, '192.0.2.4')
+
+        def plug():
+            self.put(index, theirs, process=other)
+            self.host.set(base.numbered_vif(4).vif_name, group=_GROUP)
+        self.before('members', plug)
+        self.put(7, rules_of(1))
+        self.assertEqual(_GROUP, self.group_of(4))
+        self.assertEqual(self.of((index, theirs), (7, rules_of(1))),
+                         self.ports())
+        self.assertEqual('', self.logs.output)
+
+    def test_a_guest_whom_another_knows_who_comes_meanwhile(self):
+        self.lay()
+        self.flush()
+        other = guest_filter.GuestFilter()
+        self.before('release', lambda: self.put(
+            self.indexes[0], self.wanted[0], process=other))
+        self.put(self.indexes[2], self.wanted[2],
+                 process=guest_filter.GuestFilter())
+        # The third goes back when its plug looks at the TAP.
+        self.assertEqual([_GROUP, _OPEN_GROUP, _OPEN_GROUP], [
+            self.group_of(number) for number in (1, 2, 3)])
+        self.assertEqual(self.of(*((
+            self.indexes[place], self.wanted[place]) for place in (0, 2))),
+            self.ports())
+        self.assertNotIn(base.numbered_vif(1).vif_name, self.logs.output)
 
     def test_who_is_not_moved(self):
         self.lay()

@@ -91,7 +91,14 @@ def converge(netlink: nl.Netlink, port: TapPort, limits: Limits,
                 # Somebody may have flushed it since it was put there.
                 address_guard.ensure(netlink, port, link)
                 address_guard.leave(port, found)
-                return link
+                if not _was_in_group(port, found):
+                    return link
+                # Whoever knew no addresses may have had it out of the group
+                # before they were there.
+                link = require_tap(netlink.get(link.index, port.name), port)
+                if link.group == port.group:
+                    return link
+                continue
             if not guarded and not arriving:
                 guard.warn_of_taking(netlink, port, link, entry)
             _set(netlink, port, on_bridge, link, differing,
@@ -105,6 +112,10 @@ def converge(netlink: nl.Netlink, port: TapPort, limits: Limits,
         device=port.name,
         differences=link.explain(_differing(link, wanted))
         or 'bridge %s does not keep the guest to its MAC' % port.bridge)
+
+
+def _was_in_group(port: TapPort, found: Link) -> bool:
+    return port.is_filtered and found.group == port.group
 
 
 def converge_again(netlink: nl.Netlink, port: TapPort, limits: Limits,

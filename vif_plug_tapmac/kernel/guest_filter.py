@@ -13,6 +13,7 @@ and has all others out of the group before: no guest is cut off by that, or let
 loose. The table's handle tells other processes that it is another one.
 """
 
+import contextlib
 import errno
 import threading
 import time
@@ -27,6 +28,7 @@ from vif_plug_tapmac.kernel.filter_steps import Elements
 from vif_plug_tapmac.kernel import filter_table as table
 from vif_plug_tapmac.kernel import filtered_group
 from vif_plug_tapmac.kernel import lasting_session
+from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.kernel import shields
@@ -77,6 +79,8 @@ class GuestFilter:
         # nobody knows; None: no one goes, as it is an agent's. And what is in
         # force as long as no one else changes it.
         self._closed: dict[int, int | None] = {}
+        # Who went there in the transaction that is under way.
+        self._released: list[Link] = []
         self._shields: set[Shield] = set()
 
     def put(self, netlink: nl.Netlink, index: int, wanted_rules: PortRules,
@@ -227,8 +231,8 @@ class GuestFilter:
         :returns: whether anything had to be done
         """
         deadline = time.monotonic() + _GIVES_UP_AFTER
-        with self._lock:
-            session, overtaken = self._open(), False
+        with self._alone() as session:
+            overtaken = False
             while True:
                 generation = session.generation()
                 is_known = generation == self._generation
@@ -259,6 +263,16 @@ class GuestFilter:
                     raise refusal or exception.VerifyFailed(
                         device='nftables', differences='rules are changed '
                         'all the time ("nft monitor" tells by whom)')
+
+    @contextlib.contextmanager
+    def _alone(self) -> typing.Iterator[nft.Session]:
+        """Be the only thread that changes anything; say who had to go."""
+        with self._lock:
+            try:
+                yield self._open()
+            finally:
+                filtered_group.tell(self._released)
+                self._released = []
 
     def _doubt(self, session: nft.Session,
                indexes: typing.Iterable[int]) -> None:
@@ -308,11 +322,10 @@ class GuestFilter:
         :param index: what is remembered of it is no concern here
         :returns: also the table's handle, or _MADE
         """
-        found = session.table(table.NAME)
-        is_whole = all(filter_state.has_canary(session, each)
-                       for each in table.PORT_SETS)
-        lasts = found is not None and filter_state.lasts(session, found,
-                                                         is_whole)
+        if self._released:
+            self._released = filtered_group.take_back(
+                netlink, self._released, filter_state.elements(session))
+        found, is_whole, lasts = self._look(session)
         is_closed = (lasts and is_whole
                      and all(filter_state.is_closed(session, group,
                                                     open_group is None)
@@ -323,16 +336,17 @@ class GuestFilter:
                 self._handle = found.handle
             if self._handle == found.handle:
                 return [], self._ports.get(index or 0, {}), found.handle
-        # Who joins a group has his elements already.
+        # Who joins a group has his elements already: they are looked at later.
         members = {} if is_closed else {
             (group, open_group): filtered_group.members(netlink, group)
             for group, open_group in self._closed.items()
             if open_group is not None}
+        found, is_whole, lasts = self._look(session)
         there = filter_state.elements(session)
         self._learn(there if is_whole else {})
         left = self._left(netlink, index)
         for (group, open_group), links in members.items():
-            filtered_group.release(netlink, [
+            self._released += filtered_group.release(netlink, [
                 each for each in links
                 if each.index != index and each.index not in left],
                 group, open_group)
@@ -351,6 +365,15 @@ class GuestFilter:
                 *filter_steps.making(groups, of_agent),
                 *shields.additions(shields.there(session)),
                 *filter_steps.additions(left)], {}, _MADE
+
+    def _look(self, session: nft.Session,
+              ) -> tuple[nft.Table | None, bool, bool]:
+        """Return the table; whether its sets are whole; whether it stays."""
+        found = session.table(table.NAME)
+        is_whole = all(filter_state.has_canary(session, each)
+                       for each in table.PORT_SETS)
+        return found, is_whole, (found is not None and filter_state.lasts(
+            session, found, is_whole))
 
     def _learn(self, there: dict[int, Elements]) -> None:
         """Remember what is there of others as it is there."""

@@ -2,6 +2,7 @@
 
 """Security groups as values: what they refuse, keep, and carry across."""
 
+import dataclasses
 import ipaddress
 
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 import msgpack
 
 from tests import base
+from vif_plug_tapmac.wanted import changes
 from vif_plug_tapmac.wanted import prefixes
 from vif_plug_tapmac.wanted import security_groups
 from vif_plug_tapmac.wanted.security_groups import Change
@@ -78,10 +80,31 @@ _CHANGES = st.builds(
     _unique(_PORTS), _unique(_GROUPS), _unique(_MEMBERS))
 
 
+@st.composite
+def _states(draw):
+    """Return all of a host: what ports and rules name is there, no more."""
+    groups = {each.id: each for each in draw(_unique(_GROUPS))}
+    ports = tuple(dataclasses.replace(each, groups=tuple(
+        group for group in each.groups if group in groups))
+        for each in draw(_unique(_PORTS)))
+    used = {group for each in ports for group in each.groups}
+    groups = tuple(each for each in groups.values() if each.id in used)
+    members = tuple(
+        Members(*key, draw(st.frozensets(_prefixes(key[1]), max_size=3)))
+        for key in sorted({rule.members for each in groups
+                           for rule in each.rules} - {None}))
+    return Change(ports, groups=groups, members=members, is_all=True)
+
+
+def _sorted(change):
+    return tuple(sorted(getattr(change, kind), key=lambda each: each.key)
+                 for kind in ('ports', 'groups', 'members'))
+
+
 class SecurityGroupsTest(base.TestCase):
 
     @given(_CHANGES)
-    @settings(max_examples=50, deadline=None)
+    @settings(max_examples=25, deadline=None)
     def test_a_change_crosses_the_boundary(self, change):
         # As privsep packs and unpacks it.
         fields = msgpack.unpackb(msgpack.packb(change.as_fields()),
@@ -210,6 +233,69 @@ class SecurityGroupsTest(base.TestCase):
                     {**fields, 'ports': [{**port, 'own': None}]},
                     {**fields, 'gone_members': [None]}):
             self.assertRaises(ValueError, Change.from_fields, bad)
+
+
+class ChangesTest(base.TestCase):
+
+    @given(_states(), _states())
+    @settings(max_examples=25, deadline=None)
+    def test_a_difference_makes_the_one_of_the_other(self, former, new):
+        between = changes.difference(former, new)
+        self.assertEqual(_sorted(new),
+                         _sorted(changes.after(former, between)))
+        # It has nothing that is there already.
+        for kind in 'ports', 'groups', 'members':
+            self.assertEqual(
+                set(), {*getattr(between, kind)} & {*getattr(former, kind)})
+        self.assertEqual(Change(), changes.difference(new, new))
+        self.assertEqual(frozenset(), changes.narrowed(new, new))
+        self.assertEqual(_sorted(new), _sorted(changes.after(former, new)))
+
+    def test_what_nothing_names_goes(self):
+        asks = Rule('x', 'ingress', 4, remote_set='group:' + _B)
+        former = Change((Port(_A, 'tapa', _MAC, groups=(_A,)),),
+                        groups=(Group(_A, True, (asks,)),),
+                        members=(Members('group:' + _B, 4),), is_all=True)
+        self.assertEqual(Change(is_all=True),
+                         changes.after(former, Change(gone=(_A,))))
+        found = changes.after(former, Change((Port(_A, 'tapa', _MAC),)))
+        self.assertEqual(((), ()), (found.groups, found.members))
+
+    def test_what_is_named_has_to_be_there(self):
+        self.assertRaises(ValueError, changes.after, Change(is_all=True),
+                          Change((Port(_A, 'tapa', _MAC, groups=(_A,)),)))
+
+    def test_who_passes_less(self):
+        rule = Rule('x', 'ingress', 4, 6, 22, 22, remote_set='group:' + _B)
+        more = Rule('y', 'egress', 6)
+        port = Port(_A, 'tapa', _MAC, ((_MAC, '192.0.2.1'),), (_A,))
+        other = Port(_B, 'tapb', _MAC, groups=(_B,))
+
+        def state(port=port, rules=(rule, more), members=('192.0.2.0/24',),
+                  **fields):
+            ports = () if port is None else (
+                dataclasses.replace(port, **fields),)
+            return Change(
+                (*ports, other), groups=(
+                    Group(_A, True, rules), Group(_B, True)),
+                members=(Members('group:' + _B, 4, frozenset(members)),),
+                is_all=True)
+
+        for new in (state(rules=(rule,)), state(rules=(more,)),
+                    state(rules=(rule, dataclasses.replace(more, protocol=6))),
+                    state(members=()), state(members=('192.0.2.0/25',)),
+                    state(groups=()), state(groups=(_B,)), state(own=()),
+                    state(stateful=False), state(None), state(tap='tapx'),
+                    state(own=((_MAC, '192.0.2.2'),))):
+            self.assertEqual({_A}, changes.narrowed(state(), new))
+        for new in (state(rules=(more, rule, Rule('z', 'ingress', 4))),
+                    state(rules=(dataclasses.replace(rule, id='z'), more)),
+                    state(members=('192.0.0.0/16',)),
+                    state(members=('192.0.2.0/24', '10.0.0.1')),
+                    state(groups=(_A, _B)), state(is_open=True, own=()),
+                    state(own=((_MAC, '192.0.2.1'), (_MAC, '10.0.0.0/8')))):
+            self.assertEqual(frozenset(), changes.narrowed(state(), new))
+        self.assertEqual({_A}, changes.narrowed(state(is_open=True), state()))
 
 
 def _numbered(number):

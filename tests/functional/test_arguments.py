@@ -67,6 +67,7 @@ _COMMON = {'--format', '--quote', '--max-width'}
 _BY_HAND = ['--bridge', base.BRIDGE, '--mac', base.GUEST_MAC]
 #: What a command has to be given besides.
 _NEEDED = {'plug': _BY_HAND, 'unplug': _BY_HAND[2:], 'show': ['lo'],
+           'explain': ['lo', '00'],
            'mac': [base.GUEST_MAC], 'repair': [], 'purge': [],
            'help': [], 'complete': []}
 

@@ -172,6 +172,11 @@ class NeverQuietTest(test_operator.WatchingTestCase):
                              (row['TAP'], row['Domain']))
             self.assertEqual([], self.rows_here('show', base.TAP)['Wrong'])
             self.assertEqual([], self.rows_here('audit'))
+            row, = self.rows_here(
+                'explain', base.TAP, hosts.frame(
+                    hosts.BROADCAST, base.GUEST_MAC, b'hello').hex(),
+                says='.*is not closed.*\n')
+            self.assertEqual('passes', row['Verdict'])
             row, = self.rows_here('mac', '--reverse', base.TAP_MAC)
             self.assertEqual(base.TAP, row['TAP'])
         self.many(look)
@@ -231,7 +236,7 @@ class NeverQuietTest(test_operator.WatchingTestCase):
                     fromlist=['x'])).values())}
         self.assertEqual(
             {'list', 'show', 'audit', 'mac', 'repair', 'purge', 'plug',
-             'unplug', 'watch',
+             'unplug', 'watch', 'explain',
              'complete',  # It looks at nothing.
              'demo'},  # In a network namespace of its own.
             commands)

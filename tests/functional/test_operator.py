@@ -999,8 +999,8 @@ class WatchTest(WatchingTestCase):
 
 class ApplicationTest(OperatorTestCase):
 
-    COMMANDS = ('audit', 'demo', 'list', 'mac', 'plug', 'purge', 'repair',
-                'show', 'unplug', 'watch')
+    COMMANDS = ('audit', 'demo', 'explain', 'list', 'mac', 'plug', 'purge',
+                'repair', 'show', 'unplug', 'watch')
 
     def test_help(self):
         listed = self.run_tapmac('--help')

@@ -95,6 +95,30 @@ class Fields(base.SingleFormatter):
         stdout.write('\n' + _count(findings) + '\n')
 
 
+class Verdicts(base.ListFormatter):
+    """What becomes of each frame, why, and what it would pass with."""
+
+    def add_argument_group(self, parser: argparse.ArgumentParser) -> None:
+        pass
+
+    def emit_list(self, column_names: typing.Sequence[str],
+                  data: typing.Iterable[output.Row], stdout: typing.TextIO,
+                  parsed_args: argparse.Namespace) -> None:
+        frames = [dict(zip(column_names, row)) for row in data]
+        for frame in frames:
+            lines = ['%s: frame %d, %s' % (
+                frame['Verdict'], frame['Number'], frame['Frame'])]
+            if frame['By'] is not None:
+                lines.append('  By: ' + frame['By'] + (
+                    ', "%s" (chain %s)' % (frame['Rule'], frame['Chain'])
+                    if frame['Chain'] else ''))
+                lines.append('  Seen: ' + frame['Because'])
+                lines.append('  Passes with: ' + (', or with '.join(
+                    frame['Passes with']) or 'nothing that is nearly like it'))
+            stdout.write('\n'.join(_wrapped(line, '', '    ')
+                                   for line in lines) + '\n')
+
+
 def paragraph(finding: dict[str, typing.Any]) -> str:
     """Return a finding in some lines.
 

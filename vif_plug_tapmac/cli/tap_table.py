@@ -12,6 +12,7 @@ from vif_plug_tapmac import bounded
 from vif_plug_tapmac.cli import output
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host.inventory import Inventory
+from vif_plug_tapmac.host import keeping
 from vif_plug_tapmac.host import searching
 from vif_plug_tapmac.host.tap import Tap
 from vif_plug_tapmac.kernel.link import Link
@@ -22,8 +23,8 @@ LOG = logging.getLogger(__name__)
 
 #: What is told of each TAP, and what of that scripts only want.
 COLUMNS = ('TAP', 'Bridge', 'Guest MAC', 'TAP MAC', 'VIF', 'MTU', 'Owner',
-           'Carrier', 'Made', 'Port options', 'Domain', 'Instance',
-           'Domain known')
+           'Mode', 'Addresses', 'Carrier', 'Made', 'Port options', 'Domain',
+           'Instance', 'Domain known')
 FOR_SCRIPTS = ('Instance', 'Domain known')
 
 
@@ -70,6 +71,7 @@ def describe(seen: Inventory,
         tap.link.mac, tap.whose, tap.link.mtu,
         output.Said(None, 'everyone') if tap.link.owner is None
         else user(tap.link.owner),
+        keeping.mode(seen, tap), _addresses(seen, tap),
         output.Said(tap.link.held, 'on' if tap.link.held else 'off'),
         tap.mark and _time(tap.mark.made),
         _port_options(tap.link),
@@ -77,6 +79,14 @@ def describe(seen: Inventory,
         else output.Said(None, 'unknown'),
         tap.nic and tap.nic.instance,
         tap.nic is not None or seen.knows_domains)
+
+
+def _addresses(seen: Inventory, tap: Tap) -> typing.Any:
+    """Return what a guest is kept to, where it is to any."""
+    found = keeping.addresses(seen, tap)
+    if found is None and keeping.is_closed(seen, tap.link):
+        return output.Said(None, 'unknown to all but root')
+    return found if found != [] else output.Said([], 'none')
 
 
 def _time(made: int) -> str | None:

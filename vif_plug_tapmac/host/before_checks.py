@@ -17,7 +17,6 @@ from vif_plug_tapmac.host.finding import Seen
 from vif_plug_tapmac.host.inventory import Inventory
 from vif_plug_tapmac.host import other_bridges
 from vif_plug_tapmac.host.tap import Tap
-from vif_plug_tapmac.host import tap_checks
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac import mac
 from vif_plug_tapmac.wanted import names
@@ -156,7 +155,7 @@ def _not_ours(seen: Inventory, tap: Tap) -> Seen:
     wrong = []
     if tap.link.owner is None:
         wrong.append('has no owner')
-    if tap.addresses and tap_checks.is_anothers(seen, tap):
+    if tap.addresses and tap.is_anothers:
         wrong.append('has %s' % ', '.join(tap.addresses))
     if tap.link.locked is False and _locks(seen):
         wrong.append('its port is not locked, so that its guest can send from '

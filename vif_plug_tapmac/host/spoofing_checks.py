@@ -9,11 +9,10 @@ from vif_plug_tapmac.host.finding import REBOOT
 from vif_plug_tapmac.host.finding import REPLUG
 from vif_plug_tapmac.host.finding import Seen
 from vif_plug_tapmac.host.inventory import Inventory
+from vif_plug_tapmac.host import keeping
 from vif_plug_tapmac.host.tap import Tap
-from vif_plug_tapmac.host import tap_checks
 from vif_plug_tapmac.kernel import adopting
 from vif_plug_tapmac.kernel import filter_table
-from vif_plug_tapmac.wanted import names
 from vif_plug_tapmac.wanted import rules
 
 #: How the table is named where something is wrong with it.
@@ -23,7 +22,7 @@ _WHAT = 'the table bridge %s' % filter_table.NAME
 
 @finds('TM227')
 def _unfiltered(seen: Inventory, tap: Tap) -> Seen:
-    if _is_to_be_filtered(seen, tap) and _obstacle(tap) is None:
+    if keeping.is_to_be_filtered(seen, tap) and _obstacle(tap) is None:
         yield (tap.link.name, 'anti_spoofing is full, and it is in link group '
                '%d instead of %d' % (tap.link.group, seen.filtered_group),
                REPLUG if tap.is_ours or tap.link.held else REBOOT)
@@ -32,30 +31,18 @@ def _unfiltered(seen: Inventory, tap: Tap) -> Seen:
 @finds('TM233')
 def _not_to_be_adopted(seen: Inventory, tap: Tap) -> Seen:
     why = _obstacle(tap)
-    if why is not None and _is_to_be_filtered(seen, tap):
+    if why is not None and keeping.is_to_be_filtered(seen, tap):
         yield (tap.link.name, 'anti_spoofing is full, and a plug leaves its '
                'guest to its MAC at most: %s' % why, REBOOT)
-
-
-def _is_to_be_filtered(seen: Inventory, tap: Tap) -> bool:
-    """Return whether the guest of a TAP is not filtered, and is to be."""
-    return (seen.is_filtering and tap.bridge is not None
-            and (tap.guest_mac is not None or _has_nova_name(tap))
-            and not tap_checks.is_anothers(seen, tap)
-            and tap.link.group != seen.filtered_group)
 
 
 def _obstacle(tap: Tap) -> str | None:
     """Return why a TAP is none of ours as long as its guest holds it."""
     if tap.is_ours or not tap.link.held:
         return None
-    if not _has_nova_name(tap):
+    if not tap.has_nova_name:
         return 'its name is none that Nova gives to a TAP'
     return adopting.obstacle(tap.link)
-
-
-def _has_nova_name(tap: Tap) -> bool:
-    return names.start_of_vif_id(tap.name) is not None
 
 
 @finds('TM228')

@@ -49,6 +49,17 @@ class Tap:
                                                      self.seen.groups)
 
     @property
+    def is_anothers(self) -> bool:
+        """Whether it is looked at although it does not concern us."""
+        return not self.is_ours and not (
+            self.bridge is not None and self.seen.concerns(self.bridge))
+
+    @property
+    def has_nova_name(self) -> bool:
+        """Whether Nova may have given it its name."""
+        return names.start_of_vif_id(self.name) is not None
+
+    @property
     def name_by_nova(self) -> str | None:
         """How Nova calls the TAP with this mark, None without one."""
         return (None if self.mark is None

@@ -2,9 +2,7 @@
 
 """What can be wrong with a TAP."""
 
-import errno
 
-from vif_plug_tapmac import exception
 from vif_plug_tapmac.host.finding import finds
 from vif_plug_tapmac.host.finding import REBOOT
 from vif_plug_tapmac.host.finding import Remedy
@@ -12,11 +10,10 @@ from vif_plug_tapmac.host.finding import REPAIR
 from vif_plug_tapmac.host.finding import REPLUG
 from vif_plug_tapmac.host.finding import Seen
 from vif_plug_tapmac.host.inventory import Inventory
+from vif_plug_tapmac.host import keeping
 from vif_plug_tapmac.host.tap import Tap
 from vif_plug_tapmac.kernel import adopting
 from vif_plug_tapmac.kernel import link as link_data
-from vif_plug_tapmac.kernel import netlink as nl
-from vif_plug_tapmac.kernel import source_filter
 from vif_plug_tapmac import mac
 from vif_plug_tapmac import mark
 
@@ -131,16 +128,10 @@ def _tap_mtu(seen: Inventory, tap: Tap) -> Seen:
                'bridge')
 
 
-def is_anothers(seen: Inventory, tap: Tap) -> bool:
-    """Return whether a TAP is looked at although it does not concern us."""
-    return not tap.is_ours and not (
-        tap.bridge is not None and seen.concerns(tap.bridge))
-
-
 @finds('TM209')
 def _addresses(seen: Inventory, tap: Tap) -> Seen:
     wrong = (['has %s' % ', '.join(tap.addresses)]
-             if tap.addresses and not is_anothers(seen, tap) else [])
+             if tap.addresses and not tap.is_anothers else [])
     if (tap.is_ours
             and tap.link.addr_gen_mode not in (None, link_data.ADDR_GEN_NONE)):
         wrong.append('gets a link-local address when it comes up')
@@ -220,13 +211,13 @@ def _guard(seen: Inventory, tap: Tap) -> Seen:
     if (not seen.wanted or seen.wanted['anti_spoofing'] == 'none'
             or tap.bridge is None or tap.guest_mac is None):
         return
-    if is_anothers(seen, tap):
+    if tap.is_anothers:
         return  # There it is TM409: the first plug does it.
     fixed = (tap.link.index, tap.guest_mac) in seen.fixed_macs
     mute = sorted(_mute_vlans(seen, tap, tap.guest_mac))
     if tap.link.locked and not tap.link.learning and fixed and not mute:
         return
-    if not tap.link.locked and _is_filtered(seen, tap, tap.guest_mac):
+    if not tap.link.locked and keeping.is_source_filtered(seen, tap):
         return
     if not tap.link.locked:
         evidence = 'its guest can send from any MAC: the port is not locked'
@@ -256,19 +247,6 @@ def _some(vlans: list[int]) -> str:
     """Return the first of these in words: a port may have 4094."""
     words = [str(vlan) for vlan in vlans[:_MOST_SHOWN]]
     return ', '.join(words + ['...'] * (len(vlans) > _MOST_SHOWN))
-
-
-def _is_filtered(seen: Inventory, tap: Tap,
-                 guest_mac: str) -> bool:
-    if not seen.wanted or seen.wanted['arriving_guests'] != 'filter':
-        return False
-    with nl.Netlink() as netlink:
-        try:
-            return source_filter.is_there(netlink, tap.link, guest_mac)
-        except exception.KernelRefused as error:
-            if error.kwargs.get('code') != errno.ENODEV:
-                raise
-            return False  # It is gone by now.
 
 
 @finds('TM218')

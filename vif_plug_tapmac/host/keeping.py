@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a guest is kept to now: as it is in force, and not as configured."""
+
+import errno
+import typing
+
+from vif_plug_tapmac import exception
+from vif_plug_tapmac.host.tap import Tap
+from vif_plug_tapmac.kernel.link import Link
+from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import source_filter
+from vif_plug_tapmac.wanted import rules
+
+if typing.TYPE_CHECKING:
+    from vif_plug_tapmac.host.inventory import Inventory
+
+NONE, MAC, FULL = 'none', 'mac', 'full'
+
+
+def mode(seen: 'Inventory', tap: Tap) -> str:
+    """Return which of these a guest is kept to: nothing, its MAC, addresses.
+
+    Whoever may not see the table takes the link group's word for it.
+    """
+    if is_closed(seen, tap.link):
+        return FULL
+    return MAC if tap.link.locked or is_source_filtered(seen, tap) else NONE
+
+
+def is_to_be_filtered(seen: 'Inventory', tap: Tap) -> bool:
+    """Return whether a guest is to be kept to its addresses, and is not.
+
+    One whose TAP is not ours counts as well.
+    """
+    return (seen.is_filtering and tap.bridge is not None
+            and (tap.guest_mac is not None or tap.has_nova_name)
+            and not tap.is_anothers
+            and tap.link.group != seen.filtered_group)
+
+
+def is_closed(seen: 'Inventory', link: Link) -> bool:
+    """Return whether what a port's guest sends is looked at by the table."""
+    table = seen.guest_filter
+    if table is None:
+        return link.group == seen.filtered_group
+    return table.version is not None and link.group in table.groups
+
+
+def addresses(seen: 'Inventory', tap: Tap) -> list[str] | None:
+    """Return what a guest is kept to; None: to none, or nobody knows."""
+    if seen.guest_filter is None or not is_closed(seen, tap.link):
+        return None
+    return sorted({each.address for each in seen.guest_filter.ports.get(
+        tap.link.index, ()) if each.set in (rules.IPV4, rules.IPV6)
+        and each.address is not None})
+
+
+def is_source_filtered(seen: 'Inventory', tap: Tap) -> bool:
+    """Return whether a guest that arrives is kept to its MAC without lock."""
+    if (not seen.wanted or seen.wanted['arriving_guests'] != 'filter'
+            or tap.guest_mac is None):
+        return False
+    with nl.Netlink() as netlink:
+        try:
+            return source_filter.is_there(netlink, tap.link, tap.guest_mac)
+        except exception.KernelRefused as error:
+            if error.kwargs.get('code') != errno.ENODEV:
+                raise
+            return False  # It is gone by now.
+
+
+def is_locked_out(tap: Tap, mac: str) -> bool:
+    """Return whether the lock of a port drops what comes in from a MAC.
+
+    Source: net/bridge/br_input.c, br_handle_frame_finish
+    """
+    if not tap.link.locked or tap.bridge is None:
+        return False
+    with nl.Netlink() as netlink:
+        entry = netlink.fdb_entry(tap.bridge, mac)
+    return (entry is None or entry.local
+            or entry.port_index != tap.link.index)

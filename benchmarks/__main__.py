@@ -23,6 +23,7 @@ import time
 import typing
 
 from benchmarks import contestants
+from benchmarks import filters
 from benchmarks import report
 
 #: Of ports that come and go, beside those that stay.
@@ -76,6 +77,8 @@ class Plan(typing.NamedTuple):
     :param pairs: of a plug and an unplug
     :param snooping: whether the bridges snoop on multicast
     :param most: of what a plug must not cost more for, at the most
+    :param filtered: how many ports there are behind each filter
+    :param frames: how many go through each in a turn
     """
     ports: list[int]
     repeat: int
@@ -85,6 +88,8 @@ class Plan(typing.NamedTuple):
     pairs: int
     snooping: bool
     most: int
+    filtered: dict[str, int]
+    frames: int
     threads: tuple[int, ...] = (1, 4, 16)
 
 
@@ -261,8 +266,16 @@ class Run:
         return {str(amount): _summary(each)
                 for amount, each in seconds.items()}
 
+    def filters(self) -> _Results:
+        """Frames from a guest to another, behind filters and without."""
+        seconds = filters.costs(self._plan.filtered, self._plan.repeat,
+                                self._plan.frames, _say)
+        return {name: dict(_summary(each), ports=self._plan.filtered[name])
+                for name, each in seconds.items()}
 
-PARTS = ('ports', 'host', 'first', 'loading', 'starting', 'pairs', 'flat')
+
+PARTS = ('ports', 'host', 'first', 'loading', 'starting', 'pairs', 'flat',
+         'filters')
 
 
 def _machine() -> _Results:
@@ -332,7 +345,10 @@ def main() -> int:
     plan = Plan(ports=ports, repeat=arguments.repeat or (1 if quick else 10),
                 visitors=3 if quick else 10, host=ports[-1],
                 starts=1 if quick else 5, pairs=100 if quick else 10000,
-                snooping=arguments.snooping, most=100 if quick else 1 << 30)
+                snooping=arguments.snooping, most=100 if quick else 1 << 30,
+                filtered=dict(zip(filters.NAMES, (2, 10, 60, 20) if quick
+                                  else (2, 10, 1000, 200))),
+                frames=400 if quick else 10000)
     chosen = [name for name in contestants.NAMES if name in arguments.only]
     parts = [part for part in PARTS if part in arguments.only]
     results: _Results = {'machine': _machine(), 'plan': plan._asdict()}

@@ -5,6 +5,7 @@
 import typing
 
 from benchmarks import contestants
+from benchmarks import filters
 
 _Results = dict[str, typing.Any]
 
@@ -74,6 +75,12 @@ def _more(results: _Results, part: str, before: str, after: str, what: str,
     return None if one is None else (other - one) / unit
 
 
+def _frame(results: _Results, one: str, other: str) -> float | None:
+    """Return how many times the other filter takes for a frame."""
+    seen = [_get(results, 'filters', name, 'median') for name in (one, other)]
+    return None if None in seen else seen[0] / seen[1]
+
+
 def goals(results: _Results) -> list[Goal]:
     """Return what the project wants to reach."""
     audits = _get(results, 'host', 'audit')
@@ -124,6 +131,10 @@ def goals(results: _Results) -> list[Goal]:
                seen[most]['median'] / seen[least]['median'])
           for what, seen in results.get('flat', {}).items()
           for least, most in [list(seen)]),
+        Goal('a frame behind tapmac, many ports: times no filter', 2.2, 2,
+             _frame(results, filters.MANY, filters.WITHOUT)),
+        Goal('a frame behind tapmac, many ports: times few ports', 1.15, 1.05,
+             _frame(results, filters.MANY, filters.FEW)),
     ]
 
 
@@ -185,6 +196,15 @@ def tables(results: _Results) -> str:
               '%.2f, %.2f' % (1000 * each['median'], 1000 * each['p99']),
               '%.2f' % (each['median'] / seen[min(seen, key=int)]['median'])]
              for what, seen in flat.items() for amount, each in seen.items()]))
+    filtered = results.get('filters')
+    if filtered:
+        without = filtered[filters.WITHOUT]['median']
+        parts.append(_table(
+            'A frame from a guest to another: microseconds of processor time; '
+            'times no filter', ['', 'ports', 'microseconds', 'times'],
+            [[name, str(each['ports']), '%.2f' % (1e6 * each['median']),
+              '%.2f' % (each['median'] / without)]
+             for name, each in filtered.items()]))
     parts.append(_table(
         'Goals', ['', 'must', 'aim', 'measured', 'reached'],
         [[goal.what, '%g' % goal.must, '%g' % goal.aim,

@@ -316,6 +316,13 @@ class Host(fixtures.Fixture):
         self.namespace = _own_namespace('net')
         self.addCleanup(os.close, self.namespace)
 
+    @contextlib.contextmanager
+    def here(self) -> typing.Iterator[None]:
+        """Have this thread on this host meanwhile: there may be another."""
+        with returning():
+            enter(self.namespace)
+            yield
+
     def processes(self) -> list[int]:
         """Return the other processes that are in this namespace."""
         namespace = os.fstat(self.namespace)

@@ -266,7 +266,7 @@ class Maker:
             lambda: inet6.IPv6ExtHdrHopByHop(nh=number,
                                              options=[inet6.RouterAlert()]),
             lambda: inet6.IPv6ExtHdrDestOpt(nh=number),
-            lambda: scapy_packet.Raw(bytes([number, 4]) + bytes(22))])()
+            *2 * [lambda: scapy_packet.Raw(bytes([number, 4]) + bytes(22))]])()
         if isinstance(header, scapy_packet.Raw):
             return self._ether(source, receiver) / self._ip(
                 source, receiver, 6, nh=51) / header / payload
@@ -419,7 +419,7 @@ def _fragments(packet: _Packet, number: int) -> list[_Packet]:
 
 
 _EXTENSIONS = 43, 44, 51, 60, 135, 139, 140
-_OTHERS = 2, 4, 8, 33, 41, 46, 47, 50, 59, 89, 99, 112, 113, 132, 136, 200
+_OTHERS = 2, 4, 8, 33, 41, 46, 47, 50, 59, 89, 99, 112, 113, 132, 136, 200, 255
 #: How often there is which kind.
 _KINDS: dict[typing.Callable[[Maker, _Object, _Object], _Packet], int] = {
     Maker._packet: 50, Maker._packet_to_many: 8, Maker._fragments: 4,

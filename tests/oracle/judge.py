@@ -52,20 +52,13 @@ class Side:
                  closing: contextlib.ExitStack) -> None:
         self.host = host
         self._bridge = bridge
-        with self.here():
+        with host.here():
             self._guests = {name: closing.enter_context(self._join(name))
                             for name in PLACES}
             for name, macs in PLACES.items():
                 self._settle(name, macs)
             self._conntrack = rtnetlink.Socket(_NETLINK_NETFILTER)
         closing.callback(self._conntrack.close)
-
-    @contextlib.contextmanager
-    def here(self) -> typing.Iterator[None]:
-        """Have this thread on this host."""
-        with hosts.returning():
-            hosts.enter(self.host.namespace)
-            yield
 
     def _join(self, name: str) -> hosts.Guest:
         if self.host.find(name) is None:

@@ -6,7 +6,7 @@ import ipaddress
 import struct
 import typing
 
-from tests.oracle import judge
+from tests import hosts
 from vif_plug_tapmac.kernel import agent_table
 from vif_plug_tapmac.kernel import filter_steps
 from vif_plug_tapmac.kernel import filter_table
@@ -20,20 +20,20 @@ from vif_plug_tapmac.wanted import security_groups
 from vif_plug_tapmac.wanted.security_groups import Port
 
 #: The link group of TAPs whose frames the agent decides about.
-_AGENT_GROUP = 29796
+AGENT_GROUP = 29796
 _Told = dict[str, typing.Any]
 
 
 class Ours:
-    """Our part, on a host."""
+    """Our part, on a host.
 
-    def __init__(self, side: judge.Side) -> None:
-        self._side = side
-        with side.here():
+    :param host: where TAPs are in :data:`AGENT_GROUP`
+    """
+
+    def __init__(self, host: hosts.Host) -> None:
+        self._host = host
+        with host.here():
             self._nft = nft.Session()
-            for place in judge.PLACES:
-                if place.startswith('tap'):
-                    side.host.set(place, group=_AGENT_GROUP)
 
     def close(self) -> None:
         self._nft.__exit__(None, None, None)
@@ -47,14 +47,14 @@ class Ours:
         """
         answer = from_neutron.from_rpc(info, details, is_all=True)
         assert not answer.refused, answer.refused
-        with self._side.here():
+        with self._host.here():
             steps = self._steps(answer.change)
             if self._nft.table(filter_table.NAME) is not None:
                 steps.insert(0, nft.delete_table(filter_table.NAME))
             assert self._nft.transact('what Neutron says', steps)
 
     def _steps(self, change: security_groups.Change) -> list[nft.Step]:
-        steps = filter_steps.making({_AGENT_GROUP}, {_AGENT_GROUP})
+        steps = filter_steps.making({AGENT_GROUP}, {AGENT_GROUP})
         for number, each in enumerate(change.members, 100):
             made, elements = group_rules.sets(each)
             steps.append(nft_sets.new_set(filter_table.NAME, made, number))
@@ -78,7 +78,7 @@ class Ours:
 
     def _elements(self, port: Port,
                   ) -> typing.Iterator[tuple[str, nft_sets.Element]]:
-        index = self._side.host.link(port.tap).index
+        index = self._host.link(port.tap).index
         number = struct.pack('=I', index)
         chain = group_rules.set_name(port.groups)
         if port.is_open:

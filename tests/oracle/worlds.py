@@ -103,6 +103,9 @@ def number_of(protocol: str) -> int:
     return int(PROTOCOLS.get(protocol, protocol))
 
 
+TAPS = tuple(map(device, range(HERE)))
+
+
 def _port(chance: random.Random, number: int,
           stateful: dict[str, bool]) -> _Object:
     kind = chance.choice([True, True, True, False])
@@ -172,8 +175,9 @@ def _rule(chance: random.Random, group: str, groups: list[str],
 def _protocol(chance: random.Random, family: int) -> _Object:
     """Return what a rule says of protocol and ports, or types."""
     number = chance.choice([
-        None, 6, 6, 17, 17, ICMP if family == 4 else ICMP6,
-        chance.choice(list(PROTOCOLS.values())), chance.randrange(256)])
+        None, 6, 6, 6, 17, 17, 17, *2 * [ICMP if family == 4 else ICMP6],
+        chance.choice(list(PROTOCOLS.values())),
+        chance.choice([51, 255, chance.randrange(256)])])
     found: _Object = {
         'protocol': None, 'port_range_min': None, 'port_range_max': None}
     if number is None or family == 4 and number in _IPV6_ONLY:

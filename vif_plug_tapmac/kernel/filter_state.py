@@ -75,7 +75,8 @@ def elements(session: nft.Session) -> dict[int, Elements]:
 
 def is_right(session: nft.Session) -> bool:
     """Return whether the table has all that it is made of, and no more."""
-    return _has(session, table.SETS, table.CHAINS, table.RULES)
+    return any(_has(session, table.SETS, table.CHAINS, rules) for rules in (
+        table.RULES, (*table.RULES, *table.LOG_RULES)))
 
 
 def _has(session: nft.Session, sets: tuple[nft_sets.Set, ...],

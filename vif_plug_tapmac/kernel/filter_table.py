@@ -37,6 +37,12 @@ SHIELDED, SHIELDS = 'shielded_groups', 'shields'
 #: The set that counts what is dropped, by the index of the port and the number
 #: of the reason. A frame that is dropped carries this number as its mark.
 DROPS = 'drops'
+#: The set of the indexes of ports of which the kernel's log has what is
+#: dropped, and the chain that does it, which is empty while there are none:
+#: a kernel may lack what it takes.
+LOGGED, LOG = 'logged', 'log_drops'
+#: How many of all of them in a second at most, and at once.
+_LOGS, _LOGS_AT_ONCE = 10, 20
 #: How nft calls what the keys are made of. Source: nftables,
 #: include/datatype.h, enum datatypes
 _IP, _IP6, _ETHER, _MARK, _INDEX, _GROUP = 7, 8, 9, 19, 20, 35
@@ -53,7 +59,8 @@ _SHIELDED_SET = Set(SHIELDED, _GROUP, 4, is_number=True)
 #: more elements than there are reasons.
 _DROPS_SET = Set(DROPS, _INDEX << 6 | _MARK, 8, size=65535, seconds=604800)
 SETS = (Set(GROUPS, _GROUP, 4, is_number=True), *PORT_SETS, _SHIELDED_SET,
-        Set(SHIELDS, _GROUP << 6 | _MARK, 8), *agent_table.SETS, _DROPS_SET)
+        Set(SHIELDS, _GROUP << 6 | _MARK, 8), *agent_table.SETS, _DROPS_SET,
+        Set(LOGGED, _INDEX, 4, is_number=True))
 #: Hooks, and when they are had: before what others have there, and conntrack.
 #: Source: include/uapi/linux/netfilter_bridge.h
 _PREROUTING, _INPUT, _PRIORITY = 0, 1, -350
@@ -131,14 +138,21 @@ def _drop(chain: str, why: str, *conditions: tuple[Expression, ...]) -> Rule:
                  nftx.go_to('dropped'), why=why)
 
 
-def _dropped() -> tuple[Rule, ...]:
+def _dropped(*what_else: Rule) -> tuple[Rule, ...]:
     """Return what becomes of all that is dropped.
 
     That it is counted is a rule of its own: where that is not possible, it is
     dropped as well.
     """
     return (_rule('dropped', nftx.counted(DROPS, nftx.IIF, nftx.MARK)),
-            _rule('dropped', nftx.DROP))
+            *what_else, _rule('dropped', nftx.DROP))
+
+
+def _log() -> tuple[Rule, ...]:
+    return (_rule(LOG, nftx.oftener_than(_LOGS, _LOGS_AT_ONCE), nftx.RETURN),
+            *(_rule(LOG, nftx.is_mark(number),
+                    nftx.logged('tapmac %s: ' % why))
+              for why, number in _REASONS.items()))
 
 
 def _shield() -> Rule:
@@ -311,15 +325,19 @@ def _own_options(chain: str, offsets: range, most: int) -> list[Rule]:
 
 
 #: In the order in which they are looked at, in each chain.
-_RULES = (*_any_guest(), *_arp(), *_ip(), *_ip6(), *_icmp6(), *_dropped())
+_RULES = (*_any_guest(), *_arp(), *_ip(), *_ip6(), *_icmp6(),
+          *_dropped(_rule('dropped', nftx.is_in(LOGGED, nftx.IIF),
+                          nftx.jump(LOG))))
 RULES = (*_RULES, *agent_table.RULES)
+#: All there is in LOG, if anything is.
+LOG_RULES = _log()
 #: Why something is dropped, by its number.
 REASONS = {number: why for why, number in _REASONS.items()}
 _HOOKS = {'from_guests': (_PREROUTING, _PRIORITY),
           'to_host': (_INPUT, _PRIORITY)}
-CHAINS = (*(Chain(name, _HOOKS.get(name)) for name in dict.fromkeys(
-    rule.chain for rule in _RULES)),
-    *agent_table.CHAINS)
+CHAINS = (Chain(LOG), *(Chain(name, _HOOKS.get(name)) for name in
+                        dict.fromkeys(rule.chain for rule in _RULES)),
+          *agent_table.CHAINS)
 
 
 class Beside(typing.NamedTuple):

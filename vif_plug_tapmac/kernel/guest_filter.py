@@ -418,5 +418,5 @@ class GuestFilter:
 
 #: That of this process.
 of_this_process = GuestFilter()
-#: What it has dropped.
-drops = filter_drops.drops
+#: What it has dropped, and whether the kernel's log says so.
+drops, log_drops = filter_drops.drops, filter_drops.log_drops

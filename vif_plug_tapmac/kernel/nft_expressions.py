@@ -26,6 +26,7 @@ _DROP, _ACCEPT, _JUMP, _RETURN = 0, 1, -3, -5
 _PRESENT, _INVERTED, _UPDATE = 1, 1, 1
 #: Of what is between two others: that it is.
 _WITHIN = 0
+_PACKETS, _INFO = 0, 6
 _IPV6_FRAGMENT = 44
 
 
@@ -113,6 +114,11 @@ def begins_with(what: Load, wanted: bytes,
     return _masked(what, mask, EQUAL, wanted)
 
 
+def is_mark(mark: int) -> tuple[Expression, ...]:
+    """Match where a packet carries this MARK."""
+    return is_so(MARK, EQUAL, struct.pack('=I', mark))
+
+
 def is_in(name: str, *parts: Load) -> tuple[Expression, ...]:
     """Match where what is loaded is in a set."""
     return _looked_up(name, parts, 0)
@@ -151,6 +157,18 @@ def counted(name: str, *parts: Load) -> tuple[Expression, ...]:
     return (*_loaded_at_once(parts), ('dynset', {
         1: name.encode() + b'\0', 3: nft.octets(_UPDATE),
         4: nft.octets(_FIRST), 7: {1: b'counter\0'}}))
+
+
+def oftener_than(number: int, burst: int) -> tuple[Expression, ...]:
+    """Match what comes oftener than so many times a second, but for some."""
+    return ('limit', {1: struct.pack('>Q', number), 2: struct.pack('>Q', 1),
+                      3: nft.octets(burst), 4: nft.octets(_PACKETS),
+                      5: nft.octets(_INVERTED)}),
+
+
+def logged(prefix: str) -> tuple[Expression, ...]:
+    """Have the kernel's log say what is in a frame."""
+    return ('log', {2: prefix.encode() + b'\0', 5: nft.octets(_INFO)}),
 
 
 def go_to(chain: str) -> tuple[Expression, ...]:

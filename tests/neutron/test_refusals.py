@@ -332,6 +332,20 @@ class NothingIsGivenUpTest(RefusalTestCase):
                 port, **{'binding:host_id': 'elsewhere'})[
                     'binding:vif_details']['bridge_name'])
 
+    def test_live_migration_from_a_nova_before_33(self):
+        """It writes the domain, and libvirt would refuse that."""
+        port = self.port(self.network, host='host9')
+        self.assert_second_refused(
+            port, 'the Nova there is older than 33, by [ml2_tapmac] '
+            'bridge_hosts', 'must take host9 out of bridge_hosts')
+        # Where Nova is as old it may go, and elsewhere by a cold migration.
+        self.bind_second(port, 'host8')
+        self.assertEqual('ovs', self.update(
+            port, **{'binding:host_id': 'host1'})['binding:vif_type'])
+        # What is no server's is none of Nova's business.
+        self.bind_second(self.port(self.network, host='host9',
+                                   device_owner='manila:share'), 'host1')
+
     def test_during_a_live_migration(self):
         """What would be wrong on the other host is refused on this one."""
         port = self.port(self.network)

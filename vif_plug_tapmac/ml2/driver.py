@@ -114,7 +114,8 @@ class TapMacMechanismDriver(api.MechanismDriver):
         obstacle = _obstacle(context, active, bridge, {
             **_unenforced(context.current, context.network.current),
             **(unenforced.where_full(context.current)
-               if context.host in self._full_hosts else {})})
+               if context.host in self._full_hosts else {})}
+        ) or self._too_old_beside(context, active)
         if obstacle:
             beside = ('' if active is None or active['host'] == context.host
                       else ' beside its binding on %s' % active['host'])
@@ -129,6 +130,27 @@ class TapMacMechanismDriver(api.MechanismDriver):
                                  self._bridge_hosts, 'bridge_hosts')
         context.set_binding(segment, vif_type, bindings.vif(bridge, vif_type),
                             constants.PORT_STATUS_ACTIVE)
+
+    def _too_old_beside(self, context: api.PortContext,
+                        active: typing.Mapping[str, typing.Any] | None,
+                        ) -> str | None:
+        """Return why Nova could not migrate a guest live to where it is ovs.
+
+        The Nova of the source writes the domain for the target, and one before
+        33 knows no TAP that is there already: libvirt would refuse it.
+        """
+        port = context.current
+        if (active is None or active['vif_type'] in bindings.UNBOUND
+                or not port['device_owner'].startswith(
+                    constants.DEVICE_OWNER_COMPUTE_PREFIX)
+                or active['host'] not in self._bridge_hosts
+                or context.host in self._bridge_hosts):
+            return None
+        return ('the Nova there is older than 33, by [ml2_tapmac] '
+                'bridge_hosts, and could not start the guest here, where the '
+                'port is ovs. Remedy: the operator must take %s out of '
+                'bridge_hosts once its Nova is 33, or move its server by a '
+                'cold migration' % active['host'])
 
     def _place(self, port: _Resource, host: str,
                segments: typing.Iterable[_Resource]) -> tuple[str, str]:

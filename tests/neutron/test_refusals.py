@@ -177,6 +177,70 @@ class RefusalTest(RefusalTestCase):
         moved = self.update(unbound, **{'binding:host_id': 'host6'})
         self.assertEqual('ovs', moved['binding:vif_type'])
 
+    def ipv6_subnet(self, number=1, mode='slaac', **fields):
+        return dict({
+            'network_id': self.network['id'], 'ip_version': 6,
+            'cidr': '2001:db8:%x::/64' % number, 'ipv6_ra_mode': mode,
+            'ipv6_address_mode': mode, 'project_id': 'demo'}, **fields)
+
+    def subnets(self):
+        return self.neutron.request(
+            'GET', 'subnets?network_id=' + self.network['id'])['subnets']
+
+    def assert_subnet_refused(self, port, request, *words):
+        before = self.rows(port), self.subnets()
+        self.assert_refused(port['id'], 'on host host6', *words,
+                            request=request)
+        self.assertEqual(before, (self.rows(port), self.subnets()))
+        self.assert_unchanged(port)
+
+    def post_subnets(self, *subnets):
+        self.neutron.request('POST', 'subnets', {'subnets': subnets})
+
+    def test_subnets_of_ports_that_are_kept_to_their_addresses(self):
+        """Neutron gives and takes addresses of SLAAC by itself."""
+        first = self.subnet_with('192.0.2.10')
+        port = self.port(self.network, host='host6', fixed_ips=first)
+        for mode in 'slaac', 'dhcpv6-stateless':
+            self.assert_subnet_refused(
+                port, lambda: self.create('subnet', **self.ipv6_subnet(
+                    mode=mode)), 'the new subnet 2001:db8:1::/64',
+                'dhcpv6-stateful')
+        self.assert_subnet_refused(port, lambda: self.post_subnets(
+            self.ipv6_subnet(1, mode='dhcpv6-stateful'), self.ipv6_subnet(2)))
+        self.create('subnet', **self.ipv6_subnet(3, mode='dhcpv6-stateful'))
+        subnet = self.create('subnet', network_id=self.network['id'],
+                             ip_version=4, cidr='198.51.100.0/24')
+        self.neutron.request('PUT', 'subnets/' + subnet['id'], {'subnet': {
+            'name': 'renamed', 'gateway_ip': None, 'enable_dhcp': False}})
+        self.neutron.request('PUT', 'networks/' + self.network['id'], {
+            'network': {'port_security_enabled': False}})
+        self._delete('subnets/' + subnet['id'])
+        self.assert_unchanged(port)
+        self._delete('ports/' + port['id'])
+        # Elsewhere it is as it was.
+        port = self.port(self.network, fixed_ips=first)
+        self.create('subnet', **self.ipv6_subnet())
+        self.assertEqual(2, len(self.show(port)['fixed_ips']))
+
+    def test_a_subnet_that_ports_have_addresses_of(self):
+        subnet = self.create('subnet', **self.ipv6_subnet())
+        port = self.port(self.network, host='host6', fixed_ips=[
+            {'subnet_id': subnet['id']}])
+        self.assert_subnet_refused(
+            port, lambda: self.neutron.request(
+                'DELETE', 'subnets/' + subnet['id']), 'fewer fixed IPs')
+        self.update(port, **{'binding:host_id': ''})
+        self.neutron.request('DELETE', 'subnets/' + subnet['id'])
+        self.assertEqual([], self.show(port)['fixed_ips'])
+
+    def test_a_subnet_while_a_guest_is_on_its_way(self):
+        port = self.port(self.network, fixed_ips=self.subnet_with(
+            '192.0.2.10'))
+        self.bind_second(port, 'host6')
+        self.assert_subnet_refused(port, lambda: self.create(
+            'subnet', **self.ipv6_subnet()))
+
     def test_all_else_can_change(self):
         port = self.port(self.network)
         changed = self.update(port, name='renamed', description='it is',

@@ -283,6 +283,26 @@ class DriverTest(Ml2TestCase):
             self.assertEqual(found, others.allocated(
                 {'binding:profile': profile}))
 
+    def test_another_prefix_of_a_subnet(self):
+        """By prefix delegation, which only a router of Neutron asks for."""
+        asked, self.driver.full_hosts = [], hosts.Hosts(['host1'])
+        directory.add_plugin('CORE', mock.Mock(
+            spec=['get_ports'], get_ports=lambda context, filters: (
+                asked.append(filters) or [bound_port.PORT])))
+        self.patch(bindings, 'beside_active', lambda context: {})
+        before = {'id': 'demo', 'cidr': '::/64'}
+        context = mock.Mock(spec=api.SubnetContext, original=before,
+                            current=dict(before, name='renamed'),
+                            plugin_context=mock.Mock())
+        self.driver.update_subnet_precommit(context)
+        context.current = dict(before, cidr='2001:db8::/64')
+        self.assertIn('other fixed IPs in ::/64', str(self.assertRaises(
+            exception.NotEnforced, self.driver.update_subnet_precommit,
+            context)))
+        self.assertEqual([{'fixed_ips': {'subnet_id': ['demo']}}], asked)
+        self.driver.full_hosts = hosts.Hosts(['host2'])
+        self.driver.update_subnet_precommit(context)
+
     def create_trunk(self, port):
         """Do what Neutron's trunk plugin does when its drivers would do."""
         directory.add_plugin('CORE', mock.Mock(

@@ -13,6 +13,7 @@ from neutron_lib.api.definitions import portbindings
 from neutron_lib import constants
 from neutron_lib.db import api as db_api
 from neutron_lib.objects import registry
+from neutron_lib.plugins import directory
 from neutron_lib.plugins.ml2 import api
 import sqlalchemy
 
@@ -85,6 +86,24 @@ def beside_active(plugin_context: typing.Any) -> dict[str, str]:
             registry.load_class('PortBinding').get_objects(
                 plugin_context.elevated(), status=constants.INACTIVE)
             if is_our(binding['vif_type'], binding['vif_details'])}
+
+
+def ours(plugin_context: typing.Any, **filters: typing.Any,
+         ) -> typing.Iterator[tuple[_Binding, str]]:
+    """Yield the ports that have a binding of ours, each with its host.
+
+    Also those that have one beside the active one.
+
+    :param filters: which ports, as Neutron's API has it
+    """
+    admin = plugin_context.elevated()
+    ports = directory.get_plugin().get_ports(admin, filters=filters)
+    beside = beside_active(admin) if ports else {}
+    for port in ports:
+        if is_ours(port):
+            yield port, str(port[portbindings.HOST_ID])
+        if port['id'] in beside:
+            yield port, beside[port['id']]
 
 
 def active(found: typing.Iterable[_Binding]) -> _Binding | None:

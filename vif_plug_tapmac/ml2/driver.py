@@ -29,6 +29,7 @@ from vif_plug_tapmac.ml2 import hosts
 from vif_plug_tapmac.ml2 import mappings
 from vif_plug_tapmac.ml2 import opts
 from vif_plug_tapmac.ml2 import others
+from vif_plug_tapmac.ml2 import subnets
 from vif_plug_tapmac.ml2 import unenforced
 
 LOG = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ _BOUND_BY = (portbindings.HOST_ID, portbindings.VNIC_TYPE,
              portbindings.PROFILE, 'device_owner')
 
 
-class TapMacMechanismDriver(api.MechanismDriver):
+class TapMacMechanismDriver(subnets.AddressKeeper):
     """Binds ports for the os-vif plugin: see ``from_vif``."""
 
     def initialize(self) -> None:
@@ -60,7 +61,7 @@ class TapMacMechanismDriver(api.MechanismDriver):
         self._bridges = mappings.Bridges.from_config(config)
         self._hosts = hosts.Hosts(config.hosts)
         self._bridge_hosts = hosts.Hosts(config.bridge_hosts)
-        self._full_hosts = hosts.Hosts(config.full_hosts)
+        self.keep_addresses_on(hosts.Hosts(config.full_hosts))
         # Said once in a process: hosts, and segments whose ports are not all
         # on one bridge.
         self._missed: set[tuple[str, str]] = set()
@@ -114,7 +115,7 @@ class TapMacMechanismDriver(api.MechanismDriver):
         obstacle = _obstacle(context, active, bridge, {
             **_unenforced(context.current, context.network.current),
             **(unenforced.where_full(context.current)
-               if context.host in self._full_hosts else {})}
+               if context.host in self.full_hosts else {})}
         ) or self._too_old_beside(context, active)
         if obstacle:
             beside = ('' if active is None or active['host'] == context.host
@@ -272,11 +273,11 @@ class TapMacMechanismDriver(api.MechanismDriver):
 
         :param where_full: what is one on hosts of full_hosts only
         """
-        if not everywhere and not (where_full and self._full_hosts.patterns):
+        if not everywhere and not (where_full and self.full_hosts.patterns):
             return
         for host in self._our_hosts(context):
             found = dict(everywhere)
-            if host in self._full_hosts:
+            if host in self.full_hosts:
                 found.update(where_full)
             for feature, remedy in found.items():
                 raise _refusal(context.current, feature, remedy, host)
@@ -329,15 +330,8 @@ class TapMacMechanismDriver(api.MechanismDriver):
         policy = context.current.get(qos.QOS_POLICY_ID)
         if not policy or policy == context.original.get(qos.QOS_POLICY_ID):
             return
-        ports = directory.get_plugin().get_ports(
-            context.plugin_context.elevated(),
-            filters={'network_id': [context.current['id']]})
-        beside = bindings.beside_active(context.plugin_context)
-        for port in ports:
-            host = (port[portbindings.HOST_ID] if bindings.is_ours(port)
-                    else beside.get(port['id']))
-            if host is None:
-                continue
+        for port, host in bindings.ours(context.plugin_context,
+                                        network_id=[context.current['id']]):
             for feature, remedy in unenforced.network_qos(port,
                                                           context.current):
                 raise _refusal(port, feature, remedy, host)

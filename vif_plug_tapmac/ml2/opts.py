@@ -63,9 +63,9 @@ ML2_TAPMAC_OPTS = [
              'full, as shell patterns. There a guest is kept to the fixed IPs '
              'that its port has when it is plugged, and nobody tells the host '
              'of a change. So this is refused on ports that are bound there: '
-             'a change of their fixed IPs, allowed address pairs, and to '
-             'switch port security off. Name a host here before its option is '
-             'changed.'),
+             'a change of their fixed IPs, also by a subnet of SLAAC that '
+             'comes or goes, allowed address pairs, and to switch port '
+             'security off. Name a host here before its option is changed.'),
 ]
 
 

@@ -13,7 +13,12 @@ from neutron_lib.services.qos import constants as qos
 
 from vif_plug_tapmac.ml2 import others
 
-#: What Neutron says of a port or network.
+#: What to do where a subnet gives addresses to ports by itself.
+_SUBNET_BEFORE = (
+    'Detach the ports of the network from their servers, change the subnet, '
+    'and attach them again; or let it have the ipv6_address_mode '
+    'dhcpv6-stateful')
+#: What Neutron says of a port, network or subnet.
 _Resource = typing.Mapping[str, typing.Any]
 
 
@@ -58,6 +63,34 @@ def other_addresses(former: _Resource, port: _Resource) -> dict[str, str]:
         return {}
     return {'other fixed IPs while it is bound there': (
         'Detach the port from its server, change them, and attach it again')}
+
+
+def subnet_of_addresses(subnet: _Resource) -> tuple[str, str]:
+    """Return that ports get addresses of a new subnet."""
+    return ('an address of the new subnet %s while it is bound there'
+            % subnet['cidr'], _SUBNET_BEFORE)
+
+
+def changed_subnet(subnet: _Resource) -> tuple[str, str]:
+    """Return that addresses of ports are another subnet's from now on."""
+    return ('other fixed IPs in %s while it is bound there' % subnet['cidr'],
+            _SUBNET_BEFORE)
+
+
+def deleted_subnet() -> tuple[str, str]:
+    """Return that ports lose their addresses of a subnet."""
+    return ('fewer fixed IPs, without this subnet, while it is bound there',
+            'Detach the ports of the network from their servers, delete the '
+            'subnet, and attach them again')
+
+
+def gives_addresses(subnet: _Resource) -> bool:
+    """Return whether each port of a network gets an address of a subnet.
+
+    Neutron gives it to those that are there already, too.
+    """
+    return subnet.get('ipv6_address_mode') in (
+        constants.IPV6_SLAAC, constants.DHCPV6_STATELESS)
 
 
 def _addresses(port: _Resource) -> set[str]:

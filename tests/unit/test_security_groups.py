@@ -251,6 +251,28 @@ class ChangesTest(base.TestCase):
         self.assertEqual(frozenset(), changes.narrowed(new, new))
         self.assertEqual(_sorted(new), _sorted(changes.after(former, new)))
 
+    def test_it_touches_what_it_concerns_only(self):
+        asks = Rule('x', 'ingress', 4, remote_set='group:' + _B)
+        ports = (Port(_A, 'tapa', _MAC, groups=(_A,)),
+                 Port(_B, 'tapb', _MAC, groups=(_B,)))
+        one, other, more = (Group(_A, True, (asks,)), Group(_B, True),
+                            Group(_B, True, (asks,)))
+        few, many = (Members('group:' + _B, 4, frozenset(each)) for each in (
+            ['192.0.2.1'], ['192.0.2.1', '192.0.2.7']))
+        former = Change(ports, groups=(one, other), members=(few,),
+                        is_all=True)
+        for fields, wanted in (
+                ({}, Change()),
+                ({'groups': (one, more)}, Change(groups=(more,))),
+                ({'groups': (other, one)}, Change()),
+                ({'members': (many,)}, Change(members=(many,))),
+                ({'ports': ports[:1]}, Change(gone=(_B,))),
+                ({'groups': (Group(_A, True), other), 'members': ()},
+                 Change(groups=(Group(_A, True),),
+                        gone_members=(few.key,)))):
+            self.assertEqual(wanted, changes.difference(
+                former, dataclasses.replace(former, **fields)))
+
     def test_what_nothing_names_goes(self):
         asks = Rule('x', 'ingress', 4, remote_set='group:' + _B)
         former = Change((Port(_A, 'tapa', _MAC, groups=(_A,)),),

@@ -233,6 +233,7 @@ class FunctionalTestCase(TestCase):
         # A udev of this machine does not see the host of the test.
         self.configure(udev_timeout=0)
         privsep.vif_plug.set_client_mode(False)
+        privsep.filter.set_client_mode(False)
         os_vif.initialize()
 
     def start_daemon(self) -> None:

@@ -190,6 +190,17 @@ TAPMAC_OPTS = [
              'comes from this group unless they allow it. It must differ from '
              'link_group and bridge_group, and from those of every other '
              'service on this host that has anti_spoofing = mac.'),
+    cfg.IntOpt(
+        'agent_group',
+        default=port_values.AGENT_GROUP,
+        min=port_values.LINK_GROUP_MIN,
+        max=port_values.LINK_GROUP_MAX,
+        help='The link group number of the TAPs whose guests are kept to '
+             'their security groups (firewall = agent), instead of link_group '
+             'and filtered_group. From and to a TAP in this group passes what '
+             'the agent lets pass, and nothing else. It must differ from the '
+             'other groups, and from those of every other service on this '
+             'host.'),
     cfg.ListOpt(
         'allowed_bridges',
         default=['*'],
@@ -219,6 +230,21 @@ TAPMAC_OPTS = [
              'added locked ports: set mac there. The log says at the start '
              'which one it is. A change concerns a running guest as soon as '
              'nova-compute starts again.'),
+    cfg.StrOpt(
+        'firewall',
+        default='none',
+        choices=port_values.FIREWALLS,
+        help='Who keeps guests to the security groups of their ports. none: '
+             'nobody. agent: a process on this host that calls itself an '
+             'agent of Neutron, and feeds the table "bridge tapmac" of '
+             'nftables. A new TAP is in agent_group, and passes nothing, in '
+             'either direction, not even to and from this host, until the '
+             'agent has said what may pass, whether it is late or dead. It '
+             'also says which addresses the guest may speak from, so that '
+             'anti_spoofing = full is included. A guest that runs when this '
+             'is switched on, or off, goes on as before until its port is '
+             'known, or plugged again. TAPs that libvirt makes are not '
+             'filtered.'),
     cfg.StrOpt(
         'arriving_guests',
         default='filter',

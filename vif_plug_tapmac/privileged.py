@@ -55,8 +55,8 @@ def remove_port(fields: dict[str, typing.Any]) -> None:
     """
     _, removing = _kernel()
     config = opts.group(cfg.CONF)
-    removing.remove(TapIdentity.from_fields(fields), config.link_group,
-                    config.filtered_group)
+    removing.remove(TapIdentity.from_fields(fields),
+                    from_config.groups(config))
 
 
 @privsep.vif_plug.entrypoint
@@ -71,6 +71,27 @@ def remove_ports(ports: typing.Iterable[dict[str, typing.Any]],
     config = opts.group(cfg.CONF)
     removed: list[str] = removing.remove_many(
         [TapIdentity.from_fields(fields) for fields in ports], also_held,
-        from_config.group(config), config.filtered_group,
-        (config.link_group, config.filtered_group))
+        from_config.group(config), from_config.groups(config))
     return removed
+
+
+@privsep.filter.entrypoint
+def apply_filter(fields: dict[str, typing.Any]) -> dict[str, typing.Any]:
+    """Have guests kept to their security groups, as an agent says.
+
+    See :func:`vif_plug_tapmac.kernel.agent_filter.apply`.
+
+    :param fields: of a
+        :class:`vif_plug_tapmac.wanted.security_groups.Change`
+    :returns: what :class:`vif_plug_tapmac.kernel.agent_filter.Applied` has
+    :raises ValueError: a field is missing, unknown or wrong; the host is
+        untouched
+    """
+    from vif_plug_tapmac.kernel import agent_filter
+    from vif_plug_tapmac.wanted import security_groups
+    config = opts.group(cfg.CONF)
+    applied: dict[str, typing.Any] = agent_filter.apply(
+        security_groups.Change.from_fields(fields),
+        from_config.groups(config),
+        moves=config.firewall == 'agent')._asdict()
+    return applied

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The one privileged context: CAP_NET_ADMIN and nothing else."""
+"""The privileged contexts: CAP_NET_ADMIN and nothing else.
+
+One for the plugin, one for an agent. A daemon runs the doors of its own only:
+who has got hold of nova-compute opens no port of an agent's.
+"""
 
 from concurrent import futures
 import contextlib
@@ -19,6 +23,7 @@ from vif_plug_tapmac import opts
 LOG = logging.getLogger(__name__)
 
 _SECTION = 'vif_plug_tapmac_privileged'
+_AGENTS_SECTION = 'tapmac_agent_privileged'
 #: How many calls the daemon works on at once. The default of oslo.privsep, as
 #: many as there are CPUs, is for work; but nearly all of an unplug is that the
 #: kernel waits (synchronize_net), which many can do at once.
@@ -137,3 +142,10 @@ vif_plug = Context(
     capabilities=[capabilities.CAP_NET_ADMIN],
 )
 cfg.CONF.set_default('thread_pool_size', _THREADS, group=_SECTION)
+
+filter = Context(
+    'vif_plug_tapmac',
+    cfg_section=_AGENTS_SECTION,
+    pypath=__name__ + '.filter',
+    capabilities=[capabilities.CAP_NET_ADMIN],
+)

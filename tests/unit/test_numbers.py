@@ -154,7 +154,8 @@ class ConfigurationTest(base.TestCase):
             for limit in opt.type.min, opt.type.max:
                 self.assertEqual(limit, self.written(group, opt, str(limit)))
         self.assertEqual({'link_group', 'bridge_group', 'filtered_group',
-                          'udev_timeout', 'network_device_mtu'}, found)
+                          'agent_group', 'udev_timeout',
+                          'network_device_mtu'}, found)
 
     def test_owner_that_is_a_number(self):
         for text in _NONSENSE:

@@ -35,6 +35,7 @@ class OptsTest(base.TestCase):
              'port_flood_multicast': True, 'port_flood_broadcast': True,
              'port_hairpin': False,
              'host_shield': False, 'filtered_group': 29795,
+             'firewall': 'none', 'agent_group': 29796,
              'udev_timeout': 5.0,
              'flat_interface': '', 'vlan_interface': '',
              'network_device_mtu': 0},
@@ -62,7 +63,8 @@ class OptsTest(base.TestCase):
              if opt.name.startswith('port_')})
 
     def test_ranges(self):
-        for name in ('link_group', 'bridge_group', 'filtered_group'):
+        for name in ('link_group', 'bridge_group', 'filtered_group',
+                     'agent_group'):
             for value in (0, -1, 2 ** 31):
                 self.assertRaises(ValueError, self.configure, **{name: value})
 

@@ -54,6 +54,9 @@ BAD = {
     'host_shield': [None, 0, 1, 'no'],
     'filtered_group': [None, 0, -1, 2 ** 31, '1', True, GOOD.link_group,
                        GOOD.bridge_group],
+    'firewall': [None, '', 'iptables', 'AGENT', 0, True, ['agent']],
+    'agent_group': [None, 0, -1, 2 ** 31, '1', True, GOOD.link_group,
+                    GOOD.bridge_group, GOOD.filtered_group],
     'addresses': ['', 7, '192.0.2.1', ['192.0.2.1'], (None,), (7,),
                   ('192.0.2.1/24',), ('2001:DB8::1',), ('224.0.0.1',),
                   ('0.0.0.0',), ('::ffff:192.0.2.1',),
@@ -366,9 +369,20 @@ class AddressesTest(base.TestCase):
             port = from_vif.tap_port(base.make_vif(), self.options)
             self.assertEqual(group, port.group)
             self.assertEqual(group, from_config.group(self.options))
+            self.configure(firewall='agent')
+            port = from_vif.tap_port(base.make_vif(), self.options)
+            self.assertEqual(29796, port.group)
+            self.assertFalse(port.is_filtered)
+            self.assertEqual(29796, from_config.group(self.options))
+            self.configure(firewall='none')
 
     def test_groups_that_are_one(self):
         for option in 'link_group', 'bridge_group':
             self.configure(filtered_group=self.options[option])
             self.assertRaises(exception.InvalidConfig,
                               from_config.port_fields, self.options)
+            self.configure(filtered_group=29795,
+                           agent_group=self.options[option])
+            self.assertRaises(exception.InvalidConfig,
+                              from_config.port_fields, self.options)
+            self.configure(agent_group=29796)

@@ -5,6 +5,10 @@
 The link group of its TAP says whether that is done: the table of
 :mod:`filter_table` closes the group. So elements are there before a TAP is in
 the group, and go after it is not, or is gone.
+
+Or an agent does that, and more: then a plug has the agent's group closed, and
+leaves the rest to the agent. It takes a guest out of that group as into it:
+elements first, then the group, then what is not of use any more.
 """
 
 import logging
@@ -12,13 +16,19 @@ import typing
 
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import filter_state
+from vif_plug_tapmac.kernel import filter_steps
 from vif_plug_tapmac.kernel import filter_table
 from vif_plug_tapmac.kernel import guest_filter
+from vif_plug_tapmac.kernel import lasting_session
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import nft
+from vif_plug_tapmac.wanted.port import Groups
 from vif_plug_tapmac.wanted.port import TapPort
 from vif_plug_tapmac.wanted import rules
 
+#: For what is an agent's, which this process remembers nothing of.
+_sessions = lasting_session.LastingSession()
 LOG = logging.getLogger(__name__)
 
 
@@ -29,11 +39,14 @@ def ensure(netlink: nl.Netlink, port: TapPort, link: Link) -> None:
 
     :raises KernelRefused, VerifyFailed: as :meth:`GuestFilter.put`
     """
-    if port.is_filtered and port.addresses is not None:
+    if port.is_of_agent:
+        guest_filter.of_this_process.close(netlink, port.agent_group)
+    elif port.is_filtered and port.addresses is not None:
         guest_filter.of_this_process.put(
             netlink, link.index, rules.of_port(
                 port.vif_id, port.guest_mac, port.addresses),
-            port.filtered_group, port.link_group)
+            port.filtered_group, port.link_group,
+            fed_by_agent=link.group == port.agent_group)
 
 
 def leave(port: TapPort, found: Link) -> None:
@@ -41,26 +54,69 @@ def leave(port: TapPort, found: Link) -> None:
 
     :param found: it, as it was before
     """
-    if not port.is_filtered and found.group == port.filtered_group:
-        forget([found], port.filtered_group)
+    if port.is_of_agent:
+        return  # What there is is the agent's, by now or as soon as it comes.
+    if found.group == port.agent_group:
+        _try(_unfeed, found.index, also_own=not port.is_filtered)
+    elif not port.is_filtered and found.group == port.filtered_group:
+        forget([found], port.groups)
 
 
-def forget(links: typing.Iterable[Link], filtered_group: int | None) -> None:
+def forget(links: typing.Iterable[Link], groups: Groups | None) -> None:
     """Have nothing in the sets for TAPs that are gone, or not filtered.
 
     What is left is of no effect until another TAP gets the index, and goes
-    then: so whatever fails here is a warning.
+    then: so whatever fails here is a warning. Of what an agent knows of a
+    port, that is what it may speak from stays until the agent takes it out:
+    only the agent knows what that is.
 
-    :param filtered_group: the group that they were in if there is something
+    :param groups: that they were in if there is something
     """
-    indexes = [link.index for link in links if link.group == filtered_group
-               or guest_filter.of_this_process.knows(link.index)]
+    some = list(links)
+    indexes = [link.index for link in some if (
+        groups is not None and link.group == groups.filtered
+        or guest_filter.of_this_process.knows(link.index))]
+    if indexes:
+        _try(guest_filter.of_this_process.remove, *indexes)
+    fed = [link.index for link in some
+           if groups is not None and link.group == groups.agent]
+    if fed:
+        _try(_unfeed, *fed)
+
+
+def _unfeed(*indexes: int, also_own: bool = False) -> None:
+    """Have an agent say no more what passes at TAPs.
+
+    :param also_own: and what guests may speak from is not there, either
+    """
+    def plan(session: nft.Session) -> list[nft.Step]:
+        steps = [step for index in indexes
+                 for step in filter_state.unfeeding(session, index)]
+        if also_own:
+            own = filter_state.elements(session)
+            steps += filter_steps.deletions({
+                index: own.get(index, {}) for index in indexes})
+        return steps
+
+    _sessions.settle('taking out what an agent has put in', plan)
+
+
+def _try(function: typing.Callable[..., None], *indexes: int,
+         **how: bool) -> None:
     try:
-        if indexes:
-            guest_filter.of_this_process.remove(*indexes)
+        function(*indexes, **how)
     except exception.TapMacError as error:
         LOG.warning('The addresses of TAPs that are gone stay in the table '
                     'bridge %s: %s', filter_table.NAME, error)
+
+
+def is_fed(link: Link) -> bool:
+    """Return whether an agent has said what may pass at a TAP.
+
+    :raises KernelRefused: nf_tables is missing, or no privilege to ask
+    """
+    with nft.Session() as session:
+        return filter_state.is_fed(session, link.index)
 
 
 def known_addresses(link: Link, vif_id: str) -> tuple[str, ...] | None:

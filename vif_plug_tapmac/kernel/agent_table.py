@@ -44,7 +44,7 @@ OF_CONNECTIONS = CT_ZONE, CT_EGRESS, CT_INGRESS = (
 #: How nft calls what the keys are made of. Source: nftables,
 #: include/datatype.h, enum datatypes
 _IP, _IP6, _ETHER, _INDEX, _GROUP = 7, 8, 9, 20, 35
-_PREFIXES = tuple(
+PREFIXES = tuple(
     Set(name, _INDEX << 12 | _ETHER << 6 | kind, 12 + length,
         is_interval=True, parts=(4, 6, length))
     for name, kind, length in ((IPV4_PREFIX, _IP, 4), (IPV6_PREFIX, _IP6, 16)))
@@ -53,7 +53,7 @@ BY_INDEX = {name: Set(name, _INDEX, 4, is_number=True, data=data)
             for name, data in ((OPEN, None), (STATEFUL, None),
                                (UNLOCKED, None), (EGRESS, VERDICTS),
                                (INGRESS, VERDICTS))}
-SETS = (Set(GROUPS, _GROUP, 4, is_number=True), *_PREFIXES,
+SETS = (Set(GROUPS, _GROUP, 4, is_number=True), *PREFIXES,
         *BY_INDEX.values())
 #: Hooks, and when they are had: for what conntrack has to know, before it; the
 #: rest after it. Source: include/uapi/linux/netfilter_bridge.h

@@ -147,5 +147,24 @@ def is_closed(session: nft.Session, group: int, by_agent: bool) -> bool:
                for name in [table.GROUPS, agent_table.GROUPS][:1 + by_agent])
 
 
+def is_fed(session: nft.Session, index: int) -> bool:
+    """Return whether an agent says what passes at the TAP with this index."""
+    key = filter_steps.index_key(index)
+    return any(nft_sets.has(session, table.NAME, name, key)
+               for name in (agent_table.INGRESS, agent_table.OPEN))
+
+
+def unfeeding(session: nft.Session, index: int) -> list[nft.Step]:
+    """Return what takes an index out of all that is an agent's alone."""
+    key = filter_steps.index_key(index)
+    own = [(name, [nft_sets.Element(key)]) for name in agent_table.BY_INDEX
+           if nft_sets.has(session, table.NAME, name, key)]
+    own += [(each.name, [element for element in nft_sets.elements(
+        session, table.NAME, each.name) if element.key.startswith(key)])
+        for each in agent_table.PREFIXES]
+    return [step for name, elements in own for step in
+            nft_sets.delete_elements(table.NAME, name, elements)]
+
+
 def has_canary(session: nft.Session, where: nft_sets.Set) -> bool:
     return nft_sets.has(session, table.NAME, where.name, bytes(where.length))

@@ -75,6 +75,10 @@ def group_key(group: int) -> bytes:
     return struct.pack('=I', group)
 
 
+def index_key(index: int) -> bytes:
+    return struct.pack('=I', index)
+
+
 def canaries() -> list[nft.Step]:
     return [step for each in table.PORT_SETS for step in nft_sets.add_elements(
         table.NAME, each.name,

@@ -32,7 +32,7 @@ from vif_plug_tapmac.wanted.security_groups import Members
 #: How what is of a direction begins. Both directions have the same.
 PREFIXES = {security_groups.INGRESS: 'in_', security_groups.EGRESS: 'out_'}
 #: How what is about later fragments ends.
-_LATER = '_later'
+LATER = '_later'
 _ETHERTYPES = {4: 0x0800, 6: 0x86dd}
 #: How nft calls addresses. Source: nftables, include/datatype.h, datatypes
 _ADDRESS_TYPES = {4: 7, 6: 8}
@@ -72,7 +72,7 @@ def chains(group: Group) -> Made:
         # Of those that differ in their ports only, one will do.
         later = {(each.family, each.protocol, each.remote, each.remote_set):
                  each for each in reversed(its)}
-        rules += [_accept(chain + _LATER, each)
+        rules += [_accept(chain + LATER, each)
                   for each in reversed(later.values())]
     return Made(_chains(group.id), tuple(rules))
 
@@ -88,11 +88,11 @@ def set_chain(groups: typing.Iterable[str]) -> Made:
     rules = []
     for direction in PREFIXES:
         whole = chain_name(direction, name)
-        later = whole + _LATER
+        later = whole + LATER
         rules += [Rule(whole, (*_family(family), *is_later,
                                *nftx.go_to(later)))
                   for family, is_later in _IS_LATER.items()]
-        for chain, end in (whole, ''), (later, _LATER):
+        for chain, end in (whole, ''), (later, LATER):
             rules += [Rule(chain, nftx.jump(
                 chain_name(direction, group) + end)) for group in its]
             rules.append(Rule(chain, nftx.DROP, 'no rule lets it pass'))
@@ -151,7 +151,7 @@ def _ranges(members: Members) -> typing.Iterator[tuple[int, int]]:
 
 def _chains(of: str) -> tuple[Chain, ...]:
     return tuple(Chain(chain_name(direction, of) + end)
-                 for direction in PREFIXES for end in ('', _LATER))
+                 for direction in PREFIXES for end in ('', LATER))
 
 
 def _accept(chain: str, rule: security_groups.Rule,

@@ -10,10 +10,20 @@ Source: net/netfilter/nf_tables_api.c, nft_rcv_nl_event
 
 import errno
 import os
+import time
+import typing
 
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import nft
 
+# How the kernel says that what was looked at is not there any more, or there
+# by now, or used.
+_OVERTAKEN = errno.ENOENT, errno.EEXIST, errno.EBUSY
+#: For how long others may change rules while we do, and how long we leave
+#: these to them, in seconds.
+_GIVES_UP_AFTER, _PAUSE = 30.0, 0.005
+#: How often in a row the same may be planned though nobody interfered.
+_ROUNDS = 3
 #: What says in which network namespace a thread is.
 _NAMESPACE = '/proc/thread-self/ns/net'
 
@@ -42,3 +52,36 @@ class LastingSession:
         if former is not None:
             former.__exit__(None, None, None)
         return self._session, True
+
+    def settle(self, step: str, plan: typing.Callable[
+            [nft.Session], list[nft.Step]]) -> None:
+        """Do what is planned, and plan anew until nothing is to be done.
+
+        Each time in one transaction, on condition that nobody has changed
+        rules since they were looked at. So what was done is looked at, too.
+
+        :param step: for errors
+        :raises KernelRefused: the rules are as they were
+        :raises VerifyFailed: they are not as they are to be after that, or
+            others change rules all the time
+        """
+        deadline, tries = time.monotonic() + _GIVES_UP_AFTER, 0
+        while True:
+            session, _ = self.get()
+            generation = session.generation()
+            steps = plan(session)
+            if not steps:
+                return
+            refusal = None
+            try:
+                tries += session.transact(step, steps, generation)
+            except exception.KernelRefused as error:
+                if error.kwargs.get('code') not in _OVERTAKEN or (
+                        session.generation() == generation):
+                    raise
+                refusal = error
+                time.sleep(_PAUSE)
+            if tries >= _ROUNDS or time.monotonic() > deadline:
+                raise refusal or exception.VerifyFailed(
+                    device='nftables', differences='rules are changed all the '
+                    'time ("nft monitor" tells by whom)')

@@ -98,7 +98,7 @@ def _give_up(netlink: nl.Netlink, port: TapPort, former: Link) -> None:
         raise converging.Overtaken(exception.VerifyFailed(
             device=port.name, differences='it was to be made anew, and '
             'somebody else was at it, too'))
-    address_guard.forget([former], port.filtered_group)
+    address_guard.forget([former], port.groups)
 
 
 def _discard(netlink: nl.Netlink, device: tun.TunDevice, port: TapPort,

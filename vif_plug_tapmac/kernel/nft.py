@@ -10,6 +10,7 @@ import copy
 import errno
 import socket
 import struct
+import sys
 import typing
 
 from vif_plug_tapmac.kernel import attributes
@@ -26,6 +27,8 @@ _TABLE, _CHAIN, _RULE = 0, 3, 6
 _OFF = 2
 _NEW_GENERATION, _GET_GENERATION = _NF_TABLES << 8 | 15, _NF_TABLES << 8 | 16
 _APPEND = 0x800
+#: The type of a message that makes a table.
+NEW_TABLE = _NF_TABLES << 8
 #: struct nfgenmsg: family, version, which part of netfilter
 _BODY = struct.Struct('>BBH')
 #: Families. Source: include/uapi/linux/netfilter.h
@@ -46,6 +49,8 @@ IN_LIST = 1
 #: Source: libnftnl, include/libnftnl/udata.h, NFTNL_UDATA_..._COMMENT
 _COMMENT = 0
 _ACCEPT = 1
+#: That of numbers that are the kernel's own.
+BYTE_ORDER = sys.byteorder
 #: Of a verdict: the rest is another chain's.
 GO_TO = -4
 #: How much a socket takes at once beside what is counted here, in bytes.

@@ -145,33 +145,68 @@ def _with_what_can_be_had(port: TapPort, found: Link | None) -> TapPort:
 
     :raises InvalidConfig: libvirt is to make the TAP
     """
-    if not port.is_filtered:
+    if not port.is_filtered and not port.is_of_agent:
         return port
     held = found is not None and _is_held(found)
     own = found is not None and (
         mark.TapMark.parse(found.alias) is not None
         or port.has_nova_name and mark.is_lost(found, port.groups))
-    unfiltered = dataclasses.replace(port, anti_spoofing='mac')
-    if port.addresses is None:
+    unfiltered = _unfiltered(port)
+    if found is not None and own and port.is_of_agent:
+        return _with_agent(port, found)
+    if port.addresses is None and not port.is_of_agent:
         if found is None or not own:
             return port if port.create_tap else unfiltered
+        if found.group == port.agent_group:
+            return dataclasses.replace(port, firewall='agent')
         return port if found.group == port.filtered_group else unfiltered
-    why = (adopting.obstacle(found)
-           if found is not None and held and not own else None)
+    option, value, what = (
+        ('firewall', port.firewall, 'security groups') if port.is_of_agent
+        else ('anti_spoofing', port.anti_spoofing, 'addresses'))
+    why = None
+    if found is not None and held and not own:
+        why = adopting.obstacle(found) or (
+            'libvirt made it' if port.is_of_agent else None)
     if why is not None:
         LOG.error('%s: its guest is kept to its MAC only, and not to its '
-                  'addresses (anti_spoofing = full), because %s. Remedy: %s.',
-                  port.name, why,
+                  '%s (%s = %s), because %s. Remedy: %s.', port.name, what,
+                  option, value, why,
                   'hard reboot the instance' if port.create_tap
                   else 'nova_managed_tap = true, and a hard reboot')
         return unfiltered
     if not port.create_tap and not held:
         raise exception.InvalidConfig(
-            option='anti_spoofing', value=port.anti_spoofing,
+            option=option, value=value,
             reason='libvirt makes %s after it was plugged, so that nothing '
-                   'keeps its guest to its addresses. Set nova_managed_tap, '
-                   'or anti_spoofing = mac' % port.name)
+                   'keeps its guest to its %s. Set nova_managed_tap, or '
+                   '%s = %s' % (port.name, what, option, 'none' if (
+                       port.is_of_agent) else 'mac'))
     return port
+
+
+def _unfiltered(port: TapPort) -> TapPort:
+    """Return the port with its guest kept to its MAC at most."""
+    return dataclasses.replace(
+        port, firewall='none',
+        anti_spoofing='mac' if port.is_guarded else 'none')
+
+
+def _with_agent(port: TapPort, found: Link) -> TapPort:
+    """Return the port of a TAP of ours, of which an agent is to say all.
+
+    A guest that runs goes on as it was until the agent knows its port, or it
+    would be cut off.
+    """
+    if (not _is_held(found) or found.group == port.agent_group
+            or address_guard.is_fed(found)):
+        return port
+    LOG.warning('%s: its guest is not kept to its security groups (firewall = '
+                'agent) before the agent knows its port. If it stays so: look '
+                'whether the agent runs.', port.name)
+    if found.group == port.filtered_group:
+        return dataclasses.replace(port, firewall='none',
+                                   anti_spoofing='full')
+    return _unfiltered(port)
 
 
 def _wait_for_other_plug(netlink: nl.Netlink, port: TapPort,
@@ -236,13 +271,18 @@ def _with_what_the_kernel_keeps(netlink: nl.Netlink, port: TapPort,
     try:
         address_guard.ensure(netlink, port, found)
     except exception.TapMacError as error:
+        if port.is_of_agent and found.group == port.agent_group:
+            LOG.error('%s: its guest may be cut off, or kept to nothing but '
+                      'its MAC, until it is plugged again: %s', port.name,
+                      error)
+            return port
         if found.group == port.filtered_group:
             LOG.error('%s: its guest is kept to the addresses of its last '
                       'plug, if to any: %s', port.name, error)
             return dataclasses.replace(port, addresses=None)
         LOG.error('%s: its guest is kept to its MAC only, and not to its '
                   'addresses: %s', port.name, error)
-        return dataclasses.replace(port, anti_spoofing='mac')
+        return _unfiltered(port)
     return port
 
 

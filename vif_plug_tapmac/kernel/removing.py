@@ -26,6 +26,7 @@ from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted import names
 from vif_plug_tapmac.wanted import port as port_values
+from vif_plug_tapmac.wanted.port import Groups
 from vif_plug_tapmac.wanted.port import TapIdentity
 
 LOG = logging.getLogger(__name__)
@@ -35,16 +36,14 @@ class Held(Exception):
     """Somebody holds the TAP that was to be deleted; it is as it was."""
 
 
-def remove(identity: TapIdentity, link_group: int,
-           filtered_group: int | None = None) -> None:
+def remove(identity: TapIdentity, groups: Groups) -> None:
     """Delete the TAP if it carries our mark for this VIF, or has lost it.
 
     Held or not. Absent is success. Anything else of that name stays and is
     warned about. What its guest was kept to goes after it, so that nothing
     gets out meanwhile.
 
-    :param link_group: of our TAPs
-    :param filtered_group: of those of guests that are kept to their addresses
+    :param groups: that our TAPs are in
     :raises KernelRefused: the TAP is still there
     """
     with nl.Netlink() as netlink:
@@ -59,7 +58,7 @@ def remove(identity: TapIdentity, link_group: int,
             return
         if not (_is_marked(found, identity.vif_id)
                 or identity.has_nova_name and mark.is_lost(
-                    found, (link_group, filtered_group))):
+                    found, groups)):
             LOG.warning('%s stays: it does not carry the mark of tapmac for '
                         'VIF %s (its alias is %r). If nothing uses it: "ip '
                         'link delete %s".', identity.name, identity.vif_id,
@@ -70,7 +69,7 @@ def remove(identity: TapIdentity, link_group: int,
                         'guest\'s NIC is dead until it is attached anew',
                         identity.name)
         netlink.delete(found)
-        address_guard.forget([found], filtered_group)
+        address_guard.forget([found], groups)
         LOG.info('%s removed', identity.name)
 
 
@@ -137,8 +136,7 @@ def restore(netlink: nl.Netlink, name: str, found: Link | None,
 
 def remove_many(identities: typing.Collection[TapIdentity],
                 also_held: bool, link_group: int | None = None,
-                filtered_group: int | None = None,
-                groups: typing.Collection[int] = ()) -> list[str]:
+                groups: Groups | None = None) -> list[str]:
     """Delete many TAPs that carry our mark, each for its VIF, at once.
 
     Those that nobody holds lose their names, are put in a link group of their
@@ -150,8 +148,8 @@ def remove_many(identities: typing.Collection[TapIdentity],
     :param also_held: whether those go, too, that a process holds
     :param link_group: of what somebody was deleting before, and was killed; it
         is in this one if it stays. None: in the one that it was found in
-    :param filtered_group: of TAPs of guests that are kept to their addresses
-    :param groups: in which it stays, if it is, as for :func:`restore`
+    :param groups: that our TAPs are in: it stays in the one of these that it
+        is in, as for :func:`restore`; None: they are not known
     :returns: the names of those that went, by whomever; all others stay as
         they are
     :raises KernelRefused: some of them may be gone
@@ -167,7 +165,7 @@ def remove_many(identities: typing.Collection[TapIdentity],
                 if not _is_marked(link, wanted.get(name)):
                     continue
                 if (link.lost_name is not None and link_group is not None
-                        and link.group not in groups):
+                        and link.group not in (groups or ())):
                     link = dataclasses.replace(link, group=link_group)
                 concerned.append(link)
                 if not link.held:
@@ -179,7 +177,7 @@ def remove_many(identities: typing.Collection[TapIdentity],
         finally:
             gone += batch.close()
     address_guard.forget((link for link in concerned if (
-        link.former_name or link.name) in gone), filtered_group)
+        link.former_name or link.name) in gone), groups)
     for name in gone:
         LOG.info('%s removed', name)
     return gone

@@ -39,7 +39,9 @@ def port_fields(
     """
     for option, others in (('bridge_group', ('link_group',)),
                            ('filtered_group', ('link_group',
-                                               'bridge_group'))):
+                                               'bridge_group')),
+                           ('agent_group', ('link_group', 'bridge_group',
+                                            'filtered_group'))):
         for other in others:
             if config[option] == config[other]:
                 raise exception.InvalidConfig(
@@ -51,6 +53,8 @@ def port_fields(
             'link_group': config.link_group,
             'bridge_group': config.bridge_group,
             'filtered_group': config.filtered_group,
+            'firewall': config.firewall,
+            'agent_group': config.agent_group,
             'anti_spoofing': config.anti_spoofing,
             'arriving_guests': config.arriving_guests,
             'host_shield': config.host_shield,
@@ -60,8 +64,16 @@ def port_fields(
 
 def group(config: 'cfg.ConfigOpts.GroupAttr') -> int:
     """Return the link group that TAPs are in: it says what is done."""
+    if config.firewall == 'agent':
+        return int(config.agent_group)
     return int(config.filtered_group if config.anti_spoofing == 'full'
                else config.link_group)
+
+
+def groups(config: 'cfg.ConfigOpts.GroupAttr') -> port_values.Groups:
+    """Return the link groups that TAPs of ours are in."""
+    return port_values.Groups(config.link_group, config.filtered_group,
+                              config.agent_group)
 
 
 def require_same(port: TapPort, config: 'cfg.ConfigOpts.GroupAttr') -> None:

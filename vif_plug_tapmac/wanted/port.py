@@ -26,10 +26,25 @@ ARRIVING_GUESTS = ('lock', 'filter')
 TAP_MTU_MIN, TAP_MTU_MAX = 68, 65521
 #: A uid of 2**32 - 1 means "no owner" to the tun driver.
 UID_MAX = 2 ** 32 - 2
-#: The default of filtered_group.
-FILTERED_GROUP = 29795
+#: Who keeps guests to their security groups: nobody, or an agent.
+FIREWALLS = ('none', 'agent')
+#: The defaults of filtered_group and agent_group.
+FILTERED_GROUP, AGENT_GROUP = 29795, 29796
 #: Link groups are signed in the kernel; 0 is where every link starts.
 LINK_GROUP_MIN, LINK_GROUP_MAX = 1, 2 ** 31 - 1
+
+
+class Groups(typing.NamedTuple):
+    """The link groups that TAPs of ours are in, by what is done there.
+
+    :param link: of those whose guests are kept to their MACs, or to nothing
+    :param filtered: of those that are kept to their addresses
+    :param agent: of those of which an agent says what passes
+    """
+    link: int
+    filtered: int
+    agent: int
+
 
 _FieldsT = typing.TypeVar('_FieldsT', bound='_Fields')
 
@@ -134,6 +149,8 @@ class TapPort(_PortFields, _Fields):
     :param host_shield: whether guests do not reach the host through bridges
     :param filtered_group: group number of our TAPs whose guests are kept to
         their addresses
+    :param firewall: one of FIREWALLS: who says what passes
+    :param agent_group: group number of our TAPs of which an agent says it
     :param addresses: the guest's fixed IPs, each in its canonical form; empty
         if it has none; None if they are not known, as to a command, or do
         not matter
@@ -153,6 +170,8 @@ class TapPort(_PortFields, _Fields):
     arriving_guests: str
     host_shield: bool
     filtered_group: int = FILTERED_GROUP
+    firewall: str = 'none'
+    agent_group: int = AGENT_GROUP
     addresses: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -173,7 +192,8 @@ class TapPort(_PortFields, _Fields):
         if self.mtu is not None:
             self._check_number('MTU', self.mtu, TAP_MTU_MIN, TAP_MTU_MAX)
         self._check_number('owner', self.owner, 0, UID_MAX)
-        for field in ('link_group', 'bridge_group', 'filtered_group'):
+        for field in ('link_group', 'bridge_group', 'filtered_group',
+                      'agent_group'):
             self._check_number(field, getattr(self, field),
                                LINK_GROUP_MIN, LINK_GROUP_MAX)
         self._require(self.link_group != self.bridge_group,
@@ -182,6 +202,13 @@ class TapPort(_PortFields, _Fields):
             self.link_group, self.bridge_group),
             'TAPs that are filtered share link group %s with others',
             self.filtered_group)
+        self._require(self.agent_group not in (
+            self.link_group, self.bridge_group, self.filtered_group),
+            'TAPs whose security groups an agent knows share link group %s '
+            'with others', self.agent_group)
+        self._require(self.firewall in FIREWALLS,
+                      'firewall %r is none of %s', self.firewall,
+                      ', '.join(FIREWALLS))
         self._require(self.anti_spoofing in ANTI_SPOOFING,
                       'anti_spoofing %r is none of %s', self.anti_spoofing,
                       ', '.join(ANTI_SPOOFING))
@@ -234,19 +261,29 @@ class TapPort(_PortFields, _Fields):
         return self.anti_spoofing != 'none'
 
     @property
+    def is_of_agent(self) -> bool:
+        """Whether an agent says what passes."""
+        return self.firewall == 'agent'
+
+    @property
     def is_filtered(self) -> bool:
-        """Whether the guest may speak from its own addresses only."""
-        return self.anti_spoofing == 'full'
+        """Whether the guest may speak from these addresses only.
+
+        Those that an agent feeds have theirs from there.
+        """
+        return self.anti_spoofing == 'full' and not self.is_of_agent
 
     @property
     def group(self) -> int:
         """The link group that its TAP shall be in: it says what is done."""
+        if self.is_of_agent:
+            return self.agent_group
         return self.filtered_group if self.is_filtered else self.link_group
 
     @property
-    def groups(self) -> tuple[int, int]:
+    def groups(self) -> Groups:
         """Those that TAPs of ours are in."""
-        return self.link_group, self.filtered_group
+        return Groups(self.link_group, self.filtered_group, self.agent_group)
 
 
 def label(vif_id: str, name: str) -> str:

@@ -1,0 +1,523 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""``firewall = agent``: closed until an agent says what may pass, and then.
+
+Which frames a rule of a security group means is in test_group_rules.py; what
+knows connections needs another kernel, so all groups here are stateless.
+"""
+
+import contextlib
+import socket
+
+from scapy.layers import dhcp
+from scapy.layers import inet
+from scapy.layers import inet6
+from scapy.layers import l2
+
+from tests import base
+from tests.functional import test_guard
+from tests import hosts
+from vif_plug_tapmac.kernel import agent_chains
+from vif_plug_tapmac.kernel import agent_elements
+from vif_plug_tapmac.kernel import filter_state
+from vif_plug_tapmac.kernel import filter_table
+from vif_plug_tapmac.kernel import group_rules
+from vif_plug_tapmac.kernel import nft
+from vif_plug_tapmac import privileged
+from vif_plug_tapmac.wanted import rules
+from vif_plug_tapmac.wanted import security_groups
+
+UNFILTERED, FILTERED, AGENT = 29793, 29795, 29796
+ALL, NODES = hosts.BROADCAST, '33:33:00:00:00:01'
+WIRE = '52:54:00:00:00:01'
+GATEWAY = '192.0.2.254'
+GROUP, OTHER_GROUP = ('%08d-0000-4000-8000-000000000000' % number
+                      for number in (7, 8))
+_ETH_P_ALL = 3
+
+
+def ipv4(number):
+    return '192.0.2.%d' % number
+
+
+def ipv6(number):
+    return '2001:db8::%d' % number
+
+
+def vif(number):
+    return base.numbered_vif(number, addresses=[ipv4(number), ipv6(number)])
+
+
+def mac(number):
+    return vif(number).address
+
+
+def rule(direction='ingress', number=1, **fields):
+    return security_groups.Rule('rule %d' % number, direction,
+                                fields.pop('family', 4), **fields)
+
+
+EVERYTHING = tuple(rule(direction, family, family=family)
+                   for direction in ('ingress', 'egress')
+                   for family in (4, 6))
+
+
+def group(*its, id=GROUP):
+    return security_groups.Group(id, False, its)
+
+
+def port(number, groups=(GROUP,), **fields):
+    return security_groups.Port(**{**dict(
+        vif_id=vif(number).id, tap=vif(number).vif_name, mac=mac(number),
+        own=((mac(number), ipv4(number) + '/32'),
+             (mac(number), ipv6(number) + '/128')),
+        groups=tuple(groups), stateful=False), **fields})
+
+
+def members(*prefixes, of=OTHER_GROUP, family=4):
+    return security_groups.Members('group:' + of, family, prefixes)
+
+
+def udp(source, to, dport=7777, sport=7):
+    """A frame from one number to another; 0 is the wire."""
+    return l2.Ether(src=mac(source) if source else WIRE,
+                    dst=mac(to) if to else WIRE) / inet.IP(
+        src=ipv4(source) if source else GATEWAY,
+        dst=ipv4(to) if to else GATEWAY) / inet.UDP(sport=sport, dport=dport)
+
+
+def arp(source):
+    return l2.Ether(src=mac(source) if source else WIRE, dst=ALL) / l2.ARP(
+        hwsrc=mac(source) if source else WIRE,
+        psrc=ipv4(source) if source else GATEWAY, pdst='192.0.2.99')
+
+
+def solicitation(source):
+    return l2.Ether(src=mac(source), dst=NODES) / inet6.IPv6(
+        src=ipv6(source), dst='ff02::1') / inet6.ICMPv6ND_NS(tgt=ipv6(99))
+
+
+def advertisement():
+    return l2.Ether(src=WIRE, dst=NODES) / inet6.IPv6(
+        src='fe80::1', dst='ff02::1') / inet6.ICMPv6ND_RA()
+
+
+def discover(source):
+    return l2.Ether(src=mac(source), dst=ALL) / inet.IP(
+        src='0.0.0.0', dst='255.255.255.255') / inet.UDP(
+            sport=68, dport=67) / dhcp.BOOTP()
+
+
+def offer(to):
+    return l2.Ether(src=WIRE, dst=mac(to)) / inet.IP(
+        src=GATEWAY, dst=ipv4(to)) / inet.UDP(
+            sport=67, dport=68) / dhcp.BOOTP()
+
+
+@base.needs_locked_ports
+class AgentTestCase(test_guard.GuardTestCase):
+    """Guests on a bridge with a wire, on a host with an agent."""
+
+    NUMBERS = 1, 2
+
+    def setUp(self):
+        super().setUp()
+        self.configure(firewall='agent')
+        self.guests = {}
+        # What comes to this host, and what this host says there.
+        self.here = self.packet_socket()
+
+    def packet_socket(self):
+        found = socket.socket(socket.AF_PACKET, socket.SOCK_RAW,
+                              socket.htons(_ETH_P_ALL))
+        self.addCleanup(found.close)
+        found.bind((base.BRIDGE, _ETH_P_ALL))
+        found.setblocking(False)
+        return found
+
+    def start(self, *numbers):
+        for number in numbers or self.NUMBERS:
+            self.plug(vif(number))
+            if number not in self.guests:
+                self.guests[number] = self.open(vif(number).vif_name,
+                                                mac(number))
+
+    def apply(self, *ports, **fields):
+        change = security_groups.Change(ports=ports, **fields)
+        return privileged.apply_filter(change.as_fields())
+
+    def feed(self, *its, numbers=None, **fields):
+        """Have all ports in a group with these rules."""
+        return self.apply(*(port(number, **fields) for number in (
+            numbers or self.NUMBERS)), groups=(group(*its),))
+
+    def send(self, number, frame):
+        """Send a frame; return who got it, 0: the wire, None: this host.
+
+        Who has sent to a TAP has had it forwarded when he returns.
+        """
+        octets = bytes(frame)
+        everybody = {0: self.wire, **self.guests}
+        for each in everybody.values():
+            each.waiting()
+        self.heard_here(b'')
+        if number is None:
+            self.here.send(octets)
+        else:
+            everybody[number].write(octets)
+        found = {each for each, guest in everybody.items() if any(
+            got.startswith(octets) for got in guest.waiting())}
+        return found | ({None} if number is not None
+                        and self.heard_here(octets) else set())
+
+    def heard_here(self, octets):
+        found = False
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                said, about = self.here.recvfrom(65536)
+                found |= said.startswith(octets) and about[2] != (
+                    socket.PACKET_OUTGOING)
+        return found
+
+    def group_of(self, number):
+        return self.host.link(vif(number).vif_name).group
+
+    def index(self, number):
+        return self.host.link(vif(number).vif_name).index
+
+    def there(self):
+        """Return all that is in the sets of ports."""
+        with nft.Session() as session:
+            return agent_elements.there(session)
+
+    def made(self):
+        with nft.Session() as session:
+            return agent_chains.there(session)
+
+    def elements_of(self, number):
+        key = self.index(number).to_bytes(4, 'little')
+        return {name for name, some in self.there().items()
+                for element in some.values()
+                if agent_elements.index_of(element) == key}
+
+    def is_right(self):
+        with nft.Session() as session:
+            found = session.table(filter_table.NAME)
+            return filter_state.lasts(session, found, True)
+
+    def flush(self):
+        with nft.Session() as session:
+            session.transact('', [nft.delete_table(filter_table.NAME)])
+
+
+class ClosedTest(AgentTestCase):
+
+    def assert_closed(self, *numbers):
+        for number in numbers:
+            other = 3 - number
+            for sender, frame in (
+                    (number, udp(number, 0)), (number, udp(number, other)),
+                    (number, arp(number)), (number, solicitation(number)),
+                    (number, discover(number)), (0, udp(0, number)),
+                    (0, arp(0)), (0, advertisement()), (0, offer(number)),
+                    (None, udp(0, number)), (None, arp(0)),
+                    (None, offer(number))):
+                got = self.send(sender, frame)
+                self.assertEqual(
+                    set(), got & set(numbers) if sender != number else got,
+                    (sender, frame.summary()))
+
+    def test_nothing_passes_that_nobody_fed(self):
+        self.start()
+        self.assertEqual(AGENT, self.group_of(1))
+        self.assertEqual(set(), self.elements_of(1))
+        self.assertTrue(self.is_right())
+        self.assert_closed(1, 2)
+
+    def test_who_is_not_fed_while_another_is(self):
+        self.start()
+        self.feed(*EVERYTHING, numbers=[2])
+        self.assert_closed(1)
+        self.assertEqual({0}, self.send(2, udp(2, 0)))
+
+    def test_by_the_daemon(self):
+        self.start_daemon()
+        self.start()
+        self.assert_closed(1, 2)
+
+    def test_who_is_fed_no_more(self):
+        self.start()
+        self.feed(*EVERYTHING)
+        self.assertEqual({2}, self.send(1, udp(1, 2)))
+        self.apply(gone=(vif(1).id,))
+        self.assertEqual(set(), self.elements_of(1))
+        self.assert_closed(1)
+
+    def test_plug_again_after_a_flush(self):
+        self.start()
+        self.feed(*EVERYTHING)
+        self.flush()
+        self.start(1)
+        self.assert_closed(1, 2)
+        self.assertTrue(self.apply(port(1), groups=(group(*EVERYTHING),)
+                                   )['needs_all'])
+        self.assert_closed(1, 2)
+        self.feed_all()
+        self.assertEqual({2}, self.send(1, udp(1, 2)))
+
+    def feed_all(self):
+        self.apply(*map(port, self.NUMBERS), groups=(group(*EVERYTHING),),
+                   is_all=True)
+
+    def test_the_agent_alone_makes_the_table(self):
+        self.start()
+        self.flush()
+        self.feed_all()
+        self.assertTrue(self.is_right())
+        self.assertEqual({2}, self.send(1, udp(1, 2)))
+        self.apply(gone=(vif(1).id,))
+        self.assert_closed(1)
+
+
+class FedTest(AgentTestCase):
+
+    def test_what_always_passes(self):
+        self.start()
+        self.feed()
+        for number, frame, wanted in (
+                (1, arp(1), {0, 2, None}), (0, arp(0), {1, 2, None}),
+                (1, solicitation(1), {0, 2, None}),
+                (0, advertisement(), {1, 2, None}),
+                (1, discover(1), {0, None}), (0, offer(1), {1}),
+                (1, udp(1, 2), set()), (0, udp(0, 1), set()),
+                (None, udp(0, 1), set()), (None, arp(0), {0, 1, 2}),
+                (None, offer(1), {1})):
+            self.assertEqual(wanted, self.send(number, frame),
+                             frame.summary())
+
+    def test_each_direction_by_itself(self):
+        self.start()
+        self.apply(port(1, [GROUP]), port(2, [OTHER_GROUP]), groups=(
+            group(rule('ingress'), id=GROUP),
+            group(rule('egress'), id=OTHER_GROUP)))
+        self.assertEqual({1}, self.send(2, udp(2, 1)))
+        self.assertEqual(set(), self.send(1, udp(1, 2)))
+        self.assertEqual({0}, self.send(2, udp(2, 0)))
+        self.assertEqual({1}, self.send(None, udp(0, 1)))
+        self.assertEqual(set(), self.send(None, udp(0, 2)))
+
+    def test_what_is_for_this_host(self):
+        here = l2.Ether(src=mac(1), dst=self.host.link(base.BRIDGE).mac
+                        ) / udp(1, 0).payload
+        self.start()
+        self.feed()
+        self.assertEqual(set(), self.send(1, here))
+        self.feed(rule('egress'))
+        self.assertEqual({None}, self.send(1, here))
+
+    def test_false_sources(self):
+        self.start()
+        self.feed(*EVERYTHING)
+        false = udp(1, 2)
+        false[inet.IP].src = GATEWAY
+        self.assertEqual(set(), self.send(1, false))
+        self.assertEqual({2}, self.send(1, udp(1, 2)))
+        # A network that it may speak from.
+        self.feed(*EVERYTHING, own=((mac(1), '192.0.2.0/24'),),
+                  numbers=[1])
+        self.assertEqual({2}, self.send(1, false))
+        false[inet.IP].src = '198.51.100.1'
+        self.assertEqual(set(), self.send(1, false))
+
+    def test_unicast_to_another(self):
+        self.start()
+        self.feed(*EVERYTHING)
+        stray = udp(0, 1)
+        stray.dst = 'fa:16:3e:77:77:77'
+        self.assertEqual(set(), self.send(0, stray) - {None})
+        self.assertEqual({1}, self.send(0, udp(0, 1)))
+
+    def test_an_open_port(self):
+        self.start()
+        self.feed()
+        self.apply(port(1, [], is_open=True))
+        stray = udp(0, 1)
+        stray.dst = 'fa:16:3e:77:77:77'
+        self.assertEqual({1}, self.send(0, stray) - {None})
+        false = udp(1, 0)
+        false[inet.IP].src = GATEWAY
+        self.assertEqual({0}, self.send(1, false))
+        for kind in 0x8100, 0x88a8, 0x9100:
+            tagged = false.copy()
+            tagged.type = kind
+            self.assertEqual(set(), self.send(1, tagged))
+        false.dst = '01:80:c2:00:00:00'
+        self.assertEqual(set(), self.send(1, false))
+        self.feed()
+        self.assertEqual(set(), self.send(0, stray) - {None})
+
+    def test_members(self):
+        self.start()
+        for prefixes, wanted in (
+                ([], set()), (['192.0.2.0/25'], {2}),
+                (['192.0.2.2/32', '192.0.2.0/31'], {2}),
+                (['192.0.2.2/32'], set()), (['0.0.0.0/0'], {2})):
+            self.apply(*map(port, self.NUMBERS), groups=(group(
+                rule('egress'), rule(
+                    'ingress', remote_set='group:' + OTHER_GROUP)),),
+                members=(members(*prefixes),))
+            self.assertEqual(wanted, self.send(1, udp(1, 2)), prefixes)
+
+    def test_a_rule_that_goes(self):
+        self.start()
+        self.feed(*EVERYTHING)
+        self.assertEqual({2}, self.send(1, udp(1, 2)))
+        self.apply(groups=(group(),))
+        self.assertEqual(set(), self.send(1, udp(1, 2)))
+
+    def test_nothing_is_done_twice(self):
+        self.start()
+        self.feed(*EVERYTHING)
+        with nft.Session() as session:
+            before = session.generation()
+            self.feed(*EVERYTHING)
+            self.assertEqual(before, session.generation())
+
+    def test_what_is_not_of_use_goes(self):
+        self.start()
+        self.apply(*map(port, self.NUMBERS), groups=(
+            group(*EVERYTHING), group(id=OTHER_GROUP)),
+            members=(members('10.0.0.0/8'),))
+        its = {each.name for of in (
+            group_rules.set_chain([GROUP]), group_rules.chains(group()),
+            group_rules.chains(group(id=OTHER_GROUP))) for each in of.chains}
+        self.assertEqual(its, self.made().chains)
+        self.assertEqual(1, len(self.made().sets))
+        self.apply(*(port(number, [OTHER_GROUP])
+                     for number in self.NUMBERS))
+        self.apply(gone_groups=(GROUP,),
+                   gone_members=(('group:' + OTHER_GROUP, 4),))
+        self.assertEqual({each.name for of in (
+            group_rules.set_chain([OTHER_GROUP]),
+            group_rules.chains(group(id=OTHER_GROUP)))
+            for each in of.chains}, self.made().chains)
+        self.assertEqual(set(), self.made().sets)
+        self.apply(is_all=True)
+        self.assertEqual((set(), set()), self.made())
+        self.assertFalse(any(self.there().values()))
+        self.assertTrue(self.is_right())
+
+    def test_a_group_that_is_used_stays(self):
+        self.start()
+        self.feed(*EVERYTHING)
+        self.apply(gone_groups=(GROUP,))
+        self.assertEqual({2}, self.send(1, udp(1, 2)))
+
+
+class WhoseTest(AgentTestCase):
+    """What an agent may say, and of which ports."""
+
+    def assert_refused(self, *words, **fields):
+        applied = self.apply(port(1, **fields), groups=(group(*EVERYTHING),))
+        self.assertEqual((), applied['ports'])
+        why, = applied['refused'].values()
+        for word in words:
+            self.assertIn(word, why)
+
+    def test_no_such_tap(self):
+        self.assert_refused('not here')
+
+    def test_another_vif(self):
+        self.start(1)
+        self.assert_refused(vif(1).id, vif_id=vif(2).id)
+
+    def test_without_mark(self):
+        self.host.add_tap('tap7')
+        self.host.set('tap7', group=AGENT)
+        self.assert_refused('tap7', 'no TAP of tapmac', tap='tap7')
+
+    def test_another_group(self):
+        self.start(1)
+        self.host.set(vif(1).vif_name, group=77)
+        self.assert_refused('no TAP of tapmac')
+
+    def test_an_unknown_group(self):
+        self.start(1)
+        self.assert_refused(OTHER_GROUP, groups=[OTHER_GROUP])
+
+    def test_what_makes_no_sense(self):
+        good = security_groups.Change(ports=(port(1),)).as_fields()
+        for bad in ({}, {**good, 'more': 1}, {**good, 'ports': [{}]},
+                    {**good, 'ports': good['ports'] * 2}, None,
+                    {**good, 'gone': ['x']}, {**good, 'is_all': 'yes'}):
+            self.assertRaises(ValueError, privileged.apply_filter, bad)
+
+    def test_elements_of_others_stay(self):
+        self.configure(firewall='none', anti_spoofing='full')
+        self.start(1)
+        before = self.elements_of(1)
+        self.assertIn(rules.IPV4, before)
+        self.configure(firewall='agent')
+        self.start(2)
+        self.apply(is_all=True)
+        self.assertEqual(before, self.elements_of(1))
+        self.apply(gone=(vif(1).id,))
+        self.assertEqual(before, self.elements_of(1))
+
+
+class RollOutTest(AgentTestCase):
+    """A guest that runs goes on, whoever says what may pass."""
+
+    def test_full_and_back(self):
+        for mode, former in ('full', FILTERED), ('mac', UNFILTERED):
+            self.configure(firewall='none', anti_spoofing=mode)
+            self.start()
+            self.assertEqual(former, self.group_of(1))
+            self.configure(firewall='agent')
+            self.start()
+            self.assert_logged(vif(1).vif_name, 'security groups')
+            self.assertEqual(former, self.group_of(1))
+            self.assertEqual({2}, self.send(1, udp(1, 2)))
+            self.feed(*EVERYTHING, numbers=[1])
+            self.assertEqual(AGENT, self.group_of(1))
+            self.assertEqual(former, self.group_of(2))
+            self.assertEqual({2}, self.send(1, udp(1, 2)))
+            self.assertEqual({1}, self.send(2, udp(2, 1)))
+            self.configure(firewall='none')
+            self.start()
+            self.assertEqual(former, self.group_of(1))
+            self.assertEqual({2}, self.send(1, udp(1, 2)))
+            found = self.elements_of(1)
+            self.assertEqual(set(), found & set(agent_elements.ONLY_FED))
+            self.assertEqual(mode == 'full', bool(found))
+
+    def test_it_moves_when_plugged_after_it_was_fed(self):
+        self.configure(firewall='none', anti_spoofing='full')
+        self.start()
+        self.feed(*EVERYTHING)
+        self.assertEqual(FILTERED, self.group_of(1))
+        self.configure(firewall='agent')
+        self.start()
+        self.assertEqual(AGENT, self.group_of(1))
+        self.assertEqual({2}, self.send(1, udp(1, 2)))
+        # What the agent has said is its own.
+        self.feed(*EVERYTHING, own=((mac(1), '192.0.2.0/24'),), numbers=[1])
+        before = self.there()
+        self.start()
+        self.assertEqual(before, self.there())
+
+    def test_unplug(self):
+        self.start()
+        self.feed(*EVERYTHING)
+        self.unplug(vif(1))
+        keys = {agent_elements.index_of(element)
+                for name in agent_elements.ONLY_FED
+                for element in self.there()[name].values()}
+        self.assertEqual({self.index(2).to_bytes(4, 'little')}, keys)
+
+    def test_idle(self):
+        self.configure(firewall='none', anti_spoofing='full')
+        self.plug(vif(1))
+        self.configure(firewall='agent')
+        self.plug(vif(1))
+        self.assertEqual(AGENT, self.group_of(1))

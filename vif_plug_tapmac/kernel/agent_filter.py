@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What an agent says of ports and their security groups, put into the kernel.
+
+All of a call is one transaction, on condition that nobody has changed rules
+since they were looked at, or nothing. Then it is looked at again: what would
+have to be done now is nothing. State is the kernel's alone: whoever is killed
+at any point, or comes new, finds out what there is by asking.
+
+Only after that a TAP joins the agent's link group, from which on nothing else
+passes: so no guest is cut off that passed before.
+"""
+
+import contextlib
+import errno
+import typing
+
+from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import agent_chains
+from vif_plug_tapmac.kernel import agent_elements
+from vif_plug_tapmac.kernel import agent_table
+from vif_plug_tapmac.kernel import filter_state
+from vif_plug_tapmac.kernel import filter_steps
+from vif_plug_tapmac.kernel import filter_table as table
+from vif_plug_tapmac.kernel import lasting_session
+from vif_plug_tapmac.kernel.link import Link
+from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import nft
+from vif_plug_tapmac.kernel import shields
+from vif_plug_tapmac import mark
+from vif_plug_tapmac.wanted.port import Groups
+from vif_plug_tapmac.wanted.security_groups import Change
+from vif_plug_tapmac.wanted.security_groups import Port
+
+_STEP = 'having guests kept to their security groups'
+_sessions = lasting_session.LastingSession()
+#: The handle of the table that this process has had all in, and where that is.
+_made: tuple[nft.Session, int] | None = None
+
+
+class Applied(typing.NamedTuple):
+    """What was done.
+
+    :param ports: the VIFs of those ports that are as they are to be
+    :param refused: why it is not so with the others, by their VIF
+    :param needs_all: whether nothing was done, because the table was made
+        anew since the last change, or has to be: so the change must be all
+    """
+    ports: tuple[str, ...]
+    refused: dict[str, str]
+    needs_all: bool = False
+
+
+def apply(change: Change, groups: Groups, moves: bool) -> Applied:
+    """Have the table as a change says.
+
+    Of a port only where its TAP is here, in one of our link groups, and has
+    our mark for this VIF.
+
+    :param groups: the link groups of our TAPs
+    :param moves: whether their TAPs join the agent's group then
+    :raises KernelRefused: this kernel cannot do that, or others change rules
+        all the time; the rules are as they were
+    :raises VerifyFailed: it is not so after it was done
+    """
+    with nl.Netlink() as netlink:
+        links, refused = _find(netlink, change.ports, groups)
+        done = _Work(netlink, change, links, refused, groups).run()
+        if done.needs_all:
+            return done
+        if moves:
+            for vif_id, link in links.items():
+                if vif_id in done.ports and link.group != groups.agent:
+                    _move(netlink, link, vif_id, groups)
+    return done
+
+
+def _find(netlink: nl.Netlink, ports: typing.Iterable[Port], groups: Groups,
+          ) -> tuple[dict[str, Link], dict[str, str]]:
+    """Return the TAP of each port by its VIF, and why others have none."""
+    links: dict[str, Link] = {}
+    refused: dict[str, str] = {}
+    for port in ports:
+        try:
+            link = netlink.find(port.tap)
+        except exception.TapMacError as error:
+            refused[port.vif_id] = str(error)
+            continue
+        why = _why_not(link, port, groups)
+        if link is not None and why is None:
+            links[port.vif_id] = link
+        else:
+            refused[port.vif_id] = why or ''
+    return links, refused
+
+
+def _why_not(link: Link | None, port: Port, groups: Groups) -> str | None:
+    if link is None:
+        return '%s is not here' % port.tap
+    found = mark.TapMark.parse(link.alias)
+    if not link.is_tap or link.group not in groups or found is None:
+        return '%s is no TAP of tapmac' % port.tap
+    if found.vif_id != port.vif_id:
+        return '%s is the TAP of VIF %s' % (port.tap, found.vif_id)
+    return None
+
+
+def _move(netlink: nl.Netlink, link: Link, vif_id: str,
+          groups: Groups) -> None:
+    """Have a TAP in the agent's link group, if it is still what it was."""
+    seen = netlink.get(link.index, link.name)
+    found = mark.TapMark.parse(seen.alias) if seen else None
+    if (seen is None or found is None or found.vif_id != vif_id
+            or seen.group not in groups):
+        return
+    try:
+        netlink.change(seen, {'group': groups.agent})
+    except exception.KernelRefused as error:
+        if error.kwargs.get('code') != errno.ENODEV:
+            raise
+
+
+def _is_anothers(session: nft.Session) -> bool:
+    """Return whether somebody has made the table since this process did.
+
+    As a plug does after a flush, who does not know what was in there.
+    """
+    found = session.table(table.NAME)
+    return (_made is not None and _made[0] is session and found is not None
+            and _made[1] != found.handle)
+
+
+def _remember(session: nft.Session) -> None:
+    global _made
+    found = session.table(table.NAME)
+    _made = None if found is None else (session, found.handle)
+
+
+class _Work:
+    """One change, and where it is to be done."""
+
+    def __init__(self, netlink: nl.Netlink, change: Change,
+                 links: dict[str, Link], refused: dict[str, str],
+                 groups: Groups) -> None:
+        self._netlink, self._change, self._groups = netlink, change, groups
+        self._links, self._refused = links, refused
+        self._needs_all = False
+        self._ports: dict[int, Port] = {}
+        self._ends: list[nft.Step] = []
+
+    def run(self) -> Applied:
+        _sessions.settle(_STEP, self._plan)
+        if self._needs_all:
+            return Applied((), self._refused, True)
+        session, _ = _sessions.get()
+        _remember(session)
+        for step in self._ends:
+            # Somebody else may look there still: then it stays.
+            with contextlib.suppress(exception.KernelRefused):
+                session.transact(_STEP, [step])
+        return Applied(tuple(each.vif_id for each in self._ports.values()),
+                       self._refused)
+
+    def _plan(self, session: nft.Session) -> list[nft.Step]:
+        making = self._making(session)
+        is_new = any(kind == nft.NEW_TABLE for kind, _, _ in making)
+        self._needs_all = not self._change.is_all and (
+            is_new or _is_anothers(session))
+        if self._needs_all:
+            return []
+        here = (agent_chains.NOTHING if is_new
+                else agent_chains.there(session))
+        self._ports = self._known_ports(here)
+        before = ({name: {} for name in agent_elements.NAMES} if is_new
+                  else agent_elements.there(session))
+        after = self._after(before)
+        used = {element.data for name in (agent_table.INGRESS,
+                                          agent_table.EGRESS)
+                for element in after[name].values()}
+        chains = agent_chains.planned(
+            session, here, self._change,
+            [each.groups for each in self._ports.values()
+             if not each.is_open],
+            {each for each in used if isinstance(each, str)})
+        gone, new = agent_elements.changing(before, after)
+        self._ends = chains.ends
+        return [*making, *gone, *chains.before, *new, *chains.after]
+
+    def _known_ports(self, here: agent_chains.There) -> dict[int, Port]:
+        """Return the ports that can be had, by the index of each TAP."""
+        known = {each.id for each in self._change.groups} | {
+            name.partition('_')[2] for name in here.chains}
+        ports = {}
+        for port in self._change.ports:
+            if port.vif_id not in self._links:
+                continue
+            missing = [each for each in port.groups if each not in known]
+            if missing:
+                self._refused[port.vif_id] = (
+                    'its security group %s is not known here' % missing[0])
+                continue
+            ports[self._links[port.vif_id].index] = port
+        return ports
+
+    def _after(self, before: agent_elements.Sets) -> agent_elements.Sets:
+        """Return what is to be in the sets of ports then."""
+        keys = {filter_steps.index_key(index) for index in self._ports}
+        fed = {agent_elements.index_of(element): element.comment
+               for name in agent_elements.ONLY_FED
+               for element in before[name].values()}
+        gone = {key for key, vif_id in fed.items() if key not in keys
+                and (self._change.is_all or vif_id in self._change.gone)}
+        # What a guest may speak from is not an agent's where a plug says it.
+        all_gone = {key for key in gone if self._is_agents(key)}
+        wanted = agent_elements.wanted(self._ports)
+        return {name: {**{
+            key: element for key, element in before[name].items()
+            if agent_elements.index_of(element) not in keys
+            and agent_elements.index_of(element) not in (
+                gone if name in agent_elements.ONLY_FED else all_gone)},
+            **wanted[name]} for name in before}
+
+    def _is_agents(self, key: bytes) -> bool:
+        link = self._netlink.get(int.from_bytes(key, nft.BYTE_ORDER))
+        return link is None or link.group == self._groups.agent
+
+    def _making(self, session: nft.Session) -> list[nft.Step]:
+        """Return what makes the table right, and the agent's group closed."""
+        found = session.table(table.NAME)
+        is_whole = all(filter_state.has_canary(session, each)
+                       for each in table.PORT_SETS)
+        own = {self._groups.agent}
+        if found is not None and filter_state.lasts(session, found, is_whole):
+            if filter_state.is_closed(session, self._groups.agent, True):
+                return []
+            return filter_steps.closing(own, own)
+        groups, of_agent = (filter_state.groups_in(session, name) | own
+                            for name in (table.GROUPS, agent_table.GROUPS))
+        there = filter_state.elements(session)
+        return [*([] if found is None else [nft.delete_table(table.NAME)]),
+                *filter_steps.making(groups if is_whole else own, of_agent),
+                *shields.additions(shields.there(session)),
+                *filter_steps.additions({
+                    index: there[index] for index in there
+                    if not self._is_agents(filter_steps.index_key(index))
+                    and index not in self._ports})]

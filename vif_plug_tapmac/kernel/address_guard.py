@@ -46,7 +46,7 @@ def ensure(netlink: nl.Netlink, port: TapPort, link: Link) -> None:
             netlink, link.index, rules.of_port(
                 port.vif_id, port.guest_mac, port.addresses),
             port.filtered_group, port.link_group,
-            fed_by_agent=link.group == port.agent_group)
+            link.group == port.agent_group)
 
 
 def leave(port: TapPort, found: Link) -> None:

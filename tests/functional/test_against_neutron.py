@@ -105,12 +105,15 @@ class SameVerdictsTest(AgainstNeutronTestCase):
         self.used = set()
 
     def unreviewed(self, seed):
-        """Return what differs in a world without a reason."""
+        """Return what differs in a world without a reason, or for one."""
         world = worlds.make(seed)
         self.ours.apply(self.neutron.apply(world), worlds.details(world))
         found = []
         for verdict in judge.verdicts(self.theirs, self.side, frames.Maker(
                 world, seed).make(_FRAMES)):
+            if verdict.ours and reasons.forbids(world, verdict):
+                found.append('TAPMAC_SEED=%d: %s, though: %s' % (
+                    seed, verdict, reasons.forbids(world, verdict).why))
             if verdict.theirs == verdict.ours:
                 self.counted[verdict.frame.kind, verdict.theirs > 0] += 1
                 continue

@@ -106,6 +106,15 @@ class Meeting:
         return None
 
     @property
+    def destination(self) -> _Address | None:
+        """Of IP."""
+        if self.ethertype == IPV4:
+            return ipaddress.IPv4Address(self.octets[30:34])
+        if self.ethertype == IPV6:
+            return ipaddress.IPv6Address(self.octets[38:54])
+        return None
+
+    @property
     def nd_target(self) -> ipaddress.IPv6Address:
         return ipaddress.IPv6Address(self._headers[1][8:24])
 

@@ -36,11 +36,20 @@ class Reason:
     :param source: of what Neutron does
     :param is_so: whether it is about this
     :param ours: whether it passes with us only, or with Neutron only
+    :param never: whether nothing that it is about may pass with us
     """
     why: str
     source: str
     is_so: typing.Callable[[Meeting], bool]
     ours: bool = False
+    never: bool = False
+
+
+def forbids(world: worlds.World, verdict: judge.Verdict) -> Reason | None:
+    """Return why something must not pass with us, None if nothing says so."""
+    seen = Meeting(world, verdict)
+    return next((each for each in REASONS
+                 if each.never and each.is_so(seen)), None)
 
 
 def reason(world: worlds.World, verdict: judge.Verdict) -> Reason | None:
@@ -71,11 +80,23 @@ def _is_false_arp(seen: Meeting) -> bool:
     return seen.ethertype == meeting.ARP and not seen.arp_is_true()
 
 
+def _asks(seen: Meeting) -> bool:
+    """Whether it is what a guest without an address may send."""
+    whom = str(seen.destination)
+    if seen.source.is_unspecified:
+        return (whom == '255.255.255.255' and seen.udp_ports == (68, 67)
+                or seen.protocol == meeting.ICMP6
+                and seen.icmp_type in _ND_AND_MLD)
+    return (whom == 'ff02::1:2' and seen.udp_ports == (546, 547)
+            and meeting.mac_is_own(seen.sender, seen.source_mac)
+            and str(seen.source) == frames.link_local(seen.source_mac))
+
+
 def _has_no_spoof_chain(seen: Meeting) -> bool:
     """Whether no rule of Neutron's holds the guest to addresses."""
     family = {meeting.IPV4: 4, meeting.IPV6: 6}.get(seen.ethertype)
-    if family is None or meeting.is_own(seen.sender, seen.source_mac,
-                                        seen.source):
+    if family is None or _asks(seen) or meeting.is_own(
+            seen.sender, seen.source_mac, seen.source):
         return False
     return (not seen.sender['fixed_ips']
             or family not in {network.version for _, network
@@ -104,9 +125,13 @@ def _is_as_of_a_server(seen: Meeting) -> bool:
 def _tells_of_another(seen: Meeting) -> bool:
     """Whether ND has another's address for its own."""
     kind = seen.icmp_type
-    return seen.protocol == meeting.ICMP6 and (
-        kind == 136 or kind == 135 and seen.source.is_unspecified
-    ) and not meeting.is_own(seen.sender, seen.source_mac, seen.nd_target)
+    if seen.protocol != meeting.ICMP6 or kind not in (135, 136):
+        return False
+    if kind == 135 and not seen.source.is_unspecified:
+        return False
+    return not (meeting.is_own(seen.sender, seen.source_mac, seen.nd_target)
+                or kind == 135 and str(seen.nd_target)
+                == frames.link_local(seen.source_mac))
 
 
 def _is_other_icmp6(seen: Meeting) -> bool:
@@ -128,43 +153,43 @@ REASONS = (
                is_filtered(seen.sender) or is_filtered(seen.receiver))),
     Reason('No guest sends or gets tags, even if all else may pass.',
            'Kernel: net.bridge.bridge-nf-filter-vlan-tagged is 0.',
-           lambda seen: seen.ethertype == meeting.TAG),
+           lambda seen: seen.ethertype == meeting.TAG, never=True),
     Reason('What bridges keep to themselves is nothing for a guest to send, '
            'even if all else may pass.',
            'Driver: no rule looks at a destination MAC.',
            lambda seen: seen.sender is not None
-           and seen.destination_mac.startswith('01:80:c2')),
+           and seen.destination_mac.startswith('01:80:c2'), never=True),
     Reason('A frame for the MAC of somebody else does not get to a guest, '
            'or a flow that others made would open it.',
            'Driver: no rule looks at a destination MAC.',
            _to_guest(lambda seen: not seen.to_many and not meeting.mac_is_own(
-               seen.receiver, seen.destination_mac))),
+               seen.receiver, seen.destination_mac)), never=True),
     Reason('ARP speaks of the port\'s own addresses only.',
            'Driver: none; ebtables did that in agent/linux/arp_protect.py, '
            'which left with the Linux bridge agent.',
-           _from_guest(_is_false_arp)),
+           _from_guest(_is_false_arp), never=True),
     Reason('Who has no address of a version of IP sends nothing of it, but '
            'what asks for one.',
            'Driver, _setup_spoof_filter_chain: no pairs, no chain; '
            '_spoofing_rule: without fixed IPs the MAC is enough.',
-           _from_guest(_has_no_spoof_chain)),
+           _from_guest(_has_no_spoof_chain), never=True),
     Reason('Who asks for an address, or whether one is free, has a MAC of '
            'the port.',
            'Driver, _spoofing_rule: DHCP from 0.0.0.0 and ICMPv6 from :: '
            'return before MACs are looked at.',
-           _from_guest(_is_of_no_ones_mac)),
+           _from_guest(_is_of_no_ones_mac), never=True),
     Reason('Neighbour discovery tells of the port\'s own addresses only.',
            'Driver, _spoofing_rule: "-p ipv6-icmp -j RETURN".',
-           _from_guest(_tells_of_another)),
+           _from_guest(_tells_of_another), never=True),
     Reason('A guest is no router.',
            'Driver, _spoofing_rule: of what routers say it drops router '
            'advertisements.',
            _from_guest(lambda seen: seen.icmp_type in _OF_ROUTERS.get(
-               seen.protocol, ()))),
+               seen.protocol, ())), never=True),
     Reason('A guest sends nothing from a DHCP server\'s port, and nothing to '
            'a client\'s.',
            'Driver, _drop_dhcp_rule: both ports must be those of DHCP.',
-           _from_guest(_is_as_of_a_server)),
+           _from_guest(_is_as_of_a_server), never=True),
     Reason('Egress is what the groups say; of ICMPv6, ND and MLD pass '
            'always.',
            'Driver, _spoofing_rule: "-p ipv6-icmp -j RETURN".',
@@ -189,7 +214,7 @@ REASONS = (
     Reason('Protocol 255 is reserved, and tells nftables\' rules of what is '
            'malformed.',
            'Kernel: iptables knows none that is special.',
-           _from_guest(lambda seen: seen.protocol == 255)),
+           _from_guest(lambda seen: seen.protocol == 255), never=True),
     Reason('Each MAC that a port has been given has its link-local address.',
            'Driver, _build_ipv4v6_mac_ip_list: with an IPv6 address only.',
            _from_guest(_is_link_local_besides), ours=True),

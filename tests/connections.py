@@ -10,6 +10,8 @@ from vif_plug_tapmac.kernel import attributes
 from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.kernel import rtnetlink
 
+#: Why there is no test on a kernel; skipped tests are counted by it.
+NONE_IN_BRIDGES = 'this kernel has no conntrack for bridges'
 NO_CONNTRACK = 'this kernel keeps no connections, or does not tell of them'
 
 #: Of ctnetlink. Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h

@@ -56,7 +56,8 @@ _ON_EACH_KERNEL = (
 # What a kernel shows first if it does something in another way.
 _CORE = (
     r'tests\.functional\.test_(plug|unplug|existing_tap|bridge|uplink|vlan\w*'
-    r'|guard|frames|kernel_facts|rtnetlink|mac_clash)\.')
+    r'|guard|frames|kernel_facts|rtnetlink|mac_clash'
+    r'|conntrack_frames\.(Host|WithIptables)Test)\.')
 
 _CAP_NET_ADMIN, _CAP_SYS_ADMIN = 12, 21
 

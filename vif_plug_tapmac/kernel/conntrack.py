@@ -16,12 +16,17 @@ import time
 import typing
 
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import agent_conntrack
 from vif_plug_tapmac.kernel import attributes
 from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.kernel import session
 
 #: NFNL_SUBSYS_CTNETLINK, and what is done there.
-_GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2
+_GET, _DELETE, _COUNT = (1 << 8 | each for each in (1, 2, 5))
+#: How the kernel says that it has no conntrack for bridges (EPROTO), or lacks
+#: nf_tables, the bridge family of it, or something that rules ask for.
+_MISSING = (errno.EPROTO, errno.EPROTONOSUPPORT, errno.EOPNOTSUPP,
+            errno.EINVAL, errno.EAFNOSUPPORT, errno.ENOENT)
 # Attributes.
 _ORIGINAL, _STATUS, _TIMEOUT, _ID, _ZONE, _FILTER = 1, 3, 7, 12, 18, 25
 _IP, _PROTOCOL = 1, 2
@@ -64,6 +69,28 @@ class Connection(typing.NamedTuple):
     is_assured: bool
     seconds: int
     key: tuple[int, bytes]
+
+
+def probe() -> bool:
+    """Return whether this kernel can have all that needs connections.
+
+    That is conntrack for bridges (NF_CONNTRACK_BRIDGE, since Linux 5.3),
+    zones, a limit of connections, and telling of them. Nothing is changed.
+
+    :raises KernelRefused: it does not say; no privilege to ask
+    """
+    try:
+        with nft.Session() as tables:
+            tables.try_out('trying conntrack for bridges',
+                           agent_conntrack.trial())
+        with _Session() as netlink:
+            netlink.ask('conntrack', 'counting connections', _COUNT, _body(0),
+                        _COUNT, lambda _: True)
+    except exception.KernelRefused as error:
+        if error.kwargs.get('code') not in _MISSING:
+            raise
+        return False
+    return True
 
 
 def connections(zone: int, addresses: typing.Iterable[str],

@@ -57,7 +57,8 @@ _IPV6_SETS = rules.IPV6, agent_table.IPV6_PREFIX
 _SHIELDED_SET = Set(SHIELDED, _GROUP, 4, is_number=True)
 #: What is counted is forgotten a week after the last one. No guest can have
 #: more elements than there are reasons.
-_DROPS_SET = Set(DROPS, _INDEX << 6 | _MARK, 8, size=65535, seconds=604800)
+_DROPS_SET = Set(DROPS, _INDEX << 6 | _MARK, 8, is_by_rules=True,
+                 seconds=604800)
 SETS = (Set(GROUPS, _GROUP, 4, is_number=True), *PORT_SETS, _SHIELDED_SET,
         Set(SHIELDS, _GROUP << 6 | _MARK, 8), *agent_table.SETS, _DROPS_SET,
         Set(LOGGED, _INDEX, 4, is_number=True))

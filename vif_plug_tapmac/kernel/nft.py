@@ -131,6 +131,16 @@ class Session(session.Session):
             [(_BEGIN, 0, begin), *steps, (_END, 0, frame)],
             tolerated=errno.ERESTART, decode=lambda _: True) is not None
 
+    def try_out(self, step: str, steps: typing.Sequence[Step]) -> None:
+        """Have the kernel say what it would of a transaction; nothing is done.
+
+        :raises KernelRefused: it would refuse
+        """
+        self._make_room(sum(len(body) for _, _, body in steps))
+        self._request('nftables', step, self._socket.transact,
+                      [(_BEGIN, 0, _BODY.pack(0, 0, _NF_TABLES)), *steps],
+                      False)
+
     def _make_room(self, octets: int) -> None:
         if octets > _OVERHEAD:
             room = 2 * octets + _OVERHEAD

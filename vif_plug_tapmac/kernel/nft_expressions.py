@@ -8,6 +8,7 @@ Source: include/uapi/linux/netfilter/nf_tables.h
 
 import itertools
 import struct
+import sys
 import typing
 
 from vif_plug_tapmac.kernel import nft
@@ -28,6 +29,7 @@ _PRESENT, _INVERTED, _UPDATE = 1, 1, 1
 _WITHIN = 0
 _PACKETS, _INFO = 0, 6
 _IPV6_FRAGMENT = 44
+_CT_ZONE, _ADD, _OVER = 17, 0, 1
 
 
 class Load(typing.NamedTuple):
@@ -76,6 +78,15 @@ MARK = _known(3, 4)
 #: what is in it, of which it is, in 13 bits.
 IS_FRAGMENT = _fragment(0, 1, _PRESENT)
 AFTER_FRAGMENT, FRAGMENT_OFFSET = _fragment(0, 1, 0), _fragment(2, 2, 0)
+#: Of its connection: which part a frame has in it, as one of the bits that
+#: follow, and what has happened to it, as other bits.
+CT_STATE, CT_STATUS = (Load('ct', {2: nft.octets(key)}, 4) for key in (0, 2))
+#: None, as it makes no sense; of one that there is; of that of another, as an
+#: error is; of a new one. Source: include/uapi/linux/netfilter/
+#: nf_conntrack_common.h, NF_CT_STATE_BIT
+INVALID, ESTABLISHED, RELATED, NEW = 1, 2, 4, 8
+#: Of what has happened: that its first frame has got through.
+CONFIRMED = 8
 
 
 def is_so(what: Load, how: int, wanted: bytes) -> tuple[Expression, ...]:
@@ -117,6 +128,45 @@ def begins_with(what: Load, wanted: bytes,
 def is_mark(mark: int) -> tuple[Expression, ...]:
     """Match where a packet carries this MARK."""
     return is_so(MARK, EQUAL, struct.pack('=I', mark))
+
+
+def is_one_of(what: Load, bits: int) -> tuple[Expression, ...]:
+    """Match where one of these bits of a number of this machine is set."""
+    return has_bits(what, _turned(bits))
+
+
+def is_none_of(what: Load, bits: int) -> tuple[Expression, ...]:
+    """Match where none of these bits of a number of this machine is set."""
+    return has_no_bits(what, _turned(bits))
+
+
+def _turned(number: int) -> int:
+    """Return the number whose octets are those of a number here."""
+    return int.from_bytes(number.to_bytes(4, sys.byteorder), 'big')
+
+
+def in_zone_of(name: str, *parts: Load) -> tuple[Expression, ...]:
+    """Have conntrack take a frame for one of the zone that a map has.
+
+    Before conntrack sees it. Before Linux 6.18.45, 6.12.104, 6.1.183 and
+    5.10.265 that costs memory for good where it is neither IPv4 nor IPv6.
+    Source: CVE-2026-74625
+    """
+    return *from_map(name, *parts), ('ct', {
+        2: nft.octets(_CT_ZONE), 4: nft.octets(FOUND)})
+
+
+def are_more_than(name: str, key: Load,
+                  most: int) -> tuple[Expression, ...]:
+    """Match a new connection if there are so many already, with this key.
+
+    :param name: of a set in which the kernel keeps how many; a frame of a
+        connection that has been counted is counted again, perhaps
+    """
+    return _loaded(key, _FIRST), ('dynset', {
+        1: name.encode() + b'\0', 3: nft.octets(_ADD), 4: nft.octets(_FIRST),
+        7: {1: b'connlimit\0',
+            2: {1: nft.octets(most), 2: nft.octets(_OVER)}}})
 
 
 def is_in(name: str, *parts: Load) -> tuple[Expression, ...]:
@@ -221,6 +271,8 @@ def _verdict(code: int, chain: str = '') -> tuple[Expression, ...]:
 
 DROP, ACCEPT, RETURN = (
     _verdict(_DROP), _verdict(_ACCEPT), _verdict(_RETURN))
+#: Have conntrack pass a frame over.
+NO_TRACK: tuple[Expression, ...] = ('notrack', {}),
 
 
 def rule(chain: str, *parts: tuple[Expression, ...], why: str = '') -> Rule:

@@ -31,10 +31,12 @@ _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS = 1, 2, 3
 _DATA_VALUE, _DATA_VERDICT, _VERDICT_CODE, _VERDICT_CHAIN = 1, 2, 1, 2
 _EXPRESSION_DATA, _COUNTER_BYTES, _COUNTER_PACKETS = 2, 1, 2
 #: Flags of a set, and of an element.
-_INTERVAL, _MAP, _FORGETS, _ADDED_TO, _PARTS, _ENDS = (
+_INTERVAL, _MAP, _FORGETS, _BY_RULES, _PARTS, _ENDS = (
     0x4, 0x8, 0x10, 0x20, 0x80, 1)
 #: How often the kernel frees what is forgotten, in milliseconds.
 _SWEEPS_EVERY = 3600000
+#: How many elements rules put into a set at most, if it does not say.
+_MOST_BY_RULES = 65535
 #: What a map has that says where to go on: how nft calls that, and its length.
 VERDICTS = 0xffffff00, 16
 #: How nft keeps which order the octets of a key have, and those of what a map
@@ -63,9 +65,11 @@ class Set(typing.NamedTuple):
         before it is filled up to whole words; empty: it has one
     :param data: of a map, how nft shows the number that it has, and how long
         that is in octets; VERDICTS: which chain to go to; None: it is a set
-    :param seconds: of a set that rules add to, how long it keeps what they
-        have not added again; 0: they add nothing
-    :param size: how many keys there may be; 0: as many as there is room for
+    :param is_by_rules: whether rules put in what is in it
+    :param seconds: of such a set, how long it keeps what they have not put in
+        again; 0: as long as it is there itself
+    :param size: how many keys there may be; 0: 65535 of such a set, and of
+        others as many as there is room for
     """
     name: str
     key_type: int
@@ -74,6 +78,7 @@ class Set(typing.NamedTuple):
     is_interval: bool = False
     parts: tuple[int, ...] = ()
     data: tuple[int, int] | None = None
+    is_by_rules: bool = False
     seconds: int = 0
     size: int = 0
 
@@ -222,7 +227,8 @@ def is_right(session: nft.Session, table: str, wanted: Set) -> bool:
 def _flags(wanted: Set) -> int:
     return (_INTERVAL * wanted.is_interval | _PARTS * bool(wanted.parts)
             | _MAP * (wanted.data is not None)
-            | (_FORGETS | _ADDED_TO) * bool(wanted.seconds))
+            | _FORGETS * bool(wanted.seconds)
+            | _BY_RULES * wanted.is_by_rules)
 
 
 def new_set(table: str, wanted: Set, number_in_transaction: int) -> Step:
@@ -241,9 +247,8 @@ def new_set(table: str, wanted: Set, number_in_transaction: int) -> Step:
         parts.append(nft.nested(_SET_SHAPE, nft.nested(_SHAPE_PARTS, *(
             nft.nested(nft.IN_LIST, nft.number(_PART_LENGTH, length))
             for length in wanted.parts))))
-    if wanted.size:
-        parts.append(nft.nested(_SET_SHAPE, nft.number(_SHAPE_SIZE,
-                                                       wanted.size)))
+    if size := wanted.size or _MOST_BY_RULES * wanted.is_by_rules:
+        parts.append(nft.nested(_SET_SHAPE, nft.number(_SHAPE_SIZE, size)))
     if wanted.seconds:
         parts += [attributes.attribute(
             _SET_TIMEOUT, struct.pack('>Q', wanted.seconds * 1000)),

@@ -241,19 +241,22 @@ class Socket:
             raise _garbled()
 
     def transact(self, requests: typing.Sequence[tuple[int, int, bytes]],
-                 ) -> None:
+                 is_whole: bool = True) -> None:
         """Have several things done, of which all or none is.
 
         :param requests: types, flags and bodies; the first and the last frame
             the others, of which there is one at least, and are not answered
+        :param is_whole: whether there is such a last one. Without it the
+            kernel tries all, and does nothing
         :raises OSError: as :meth:`set`
         """
         self._sequence += 1
         # What goes wrong is said in any case, and before that the last is
         # done: answers to all would be more than the socket keeps.
-        *others, (kind, flags, body), last = requests
+        *others, (kind, flags, body) = requests[:-1] if is_whole else requests
         self._socket.send(b''.join(self._pack(*each) for each in (
-            *others, (kind, flags | _ACK, body), last)))
+            *others, (kind, flags | _ACK, body),
+            *(requests[-1:] if is_whole else ()))))
         if next(self._answers()).kind != _NLMSG_ERROR:
             raise _garbled()
 

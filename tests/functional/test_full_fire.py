@@ -15,6 +15,7 @@ import threading
 import typing
 
 from oslo_privsep import capabilities
+from scapy import packet as scapy_packet
 
 from tests import base
 from tests.functional import test_contention
@@ -26,17 +27,27 @@ from vif_plug_tapmac.kernel import filter_state
 from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.wanted import rules
 
-#: In which the last eight octets are a number.
-_HONEST = bytes(frames.arp()) + b'honest '
-_FALSE = [bytes(frame) + b'false ' for frame in (
+_NUMBER = b'%08d'
+
+
+def start(frame, words):
+    """Return a frame that these words end, but for the number after them.
+
+    It is part of the packet: the kernel cuts off what is behind that.
+    """
+    return bytes(frame / scapy_packet.Raw(words + _NUMBER % 0))[:-8]
+
+
+_HONEST = start(frames.arp(), b'honest ')
+_FALSE = [start(frame, b'false ') for frame in (
     frames.arp(psrc=frames.GATEWAY), frames.arp(op=2, hwsrc=frames.STRANGER),
     frames.ipv4(src=frames.GATEWAY, dst='192.0.2.255') / frames.udp(),
     frames.ipv4() / frames.udp(67, 68),
     frames.ipv6(src=frames.NEIGHBOURS_IPV6) / frames.udp(),
     frames.ipv6(src=frames.LINK_LOCAL, to=frames.NODES) / frames.icmp6(134))]
 #: What the lock is for, table or no table.
-_OF_ANOTHER = bytes(frames.ether(hosts.BROADCAST, frames.STRANGER)
-                    / frames.arp().payload) + b'stranger '
+_OF_ANOTHER = start(frames.ether(hosts.BROADCAST, frames.STRANGER)
+                    / frames.arp().payload, b'stranger ')
 #: After so many rounds a guest lets go of its TAP, and takes it again.
 _ROUNDS = 300
 #: Between two flushes, at the most: rounds of a guest that sends, and seconds
@@ -100,7 +111,7 @@ class FireTestCase(test_full.FullTestCase):
         """
         before = self.rules
         self.sent += 1  # First: a round that breaks off has its number, too.
-        number = b'%08d' % self.sent
+        number = _NUMBER % self.sent
         for frame in *_FALSE, _OF_ANOTHER, _HONEST:
             guest.write(frame + number)
         came = self.wire.waiting()

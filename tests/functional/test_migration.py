@@ -16,8 +16,10 @@ import socket
 import struct
 
 import os_vif
+from scapy import packet as scapy_packet
 
 from tests import base
+from tests.functional import test_full_frames as frames
 from tests.functional import test_guard
 from tests import hosts
 from vif_plug_tapmac import exception
@@ -443,6 +445,75 @@ class ArrivingGuestTest(MigrationTestCase):
                                 in victim.frames_until(other)))
             self.assertFalse(any(b'secret' in frame for frame
                                  in self.guest.frames_until(other)))
+
+
+class DepartedInFullTest(DepartedGuestTest):
+    """The same with a guest that is kept to its addresses."""
+
+    def setUp(self):
+        super().setUp()
+        self.configure(anti_spoofing='full')
+
+
+@base.needs_locked_ports
+class ArrivingInFullTest(MigrationTestCase):
+    """The guest is kept to its addresses, wherever it is."""
+
+    def setUp(self):
+        super().setUp()
+        self.configure(anti_spoofing='full', arriving_guests='filter')
+        self.vif = base.make_vif(addresses=[frames.IPV4, frames.IPV6])
+
+    def comes_out(self, frame):
+        """Return whether what the guest sends does."""
+        self.guest.write(bytes(frame / scapy_packet.Raw(b'from the guest')))
+        return any(b'from the guest' in seen
+                   for seen in self.wire.frames_until(self.neighbour))
+
+    def draws(self, payload):
+        """Return whether what is for the guest does not get elsewhere."""
+        self.neighbour.send(base.GUEST_MAC, payload)
+        return not any(payload in frame for frame
+                       in self.wire.frames_until(self.neighbour))
+
+    def assert_arrives(self, announcement, lies):
+        self.speak_elsewhere()
+        self.plug(self.vif)
+        self.assertFalse(self.draws(b'while it is idle'))
+        self.plug(self.vif)
+        self.guest = self.open(base.TAP, base.GUEST_MAC)
+        self.assertEqual(['wire'], self.reaches(b'while it is held'))
+        self.plug(self.vif)
+        for lie in lies:
+            self.assertFalse(self.comes_out(lie))
+        self.assertEqual(['wire'], self.reaches(b'while it is silent'))
+        self.assertTrue(self.comes_out(announcement))
+        self.assertEqual(['guest'], self.reaches(b'here'))
+        self.plug(self.vif)
+        self.assert_guarded()
+        self.assertFalse(any(map(self.comes_out, lies)))
+        self.assertEqual(['guest'], self.reaches(b'here for good'))
+        self.guest.close()
+        self.unplug(self.vif)
+
+    def test_whatever_its_first_words_are(self):
+        """By RARP QEMU says where it is, by the others some guests do."""
+        claims = [frames.arp(psrc=frames.GATEWAY, pdst=frames.GATEWAY),
+                  frames.advertisement(frames.NEIGHBOURS_IPV6)
+                  / frames.target()]
+        for announcement in (
+                frames.rarp(), frames.arp(pdst=frames.IPV4),
+                frames.arp(op=2, pdst=frames.IPV4),
+                frames.advertisement() / frames.target()):
+            other = announcement.copy()
+            other.src = _STRANGER
+            self.assert_arrives(announcement, [other, *claims])
+
+    def test_what_the_lock_would_draw(self):
+        # Or the test above would pass for a TAP that draws all.
+        self.configure(arriving_guests='lock')
+        self.plug(self.vif)
+        self.assertTrue(self.draws(b'too early'))
 
 
 @base.needs_locked_ports

@@ -52,12 +52,14 @@ class AgainstNeutronTestCase(base.FunctionalTestCase):
         side = self.lay_network(_BRIDGE)
         return side, self.useFixture(driver.Driver(side.host))
 
-    def lay_network(self, bridge):
+    def lay_network(self, bridge, *functions):
         host = self.useFixture(hosts.Host())
         host.add(bridge, 'bridge', address='02:00:00:00:00:05',
                  br_mcast_snooping=0)
         host.quiet_ipv6(bridge)
         host.set(bridge, state='up')
+        for function in functions:
+            function()
         return judge.Side(host, bridge, self.closing)
 
 
@@ -96,18 +98,23 @@ class SameVerdictsTest(AgainstNeutronTestCase):
 
     def setUp(self):
         super().setUp()
-        self.side = self.lay_network(base.BRIDGE)
-        for tap in worlds.TAPS:
-            self.side.host.set(tap, group=ours.AGENT_GROUP)
-        self.ours = ours.Ours(self.side.host)
-        self.addCleanup(self.ours.close)
+        self.configure(firewall='agent')
+        self.side = self.lay_network(base.BRIDGE, self.plug_all)
         self.counted = collections.Counter()
         self.used = set()
+
+    def plug_all(self):
+        for number, tap in enumerate(worlds.TAPS):
+            self.plug(base.make_vif(
+                id=worlds.vif_id(number), vif_name=tap,
+                address=worlds.mac(number)))
 
     def unreviewed(self, seed):
         """Return what differs in a world without a reason, or for one."""
         world = worlds.make(seed)
-        self.ours.apply(self.neutron.apply(world), worlds.details(world))
+        told = self.neutron.apply(world)
+        with self.side.host.here():
+            ours.apply(told, worlds.details(world))
         found = []
         for verdict in judge.verdicts(self.theirs, self.side, frames.Maker(
                 world, seed).make(_FRAMES)):

@@ -71,7 +71,8 @@ class Side:
     def _settle(self, name: str, macs: typing.Iterable[str]) -> None:
         self.host.wait_until_forwarding(name)
         index = self.host.link(name).index
-        hosts.set_port_options(index, LEARNING=0)
+        # Nor does a lock keep a guest to its MAC: the filter is to do that.
+        hosts.set_port_options(index, LEARNING=0, LOCKED=0)
         for mac in macs:
             self.host.ip.fdb('replace', ifindex=index, lladdr=mac,
                              state=_NUD_NOARP, flags=_NTF_MASTER)

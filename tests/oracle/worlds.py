@@ -83,6 +83,11 @@ def _id(number: int) -> str:
     return '%08x-0000-4000-8000-000000000000' % number
 
 
+def vif_id(number: int) -> str:
+    """Return the id of a port, by its number."""
+    return _id(number + 1)
+
+
 def mac(number: int) -> str:
     """Return the MAC of a port, by its number."""
     return 'fa:16:3e:00:00:%02x' % (number + 1)
@@ -112,7 +117,7 @@ def _port(chance: random.Random, number: int,
     groups = sorted(chance.sample(
         [group for group in stateful if stateful[group] == kind],
         chance.choice([1, 1, 2, 2, 0] if number > 1 else [1, 2])))
-    port = {'id': _id(number + 1), 'network_id': NETWORK_ID,
+    port = {'id': vif_id(number), 'network_id': NETWORK_ID,
             'mac_address': mac(number), 'device_owner': 'compute:nova',
             'port_security_enabled': True, 'security_groups': groups,
             'fixed_ips': [{'ip_address': address} for address

@@ -268,10 +268,11 @@ class Run:
 
     def filters(self) -> _Results:
         """Frames from a guest to another, behind filters and without."""
-        seconds = filters.costs(self._plan.filtered, self._plan.repeat,
-                                self._plan.frames, _say)
-        return {name: dict(_summary(each), ports=self._plan.filtered[name])
-                for name, each in seconds.items()}
+        seconds, rule = filters.costs(
+            self._plan.filtered, self._plan.repeat, self._plan.frames, _say)
+        return {'frame': {
+            name: dict(_summary(each), ports=self._plan.filtered[name])
+            for name, each in seconds.items()}, 'rule': _summary(rule)}
 
 
 PARTS = ('ports', 'host', 'first', 'loading', 'starting', 'pairs', 'flat',

@@ -22,6 +22,7 @@ from tests import hosts
 from tests.oracle import driver
 from tests.oracle import ours
 from tests.oracle import worlds
+from vif_plug_tapmac import mark
 
 #: How many security groups there are, with at least two ports in each.
 _GROUPS = 50
@@ -32,8 +33,8 @@ WITHOUT, FEW, MANY, NEUTRON = NAMES = (
     'no filter', 'tapmac, few ports', 'tapmac', 'Neutron 29, iptables')
 _BRIDGE = 'brq' + worlds.NETWORK_ID[:11]
 _NUD_NOARP, _NTF_MASTER = 0x40, 0x04
-#: What a group with so many members has one rule more for.
-MEMBERS = 1000
+#: The link group of TAPs whose frames an agent decides about.
+_AGENT_GROUP = 29796
 
 
 def _mac(number: int) -> str:
@@ -149,9 +150,10 @@ class Filtered:
             closing.enter_context(driver.Driver(self.host)).apply(wanted)
         elif name != WITHOUT:
             for port in wanted['ports']:
-                self.host.set(port['device'], group=ours.AGENT_GROUP)
-            closing.enter_context(contextlib.closing(
-                ours.Ours(self.host))).apply(told(wanted), [])
+                self.host.set(port['device'], group=_AGENT_GROUP, ifalias=str(
+                    mark.TapMark(port['id'], port['mac_address'], _BRIDGE, 1)))
+            with self.host.here():
+                ours.apply(told(wanted), [])
 
     def _send(self, count: int) -> int:
         """Send so many frames; return how many there are on the other side."""
@@ -172,10 +174,40 @@ class Filtered:
             other.waiting()
         return spent / (count // _AT_ONCE * _AT_ONCE)
 
+    def rule(self, turns: int) -> list[float]:
+        """Return what one more rule costs each time, in processor seconds.
+
+        Of a group that all ports are in, besides those that they had, so that
+        each is a member of it.
+        """
+        wanted = world(self._count, min(_GROUPS, self._count // 2))
+        group = '%08x-0000-4000-8000-000000000000' % 0xb0000
+        rule = dict(wanted['rules'][-1], security_group_id=group)
+        for port in wanted['ports']:
+            port['security_groups'].append(group)
+        wanted['rules'].append(dict(rule, remote_group_id=group))
+        found = []
+        with self.host.here():
+            ours.apply(told(wanted), [])
+            for number in range(1, turns + 1):
+                wanted['rules'].append(dict(
+                    rule, remote_group_id=group, protocol='tcp',
+                    port_range_min=number, port_range_max=number))
+                change = dict(told(wanted), devices={})
+                change['security_groups'] = {
+                    group: change['security_groups'][group]}
+                start = time.process_time()
+                ours.apply(change, [], is_all=False)
+                found.append(time.process_time() - start)
+        return found
+
 
 def costs(ports: typing.Mapping[str, int], turns: int, frames: int,
-          say: typing.Callable[[str], None]) -> dict[str, list[float]]:
+          say: typing.Callable[[str], None],
+          ) -> tuple[dict[str, list[float]], list[float]]:
     """Return what a frame costs behind each, in each turn, in seconds.
+
+    And what one more rule costs, of a group that all of many ports are in.
 
     :param ports: how many there are, by the name of each
     :param frames: how many are sent in a turn
@@ -195,4 +227,4 @@ def costs(ports: typing.Mapping[str, int], turns: int, frames: int,
             for name in names:
                 found.setdefault(name, []).append(ready[name].cost(frames))
             names.append(names.pop(0))
-    return found
+        return found, ready[MANY].rule(turns)

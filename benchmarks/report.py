@@ -77,8 +77,13 @@ def _more(results: _Results, part: str, before: str, after: str, what: str,
 
 def _frame(results: _Results, one: str, other: str) -> float | None:
     """Return how many times the other filter takes for a frame."""
-    seen = [_get(results, 'filters', name, 'median') for name in (one, other)]
+    seen = [_get(results, 'filters', 'frame', name, 'median')
+            for name in (one, other)]
     return None if None in seen else seen[0] / seen[1]
+
+
+def _milli(seconds: float | None) -> float | None:
+    return None if seconds is None else 1000 * seconds
 
 
 def goals(results: _Results) -> list[Goal]:
@@ -135,6 +140,9 @@ def goals(results: _Results) -> list[Goal]:
              _frame(results, filters.MANY, filters.WITHOUT)),
         Goal('a frame behind tapmac, many ports: times few ports', 1.15, 1.05,
              _frame(results, filters.MANY, filters.FEW)),
+        Goal('one more rule of a group that many ports are in: ms of '
+             'processor time', 200, 50, _milli(_get(
+                 results, 'filters', 'rule', 'median'))),
     ]
 
 
@@ -196,7 +204,7 @@ def tables(results: _Results) -> str:
               '%.2f, %.2f' % (1000 * each['median'], 1000 * each['p99']),
               '%.2f' % (each['median'] / seen[min(seen, key=int)]['median'])]
              for what, seen in flat.items() for amount, each in seen.items()]))
-    filtered = results.get('filters')
+    filtered = _get(results, 'filters', 'frame')
     if filtered:
         without = filtered[filters.WITHOUT]['median']
         parts.append(_table(

@@ -118,9 +118,10 @@ class SameVerdictsTest(AgainstNeutronTestCase):
         found = []
         for verdict in judge.verdicts(self.theirs, self.side, frames.Maker(
                 world, seed).make(_FRAMES)):
-            if verdict.ours and reasons.forbids(world, verdict):
+            forbidden = reasons.forbids(world, verdict)
+            if forbidden is not None:
                 found.append('TAPMAC_SEED=%d: %s, though: %s' % (
-                    seed, verdict, reasons.forbids(world, verdict).why))
+                    seed, verdict, forbidden.why))
             if verdict.theirs == verdict.ours:
                 self.counted[verdict.frame.kind, verdict.theirs > 0] += 1
                 continue

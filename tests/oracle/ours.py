@@ -11,14 +11,16 @@ from vif_plug_tapmac.wanted import from_neutron
 _Told = dict[str, typing.Any]
 
 
-def apply(info: _Told, details: typing.Iterable[_Told]) -> None:
-    """Have all that Neutron says of this host, instead of what was there.
+def apply(info: _Told, details: typing.Iterable[_Told],
+          is_all: bool = True) -> None:
+    """Have what Neutron says of this host.
 
     :param info: of security_group_info_for_devices
     :param details: of get_devices_details_list
+    :param is_all: whether it is instead of all that was there
     :raises AssertionError: something of it was refused
     """
-    answer = from_neutron.from_rpc(info, details, is_all=True)
+    answer = from_neutron.from_rpc(info, details, is_all=is_all)
     assert not answer.refused, answer.refused
     privsep.filter.set_client_mode(False)
     applied = privileged.apply_filter(answer.change.as_fields())

@@ -46,7 +46,12 @@ class Reason:
 
 
 def forbids(world: worlds.World, verdict: judge.Verdict) -> Reason | None:
-    """Return why something must not pass with us, None if nothing says so."""
+    """Return why something must not pass with us, None if nothing says so.
+
+    As long as not all of it does, it does not.
+    """
+    if verdict.ours < len(verdict.frame.octets):
+        return None
     seen = Meeting(world, verdict)
     return next((each for each in REASONS
                  if each.never and each.is_so(seen)), None)
@@ -118,8 +123,9 @@ def _is_of_no_ones_mac(seen: Meeting) -> bool:
 
 def _is_as_of_a_server(seen: Meeting) -> bool:
     ports = seen.udp_ports
+    which = seen.ethertype == meeting.IPV6
     return ports is not None and (
-        ports[0] in _SERVERS or ports[1] in _CLIENTS)
+        ports[0] == _SERVERS[which] or ports[1] == _CLIENTS[which])
 
 
 def _tells_of_another(seen: Meeting) -> bool:

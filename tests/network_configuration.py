@@ -9,6 +9,8 @@ the test's, and no configuration but the test's.
 import contextlib
 import os
 import pathlib
+import re
+import shlex
 import shutil
 import subprocess
 import typing
@@ -31,6 +33,8 @@ _WITH_BUS = (_NETWORKMANAGER, _SYSTEMD)
 _FOREIGN = ('/etc/systemd/network', '/lib/systemd/network',
             '/usr/lib/systemd/network', '/usr/local/lib/systemd/network')
 _DIRECTORY = '/run/systemd/network'
+_NFTABLES = pathlib.Path('/lib/systemd/system/nftables.service')
+_PATH = '/usr/sbin:/usr/bin:/sbin:/bin'
 _UID = 998
 _USERS = ('root:x:0:0:root:/root:/bin/sh\n'
           'systemd-network:x:%d:%d::/:/usr/sbin/nologin\n' % (_UID, _UID))
@@ -368,6 +372,53 @@ def networking_service(command: str, interfaces: str, state: str,
                 else ['ExecStop', 'ExecStart']):
         for each in commands[key]:
             _run_ifupdown2(each.split(), interfaces, state)
+
+
+def missing_nftables() -> str | None:
+    """Return what keeps us from running its service, None if nothing does."""
+    if shutil.which('nft', path=_PATH) is None or not _NFTABLES.exists():
+        return 'needs nftables: run tools/programs.sh'
+    return None
+
+
+def nftables_service(command: str, configuration: str,
+                     drop_in: str = '') -> tuple[int, str]:
+    """Do what systemd does to the service of nftables, which is one-shot.
+
+    :param command: "start", "restart", "reload" or "stop"
+    :param configuration: what /etc/nftables.conf has in it
+    :param drop_in: of the service
+    :returns: the status of the first command that fails, or 0; what all say
+    """
+    commands: dict[str, list[str]] = {}
+    environment = {'PATH': _PATH}
+    for line in re.sub(r'\\\n', ' ', _NFTABLES.read_text()
+                       + drop_in).splitlines():
+        key, _, value = line.partition('=')
+        if key.startswith('Exec'):
+            commands[key] = [*commands.get(key, []), value] if value else []
+        elif key == 'Environment':
+            environment.update(each.split('=', 1) for each
+                               in shlex.split(value))
+
+    def set_up() -> None:
+        hosts.die_with_parent()
+        _own_files()
+        pathlib.Path('/etc/nftables.conf').write_text(configuration)
+    said = ''
+    for key in {'restart': ('ExecStop', 'ExecStart'), 'stop': ('ExecStop',),
+                'start': ('ExecStart',), 'reload': ('ExecReload',)}[command]:
+        for each in commands[key]:
+            done = subprocess.run(
+                [re.sub(r'\A\$\{(\w+)\}\Z', lambda found: environment[
+                    found[1]], word) for word in shlex.split(each)],
+                preexec_fn=set_up, stdin=subprocess.DEVNULL, text=True,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                env=environment)
+            said += done.stdout
+            if done.returncode:
+                return done.returncode, said
+    return 0, said
 
 
 def _run_ifupdown2(command: list[str], interfaces: str, state: str) -> None:

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Set up the programs that tests run: ip, ping, setpriv, strace, sudo, iptables,
-# ipset, conntrack, a udevd, systemd-networkd, ifupdown2 and NetworkManager.
+# nft, ipset, conntrack, a udevd, systemd-networkd, ifupdown2 and NetworkManager.
 # Without the right to install, say what is missing; the tests that need it are
 # skipped.
 set -eu
@@ -19,6 +19,7 @@ program setpriv util-linux
 program strace strace
 program sudo sudo
 program iptables-nft-restore iptables
+program nft nftables
 if [ -n "$missing" ]; then
     if [ -x /usr/bin/apt-get ] && can_install; then
         # shellcheck disable=SC2086 # These are several.

@@ -10,6 +10,7 @@ import contextlib
 import io
 import itertools
 import os
+import pathlib
 import sys
 import threading
 
@@ -524,6 +525,36 @@ class OperatorTest(FullTestCase):
         self.assert_found('TM314', 'nftables')
         self.flush()
         self.assert_found('TM312', 'nftables')
+
+    def assert_one(self, code, device):
+        self.assertEqual([(code, device)], self.findings())
+
+    def test_tm315(self):
+        hosts.mount('tmpfs', '/etc/systemd', 'tmpfs')
+        system = pathlib.Path('/etc/systemd/system')
+        drop_ins = system / 'nftables.service.d'
+        wants = system / 'sysinit.target.wants'
+        for each in drop_ins, wants:
+            each.mkdir(parents=True)
+        configuration = pathlib.Path('/etc/systemd/nftables.conf')
+        load = '/usr/sbin/nft -f %s' % configuration
+        unit = '[Service]\nExecStart=%s\nExecReload=%s\n' % (load, load)
+        (system / 'nftables.service').write_text(unit)
+        configuration.write_text('#!/usr/sbin/nft -f\n\nflush  ruleset\n')
+        self.plug(self.vif)
+        self.assertEqual([], self.findings())
+        (wants / 'nftables.service').symlink_to(system / 'nftables.service')
+        self.assert_one('TM315', 'nftables.service')
+        configuration.write_text('table inet filter {\n}\n')
+        self.assertEqual([], self.findings())
+        (drop_ins / 'a.conf').write_text(
+            '[Service]\nExecStop=/usr/sbin/nft flush ruleset\n')
+        self.assert_one('TM315', 'nftables.service')
+        configuration.write_text('flush ruleset\n')
+        (drop_ins / 'tapmac.conf').write_text((
+            base.CHECKOUT / 'etc/systemd/system/nftables.service.d/tapmac.conf'
+        ).read_text())
+        self.assertEqual([], self.findings())
 
     def test_tm227(self):
         self.configure(anti_spoofing='mac')

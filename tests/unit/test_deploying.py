@@ -31,7 +31,8 @@ TEXTS = {
     'MACAddressPolicy': 'installed by tests/integration',
     'Unmanaged=': 'used by tests/functional',
     'unmanaged-devices': 'used by tests/functional',
-    'ExecStop=': 'used by tests/functional',
+    '[Service]\nExecStop=': 'used by tests/functional',
+    'NFTABLES_CONF=': 'used by tests/functional',
     'enable_plugin': 'no DevStack here',
     'ausearch': 'no SELinux here',
     'module tapmac': 'no SELinux here',
@@ -146,7 +147,9 @@ class EtcTest(base.TestCase):
                            ('NetworkManager/conf.d/tapmac.conf',
                             'unmanaged-devices'),
                            ('systemd/system/networking.service.d/tapmac.conf',
-                            'ExecStop=')):
+                            '[Service]\nExecStop='),
+                           ('systemd/system/nftables.service.d/tapmac.conf',
+                            'NFTABLES_CONF=')):
             self.assertEqual(
                 documents.block(documents.DEPLOYING, word, 'text'),
                 self.read(path))

@@ -90,6 +90,8 @@ CODES: dict[str, tuple[Severity, str]] = {
     'TM312': (Severity.ERROR, 'What keeps guests to their addresses is gone'),
     'TM313': (Severity.ERROR, 'The table of guests was changed'),
     'TM314': (Severity.ERROR, 'The link group of guests is open'),
+    'TM315': (Severity.WARNING, 'nftables.service takes away the table of '
+              'guests'),
     'TM401': (Severity.ERROR, 'No port can be on a bridge of this name'),
     'TM402': (Severity.ERROR, 'A bridge was made by an agent that goes'),
     'TM403': (Severity.WARNING, 'A bridge has no uplink'),
@@ -210,6 +212,8 @@ WHY: dict[str, str] = {
     'TM313': 'Guests may send what they must not, or be cut off.',
     'TM314': 'Guests can claim the addresses of others, answer DHCP, and send '
              'router advertisements.',
+    'TM315': 'Whenever it starts or is reloaded, guests can do so, and reach '
+             'this host in spite of host_shield, until the next plug.',
     'TM401': 'No guest can be plugged on it.',
     'TM402': 'After the next boot nobody makes it, unless the configuration '
              'says of what.',

@@ -2,7 +2,8 @@
 
 """What systemd's files say of links: udev's .link, networkd's .network.
 
-For each link the first file counts whose [Match] fits.
+And of a service, which are read likewise. For each link the first file counts
+whose [Match] fits.
 Source: systemd.link(5), systemd.network(5); net_match_config of systemd's
 src/shared/network-util (252)
 """
@@ -11,6 +12,7 @@ import contextlib
 import dataclasses
 import fnmatch
 import functools
+import glob
 import os
 import re
 import typing
@@ -21,6 +23,8 @@ from vif_plug_tapmac import bounded
 _DIRECTORIES = ('/etc/systemd/network', '/run/systemd/network',
                 '/usr/local/lib/systemd/network', '/usr/lib/systemd/network',
                 '/lib/systemd/network')
+_OF_SERVICES = tuple(os.path.join(os.path.dirname(each), 'system')
+                     for each in _DIRECTORIES)
 #: What can be asked of a link, and of a host; else a key counts for nothing.
 _OF_LINKS = frozenset((
     'MACAddress', 'PermanentMACAddress', 'Path', 'Driver', 'Type', 'Kind',
@@ -122,10 +126,29 @@ def read(suffix: str) -> list[File]:
     return found
 
 
-def _in_order(suffix: str, below: str = '') -> list[str]:
+def service(name: str) -> File | None:
+    """Return what is said of a service; None if there is none, or no right.
+
+    :param name: with ".service"
+    """
+    path = next(filter(os.path.isfile, (
+        os.path.join(directory, name) for directory in _OF_SERVICES)), None)
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return path and _read(path, _OF_SERVICES) or None
+    return None
+
+
+def is_enabled(name: str) -> bool:
+    """Return whether a service is started when the host starts."""
+    return any(glob.glob(os.path.join(directory, '*.%s' % how, name))
+               for directory in _OF_SERVICES for how in ('wants', 'requires'))
+
+
+def _in_order(suffix: str, below: str = '',
+              directories: tuple[str, ...] = ()) -> list[str]:
     """Return one path for each name, sorted by name."""
     found: dict[str, str] = {}
-    for directory in _DIRECTORIES:
+    for directory in directories or _DIRECTORIES:
         directory = os.path.join(directory, below)
         # It is not there, or goes away, or is not for this user.
         with contextlib.suppress(OSError):
@@ -135,11 +158,11 @@ def _in_order(suffix: str, below: str = '') -> list[str]:
     return [found[name] for name in sorted(found)]
 
 
-def _read(path: str) -> File:
+def _read(path: str, directories: tuple[str, ...] = ()) -> File:
     said: dict[tuple[str, str], list[str]] = {}
     if os.path.getsize(path):  # Else nothing beside it counts either.
         for each in path, *filter(os.path.isfile, _in_order(
-                '.conf', os.path.basename(path) + '.d')):
+                '.conf', os.path.basename(path) + '.d', directories)):
             with open(each) as opened:
                 _add(said, opened.read())
     return File(path, said)

@@ -2,6 +2,10 @@
 
 """What can be wrong with what keeps guests to their addresses."""
 
+import contextlib
+import os
+import pathlib
+import re
 import typing
 
 from vif_plug_tapmac.host.finding import finds
@@ -10,6 +14,7 @@ from vif_plug_tapmac.host.finding import REPLUG
 from vif_plug_tapmac.host.finding import Seen
 from vif_plug_tapmac.host.inventory import Inventory
 from vif_plug_tapmac.host import keeping
+from vif_plug_tapmac.host import link_files
 from vif_plug_tapmac.host.tap import Tap
 from vif_plug_tapmac.kernel import adopting
 from vif_plug_tapmac.kernel import filter_table
@@ -18,6 +23,9 @@ from vif_plug_tapmac.wanted import rules
 #: How the table is named where something is wrong with it.
 _TABLE = 'nftables'
 _WHAT = 'the table bridge %s' % filter_table.NAME
+_SERVICE, _FLUSH = 'nftables.service', re.compile(r'flush\s+ruleset')
+#: In the commands of our drop-in.
+_KEEPS = '${TAPMAC_'
 
 
 @finds('TM227')
@@ -110,10 +118,39 @@ def _open(seen: Inventory) -> Seen:
             REPLUG)
 
 
+@finds('TM315')
+def _flushed(seen: Inventory) -> Seen:
+    """Look for a service that takes the table away."""
+    service = link_files.service(_SERVICE)
+    if (service is None or not link_files.is_enabled(_SERVICE)
+            or not (seen.is_filtering or seen.guest_filter is not None
+                    and seen.guest_filter.version is not None)):
+        return
+    found = [key for key in ('ExecStart', 'ExecReload', 'ExecStop')
+             if any(map(_flushes, service.said.get(('Service', key), ())))]
+    if found:
+        yield (_SERVICE, '%s of it flushes all rules, those of %s, too'
+               % (' and '.join(found), _WHAT),
+               'install tapmac.conf of the page Deploying with Nova, '
+               'nftables.service, then "systemctl daemon-reload"')
+
+
+def _flushes(command: str) -> bool:
+    """Return whether a command flushes all rules, and those of guests."""
+    if _KEEPS in command:
+        return False
+    said = [command]
+    for word in command.split():
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if os.path.isabs(word) and word.endswith(('.conf', '.nft')):
+                said.append(pathlib.Path(word).read_text())
+    return any(_FLUSH.search(each) for each in said)
+
+
 def _kept(taps: typing.Sequence[str]) -> str:
     return 'the guest of %s%s is kept to its MAC only' % (
         taps[0], ' and %d more' % (len(taps) - 1) if len(taps) > 1 else '')
 
 
 CHECKS = (_unfiltered, _mute, _lets_pass, _not_to_be_adopted)
-TABLE_CHECKS = (_missing, _changed, _open)
+TABLE_CHECKS = (_missing, _changed, _open, _flushed)

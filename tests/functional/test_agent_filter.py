@@ -23,6 +23,7 @@ from vif_plug_tapmac.kernel import filter_state
 from vif_plug_tapmac.kernel import filter_table
 from vif_plug_tapmac.kernel import group_rules
 from vif_plug_tapmac.kernel import nft
+from vif_plug_tapmac.kernel import nft_sets
 from vif_plug_tapmac import privileged
 from vif_plug_tapmac.wanted import rules
 from vif_plug_tapmac.wanted import security_groups
@@ -382,6 +383,20 @@ class FedTest(AgentTestCase):
             before = session.generation()
             self.feed(*EVERYTHING)
             self.assertEqual(before, session.generation())
+
+    def test_what_a_port_has_is_not_read_for_a_rule(self):
+        """There may be a thousand ports."""
+        self.start()
+        self.feed(*EVERYTHING)
+        read, elements = set(), nft_sets.elements
+
+        def reading(session, table, name):
+            read.add(name)
+            return elements(session, table, name)
+        self.patch(nft_sets, 'elements', reading)
+        self.apply(groups=(group(rule(protocol=6)),))
+        self.assertEqual(set(agent_elements.MAPS), read)
+        self.assertEqual(set(), self.send(1, udp(1, 2)))
 
     def test_what_is_not_of_use_goes(self):
         self.start()

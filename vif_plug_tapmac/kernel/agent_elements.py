@@ -21,7 +21,9 @@ from vif_plug_tapmac.wanted.security_groups import Port
 
 #: What is in each set, by the key and its end.
 Sets = dict[str, dict[tuple[bytes, bytes | None], Element]]
-#: The sets that ports have elements in, and those that only an agent feeds.
+#: The maps that say which chains are used; the sets that ports have elements
+#: in, and those that only an agent feeds.
+MAPS = agent_table.INGRESS, agent_table.EGRESS
 ONLY_FED = (*(each.name for each in agent_table.PREFIXES),
             *agent_table.BY_INDEX)
 NAMES = (*(each.name for each in table.PORT_SETS), *ONLY_FED)
@@ -33,12 +35,13 @@ def index_of(element: Element) -> bytes:
     return element.key[:_INDEX_LENGTH]
 
 
-def there(session: nft.Session) -> Sets:
-    """Return what is in all these sets now, but for what is of no port."""
+def there(session: nft.Session,
+          names: typing.Iterable[str] = NAMES) -> Sets:
+    """Return what is in sets now, but for what is of no port."""
     none = filter_steps.index_key(filter_steps.CANARY)
     return {name: _by_key(each for each in nft_sets.elements(
         session, table.NAME, name) if index_of(each) != none)
-        for name in NAMES}
+        for name in names}
 
 
 def wanted(ports: typing.Mapping[int, Port]) -> Sets:

@@ -171,11 +171,15 @@ class _Work:
         here = (agent_chains.NOTHING if is_new
                 else agent_chains.there(session))
         self._ports = self._known_ports(here)
-        before = ({name: {} for name in agent_elements.NAMES} if is_new
-                  else agent_elements.there(session))
+        # Where nothing is said of ports, what is in their sets stays, however
+        # much there is.
+        names = (agent_elements.NAMES if self._change.is_all
+                 or self._change.ports or self._change.gone
+                 else agent_elements.MAPS)
+        before = ({name: {} for name in names} if is_new
+                  else agent_elements.there(session, names))
         after = self._after(before)
-        used = {element.data for name in (agent_table.INGRESS,
-                                          agent_table.EGRESS)
+        used = {element.data for name in agent_elements.MAPS
                 for element in after[name].values()}
         chains = agent_chains.planned(
             session, here, self._change,
@@ -206,7 +210,7 @@ class _Work:
         """Return what is to be in the sets of ports then."""
         keys = {filter_steps.index_key(index) for index in self._ports}
         fed = {agent_elements.index_of(element): element.comment
-               for name in agent_elements.ONLY_FED
+               for name in agent_elements.ONLY_FED if name in before
                for element in before[name].values()}
         gone = {key for key, vif_id in fed.items() if key not in keys
                 and (self._change.is_all or vif_id in self._change.gone)}

@@ -6,6 +6,7 @@ Which frames a rule of a security group means is in test_group_rules.py; what
 knows connections needs another kernel, so all groups here are stateless.
 """
 
+from concurrent import futures
 import contextlib
 import socket
 
@@ -536,3 +537,29 @@ class RollOutTest(AgentTestCase):
         self.configure(firewall='agent')
         self.plug(vif(1))
         self.assertEqual(AGENT, self.group_of(1))
+
+
+class AtOnceTest(AgentTestCase):
+    """A daemon has many threads."""
+
+    NUMBERS = range(1, 17)
+
+    def test_threads(self):
+        for number in self.NUMBERS:
+            self.plug(vif(number))
+        with futures.ThreadPoolExecutor(len(self.NUMBERS)) as executor:
+            for found in [executor.submit(self.feed, *EVERYTHING,
+                                          numbers=[number])
+                          for number in self.NUMBERS]:
+                self.assertEqual({}, found.result()['refused'])
+            fed = [number for number in self.NUMBERS
+                   if self.elements_of(number)]
+            self.assertEqual(list(self.NUMBERS), fed)
+            with self.assertNoLogs('vif_plug_tapmac', 'WARNING'):
+                for found in [executor.submit(self.unplug, vif(number))
+                              for number in self.NUMBERS]:
+                    found.result()
+        self.assertEqual({'guest_mac'}, {
+            name for name, some in self.there().items() if some} & {
+                'guest_mac', 'egress', 'ingress', 'open_ports'})
+        self.assertTrue(self.is_right())

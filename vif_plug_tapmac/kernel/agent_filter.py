@@ -65,7 +65,8 @@ def apply(change: Change, groups: Groups, moves: bool) -> Applied:
     """
     with nl.Netlink() as netlink:
         links, refused = _find(netlink, change.ports, groups)
-        done = _Work(netlink, change, links, refused, groups).run()
+        with _sessions.lock:
+            done = _Work(netlink, change, links, refused, groups).run()
         if done.needs_all:
             return done
         if moves:

@@ -10,6 +10,7 @@ Source: net/netfilter/nf_tables_api.c, nft_rcv_nl_event
 
 import errno
 import os
+import threading
 import time
 import typing
 
@@ -29,9 +30,14 @@ _NAMESPACE = '/proc/thread-self/ns/net'
 
 
 class LastingSession:
-    """The session with the namespace that this thread is in."""
+    """The session with the namespace that this thread is in.
+
+    :ivar lock: for whoever has it, one thread at a time: what the kernel
+        answers to one another would read
+    """
 
     def __init__(self) -> None:
+        self.lock = threading.RLock()
         self._place: tuple[int, int] | None = None
         self._session: nft.Session | None = None
 
@@ -59,12 +65,18 @@ class LastingSession:
 
         Each time in one transaction, on condition that nobody has changed
         rules since they were looked at. So what was done is looked at, too.
+        Other threads wait meanwhile.
 
         :param step: for errors
         :raises KernelRefused: the rules are as they were
         :raises VerifyFailed: they are not as they are to be after that, or
             others change rules all the time
         """
+        with self.lock:
+            self._settle(step, plan)
+
+    def _settle(self, step: str, plan: typing.Callable[
+            [nft.Session], list[nft.Step]]) -> None:
         deadline, tries = time.monotonic() + _GIVES_UP_AFTER, 0
         while True:
             session, _ = self.get()

@@ -27,6 +27,7 @@ from vif_plug_tapmac.kernel import lasting_session
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.kernel import nft_sets
+from vif_plug_tapmac.kernel import shield
 from vif_plug_tapmac.kernel import shields
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted import rules
@@ -231,6 +232,27 @@ class PuttingTest(GuestFilterTestCase):
                                    rules_of(1))
         self.assertIn('anti_spoofing', str(raised))
         self.assertEqual({}, self.ports())
+
+    def test_a_kernel_that_lacks_what_a_rule_is_made_of(self):
+        """It says that something is not there, as it does of a set."""
+        transact, tries = nft.Session.transact, []
+
+        def count(*arguments):
+            tries.append(arguments)
+            return transact(*arguments)
+        self.patch(nft.Session, 'transact', count)
+        self.patch(guest_filter, '_GIVES_UP_AFTER', 3.0)
+        self.patch(filter_table, 'RULES', (
+            *filter_table.RULES, nft.Rule('guest', (('is-missing', {}),))))
+        for refused in (
+                lambda: self.put(7, rules_of(1)),
+                lambda: shield.ensure(self.netlink, base.make_port(
+                    host_shield=True))):
+            raised = self.assertRaises(exception.KernelRefused, refused)
+            self.assertEqual(errno.EOPNOTSUPP, raised.kwargs['code'])
+            self.assertIn('load nf_tables', str(raised))
+        self.assertEqual(4, len(tries))
+        self.assertIsNone(self.nft.table(filter_table.NAME))
 
 
 class RemovingTest(GuestFilterTestCase):

@@ -37,10 +37,11 @@ from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted.rules import PortRules
 
 # How the kernel says that what was looked at is not there any more, or there
-# by now, or used; and that it lacks nf_tables, or the bridge family of it.
+# by now, or used; and that it lacks nf_tables, or the bridge family of it, or
+# what rules are made of.
 _OVERTAKEN = errno.ENOENT, errno.EEXIST, errno.EBUSY
 _MISSING = (errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL,
-            errno.EAFNOSUPPORT)
+            errno.EAFNOSUPPORT, errno.ENOENT)
 # For how long others may change rules while we do, in seconds.
 _GIVES_UP_AFTER = 30.0
 # How long we leave the rules to those who were faster, in seconds.
@@ -155,8 +156,8 @@ class GuestFilter:
             raise exception.KernelRefused(
                 device='nftables', step=step, code=errno.EOPNOTSUPP,
                 error=error.kwargs['error'],
-                remedy='load nf_tables (CONFIG_NF_TABLES_BRIDGE), or set '
-                       + remedy)
+                remedy='load nf_tables (CONFIG_NF_TABLES_BRIDGE, and, before '
+                       'Linux 5.17, CONFIG_NFT_COUNTER), or set ' + remedy)
 
     def shield(self, netlink: nl.Netlink, groups: typing.Iterable[int],
                service: str) -> bool:
@@ -232,7 +233,7 @@ class GuestFilter:
         """
         deadline = time.monotonic() + _GIVES_UP_AFTER
         with self._alone() as session:
-            overtaken = False
+            overtaken, refused_at = False, None
             while True:
                 generation = session.generation()
                 is_known = generation == self._generation
@@ -253,9 +254,10 @@ class GuestFilter:
                         return True
                     overtaken = True
                 except exception.KernelRefused as error:
-                    if error.kwargs.get('code') not in _OVERTAKEN:
-                        raise
-                    refusal = error
+                    if (error.kwargs.get('code') not in _OVERTAKEN
+                            or refused_at == generation):
+                        raise  # What was looked at is there still.
+                    refusal, refused_at = error, generation
                     self._doubt(session, wanted)
                 self._generation = None
                 time.sleep(_PAUSE)

@@ -33,6 +33,7 @@ from tests.nova import cloud
 from tests.nova import guests
 from tests.nova import machine
 from tests.nova import ping as pings
+from tests.nova import raw
 from tests.nova import test_flows
 from tests import nova_service
 from tests import patience
@@ -619,6 +620,45 @@ class TapMacTest(Flows, guests.GuestCloud, cloud.OpenVSwitchCloud):
     def has_several_queues(self, several):
         super().has_several_queues(several)
         self.flags(multiqueue=several, group=opts.GROUP)
+
+    def test_only_its_own_addresses_speak(self):
+        self.lay_network()
+        self.reconfigure(anti_spoofing='full')
+        server = self.boot_guest()
+        self.console(server)
+        self.assertEqual(29795, self.host.link(self.tap).group)
+        frames = raw.Frames(self.port['mac_address'], *(
+            self.port['fixed_ips'][0]['ip_address'], _UPLINK_ADDRESS))
+        pairs = frames.pairs()
+        # All that may be sent comes out, and nothing else does.
+        self.assertEqual({kind: (True, False) for kind in pairs},
+                         self.which_come_out(server, frames, pairs))
+        self.reconfigure(anti_spoofing='none')
+        self.assertEqual({kind: (True, True) for kind in pairs},
+                         self.which_come_out(server, frames, pairs))
+        self.assert_as_before()
+
+    def which_come_out(self, server, frames, pairs):
+        """Return of each frame of these pairs whether it does."""
+        console = self.console(server)
+        index = int(console.run('cat /sys/class/net/eth0/ifindex'))
+        console.run('%s > /bin/raw; chmod 755 /bin/raw' % raw.printing(
+            raw.program(index)))
+        with self.uplink.entered():
+            wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW,
+                                 socket.htons(3))  # ETH_P_ALL
+        with wire:
+            wire.bind(('eth1', 0))
+            wire.settimeout(patience.HANG)
+            for frame in {*(each for pair in pairs.values() for each in pair)}:
+                console.run(raw.printing(frame) + ' | raw')
+            console.run(raw.printing(frames.last()) + ' | raw')
+            seen = [frame := wire.recv(65536)]
+            while not raw.is_same(frames.last(), frame):
+                seen.append(frame := wire.recv(65536))
+        return {kind: tuple(
+            any(raw.is_same(frame, each) for each in seen) for frame in pair)
+            for kind, pair in pairs.items()}
 
 
 def _naming_tapmac(call):

@@ -357,3 +357,31 @@ class ExplainTest(test_operator.OperatorTestCase):
                              session.generation())
         self.assertEqual({'mac', 'none'}, {
             row['Mode'] for row in self.rows('list')})
+
+    def test_drops(self):
+        guest = hosts.Guest(base.TAP, base.GUEST_MAC)
+        self.addCleanup(guest.close)
+        self.host.wait_until_forwarding(base.TAP)
+        for frame in (frames.arp(psrc=frames.GATEWAY),
+                      frames.arp(psrc=frames.NEIGHBOURS_IPV4),
+                      frames.ipv4() / frames.udp(67, 68), frames.arp()):
+            guest.write(bytes(frame))
+        row, = self.rows('list')
+        self.assertEqual(
+            [('ARP that is not of its own addresses', 2), ('DHCP server', 1)],
+            [(each['Reason'], each['Packets']) for each in row['Drops']])
+        row, = self.rows('list', prefix=test_operator._NOBODY)
+        self.assertIsNone(row['Drops'])
+
+    def logged(self):
+        with nft.Session() as session:
+            return [key for key, _ in session.elements(
+                filter_table.NAME, filter_table.LOGGED)]
+
+    def test_the_log(self):
+        index = self.host.link(base.TAP).index
+        for word, expected in ('on', [struct.pack('=I', index)]), ('off', []):
+            self.run_tapmac('explain', base.TAP, '--log-drops', word)
+            self.assertEqual(expected, self.logged())
+        self.run_tapmac('explain', base.TAP, returncode=1)
+        self.assertIn('Either a FRAME', self.said)

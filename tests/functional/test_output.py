@@ -43,6 +43,8 @@ _TYPES = {
     'list of texts': _are_texts,
     'list of findings': lambda value: isinstance(value, list) and all(
         Contract('A finding').wrong(each) == [] for each in value),
+    'list of drops': lambda value: isinstance(value, list) and all(
+        Contract('A drop').wrong(each) == [] for each in value),
     'true, false or null': lambda value: value in (True, False, None),
 }
 

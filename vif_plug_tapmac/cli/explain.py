@@ -25,6 +25,7 @@ from vif_plug_tapmac.host.tap import Tap
 from vif_plug_tapmac.host import wording
 from vif_plug_tapmac.kernel import filter_steps
 from vif_plug_tapmac.kernel import filter_table
+from vif_plug_tapmac.kernel import guest_filter
 
 LOG = logging.getLogger(__name__)
 
@@ -46,8 +47,8 @@ class Explain(output.Lister):
     gone through with what the kernel has for this TAP, and so is the lock of
     its port. Of a frame that is dropped it is said by which rule, what that
     has seen in it, and with what instead it would pass. No frame is sent, and
-    nothing is changed. For a capture of what the guest sends, and only that:
-    "tcpdump -i TAP -Q in -w - | tapmac explain TAP -".
+    nothing is changed, but by --log-drops. For a capture of what the guest
+    sends, and only that: "tcpdump -i TAP -Q in -w - | tapmac explain TAP -".
 
     Exit status: 0 if all frames pass, 10 if one is dropped, 1 if it can not be
     told. Needs CAP_NET_ADMIN, to see the rules.
@@ -64,7 +65,12 @@ class Explain(output.Lister):
         parser.add_argument('which', metavar='TAP',
                             help='as for "tapmac show"')
         parser.add_argument(
-            'frame', metavar='FRAME',
+            '--log-drops', choices=('on', 'off'),
+            help='instead, have the kernel\'s log say what is dropped of '
+                 'this TAP\'s frames, ten in a second at most, or not; until '
+                 'the table is made anew, as after "nft flush ruleset"')
+        parser.add_argument(
+            'frame', metavar='FRAME', nargs='?',
             help='a frame in hex, from its destination MAC on, or a pcap '
                  'file with some; "-": either of them from standard input')
         return parser
@@ -76,9 +82,16 @@ class Explain(output.Lister):
             raise exception.TapMacError(
                 'What nftables drops is told to CAP_NET_ADMIN only: run this '
                 'as root.')
-        frames = _frames(parsed_args.frame)
+        if (parsed_args.frame is None) == (parsed_args.log_drops is None):
+            raise exception.TapMacError('Either a FRAME is to be explained, '
+                                        'or --log-drops switches the log.')
+        frames = [] if parsed_args.log_drops else _frames(parsed_args.frame)
         seen = inventory.read(configuration.read(self.app_args))
         tap = tap_table.require_one(seen, parsed_args.which)
+        if parsed_args.log_drops:
+            guest_filter.log_drops(tap.link.index,
+                                   parsed_args.log_drops == 'on')
+            return _COLUMNS, []
         for note in _notes(seen, tap):
             LOG.warning('%s', note)
         sets = _sets(seen, tap)

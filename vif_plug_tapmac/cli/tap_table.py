@@ -23,8 +23,8 @@ LOG = logging.getLogger(__name__)
 
 #: What is told of each TAP, and what of that scripts only want.
 COLUMNS = ('TAP', 'Bridge', 'Guest MAC', 'TAP MAC', 'VIF', 'MTU', 'Owner',
-           'Mode', 'Addresses', 'Carrier', 'Made', 'Port options', 'Domain',
-           'Instance', 'Domain known')
+           'Mode', 'Addresses', 'Drops', 'Carrier', 'Made', 'Port options',
+           'Domain', 'Instance', 'Domain known')
 FOR_SCRIPTS = ('Instance', 'Domain known')
 
 
@@ -71,7 +71,7 @@ def describe(seen: Inventory,
         tap.link.mac, tap.whose, tap.link.mtu,
         output.Said(None, 'everyone') if tap.link.owner is None
         else user(tap.link.owner),
-        keeping.mode(seen, tap), _addresses(seen, tap),
+        keeping.mode(seen, tap), _addresses(seen, tap), _drops(seen, tap),
         output.Said(tap.link.held, 'on' if tap.link.held else 'off'),
         tap.mark and _time(tap.mark.made),
         _port_options(tap.link),
@@ -87,6 +87,19 @@ def _addresses(seen: Inventory, tap: Tap) -> typing.Any:
     if found is None and keeping.is_closed(seen, tap.link):
         return output.Said(None, 'unknown to all but root')
     return found if found != [] else output.Said([], 'none')
+
+
+def _drops(seen: Inventory, tap: Tap) -> typing.Any:
+    """Return what was dropped of a guest's frames, most first."""
+    if seen.drops is None:
+        return output.Said(None, 'unknown to all but root')
+    found = sorted(seen.drops.get(tap.link.index, {}).items(),
+                   key=lambda each: (-each[1][0], each[0]))
+    return output.Said(
+        [{'Reason': reason, 'Packets': packets, 'Bytes': size}
+         for reason, (packets, size) in found],
+        ', '.join('%s: %d' % (reason, packets)
+                  for reason, (packets, _) in found) or 'none')
 
 
 def _time(made: int) -> str | None:

@@ -21,6 +21,7 @@ from vif_plug_tapmac.host import other_bridges
 from vif_plug_tapmac.host.tap import Tap
 from vif_plug_tapmac.kernel import bridge as bridges
 from vif_plug_tapmac.kernel.fdb import PlacedEntry
+from vif_plug_tapmac.kernel import filter_drops
 from vif_plug_tapmac.kernel import filter_state
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
@@ -99,6 +100,18 @@ class Inventory:
             return filter_state.state()
         except exception.KernelRefused as error:
             LOG.debug('The table of guests is not known: %s', error)
+            return None
+
+    @functools.cached_property
+    def drops(self) -> dict[int, dict[str, tuple[int, int]]] | None:
+        """What that has dropped, by the index of the port, and why.
+
+        Packets and bytes; None as above.
+        """
+        try:
+            return filter_drops.drops()
+        except exception.KernelRefused as error:
+            LOG.debug('What is dropped is not known: %s', error)
             return None
 
     @functools.cached_property

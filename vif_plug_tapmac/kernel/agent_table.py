@@ -96,8 +96,8 @@ def _hooks() -> list[Rule]:
 
 def _leaving() -> list[Rule]:
     return [
-        nftx.accept('leaving', nftx.is_in(OPEN, nftx.IIF)),
         nftx.rule('leaving', nftx.as_map_says(EGRESS, nftx.IIF)),
+        nftx.accept('leaving', nftx.is_in(OPEN, nftx.IIF)),
         nftx.drop('leaving', 'its security groups are not known here'),
         nftx.go(LEAVING, nftx.equals(_ETHERTYPE, _IPV4), to='leaving_ip'),
         nftx.go(LEAVING, nftx.equals(_ETHERTYPE, _IPV6), to='leaving_ip6'),
@@ -109,14 +109,14 @@ def _leaving() -> list[Rule]:
 
 def _entering() -> list[Rule]:
     return [
+        nftx.rule('entering', nftx.as_map_says(INGRESS, nftx.OIF)),
         *tags('entering'),
         nftx.accept('entering', nftx.is_in(OPEN, nftx.OIF)),
+        nftx.drop('entering', 'its security groups are not known here'),
         # Whatever was let through before: a flow that a guest has with
         # somebody opens no other guest to it.
-        nftx.drop('entering', 'unicast to another MAC', _IS_UNICAST,
+        nftx.drop(ENTERING, 'unicast to another MAC', _IS_UNICAST,
                   nftx.is_not_in(rules.MACS, *_TO)),
-        nftx.rule('entering', nftx.as_map_says(INGRESS, nftx.OIF)),
-        nftx.drop('entering', 'its security groups are not known here'),
         nftx.go(ENTERING, nftx.equals(_ETHERTYPE, _IPV4), to='entering_ip'),
         nftx.go(ENTERING, nftx.equals(_ETHERTYPE, _IPV6), to='entering_ip6'),
         nftx.accept(ENTERING, nftx.equals(_ETHERTYPE, _ARP)),

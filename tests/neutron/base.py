@@ -179,12 +179,36 @@ class Database(fixtures.Fixture):
     def execute(self, statement: str, *values: typing.Any,
                 ) -> list[dict[str, typing.Any]]:
         """Return the rows that a statement has, if any."""
-        with contextlib.closing(pymysql.connect(
-                user='root', unix_socket=str(self.socket), autocommit=True,
-                connect_timeout=round(patience.HANG))) as connection:
+        with contextlib.closing(self._connect()) as connection:
             cursor = connection.cursor(pymysql.cursors.DictCursor)
             cursor.execute(statement, values)
             return list(cursor.fetchall())
+
+    def copy(self, source: str, target: str) -> None:
+        """Have a database be what another one is, as by a dump of it."""
+        with contextlib.closing(self._connect()) as connection:
+            cursor = connection.cursor()
+
+            def run(statement: str) -> typing.Any:
+                cursor.execute(statement)
+                return cursor.fetchall()
+
+            # Tables come before those that they refer to.
+            run('SET foreign_key_checks = 0')
+            run('DROP DATABASE IF EXISTS ' + target)
+            run('CREATE DATABASE %s CHARACTER SET utf8mb4' % target)
+            run('USE ' + target)
+            for table, in run('SHOW TABLES IN ' + source):
+                (_, definition), = run('SHOW CREATE TABLE %s.%s' % (
+                    source, table))
+                run(definition)
+                run('INSERT INTO %s SELECT * FROM %s.%s' % (
+                    table, source, table))
+
+    def _connect(self) -> 'pymysql.Connection[typing.Any]':
+        return pymysql.connect(
+            user='root', unix_socket=str(self.socket), autocommit=True,
+            connect_timeout=round(patience.HANG))
 
 
 class Nova(fixtures.Fixture):
@@ -326,14 +350,17 @@ class Neutron(fixtures.Fixture):
             env=dict(os.environ, PYTHONWARNINGS='ignore'))
 
     def move_to(self, release: int, prefix: pathlib.Path, configuration: str,
-                *arguments: str) -> None:
+                *arguments: str,
+                before: typing.Callable[[], None] = lambda: None) -> None:
         """Have another release go on with this database.
 
         :param prefix: where that is installed
         :param configuration: what it is configured by from then on
         :param arguments: of its neutron-db-manage
+        :param before: called first, when the former one has stopped
         """
         self._server.cleanUp()
+        before()
         self.configuration.write_text(configuration.replace(
             str(self._prefix), str(prefix)))
         self._release, self._prefix = release, prefix

@@ -29,6 +29,8 @@ class Traffic:
         self._next = {sender: receiver for ring in rings for sender, receiver
                       in zip(ring, [*ring[1:], ring[0]])}
         self._sent = 0
+        #: When each was sent.
+        self._times: list[float] = []
         self._got: dict[hosts.Guest, set[int]] = {
             guest: set() for guest in self._next}
         self._lock = threading.Lock()
@@ -66,6 +68,22 @@ class Traffic:
                 if (missing := sorted(
                     set(range(1, max(got, default=self._sent))) - got))}
 
+    def silence(self) -> float:
+        """Return for how many seconds a guest got nothing, at the most.
+
+        From when the first frame was sent that is lost until when the next one
+        was that is not; 0 if none is. To be asked for as :meth:`lost`.
+        """
+        longest = 0.0
+        for missing in self.lost().values():
+            for first in missing:
+                after = first
+                while after in missing:
+                    after += 1
+                longest = max(longest, (self._times[after - 1]
+                                        - self._times[first - 1]))
+        return longest
+
     def sent(self) -> int:
         """Return how many frames each guest has sent."""
         return self._sent
@@ -80,6 +98,7 @@ class Traffic:
 
     def _send(self) -> None:
         self._sent += 1
+        self._times.append(time.monotonic())
         for sender, receiver in self._next.items():
             assert receiver.mac is not None
             sender.send(receiver.mac, b'number %d.' % self._sent)

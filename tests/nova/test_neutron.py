@@ -204,11 +204,11 @@ class WithNeutron:
         with contextlib.suppress(api_client.OpenStackApiException):
             self.api.post_server_action(server['id'], {'os-migrateLive': {
                 'host': host, 'block_migration': 'auto'}})
+        self.assertEqual('error', self._wait_for_migration_status(
+            server, ['error', 'failed', 'completed'])['status'])
         found = self._wait_for_server_parameter(
             server, {'status': 'ACTIVE', 'OS-EXT-STS:task_state': None})
         self.assertEqual(source, found['OS-EXT-SRV-ATTR:host'])
-        self.assertEqual('error', self._wait_for_migration_status(
-            server, ['error', 'failed'])['status'])
         self._wait_for_instance_action_event(
             server, 'live-migration', 'conductor_live_migrate_instance',
             'error')

@@ -156,8 +156,8 @@ class GuestFilter:
             raise exception.KernelRefused(
                 device='nftables', step=step, code=errno.EOPNOTSUPP,
                 error=error.kwargs['error'],
-                remedy='load nf_tables (CONFIG_NF_TABLES_BRIDGE, and, before '
-                       'Linux 5.17, CONFIG_NFT_COUNTER), or set ' + remedy)
+                remedy='load nf_tables (CONFIG_NF_TABLES_BRIDGE), or set '
+                       + remedy)
 
     def shield(self, netlink: nl.Netlink, groups: typing.Iterable[int],
                service: str) -> bool:

@@ -465,7 +465,7 @@ class MendingTest(MendingTestCase):
         self.assertEqual(_GROUP, self.group_of(4))
         self.assertEqual(self.of((index, theirs), (7, rules_of(1))),
                          self.ports())
-        self.assertEqual('', self.logs.output)
+        self.assertNotIn('kept to its MAC only', self.logs.output)
 
     def test_a_guest_whom_another_knows_who_comes_meanwhile(self):
         self.lay()
@@ -495,6 +495,18 @@ class MendingTest(MendingTestCase):
                          [self.group_of(number) for number in (1, 2, 3)])
         self.assert_logged('%s has no mark'
                            % base.numbered_vif(2).vif_name)
+
+    def test_what_is_no_tap_is_not_moved_and_named(self):
+        self.host.add_bridge(base.BRIDGE)
+        self.host.add('wire', 'veth', peer='end', group=_GROUP)
+        self.put(7, rules_of(1))
+        self.assertNotIn('wire', self.logs.output)
+        self.host.set('wire', master=self.host.link(base.BRIDGE).index)
+        self.flush()
+        self.put(7, rules_of(1))
+        self.assertEqual(_GROUP, self.host.link('wire').group)
+        self.assert_logged('wire has no mark of tapmac, and is in link group '
+                           '%d' % _GROUP, 'Remedy: "ip link set wire group')
 
     def test_flushed_rules_and_a_mark_that_is_lost(self):
         self.lay()

@@ -21,9 +21,12 @@ LOG = logging.getLogger(__name__)
 
 
 def members(netlink: nl.Netlink, group: int) -> list[Link]:
-    """Return the TAPs that are in it: a list of all links is asked for."""
-    return [link for link in netlink.links()
-            if link.is_tap and link.group == group]
+    """Return the TAPs, and what else is a port, that are in it.
+
+    A list of all links is asked for.
+    """
+    return [link for link in netlink.links() if link.group == group
+            and (link.is_tap or link.master is not None)]
 
 
 def release(netlink: nl.Netlink, links: typing.Iterable[Link], group: int,
@@ -41,11 +44,11 @@ def release(netlink: nl.Netlink, links: typing.Iterable[Link], group: int,
         seen = netlink.get(link.index, link.name)
         if seen is None or seen.group != group:
             continue
-        if mark.TapMark.parse(seen.alias) is None:
+        if not seen.is_tap or mark.TapMark.parse(seen.alias) is None:
             LOG.error('%s has no mark of tapmac, and is in link group %d, '
                       'from which nothing passes whose addresses are not '
-                      'known. Remedy: plug it, or "ip link set %s group 0".',
-                      seen.name, group, seen.name)
+                      'known. Remedy: %s"ip link set %s group 0".', seen.name,
+                      group, 'plug it, or ' if seen.is_tap else '', seen.name)
         elif _move(netlink, seen, open_group):
             released.append(seen)
     return released

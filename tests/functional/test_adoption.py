@@ -155,10 +155,20 @@ class AdoptionTest(AdoptionTestCase):
     def test_a_guest_that_ends_before(self):
         self.plug(self.vif)
         self.guest.close()
+        self.assertNotEqual({}, self.ports())
         self.unplug(self.vif)
+        self.assertEqual({}, self.ports())
         self.configure(multiqueue=True)
         self.plug(self.vif)
         self.assert_finished(group=_FILTERED, multi_queue=True)
+
+    def test_unplug_of_one_that_was_renamed(self):
+        self.plug(self.vif)
+        before = self.ports()
+        self.host.set(base.TAP, state='down')
+        self.host.rename(base.TAP, 'elsewhere')
+        self.unplug(self.vif)
+        self.assertEqual(before, self.ports())
 
 
 class NotAdoptedTest(AdoptionTestCase):

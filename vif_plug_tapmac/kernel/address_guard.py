@@ -84,6 +84,14 @@ def forget(links: typing.Iterable[Link], groups: Groups | None) -> None:
         _try(_unfeed, *fed)
 
 
+def forget_gone(netlink: nl.Netlink, vif_id: str) -> None:
+    """Do that for a VIF whose TAP went with its guest, as libvirt's do."""
+    indexes = [index for index in guest_filter.of_this_process.of_vif(vif_id)
+               if netlink.get(index, 'the TAP of VIF %s' % vif_id) is None]
+    if indexes:
+        _try(guest_filter.of_this_process.remove, *indexes)
+
+
 def _unfeed(*indexes: int, also_own: bool = False) -> None:
     """Have an agent say no more what passes at TAPs.
 

@@ -201,6 +201,11 @@ class GuestFilter:
         """Return whether this process has put in something for an index."""
         return index in (self._ports or ())
 
+    def of_vif(self, vif_id: str) -> list[int]:
+        """Return for which indexes it has put in something of a VIF."""
+        return [index for index, there in (self._ports or {}).items()
+                if vif_id in there.values()]
+
     def remove(self, *indexes: int) -> None:
         """Have nothing in the sets for indexes; there is none is success.
 

@@ -55,6 +55,7 @@ def remove(identity: TapIdentity, groups: Groups) -> None:
             return
         if found is None:
             LOG.debug('%s is absent already', identity.name)
+            address_guard.forget_gone(netlink, identity.vif_id)
             return
         if not (_is_marked(found, identity.vif_id)
                 or identity.has_nova_name and mark.is_lost(

@@ -423,7 +423,7 @@ _OTHERS = 2, 4, 8, 33, 41, 46, 47, 50, 59, 89, 99, 112, 113, 132, 136, 200, 255
 #: How often there is which kind.
 _KINDS: dict[typing.Callable[[Maker, _Object, _Object], _Packet], int] = {
     Maker._packet: 50, Maker._packet_to_many: 8, Maker._fragments: 4,
-    Maker._extension_headers: 4, Maker._error: 2, Maker._dhcp_client: 4,
+    Maker._extension_headers: 6, Maker._error: 2, Maker._dhcp_client: 4,
     Maker._dhcp_server: 4, Maker._dhcpv6: 3, Maker._solicitation: 3,
     Maker._detection: 2, Maker._advertisement: 3, Maker._of_routers: 3,
     Maker._router_solicitation: 2, Maker._mld: 3, Maker._igmp: 2,
@@ -433,6 +433,3 @@ _KINDS: dict[typing.Callable[[Maker, _Object, _Object], _Packet], int] = {
 
 def _name(make: typing.Callable[..., _Packet]) -> str:
     return make.__name__.strip('_').replace('_', ' ')
-
-
-KINDS = tuple(map(_name, _KINDS))

@@ -18,7 +18,15 @@ from hypothesis import strategies as st
 
 from tests import base
 from tests import hosts
+from vif_plug_tapmac.kernel import agent_elements
+from vif_plug_tapmac.kernel import filter_state
+from vif_plug_tapmac.kernel import filter_steps
+from vif_plug_tapmac.kernel import filter_table
+from vif_plug_tapmac.kernel import nft
+from vif_plug_tapmac.kernel import nft_expressions as nftx
 from vif_plug_tapmac import privileged
+from vif_plug_tapmac import privsep
+from vif_plug_tapmac.wanted import from_config
 from vif_plug_tapmac.wanted import names
 
 _OTHERS_VIF = 'deadbeef-0000-4000-8000-000000000000'
@@ -112,6 +120,26 @@ _proper = {
     'host_shield': st.booleans()}
 
 
+_GROUP = '00000007-0000-4000-8000-000000000000'
+#: What an agent can say of one port, with words of every kind in between.
+_ports = st.fixed_dictionaries({
+    'vif_id': st.sampled_from(_VIFS + (_OTHERS_VIF, '')), 'tap': _names,
+    'mac': _macs, 'own': st.lists(st.tuples(_macs, st.sampled_from((
+        '192.0.2.1/32', '0.0.0.0/0', '2001:db8::/64', '', 'x'))), max_size=2),
+    'groups': st.lists(st.sampled_from((_GROUP, '../x', '')), max_size=1),
+    'is_open': st.booleans(), 'stateful': st.booleans()})
+_changes = st.fixed_dictionaries({
+    'ports': st.lists(_ports, max_size=2),
+    'gone': st.lists(st.sampled_from(_VIFS + ('',)), max_size=1),
+    'groups': st.lists(st.fixed_dictionaries({
+        'id': st.sampled_from((_GROUP, '')), 'stateful': st.booleans(),
+        'rules': st.just(())}), max_size=1),
+    'gone_groups': st.lists(st.sampled_from((_GROUP, 'to_guests', 'x')),
+                            max_size=1),
+    'members': st.just(()), 'gone_members': st.just(()),
+    'is_all': st.booleans()})
+
+
 @st.composite
 def _requests(draw, valid):
     """A valid request, but for a few fields that are not as they should be."""
@@ -155,6 +183,8 @@ class CompromisedCallerTest(base.FunctionalTestCase):
         for name, altname in zip(('eth7', 'vnet0'), _ALTNAMES):
             self.host.ip.link('property_add', altname=altname,
                               index=self.host.link(name).index)
+        # Who is the user of that name is looked up once in a process.
+        from_config.port_fields(self.options)
         self.call(privileged.ensure_port, base.make_port().to_fields())
         self.before = self.others()
         self.assertEqual(len(_OTHERS), len(self.before[0]))
@@ -205,6 +235,64 @@ class CompromisedCallerTest(base.FunctionalTestCase):
     def test_anything_at_all(self, door, arguments):
         self.call(door, *arguments)
         self.assert_nothing_touched()
+
+    @base.too_slow_emulated('hundreds of calls')
+    @hypothesis.settings(max_examples=200)
+    @hypothesis.given(_changes | _plain)
+    def test_agent(self, fields):
+        other = nft.Rule('chain', nftx.ACCEPT, 'of somebody else')
+        with nft.Session() as session:
+            if session.table('other') is None:
+                session.transact('', [
+                    nft.new_table('other', ''),
+                    nft.new_chain('other', nft.Chain('chain')),
+                    nft.new_rule('other', other)])
+            self.call(privileged.apply_filter, fields)
+            self.assert_nothing_touched()
+            self.assertTrue(session.has_rules('other', 'chain', [other]))
+            found = session.table(filter_table.NAME)
+            if found is not None:
+                self.assertTrue(filter_state.lasts(session, found, True))
+            self.assertLessEqual(
+                {agent_elements.index_of(element) for some
+                 in agent_elements.there(session).values()
+                 for element in some.values()},
+                {filter_steps.index_key(self.host.link(base.TAP).index)})
+
+    def test_an_agents_words_have_an_end(self):
+        port = {'vif_id': base.VIF_ID, 'tap': base.TAP,
+                'mac': base.GUEST_MAC, 'own': [], 'groups': [],
+                'is_open': False, 'stateful': False}
+        change = {'ports': [port], 'gone': [], 'groups': [],
+                  'gone_groups': [], 'members': [], 'gone_members': [],
+                  'is_all': True}
+        rule = {'id': 'x', 'direction': 'ingress', 'family': 4,
+                'protocol': None, 'first': None, 'last': None,
+                'remote': None, 'remote_set': None}
+        group = {'id': _GROUP, 'stateful': False, 'rules': []}
+        prefixes = ['10.%d.%d.%d/32' % (each >> 16, each >> 8 & 255,
+                                        each & 255) for each in range(70000)]
+        for wrong in (
+                {'ports': [port] * 5000}, {'gone': [base.VIF_ID] * 5000},
+                {'ports': [{**port, 'groups': [_GROUP] * 300}]},
+                {'ports': [{**port, 'own': [
+                    (base.GUEST_MAC, each) for each in prefixes[:1100]]}]},
+                {'groups': [{**group, 'rules': [rule] * 5000}]},
+                {'groups': [{**group, 'rules': [{**rule, 'id': 'x' * 200}]}]},
+                {'members': [{'name': 'group:' + _GROUP, 'family': 4,
+                              'prefixes': prefixes}]}):
+            self.assertFalse(self.call(privileged.apply_filter,
+                                       {**change, **wrong}))
+        self.assertTrue(self.call(privileged.apply_filter, change))
+
+    def test_each_daemon_has_doors_of_its_own(self):
+        for door, context, other in (
+                (privileged.ensure_port, privsep.vif_plug, privsep.filter),
+                (privileged.remove_port, privsep.vif_plug, privsep.filter),
+                (privileged.remove_ports, privsep.vif_plug, privsep.filter),
+                (privileged.apply_filter, privsep.filter, privsep.vif_plug)):
+            self.assertTrue(context.is_entrypoint(door))
+            self.assertFalse(other.is_entrypoint(door))
 
     def test_every_pair_of_names(self):
         # Not left to chance: each device as the TAP, and as the bridge.

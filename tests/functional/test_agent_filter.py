@@ -18,6 +18,8 @@ from scapy.layers import l2
 from tests import base
 from tests.functional import test_guard
 from tests import hosts
+from vif_plug_tapmac.host import audit
+from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.kernel import agent_chains
 from vif_plug_tapmac.kernel import agent_elements
 from vif_plug_tapmac.kernel import filter_state
@@ -428,6 +430,46 @@ class FedTest(AgentTestCase):
         self.feed(*EVERYTHING)
         self.apply(gone_groups=(GROUP,))
         self.assertEqual({2}, self.send(1, udp(1, 2)))
+
+
+class AuditTest(AgentTestCase):
+
+    def assert_found(self, code, device=None):
+        found = {(each.code, each.device)
+                 for each in audit.audit_links(inventory.read(self.options))}
+        self.assertIn((code, device or vif(1).vif_name), found)
+
+    def assert_none_of_ours(self):
+        self.assertEqual([], [
+            each for each in audit.audit_links(inventory.read(self.options))
+            if each.code.startswith(('TM22', 'TM23', 'TM31', 'TM211'))])
+
+    def test_tm235(self):
+        self.configure(firewall='none', anti_spoofing='full')
+        self.start()
+        self.assert_none_of_ours()
+        self.configure(firewall='agent')
+        self.assert_found('TM235')
+        self.feed(*EVERYTHING)
+        self.assert_none_of_ours()
+
+    def test_tm236(self):
+        self.start()
+        self.assert_found('TM236')
+        self.feed()
+        self.assert_none_of_ours()
+        self.apply(port(1, [], is_open=True))
+        self.assert_none_of_ours()
+
+    def test_tm316(self):
+        self.start()
+        self.feed()
+        self.assert_none_of_ours()
+        self.flush()
+        self.assert_found('TM316', 'nftables')
+        self.start()
+        self.apply(*map(port, self.NUMBERS), groups=(group(),), is_all=True)
+        self.assert_none_of_ours()
 
 
 class WhoseTest(AgentTestCase):

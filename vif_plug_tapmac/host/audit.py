@@ -6,6 +6,7 @@ import typing
 
 from oslo_config import cfg
 
+from vif_plug_tapmac.host import agent_checks
 from vif_plug_tapmac.host import before_checks
 from vif_plug_tapmac.host import bridge_checks
 from vif_plug_tapmac.host import filter_checks
@@ -103,11 +104,13 @@ def audit_links(seen: Inventory) -> list[Finding]:
         found.extend(half_deleted)
         if not half_deleted:
             for check_tap in (*tap_checks.CHECKS, *port_checks.CHECKS,
-                              *spoofing_checks.CHECKS):
+                              *spoofing_checks.CHECKS,
+                              *agent_checks.CHECKS):
                 found.extend(check_tap(seen, tap))
             found.extend(tap_checks.clash(tap, holders))
     found.extend(tap_checks.strangers_in_group(seen))
-    for check_table in spoofing_checks.TABLE_CHECKS:
+    for check_table in (*spoofing_checks.TABLE_CHECKS,
+                        *agent_checks.TABLE_CHECKS):
         found.extend(check_table(seen))
     return found
 

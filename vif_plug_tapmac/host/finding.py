@@ -76,6 +76,9 @@ CODES: dict[str, tuple[Severity, str]] = {
     'TM228': (Severity.ERROR, 'A guest may not speak at all'),
     'TM229': (Severity.ERROR, 'A guest may speak as somebody else'),
     'TM233': (Severity.ERROR, 'A guest can not be kept to its addresses'),
+    'TM235': (Severity.ERROR,
+              'A guest is not kept to its security groups'),
+    'TM236': (Severity.ERROR, 'The agent does not know a port'),
     'TM301': (Severity.WARNING, 'The firewall stands between guests'),
     'TM302': (Severity.WARNING, 'A udev that is not seen rewrites MACs'),
     'TM303': (Severity.ERROR, 'Two os-vif plugins have one name'),
@@ -92,6 +95,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     'TM314': (Severity.ERROR, 'The link group of guests is open'),
     'TM315': (Severity.WARNING, 'nftables.service takes away the table of '
               'guests'),
+    'TM316': (Severity.ERROR, 'The link group of the agent is open'),
     'TM401': (Severity.ERROR, 'No port can be on a bridge of this name'),
     'TM402': (Severity.ERROR, 'A bridge was made by an agent that goes'),
     'TM403': (Severity.WARNING, 'A bridge has no uplink'),
@@ -192,6 +196,9 @@ WHY: dict[str, str] = {
     'TM229': 'The guest gets what is for the owner of the address.',
     'TM233': 'The guest can claim the addresses of others, answer DHCP, and '
              'send router advertisements.',
+    'TM235': 'Whatever its groups say, all passes from and to the guest that '
+             'its mode without an agent lets pass.',
+    'TM236': 'Nothing passes from the guest, and nothing to it.',
     'TM301': 'A policy that drops, as Docker sets it, cuts guests off from '
              'each other.',
     'TM302': 'The MAC of a TAP may be another one a moment after the plug.',
@@ -214,6 +221,7 @@ WHY: dict[str, str] = {
              'router advertisements.',
     'TM315': 'Whenever it starts or is reloaded, guests can do so, and reach '
              'this host in spite of host_shield, until the next plug.',
+    'TM316': 'Whatever their groups say, all passes from and to guests.',
     'TM401': 'No guest can be plugged on it.',
     'TM402': 'After the next boot nobody makes it, unless the configuration '
              'says of what.',

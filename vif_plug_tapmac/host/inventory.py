@@ -29,6 +29,7 @@ from vif_plug_tapmac.kernel import strangers
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted import from_config
 from vif_plug_tapmac.wanted import names
+from vif_plug_tapmac.wanted.port import Groups
 from vif_plug_tapmac.wanted.uplinks import Uplinks
 
 LOG = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Inventory:
     :param addresses: of links, by index
     :param link_group: of TAPs, by the configuration
     :param filtered_group: of those whose guests are kept to their addresses
+    :param agent_group: of those of which an agent says what passes
     :param bridge_group: of bridges, by the configuration
     :param wanted: what the configuration says of each port, by the fields of
         a TapPort; None if it can't be used
@@ -60,6 +62,7 @@ class Inventory:
     addresses: dict[int, list[str]]
     link_group: int
     filtered_group: int
+    agent_group: int
     bridge_group: int
     wanted: dict[str, typing.Any] | None
     uplinks: Uplinks | None
@@ -67,19 +70,26 @@ class Inventory:
     all_bridges: bool = False
 
     @property
-    def groups(self) -> tuple[int, int]:
+    def groups(self) -> Groups:
         """Those that our TAPs are in."""
-        return self.link_group, self.filtered_group
+        return Groups(self.link_group, self.filtered_group, self.agent_group)
+
+    @property
+    def is_of_agent(self) -> bool:
+        """Whether an agent is to say what passes."""
+        return bool(self.wanted and self.wanted['firewall'] == 'agent')
 
     @property
     def is_filtering(self) -> bool:
         """Whether guests are to be kept to their addresses."""
-        return bool(self.wanted
-                    and self.wanted['anti_spoofing'] == 'full')
+        return bool(self.wanted and self.wanted['anti_spoofing'] == 'full'
+                    and not self.is_of_agent)
 
     @property
     def group(self) -> int:
         """The one that our TAPs are to be in."""
+        if self.is_of_agent:
+            return self.agent_group
         return self.filtered_group if self.is_filtering else self.link_group
 
     @property
@@ -88,7 +98,9 @@ class Inventory:
 
         One that is not filtered yet is for another check.
         """
-        return self.groups if self.is_filtering else (self.link_group,)
+        if self.is_of_agent:
+            return self.groups
+        return self.groups[:1 + self.is_filtering]
 
     @functools.cached_property
     def guest_filter(self) -> filter_state.State | None:
@@ -334,6 +346,7 @@ def read(config: cfg.ConfigOpts.GroupAttr,
     return Inventory(links=links, addresses=addresses,
                      link_group=config.link_group,
                      filtered_group=config.filtered_group,
+                     agent_group=config.agent_group,
                      bridge_group=config.bridge_group, wanted=wanted,
                      uplinks=uplinks, ask=answer, all_bridges=all_bridges)
 

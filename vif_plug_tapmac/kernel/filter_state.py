@@ -38,11 +38,15 @@ class State(typing.NamedTuple):
     :param is_right: whether it has all that it is made of, and no more
     :param groups: the link groups whose ports are closed
     :param ports: what is in the sets for each index
+    :param agent_groups: which of the groups are an agent's
+    :param fed: the indexes of which an agent has said what passes
     """
     version: int | None
     is_right: bool
     groups: frozenset[int]
     ports: dict[int, Elements]
+    agent_groups: frozenset[int] = frozenset()
+    fed: frozenset[int] = frozenset()
 
 
 def state() -> State:
@@ -58,7 +62,12 @@ def state() -> State:
         # What a newer release made of it is not for us to judge.
         return State(version, found.is_in_force and (
             version > table.VERSION or is_right(session)),
-            frozenset(groups_in(session, table.GROUPS)), elements(session))
+            frozenset(groups_in(session, table.GROUPS)), elements(session),
+            frozenset(groups_in(session, agent_table.GROUPS)),
+            frozenset(int.from_bytes(each.key, nft.BYTE_ORDER)
+                      for name in (agent_table.INGRESS, agent_table.OPEN)
+                      for each in nft_sets.elements(session, table.NAME,
+                                                    name)))
 
 
 def elements(session: nft.Session) -> dict[int, Elements]:

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What can be wrong with what keeps guests to their security groups."""
+
+from vif_plug_tapmac.host.finding import finds
+from vif_plug_tapmac.host.finding import REBOOT
+from vif_plug_tapmac.host.finding import REPLUG
+from vif_plug_tapmac.host.finding import Seen
+from vif_plug_tapmac.host.inventory import Inventory
+from vif_plug_tapmac.host.tap import Tap
+from vif_plug_tapmac.kernel import agent_table
+from vif_plug_tapmac.kernel import filter_table
+
+_TABLE = 'the table bridge %s' % filter_table.NAME
+_AGENT = 'see that the agent runs, and what it logs'
+
+
+@finds('TM235')
+def _unfiltered(seen: Inventory, tap: Tap) -> Seen:
+    if (seen.is_of_agent and tap.bridge is not None and tap.mark is not None
+            and tap.link.group != seen.agent_group):
+        yield (tap.link.name, 'firewall is agent, and it is in link group %d '
+               'instead of %d' % (tap.link.group, seen.agent_group),
+               _AGENT if tap.is_ours else REBOOT)
+
+
+@finds('TM236')
+def _unknown(seen: Inventory, tap: Tap) -> Seen:
+    if (tap.link.group == seen.agent_group and tap.bridge is not None
+            and seen.guest_filter is not None
+            and seen.guest_filter.version is not None
+            and tap.link.index not in seen.guest_filter.fed):
+        yield (tap.link.name, '%s has no security groups for it'
+               % _TABLE, _AGENT)
+
+
+@finds('TM316')
+def _open(seen: Inventory) -> Seen:
+    taps = sorted(link.name for link in seen.links.values()
+                  if link.is_tap and link.group == seen.agent_group
+                  and link.master is not None)
+    found = seen.guest_filter
+    if taps and found is not None and not (
+            seen.agent_group in found.groups
+            and seen.agent_group in found.agent_groups):
+        yield ('nftables', 'link group %d is not in the sets %s and %s of %s, '
+               'and %s is in it' % (
+                   seen.agent_group, filter_table.GROUPS, agent_table.GROUPS,
+                   _TABLE, taps[0]), REPLUG)
+
+
+CHECKS = (_unfiltered, _unknown)
+TABLE_CHECKS = (_open,)

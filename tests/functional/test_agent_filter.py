@@ -9,6 +9,7 @@ knows connections needs another kernel, so all groups here are stateless.
 from concurrent import futures
 import contextlib
 import socket
+import threading
 
 from scapy.layers import dhcp
 from scapy.layers import inet
@@ -18,6 +19,7 @@ from scapy.layers import l2
 from tests import base
 from tests.functional import test_guard
 from tests import hosts
+from tests import patience
 from vif_plug_tapmac.host import audit
 from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.kernel import agent_chains
@@ -430,6 +432,60 @@ class FedTest(AgentTestCase):
         self.feed(*EVERYTHING)
         self.apply(gone_groups=(GROUP,))
         self.assertEqual({2}, self.send(1, udp(1, 2)))
+
+
+class OthersTest(AgentTestCase):
+    """Others change rules while an agent's are."""
+
+    def test_a_flush_in_the_middle(self):
+        self.start()
+        self.feed(*EVERYTHING)
+        real, flushed = nft.Session.transact, []
+
+        def transact(session, step, steps, only_if=None):
+            if step and not flushed:
+                flushed.append(True)
+                self.flush()
+            return real(session, step, steps, only_if)
+        self.patch(nft.Session, 'transact', transact)
+        self.assertTrue(self.apply(port(1, [OTHER_GROUP]), groups=(
+            group(id=OTHER_GROUP),))['needs_all'])
+        with nft.Session() as session:
+            self.assertIsNone(session.table(filter_table.NAME))
+        self.start(1)
+        flushed.clear()
+        self.apply(*map(port, self.NUMBERS), groups=(group(*EVERYTHING),),
+                   is_all=True)
+        self.assertTrue(flushed)
+        self.assertTrue(self.is_right())
+        self.assertEqual({2}, self.send(1, udp(1, 2)))
+        self.apply(gone=(vif(1).id,))
+        self.assertEqual(set(), self.send(1, udp(1, 2)))
+
+    def test_all_the_time(self):
+        self.start()
+        done, changes = threading.Event(), []
+
+        def change():
+            with nft.Session() as session:
+                while not done.is_set():
+                    session.transact('', [nft.new_table('other', '')])
+                    session.transact('', [nft.delete_table('other')])
+                    changes.append(True)
+        thread = threading.Thread(target=change)
+        thread.start()
+        try:
+            for number in range(patience.amount(6, 20, 200)):
+                its = EVERYTHING if number % 2 else ()
+                patience.wait_until(
+                    lambda now=len(changes): len(changes) > now,
+                    'nobody changes anything')
+                self.feed(*its)
+                self.assertEqual({2} if its else set(),
+                                 self.send(1, udp(1, 2)))
+        finally:
+            done.set()
+            thread.join()
 
 
 class AuditTest(AgentTestCase):

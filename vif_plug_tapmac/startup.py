@@ -48,7 +48,11 @@ def tell(config: cfg.ConfigOpts.GroupAttr) -> None:
 
 def _tell_of_addresses(config: cfg.ConfigOpts.GroupAttr) -> None:
     why = cannot('addresses')
-    if why:
+    if why is None:
+        LOG.info('anti_spoofing = full, if the kernel can keep guests to '
+                 'their addresses, which this user may not try; else each '
+                 'plug says so')
+    elif why:
         LOG.error('anti_spoofing = full: this kernel, %s, can not keep guests '
                   'to their addresses (%s). No new guest gets a TAP, and one '
                   'that runs is kept to what it was. Remedy: load nf_tables '

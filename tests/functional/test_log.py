@@ -109,6 +109,12 @@ class LogTest(test_claim.ClaimTestCase):
         self.configure(anti_spoofing='full', claim_plugins=['linux_bridge'])
         os_vif.initialize(reset=True)
 
+    def case_addresses_that_nobody_may_try_to_keep_guests_to(self):
+        self.case.enter_context(fixtures.MonkeyPatch(
+            'vif_plug_tapmac.startup.cannot', lambda what: None))
+        self.configure(anti_spoofing='full')
+        os_vif.initialize(reset=True)
+
     def case_addresses_and_a_tap_of_somebody_else(self):
         self.configure(anti_spoofing='full')
         for flags, persists in ((hosts.IFF_TAP, False), (hosts.IFF_TAP, True),

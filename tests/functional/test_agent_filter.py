@@ -20,6 +20,7 @@ from tests import base
 from tests.functional import test_guard
 from tests import hosts
 from tests import patience
+from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import audit
 from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.kernel import agent_chains
@@ -321,6 +322,17 @@ class FedTest(AgentTestCase):
         self.feed(rule('egress'))
         self.assertEqual({None}, self.send(1, here))
 
+    def test_host_shield(self):
+        here = l2.Ether(src=mac(1), dst=self.host.link(base.BRIDGE).mac
+                        ) / udp(1, 0).payload
+        self.start()
+        self.feed(*EVERYTHING)
+        self.assertEqual({None}, self.send(1, here))
+        self.configure(host_shield=True)
+        self.start()
+        self.assertEqual(set(), self.send(1, here))
+        self.assertEqual({2}, self.send(1, udp(1, 2)))
+
     def test_false_sources(self):
         self.start()
         self.feed(*EVERYTHING)
@@ -619,6 +631,18 @@ class RollOutTest(AgentTestCase):
         before = self.there()
         self.start()
         self.assertEqual(before, self.there())
+
+    def test_a_kernel_without_nf_tables(self):
+        self.configure(firewall='none', anti_spoofing='mac')
+        self.start(1)
+        before = self.host.state()
+        self.patch(nft.Session, 'PROTOCOL', 31)
+        self.configure(firewall='agent')
+        self.start(1)
+        self.assertEqual(before, self.host.state())
+        self.assert_plug_fails(exception.KernelRefused, 'firewall',
+                               'nf_tables', vif=vif(2))
+        self.assertIsNone(self.host.find(vif(2).vif_name))
 
     def test_unplug(self):
         self.start()

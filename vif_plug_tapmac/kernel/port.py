@@ -198,7 +198,7 @@ def _with_agent(port: TapPort, found: Link) -> TapPort:
     would be cut off.
     """
     if (not _is_held(found) or found.group == port.agent_group
-            or address_guard.is_fed(found)):
+            or _is_fed(found)):
         return port
     LOG.warning('%s: its guest is not kept to its security groups (firewall = '
                 'agent) before the agent knows its port. If it stays so: look '
@@ -207,6 +207,16 @@ def _with_agent(port: TapPort, found: Link) -> TapPort:
         return dataclasses.replace(port, firewall='none',
                                    anti_spoofing='full')
     return _unfiltered(port)
+
+
+def _is_fed(found: Link) -> bool:
+    try:
+        return address_guard.is_fed(found)
+    except exception.KernelRefused as error:
+        # A guest holds it: whatever cannot be asked for is no error here.
+        LOG.debug('%s: what an agent says of it is not known: %s', found.name,
+                  error)
+        return False
 
 
 def _wait_for_other_plug(netlink: nl.Netlink, port: TapPort,

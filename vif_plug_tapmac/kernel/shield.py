@@ -40,8 +40,8 @@ def ensure(netlink: nl.Netlink, port: TapPort, service: str = '') -> None:
     """
     global _looked
     if port.host_shield:
-        # Those that are not filtered yet, and will be, are in the other one.
-        _require(netlink, port.groups if port.is_filtered
+        # Those that are not filtered yet, and will be, are in another one.
+        _require(netlink, port.groups if port.group != port.link_group
                  else (port.link_group,), service)
     elif not _looked:
         with contextlib.suppress(exception.KernelRefused):

@@ -27,6 +27,8 @@ def tell(config: cfg.ConfigOpts.GroupAttr) -> None:
 
     :param config: the ``[os_vif_tapmac]`` group
     """
+    if config.firewall != 'none':
+        _tell_of_security_groups(config)
     if config.anti_spoofing == 'none' and not opts.kernel_can_lock():
         LOG.warning('anti_spoofing = none: guests can send from any MAC, '
                     'because this kernel, %s, is older than 5.18, from where '
@@ -35,7 +37,7 @@ def tell(config: cfg.ConfigOpts.GroupAttr) -> None:
                     'added this to its own.', os.uname().release)
         return
     LOG.info('anti_spoofing = %s', config.anti_spoofing)
-    if config.anti_spoofing == 'full':
+    if config.anti_spoofing == 'full' and config.firewall == 'none':
         _tell_of_addresses(config)
     elif (config.anti_spoofing != 'none' and not config.nova_managed_tap
             and 'linux_bridge' in config.claim_plugins):
@@ -44,6 +46,22 @@ def tell(config: cfg.ConfigOpts.GroupAttr) -> None:
                     'starts: libvirt makes their TAPs after they are plugged. '
                     'Remedy: nova_managed_tap = true.', config.anti_spoofing)
     _tell_of_arriving(config)
+
+
+def _tell_of_security_groups(config: cfg.ConfigOpts.GroupAttr) -> None:
+    LOG.info('firewall = %s', config.firewall)
+    why = cannot('addresses')
+    if why:
+        LOG.error('firewall = agent: this kernel, %s, can not keep guests to '
+                  'their security groups (%s). No new guest gets a TAP, and '
+                  'one that runs is kept to what it was. Remedy: load '
+                  'nf_tables (CONFIG_NF_TABLES_BRIDGE), or set firewall = '
+                  'none.', os.uname().release, why)
+    if (not config.nova_managed_tap
+            and 'linux_bridge' in config.claim_plugins):
+        LOG.error('firewall = agent: no new port of linux_bridge can be '
+                  'plugged, because libvirt makes its TAP after that. Remedy: '
+                  'nova_managed_tap = true.')
 
 
 def _tell_of_addresses(config: cfg.ConfigOpts.GroupAttr) -> None:

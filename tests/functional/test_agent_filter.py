@@ -31,6 +31,7 @@ from vif_plug_tapmac.kernel import group_rules
 from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.kernel import nft_sets
 from vif_plug_tapmac import privileged
+from vif_plug_tapmac import startup
 from vif_plug_tapmac.wanted import rules
 from vif_plug_tapmac.wanted import security_groups
 
@@ -498,6 +499,19 @@ class OthersTest(AgentTestCase):
         finally:
             done.set()
             thread.join()
+
+
+class StartTest(AgentTestCase):
+
+    def test_what_is_said_at_the_start(self):
+        startup.tell(self.options)
+        self.assert_logged('firewall = agent')
+        self.configure(claim_plugins=['linux_bridge'])
+        self.patch(startup, 'cannot', lambda what: 'it lacks something')
+        startup.tell(self.options)
+        self.assert_logged('security groups', 'it lacks something',
+                           'firewall = none')
+        self.assert_logged('no new port of linux_bridge', 'nova_managed_tap')
 
 
 class AuditTest(AgentTestCase):

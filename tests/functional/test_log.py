@@ -164,6 +164,32 @@ class LogTest(test_claim.ClaimTestCase):
                         'of_this_process', guest_filter.GuestFilter())):
                 self.plug()
 
+    def case_security_groups_that_nobody_can_keep_guests_to(self):
+        self.case.enter_context(fixtures.MonkeyPatch(
+            'os.uname', lambda: types.SimpleNamespace(release='6.1.0')))
+        self.case.enter_context(fixtures.MonkeyPatch(
+            'vif_plug_tapmac.startup.cannot',
+            lambda what: 'EOPNOTSUPP (Operation not supported)'))
+        self.configure(firewall='agent', claim_plugins=['linux_bridge'])
+        os_vif.initialize(reset=True)
+
+    def case_security_groups_of_a_guest_that_runs(self):
+        self.plug()
+        self.hold()
+        self.configure(firewall='agent')
+        self.plug()
+
+    def case_security_groups_that_can_not_be_brought_back(self):
+        self.configure(firewall='agent')
+        self.plug()
+        self.hold()
+        with fixtures.MonkeyPatch(
+                'vif_plug_tapmac.kernel.nft.Session.PROTOCOL', 31), (
+                fixtures.MonkeyPatch(
+                    'vif_plug_tapmac.kernel.guest_filter.of_this_process',
+                    guest_filter.GuestFilter())):
+            self.plug()
+
     def case_mac_of_the_gateway(self):
         self.configure(arriving_guests='lock')
         self.case.callback(self.configure, arriving_guests='filter')
@@ -419,7 +445,7 @@ class LogTest(test_claim.ClaimTestCase):
         """Run a case on a host of its own; return what was logged."""
         self.configure(
             owner='root', claim_plugins=[], create_bridge=True,
-            anti_spoofing='mac',
+            anti_spoofing='mac', firewall='none',
             udev_timeout=0, bridge_uplinks={}, allowed_bridges=['*'])
         extension.ExtensionManager.ENTRY_POINT_CACHE.pop('os_vif', None)
         # What is wrong with these is said once in a process.

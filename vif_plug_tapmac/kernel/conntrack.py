@@ -81,8 +81,8 @@ def probe() -> bool:
     """
     try:
         with nft.Session() as tables:
-            tables.try_out('trying conntrack for bridges',
-                           agent_conntrack.trial())
+            tables.transact('trying conntrack for bridges',
+                            agent_conntrack.trial(), is_done=False)
         with _Session() as netlink:
             netlink.ask('conntrack', 'counting connections', _COUNT, _body(0),
                         _COUNT, lambda _: True)

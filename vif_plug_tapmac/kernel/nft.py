@@ -116,10 +116,11 @@ class Session(session.Session):
         return other
 
     def transact(self, step: str, steps: typing.Sequence[Step],
-                 only_if: int | None = None) -> bool:
+                 only_if: int | None = None, is_done: bool = True) -> bool:
         """Have several things done, of which all or none is.
 
         :param only_if: the generation that the rules must be of; None: any
+        :param is_done: else the kernel only says what it would say
         :returns: False if they are of another; nothing is done
         """
         self._make_room(sum(len(body) for _, _, body in steps))
@@ -128,18 +129,9 @@ class Session(session.Session):
             _BATCH_GENERATION, only_if)
         return self._request(
             'nftables', step, self._socket.transact,
-            [(_BEGIN, 0, begin), *steps, (_END, 0, frame)],
-            tolerated=errno.ERESTART, decode=lambda _: True) is not None
-
-    def try_out(self, step: str, steps: typing.Sequence[Step]) -> None:
-        """Have the kernel say what it would of a transaction; nothing is done.
-
-        :raises KernelRefused: it would refuse
-        """
-        self._make_room(sum(len(body) for _, _, body in steps))
-        self._request('nftables', step, self._socket.transact,
-                      [(_BEGIN, 0, _BODY.pack(0, 0, _NF_TABLES)), *steps],
-                      False)
+            [(_BEGIN, 0, begin), *steps, *[(_END, 0, frame)] * is_done],
+            is_done, tolerated=errno.ERESTART,
+            decode=lambda _: True) is not None
 
     def _make_room(self, octets: int) -> None:
         if octets > _OVERHEAD:

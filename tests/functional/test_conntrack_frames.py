@@ -421,6 +421,24 @@ class WithIptablesTest(StatefulTest):
     CALL_IPTABLES = '1'
 
 
+class TableTest(ConntrackTestCase):
+
+    def is_right(self):
+        with nft.Session() as session:
+            return agent_conntrack.is_right(session, _TABLE)
+
+    def test_it_is_told_as_it_was_made(self):
+        self.lay_network()
+        self.assertTrue(self.is_right())
+        for steps in ([nft.delete_rules(_TABLE, agent_table.CT_EGRESS)],
+                      [nft.new_rule(_TABLE, nftx.accept(
+                          agent_table.CT_INGRESS))]):
+            self.transact(*steps)
+            self.assertFalse(self.is_right())
+            self.transact(*agent_conntrack.making(_TABLE))
+            self.assertTrue(self.is_right())
+
+
 class StatelessTest(ConntrackTestCase):
 
     def test_passed_over_and_judged_by_rules_alone(self):

@@ -243,8 +243,17 @@ def _loaded_at_once(parts: tuple[Load, ...]) -> tuple[Expression, ...]:
     # Each takes as many registers of four octets as it needs.
     places = itertools.accumulate(
         (-(-part.length // 4) for part in parts), initial=_SECOND - 1)
-    return tuple(_loaded(part, _FIRST if place < _SECOND else place)
+    return tuple(_loaded(part, _register(place))
                  for part, place in zip(parts, places))
+
+
+def _register(place: int) -> int:
+    """Return how the kernel calls a register when it tells of a rule.
+
+    It has one of 16 octets where four of the others begin.
+    """
+    whole, rest = divmod(place - _SECOND + 1, 4)
+    return place if rest else _FIRST + whole
 
 
 def _masked(what: Load, mask: int, how: int,

@@ -2,6 +2,7 @@
 
 """Our filter, on one of the hosts, fed with what Neutron's RPC says."""
 
+import dataclasses
 import typing
 
 from vif_plug_tapmac import privileged
@@ -15,6 +16,9 @@ def apply(info: _Told, details: typing.Iterable[_Told],
           is_all: bool = True) -> None:
     """Have what Neutron says of this host.
 
+    As if all groups were stateless, because not every kernel knows the
+    connections of bridges: what begins one is judged alike.
+
     :param info: of security_group_info_for_devices
     :param details: of get_devices_details_list
     :param is_all: whether it is instead of all that was there
@@ -22,6 +26,9 @@ def apply(info: _Told, details: typing.Iterable[_Told],
     """
     answer = from_neutron.from_rpc(info, details, is_all=is_all)
     assert not answer.refused, answer.refused
+    change = dataclasses.replace(answer.change, ports=tuple(
+        dataclasses.replace(each, stateful=False)
+        for each in answer.change.ports))
     privsep.filter.set_client_mode(False)
-    applied = privileged.apply_filter(answer.change.as_fields())
+    applied = privileged.apply_filter(change.as_fields())
     assert not applied['refused'] and not applied['needs_all'], applied

@@ -130,6 +130,13 @@ def zone_element(bridge: str, zone: int) -> Element:
     return Element(_name(bridge), data=_ZONE.pack(zone))
 
 
+def zone_of(element: Element) -> int:
+    """Return the zone that an element of that map says; 0: none."""
+    zone, = (_ZONE.unpack(element.data) if isinstance(element.data, bytes)
+             and len(element.data) == _ZONE.size else (0,))
+    return int(zone)
+
+
 def mac_element(bridge: str, mac: str, comment: str = '') -> Element:
     """Return what a set of MACs has for one.
 

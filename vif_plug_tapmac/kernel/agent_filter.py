@@ -17,6 +17,8 @@ import typing
 
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import agent_chains
+from vif_plug_tapmac.kernel import agent_connections
+from vif_plug_tapmac.kernel import agent_cuts
 from vif_plug_tapmac.kernel import agent_elements
 from vif_plug_tapmac.kernel import agent_table
 from vif_plug_tapmac.kernel import filter_state
@@ -66,7 +68,13 @@ def apply(change: Change, groups: Groups, moves: bool) -> Applied:
     with nl.Netlink() as netlink:
         links, refused = _find(netlink, change.ports, groups)
         with _sessions.lock:
-            done = _Work(netlink, change, links, refused, groups).run()
+            session, _ = _sessions.get()
+            before = agent_cuts.look(session, change)
+            work = _Work(netlink, change, links, refused, groups)
+            done = work.run()
+            if not done.needs_all:
+                agent_cuts.cut(session, netlink, change, before,
+                               *work.ports())
         if done.needs_all:
             return done
         if moves:
@@ -148,6 +156,12 @@ class _Work:
         self._needs_all = False
         self._ports: dict[int, Port] = {}
         self._ends: list[nft.Step] = []
+        self._first: agent_elements.Sets | None = None
+        self._last: agent_elements.Sets = {}
+
+    def ports(self) -> tuple[agent_elements.Sets, agent_elements.Sets]:
+        """Return what sets of ports had before that, and have now."""
+        return self._first or self._last, self._last
 
     def run(self) -> Applied:
         _sessions.settle(_STEP, self._plan)
@@ -179,6 +193,7 @@ class _Work:
                  else agent_elements.MAPS)
         before = ({name: {} for name in names} if is_new
                   else agent_elements.there(session, names))
+        self._first, self._last = self._first or before, before
         after = self._after(before)
         used = {element.data for name in agent_elements.MAPS
                 for element in after[name].values()}
@@ -189,7 +204,10 @@ class _Work:
             {each for each in used if isinstance(each, str)})
         gone, new = agent_elements.changing(before, after)
         self._ends = chains.ends
-        return [*making, *gone, *chains.before, *new, *chains.after]
+        return [*making, *gone, *chains.before,
+                *agent_connections.planned(
+                    session, self._netlink, self._change, self._ports,
+                    is_new), *new, *chains.after]
 
     def _known_ports(self, here: agent_chains.There) -> dict[int, Port]:
         """Return the ports that can be had, by the index of each TAP."""
@@ -198,6 +216,12 @@ class _Work:
         ports = {}
         for port in self._change.ports:
             if port.vif_id not in self._links:
+                continue
+            if (port.stateful and not port.is_open
+                    and not agent_connections.is_possible()):
+                self._refused[port.vif_id] = (
+                    'its security groups are stateful, and this kernel has no '
+                    'conntrack for bridges (NF_CONNTRACK_BRIDGE)')
                 continue
             missing = [each for each in port.groups if each not in known]
             if missing:

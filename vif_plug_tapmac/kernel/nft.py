@@ -40,7 +40,7 @@ _GENERATION_ID, _BATCH_GENERATION = 1, 1
 _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = (
     1, 3, 4, 5, 7)
 _HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
-_RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS, _RULE_USERDATA = 1, 2, 4, 7
+_RULE_TABLE, RULE_CHAIN, RULE_EXPRESSIONS, _RULE_USERDATA = 1, 2, 4, 7
 _EXPRESSION_NAME, _EXPRESSION_DATA = 1, 2
 #: Of each that is in a list.
 IN_LIST = 1
@@ -185,14 +185,14 @@ class Session(session.Session):
         """
         bodies = [
             # Its head has the generation, which is always another.
-            each[_BODY.size:] for chain in chains for each in self._rules(
+            each[_BODY.size:] for chain in chains for each in self.rules(
                 table, chain)]
         # To find out what they say takes ten times as long as to have them.
         if self._found_right != (rules, bodies):
             found: dict[str | None, list[Attributes]] = {}
             for told in map(Attributes, bodies):
                 if told.text(_RULE_TABLE) == table:
-                    found.setdefault(told.text(_RULE_CHAIN), []).append(told)
+                    found.setdefault(told.text(RULE_CHAIN), []).append(told)
             if ({chain: len(each) for chain, each in found.items()}
                     != _count(rules)
                     or not all(_has_expressions(found[rule.chain].pop(0), rule)
@@ -217,19 +217,19 @@ class Session(session.Session):
 
         :param rules: of this chain
         """
-        found = list(map(read, self._rules(table, chain)))
+        found = list(map(read, self.rules(table, chain)))
         return len(found) == len(rules) and all(
             comment_of(told.octets(_RULE_USERDATA)) == rule.comment
             and _has_expressions(told, rule)
             for told, rule in zip(found, rules))
 
-    def _rules(self, table: str, chain: str | None) -> list[bytes]:
+    def rules(self, table: str, chain: str | None) -> list[bytes]:
         """Return the messages that tell the rules of a table, or a chain."""
         return self.list(
             'nftables', 'listing the rules of %s' % (chain or table),
             message(_RULE, get=True), self.body(
                 attributes.text(_RULE_TABLE, table),
-                b'' if chain is None else attributes.text(_RULE_CHAIN,
+                b'' if chain is None else attributes.text(RULE_CHAIN,
                                                           chain)),
             lambda each: each, tolerated=errno.ENOENT)
 
@@ -288,13 +288,13 @@ def delete_rules(table: str, chain: str) -> Step:
     """Have all rules of a chain no more; there are none is success."""
     return message(_RULE) + _OFF, 0, body(
         attributes.text(_RULE_TABLE, table),
-        attributes.text(_RULE_CHAIN, chain))
+        attributes.text(RULE_CHAIN, chain))
 
 
 def new_rule(table: str, rule: Rule) -> Step:
     parts = [attributes.text(_RULE_TABLE, table),
-             attributes.text(_RULE_CHAIN, rule.chain),
-             nested(_RULE_EXPRESSIONS, *(
+             attributes.text(RULE_CHAIN, rule.chain),
+             nested(RULE_EXPRESSIONS, *(
                  nested(IN_LIST, attributes.text(_EXPRESSION_NAME, name),
                         nested(_EXPRESSION_DATA, *_encoded(values)))
                  for name, values in rule.expressions))]
@@ -334,7 +334,7 @@ def _count(rules: typing.Sequence[Rule]) -> dict[str, int]:
 
 def _has_expressions(told: Attributes, rule: Rule) -> bool:
     found = [Attributes(octets) for _, octets in attributes.every(
-        told.octets(_RULE_EXPRESSIONS) or b'')]
+        told.octets(RULE_EXPRESSIONS) or b'')]
     return (len(found) == len(rule.expressions) and all(
         each.text(_EXPRESSION_NAME) == name
         and _has(each.nested(_EXPRESSION_DATA), values)

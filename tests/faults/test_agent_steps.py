@@ -77,7 +77,7 @@ class FeedTest(test_steps.StepsTestCase):
         with nft.Session() as session:
             rules = [(told.text(_CHAIN), told.octets(_EXPRESSIONS),
                       told.octets(_COMMENT))
-                     for told in map(nft.read, session._rules(
+                     for told in map(nft.read, session.rules(
                          filter_table.NAME, None))]
             own = [(name, key[0][4:], element.comment, element.data)
                    for name, some in agent_elements.there(session).items()

@@ -57,7 +57,7 @@ _ON_EACH_KERNEL = (
 _CORE = (
     r'tests\.functional\.test_(plug|unplug|existing_tap|bridge|uplink|vlan\w*'
     r'|guard|frames|kernel_facts|rtnetlink|mac_clash'
-    r'|conntrack_frames\.(Host|WithIptables)Test)\.')
+    r'|conntrack_frames\.(Host|Room|WithIptables)Test)\.')
 
 _CAP_NET_ADMIN, _CAP_SYS_ADMIN = 12, 21
 

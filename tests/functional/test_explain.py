@@ -27,6 +27,7 @@ from vif_plug_tapmac.host.packet import Packet
 from vif_plug_tapmac.kernel import filter_steps
 from vif_plug_tapmac.kernel import filter_table
 from vif_plug_tapmac.kernel import nft
+from vif_plug_tapmac.kernel import nft_sets
 from vif_plug_tapmac.wanted import rules
 
 _FILTERED = 29795
@@ -316,9 +317,10 @@ class ExplainTest(test_operator.OperatorTestCase):
 
     def test_without_elements(self):
         with nft.Session() as session:
-            session.transact('', nft.delete_elements(
-                filter_table.NAME, rules.MACS, [filter_steps.key(
-                    self.host.link(base.TAP).index, base.GUEST_MAC, None)]))
+            session.transact('', nft_sets.delete_elements(
+                filter_table.NAME, rules.MACS, [nft_sets.Element(
+                    filter_steps.key(self.host.link(base.TAP).index,
+                                     base.GUEST_MAC, None))]))
         self.assertEqual('dropped', self.explain(
             frames.rarp(), returncode=10)[0]['Verdict'])
 
@@ -375,8 +377,8 @@ class ExplainTest(test_operator.OperatorTestCase):
 
     def logged(self):
         with nft.Session() as session:
-            return [key for key, _ in session.elements(
-                filter_table.NAME, filter_table.LOGGED)]
+            return [each.key for each in nft_sets.elements(
+                session, filter_table.NAME, filter_table.LOGGED)]
 
     def test_the_log(self):
         index = self.host.link(base.TAP).index

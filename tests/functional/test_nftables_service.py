@@ -19,6 +19,7 @@ from vif_plug_tapmac.kernel import filter_state
 from vif_plug_tapmac.kernel import filter_table
 from vif_plug_tapmac.kernel import guest_filter
 from vif_plug_tapmac.kernel import nft
+from vif_plug_tapmac.kernel import nft_sets
 from vif_plug_tapmac.kernel import shields
 
 _DROP_IN = (base.CHECKOUT / 'etc/systemd/system/nftables.service.d'
@@ -56,7 +57,8 @@ class NftablesServiceTest(test_full_frames.FullFramesTestCase):
             return (session.table(filter_table.NAME),
                     filter_state.elements(session),
                     filter_state.groups_in(session, filter_table.GROUPS),
-                    session.elements(filter_table.NAME, filter_table.LOGGED),
+                    nft_sets.elements(session, filter_table.NAME,
+                                      filter_table.LOGGED),
                     shields.there(session))
 
     def service(self, command, configuration=_CONF, drop_in=_DROP_IN):

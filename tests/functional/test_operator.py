@@ -107,6 +107,7 @@ class ListTest(OperatorTestCase):
             {'TAP': base.TAP, 'Bridge': base.BRIDGE, 'MTU': 1500,
              'Guest MAC': base.GUEST_MAC, 'TAP MAC': base.TAP_MAC,
              'VIF': base.VIF_ID, 'Owner': 'root', 'Carrier': True,
+             'Mode': 'mac', 'Addresses': None, 'Drops': [],
              'Port options': ['locked', 'isolated', 'no learning'],
              'Domain': self.domains.of(base.TAP),
              'Instance': self.domains.instance_of(base.TAP),

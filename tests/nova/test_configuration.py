@@ -103,7 +103,7 @@ class NovaConfTest(nova_base.NovaTestCase):
         bridge = self.host.add(base.BRIDGE, 'bridge')
         self.host.set(base.BRIDGE, state='up')
         self.plug()
-        self.assert_finished(mtu=1450, group=4711,
+        self.assert_finished(mtu=1450, group=4717,
                              owner=pwd.getpwnam('nobody').pw_uid)
         self.assertEqual(bridge.index, self.host.link(base.TAP).master)
         self.assertEqual(1, len(self.host.processes()))

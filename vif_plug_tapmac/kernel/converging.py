@@ -5,6 +5,7 @@
 import dataclasses
 import errno
 import logging
+import time
 import typing
 
 from vif_plug_tapmac import exception
@@ -28,6 +29,9 @@ LOG = logging.getLogger(__name__)
 # Set, read back and found good; or repaired once and found good; and one more
 # where two TAPs that cross each other's guests join at once.
 _ROUNDS = 4
+# For how long a plug begins again because others, who make the table of
+# guests anew at the same time, have its TAP out of the group, in seconds.
+_GIVES_UP_AFTER = 10.0
 
 
 class Overtaken(Exception):
@@ -69,8 +73,10 @@ def converge(netlink: nl.Netlink, port: TapPort, limits: Limits,
     shield.ensure(netlink, port, limits.service)
     guard.forget_former(netlink, port, link)
     found = link
+    rounds, until = _ROUNDS, time.monotonic() + _GIVES_UP_AFTER
     try:
-        for _ in range(_ROUNDS):
+        while rounds > 0:
+            rounds -= 1
             wanted = dict(lasting, mac=clash.settle_tap_mac(
                 netlink, on_bridge, port, link))
             entry = guard.find_guest(netlink, on_bridge, port, link)
@@ -98,6 +104,8 @@ def converge(netlink: nl.Netlink, port: TapPort, limits: Limits,
                 link = require_tap(netlink.get(link.index, port.name), port)
                 if link.group == port.group:
                     return link
+                if time.monotonic() < until:
+                    rounds = _ROUNDS
                 continue
             if not guarded and not arriving:
                 guard.warn_of_taking(netlink, port, link, entry)

@@ -125,6 +125,14 @@ def is_right_beside(session: nft.Session, beside: table.Beside) -> bool:
         and _has(session, beside.sets, beside.chains, beside.rules))
 
 
+def look(session: nft.Session) -> tuple[nft.Table | None, bool, bool]:
+    """Return the table; whether its sets are whole; whether it stays."""
+    found = session.table(table.NAME)
+    is_whole = all(has_canary(session, each) for each in table.PORT_SETS)
+    return found, is_whole, (found is not None
+                             and lasts(session, found, is_whole))
+
+
 def lasts(session: nft.Session, found: nft.Table, is_whole: bool) -> bool:
     """Return whether a table stays: it is right, or of a newer release."""
     version = version_of(found.comment)

@@ -100,3 +100,21 @@ def deletions(ports: dict[int, typing.Iterable[Element]],
                 nft_sets.Element(key(index, own.mac, own.address))
                 for index, there in ports.items() for own in there
                 if own.set == each.name])]
+
+
+def differing(there: dict[int, Elements], wanted: dict[int, Elements],
+              own: typing.Collection[int]) -> list[nft.Step]:
+    """Return what puts in what is wanted and not there.
+
+    And takes out what is there for some of these and is not wanted.
+
+    :param own: their indexes
+    """
+    return [
+        *deletions({
+            index: there.get(index, {}).keys() - wanted[index].keys()
+            for index in wanted if index in own}),
+        *additions({
+            index: {each: found[each] for each in found
+                    if each not in there.get(index, {})}
+            for index, found in wanted.items()})]

@@ -332,7 +332,7 @@ class GuestFilter:
         if self._released:
             self._released = filtered_group.take_back(
                 netlink, self._released, filter_state.elements(session))
-        found, is_whole, lasts = self._look(session)
+        found, is_whole, lasts = filter_state.look(session)
         is_closed = (lasts and is_whole
                      and all(filter_state.is_closed(session, group,
                                                     open_group is None)
@@ -348,7 +348,7 @@ class GuestFilter:
             (group, open_group): filtered_group.members(netlink, group)
             for group, open_group in self._closed.items()
             if open_group is not None}
-        found, is_whole, lasts = self._look(session)
+        found, is_whole, lasts = filter_state.look(session)
         there = filter_state.elements(session)
         self._learn(there if is_whole else {})
         left = self._left(netlink, index)
@@ -360,10 +360,10 @@ class GuestFilter:
         of_agent = {group for group, open_group in self._closed.items()
                     if open_group is None}
         if lasts and found is not None:
-            return [*filter_steps.closing(set(self._closed), of_agent),
-                    *filter_steps.canaries(),
-                    *self._differing(there, left)], there.get(
-                        index or 0, {}), found.handle
+            steps = [*filter_steps.closing(set(self._closed), of_agent),
+                     *filter_steps.canaries(),
+                     *filter_steps.differing(there, left, self._own)]
+            return steps, there.get(index or 0, {}), found.handle
         groups = set(self._closed)
         if is_whole:
             groups |= filter_state.groups_in(session, table.GROUPS)
@@ -373,35 +373,11 @@ class GuestFilter:
                 *shields.additions(shields.there(session)),
                 *filter_steps.additions(left)], {}, _MADE
 
-    def _look(self, session: nft.Session,
-              ) -> tuple[nft.Table | None, bool, bool]:
-        """Return the table; whether its sets are whole; whether it stays."""
-        found = session.table(table.NAME)
-        is_whole = all(filter_state.has_canary(session, each)
-                       for each in table.PORT_SETS)
-        return found, is_whole, (found is not None and filter_state.lasts(
-            session, found, is_whole))
-
     def _learn(self, there: dict[int, Elements]) -> None:
         """Remember what is there of others as it is there."""
         self._ports = {**(self._ports or {}), **{
             index: found for index, found in there.items()
             if index not in self._own}}
-
-    def _differing(self, there: dict[int, Elements],
-                   wanted: dict[int, Elements]) -> list[nft.Step]:
-        """Return what puts in what is wanted and not there.
-
-        And takes out what was there for our own and is not wanted.
-        """
-        return [
-            *filter_steps.deletions({
-                index: there.get(index, {}).keys() - wanted[index].keys()
-                for index in wanted if index in self._own}),
-            *filter_steps.additions({
-                index: {each: found[each] for each in found
-                        if each not in there.get(index, {})}
-                for index, found in wanted.items()})]
 
     def _left(self, netlink: nl.Netlink,
               without: int | None) -> dict[int, Elements]:

@@ -44,8 +44,9 @@ _NOT_WITH_OLD_LIBRARIES = (
     r'tests\.(integration\.test_(kernel|package|os_vif_suite|nova|set_up'
     r'|run_tests|getting_started|deploying|troubleshooting)'
     r'|functional\.test_(benchmark|churn|contention|strangers|interference'
-    r'|sigkill|demo|deleting_under_fire|never_quiet|against_neutron)'
-    r'|faults\.test_(scale|soak|steps))')
+    r'|sigkill|demo|deleting_under_fire|never_quiet|against_neutron|right'
+    r'|group_rules|full_fire|full_rollout|agent_rollout)'
+    r'|faults\.test_(scale|soak|steps|agent_steps|netlink))')
 
 # What depends on the kernel: all that is done to it, but for what is only
 # long, or takes many processes.

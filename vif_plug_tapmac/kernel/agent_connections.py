@@ -52,6 +52,8 @@ def planned(session: nft.Session, netlink: nl.Netlink, change: Change,
     before: _Sets = {name: {} for name in _NAMES}
     if is_new or not agent_conntrack.is_right(session, table.NAME):
         steps += agent_conntrack.making(table.NAME)
+    if not (is_new or change.is_all or change.ports or change.gone):
+        return steps  # There may be a thousand ports that are as they were.
     if not is_new:
         before = {name: {each.key: each for each in nft_sets.elements(
             session, table.NAME, name)} for name in _NAMES}

@@ -56,6 +56,7 @@ def all_frames():
     return found
 
 
+@base.too_slow_emulated('rules that are looked at again and again')
 class KernelTest(frames.FullFramesTestCase):
 
     def setUp(self):
@@ -110,6 +111,7 @@ class KernelTest(frames.FullFramesTestCase):
         self.assertGreater(len(sent) - passed, len(sent) // 20)
 
 
+@base.too_slow_emulated('rules that are looked at again and again')
 class AdviceTest(base.TestCase):
     """What is said of each frame that is dropped, without the kernel."""
 

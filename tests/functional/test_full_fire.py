@@ -194,6 +194,7 @@ class UnderFireTest(FireTestCase):
         self.assertEqual(0, self.strangers)
 
 
+@base.too_slow_emulated('eight processes at once, again and again')
 @base.needs_locked_ports
 class TogetherTest(test_contention.ContentionTestCase):
     """Eight processes, each with guests of its own, and a host without any.

@@ -124,6 +124,7 @@ class TalkAndLies(test_restart.Talk):
                                        others + (not is_held))
 
 
+@base.too_slow_emulated('fifty guests that talk all the time')
 class RolloutTestCase(test_full.FullTestCase):
 
     LOG_LEVEL = logging.WARNING

@@ -174,6 +174,7 @@ class FireTestCase(test_full.FullTestCase):
                 self.assertEqual(([], 0), (self.lies, self.strangers))
 
 
+@base.too_slow_emulated('a guest that sends all it can, and others who flush')
 class UnderFireTest(FireTestCase):
 
     def test_nothing_gets_out(self):

@@ -33,7 +33,12 @@ from vif_plug_tapmac.kernel.nft import Rule
 from vif_plug_tapmac.kernel import nft_expressions as nftx
 from vif_plug_tapmac.kernel import nft_sets
 from vif_plug_tapmac.kernel.nft_sets import Element
+from vif_plug_tapmac.kernel.nft_sets import ETHER
+from vif_plug_tapmac.kernel.nft_sets import INDEX
+from vif_plug_tapmac.kernel.nft_sets import LINK_NAME
+from vif_plug_tapmac.kernel.nft_sets import MARK
 from vif_plug_tapmac.kernel.nft_sets import Set
+from vif_plug_tapmac.kernel.nft_sets import type_of
 
 #: The zone of each bridge; which MACs on it are those of stateful ports, and
 #: of stateless ones; and how many connections each stateful port has.
@@ -43,18 +48,15 @@ ZONES, STATEFUL_MACS, STATELESS_MACS, COUNTED = (
 #: for on a host with 4 GB or more. The kernel goes through all that a port has
 #: for a new one, so more of them take their time.
 MOST = 16384
-#: How nft calls what these are made of. Source: nftables, include/datatype.h,
-#: enum datatypes
-_ETHER, _MARK, _INDEX, _NAME = 9, 19, 20, 41
 _NAME_LENGTH = 16
 #: A zone, which nft has no name for, is shown as a mark, which is longer.
 _ZONE = struct.Struct('=Hxx')
 SETS = (
-    Set(ZONES, _NAME, _NAME_LENGTH, is_number=True,
-        data=(_MARK, _ZONE.size)),
-    *(Set(name, _NAME << 6 | _ETHER, _NAME_LENGTH + 8)
+    Set(ZONES, LINK_NAME, _NAME_LENGTH, is_number=True,
+        data=(MARK, _ZONE.size)),
+    *(Set(name, type_of(LINK_NAME, ETHER), _NAME_LENGTH + 8)
       for name in (STATEFUL_MACS, STATELESS_MACS)),
-    Set(COUNTED, _INDEX, 4, is_number=True, is_by_rules=True))
+    Set(COUNTED, INDEX, 4, is_number=True, is_by_rules=True))
 #: After all other chains of the table.
 _FORWARD, _LATE = 2, -140
 CHAINS = (*map(Chain, agent_table.OF_CONNECTIONS), Chain('ct_ip'),

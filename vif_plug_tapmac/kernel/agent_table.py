@@ -21,7 +21,13 @@ from vif_plug_tapmac.kernel.nft import Chain
 from vif_plug_tapmac.kernel.nft import Expression
 from vif_plug_tapmac.kernel.nft import Rule
 from vif_plug_tapmac.kernel import nft_expressions as nftx
+from vif_plug_tapmac.kernel.nft_sets import ETHER
+from vif_plug_tapmac.kernel.nft_sets import GROUP
+from vif_plug_tapmac.kernel.nft_sets import INDEX
+from vif_plug_tapmac.kernel.nft_sets import IP
+from vif_plug_tapmac.kernel.nft_sets import IP6
 from vif_plug_tapmac.kernel.nft_sets import Set
+from vif_plug_tapmac.kernel.nft_sets import type_of
 from vif_plug_tapmac.kernel.nft_sets import VERDICTS
 from vif_plug_tapmac.wanted import rules
 
@@ -41,19 +47,16 @@ LEAVING, ENTERING = 'leaving_known', 'entering_known'
 #: kernel has that, and where it has, it begins with the first rule about it.
 OF_CONNECTIONS = CT_ZONE, CT_EGRESS, CT_INGRESS = (
     'ct_zone', 'ct_egress', 'ct_ingress')
-#: How nft calls what the keys are made of. Source: nftables,
-#: include/datatype.h, enum datatypes
-_IP, _IP6, _ETHER, _INDEX, _GROUP = 7, 8, 9, 20, 35
 PREFIXES = tuple(
-    Set(name, _INDEX << 12 | _ETHER << 6 | kind, 12 + length,
+    Set(name, type_of(INDEX, ETHER, kind), 12 + length,
         is_interval=True, parts=(4, 6, length))
-    for name, kind, length in ((IPV4_PREFIX, _IP, 4), (IPV6_PREFIX, _IP6, 16)))
+    for name, kind, length in ((IPV4_PREFIX, IP, 4), (IPV6_PREFIX, IP6, 16)))
 #: By the name of each.
-BY_INDEX = {name: Set(name, _INDEX, 4, is_number=True, data=data)
+BY_INDEX = {name: Set(name, INDEX, 4, is_number=True, data=data)
             for name, data in ((OPEN, None), (STATEFUL, None),
                                (UNLOCKED, None), (EGRESS, VERDICTS),
                                (INGRESS, VERDICTS))}
-SETS = (Set(GROUPS, _GROUP, 4, is_number=True), *PREFIXES,
+SETS = (Set(GROUPS, GROUP, 4, is_number=True), *PREFIXES,
         *BY_INDEX.values())
 #: Hooks, and when they are had: for what conntrack has to know, before it; the
 #: rest after it. Source: include/uapi/linux/netfilter_bridge.h

@@ -22,7 +22,14 @@ from vif_plug_tapmac.kernel.nft import Chain
 from vif_plug_tapmac.kernel.nft import Expression
 from vif_plug_tapmac.kernel.nft import Rule
 from vif_plug_tapmac.kernel import nft_expressions as nftx
+from vif_plug_tapmac.kernel.nft_sets import ETHER
+from vif_plug_tapmac.kernel.nft_sets import GROUP
+from vif_plug_tapmac.kernel.nft_sets import INDEX
+from vif_plug_tapmac.kernel.nft_sets import IP
+from vif_plug_tapmac.kernel.nft_sets import IP6
+from vif_plug_tapmac.kernel.nft_sets import MARK
 from vif_plug_tapmac.kernel.nft_sets import Set
+from vif_plug_tapmac.kernel.nft_sets import type_of
 from vif_plug_tapmac.wanted import rules
 
 NAME = 'tapmac'
@@ -43,25 +50,22 @@ DROPS = 'drops'
 LOGGED, LOG = 'logged', 'log_drops'
 #: How many of all of them in a second at most, and at once.
 _LOGS, _LOGS_AT_ONCE = 10, 20
-#: How nft calls what the keys are made of. Source: nftables,
-#: include/datatype.h, enum datatypes
-_IP, _IP6, _ETHER, _MARK, _INDEX, _GROUP = 7, 8, 9, 19, 20, 35
 #: Those that have elements of ports.
-PORT_SETS = (Set(rules.MACS, _INDEX << 6 | _ETHER, 12),
-             Set(rules.IPV4, _INDEX << 12 | _ETHER << 6 | _IP, 16),
-             Set(rules.IPV6, _INDEX << 12 | _ETHER << 6 | _IP6, 28),
-             Set(rules.LINK_LOCAL, _INDEX << 12 | _ETHER << 6 | _IP6, 28))
+PORT_SETS = (Set(rules.MACS, type_of(INDEX, ETHER), 12),
+             Set(rules.IPV4, type_of(INDEX, ETHER, IP), 16),
+             Set(rules.IPV6, type_of(INDEX, ETHER, IP6), 28),
+             Set(rules.LINK_LOCAL, type_of(INDEX, ETHER, IP6), 28))
 #: Where an address may be that is a port's own.
 _IPV4_SETS = rules.IPV4, agent_table.IPV4_PREFIX
 _IPV6_SETS = rules.IPV6, agent_table.IPV6_PREFIX
-_SHIELDED_SET = Set(SHIELDED, _GROUP, 4, is_number=True)
+_SHIELDED_SET = Set(SHIELDED, GROUP, 4, is_number=True)
 #: What is counted is forgotten a week after the last one. No guest can have
 #: more elements than there are reasons.
-_DROPS_SET = Set(DROPS, _INDEX << 6 | _MARK, 8, is_by_rules=True,
+_DROPS_SET = Set(DROPS, type_of(INDEX, MARK), 8, is_by_rules=True,
                  seconds=604800)
-SETS = (Set(GROUPS, _GROUP, 4, is_number=True), *PORT_SETS, _SHIELDED_SET,
-        Set(SHIELDS, _GROUP << 6 | _MARK, 8), *agent_table.SETS, _DROPS_SET,
-        Set(LOGGED, _INDEX, 4, is_number=True))
+SETS = (Set(GROUPS, GROUP, 4, is_number=True), *PORT_SETS, _SHIELDED_SET,
+        Set(SHIELDS, type_of(GROUP, MARK), 8), *agent_table.SETS, _DROPS_SET,
+        Set(LOGGED, INDEX, 4, is_number=True))
 #: Hooks, and when they are had: before what others have there, and conntrack.
 #: Source: include/uapi/linux/netfilter_bridge.h
 _PREROUTING, _INPUT, _PRIORITY = 0, 1, -350

@@ -24,6 +24,8 @@ from vif_plug_tapmac.kernel.nft import Rule
 from vif_plug_tapmac.kernel import nft_expressions as nftx
 from vif_plug_tapmac.kernel.nft_sets import Element
 from vif_plug_tapmac.kernel.nft_sets import interval
+from vif_plug_tapmac.kernel.nft_sets import IP
+from vif_plug_tapmac.kernel.nft_sets import IP6
 from vif_plug_tapmac.kernel.nft_sets import Set
 from vif_plug_tapmac.wanted import security_groups
 from vif_plug_tapmac.wanted.security_groups import Group
@@ -34,8 +36,6 @@ PREFIXES = {security_groups.INGRESS: 'in_', security_groups.EGRESS: 'out_'}
 #: How what is about later fragments ends.
 LATER = '_later'
 _ETHERTYPES = {4: 0x0800, 6: 0x86dd}
-#: How nft calls addresses. Source: nftables, include/datatype.h, datatypes
-_ADDRESS_TYPES = {4: 7, 6: 8}
 #: Where the address of the other side is, by direction: source, destination.
 _REMOTE = {
     (security_groups.INGRESS, 4): nftx.field(nftx.NETWORK, 12, 4),
@@ -116,7 +116,7 @@ def set_name(groups: typing.Iterable[str]) -> str:
 def members_set(name: str, family: int) -> Set:
     """Return the set that has members of a family, whoever they are."""
     return Set('members%d_%s' % (family, name.rpartition(':')[2]),
-               _ADDRESS_TYPES[family],
+               IP if family == 4 else IP6,
                4 if family == 4 else 16, is_interval=True)
 
 

@@ -37,6 +37,10 @@ _INTERVAL, _MAP, _FORGETS, _BY_RULES, _PARTS, _ENDS = (
 _SWEEPS_EVERY = 3600000
 #: How many elements rules put into a set at most, if it does not say.
 _MOST_BY_RULES = 65535
+#: How nft calls what keys are made of: addresses, MACs, marks, indexes, link
+#: groups, and names of links.
+#: Source: nftables, include/datatype.h, enum datatypes
+IP, IP6, ETHER, MARK, INDEX, GROUP, LINK_NAME = 7, 8, 9, 19, 20, 35, 41
 #: What a map has that says where to go on: how nft calls that, and its length.
 VERDICTS = 0xffffff00, 16
 #: How nft keeps which order the octets of a key have, and those of what a map
@@ -98,6 +102,17 @@ class Element(typing.NamedTuple):
     last: bytes | None = None
     ends: bool = False
     data: bytes | str | None = None
+
+
+def type_of(*parts: int) -> int:
+    """Return how nft calls a key of several parts: six bits for each.
+
+    Source: nftables, include/datatype.h, TYPE_BITS
+    """
+    found = 0
+    for each in parts:
+        found = found << 6 | each
+    return found
 
 
 def interval(first: bytes, last: bytes, comment: str = '') -> list[Element]:

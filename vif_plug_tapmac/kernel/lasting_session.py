@@ -25,6 +25,9 @@ _OVERTAKEN = errno.ENOENT, errno.EEXIST, errno.EBUSY
 _GIVES_UP_AFTER, _PAUSE = 30.0, 0.005
 #: How often in a row the same may be planned though nobody interfered.
 _ROUNDS = 3
+#: How often what was planned is left to a time in which no one else changes
+#: any rule of this host, which may never come.
+_WAITS_FOR_QUIET = 5
 #: What says in which network namespace a thread is.
 _NAMESPACE = '/proc/thread-self/ns/net'
 
@@ -65,7 +68,11 @@ class LastingSession:
 
         Each time in one transaction, on condition that nobody has changed
         rules since they were looked at. So what was done is looked at, too.
-        Other threads wait meanwhile.
+        Where others change rules all the time that condition is dropped: what
+        does not fit what is there by then is refused as a whole, and what is
+        not as it is to be after that is planned again. But for who makes the
+        table: what others put into the former one is not to be lost. Other
+        threads wait meanwhile.
 
         :param step: for errors
         :raises KernelRefused: the rules are as they were
@@ -78,6 +85,7 @@ class LastingSession:
     def _settle(self, step: str, plan: typing.Callable[
             [nft.Session], list[nft.Step]]) -> None:
         deadline, tries = time.monotonic() + _GIVES_UP_AFTER, 0
+        overtaken = 0
         while True:
             session, _ = self.get()
             generation = session.generation()
@@ -86,7 +94,12 @@ class LastingSession:
                 return
             refusal = None
             try:
-                tries += session.transact(step, steps, generation)
+                waits = overtaken < _WAITS_FOR_QUIET or any(
+                    kind == nft.NEW_TABLE for kind, _, _ in steps)
+                done = session.transact(step, steps,
+                                        generation if waits else None)
+                tries += done
+                overtaken += not done
             except exception.KernelRefused as error:
                 if error.kwargs.get('code') not in _OVERTAKEN or (
                         session.generation() == generation):

@@ -12,7 +12,6 @@ passes: so no guest is cut off that passed before.
 """
 
 import contextlib
-import errno
 import typing
 
 from vif_plug_tapmac import exception
@@ -24,11 +23,12 @@ from vif_plug_tapmac.kernel import agent_table
 from vif_plug_tapmac.kernel import filter_state
 from vif_plug_tapmac.kernel import filter_steps
 from vif_plug_tapmac.kernel import filter_table as table
+from vif_plug_tapmac.kernel import filtered_group
+from vif_plug_tapmac.kernel import guest_filter
 from vif_plug_tapmac.kernel import lasting_session
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import nft
-from vif_plug_tapmac.kernel import shields
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted.port import Groups
 from vif_plug_tapmac.wanted.security_groups import Change
@@ -78,9 +78,10 @@ def apply(change: Change, groups: Groups, moves: bool) -> Applied:
         if done.needs_all:
             return done
         if moves:
-            for vif_id, link in links.items():
-                if vif_id in done.ports and link.group != groups.agent:
-                    _move(netlink, link, vif_id, groups)
+            for port in change.ports:
+                if (port.vif_id in done.ports
+                        and links[port.vif_id].group != groups.agent):
+                    _move(netlink, links[port.vif_id], port, groups)
     return done
 
 
@@ -114,19 +115,12 @@ def _why_not(link: Link | None, port: Port, groups: Groups) -> str | None:
     return None
 
 
-def _move(netlink: nl.Netlink, link: Link, vif_id: str,
+def _move(netlink: nl.Netlink, link: Link, port: Port,
           groups: Groups) -> None:
     """Have a TAP in the agent's link group, if it is still what it was."""
     seen = netlink.get(link.index, link.name)
-    found = mark.TapMark.parse(seen.alias) if seen else None
-    if (seen is None or found is None or found.vif_id != vif_id
-            or seen.group not in groups):
-        return
-    try:
-        netlink.change(seen, {'group': groups.agent})
-    except exception.KernelRefused as error:
-        if error.kwargs.get('code') != errno.ENODEV:
-            raise
+    if seen is not None and _why_not(seen, port, groups) is None:
+        filtered_group.move(netlink, seen, groups.agent)
 
 
 def _is_anothers(session: nft.Session) -> bool:
@@ -255,21 +249,17 @@ class _Work:
 
     def _making(self, session: nft.Session) -> list[nft.Step]:
         """Return what makes the table right, and the agent's group closed."""
-        found = session.table(table.NAME)
-        is_whole = all(filter_state.has_canary(session, each)
-                       for each in table.PORT_SETS)
+        found, is_whole, lasts = filter_state.look(session)
         own = {self._groups.agent}
-        if found is not None and filter_state.lasts(session, found, is_whole):
+        if lasts:
             if filter_state.is_closed(session, self._groups.agent, True):
                 return []
             return filter_steps.closing(own, own)
         groups, of_agent = (filter_state.groups_in(session, name) | own
                             for name in (table.GROUPS, agent_table.GROUPS))
         there = filter_state.elements(session)
-        return [*([] if found is None else [nft.delete_table(table.NAME)]),
-                *filter_steps.making(groups if is_whole else own, of_agent),
-                *shields.additions(shields.there(session)),
-                *filter_steps.additions({
-                    index: there[index] for index in there
-                    if not self._is_agents(filter_steps.index_key(index))
-                    and index not in self._ports})]
+        return guest_filter.making_anew(
+            session, found, groups if is_whole else own, of_agent, {
+                index: there[index] for index in there
+                if not self._is_agents(filter_steps.index_key(index))
+                and index not in self._ports})

@@ -49,7 +49,7 @@ def release(netlink: nl.Netlink, links: typing.Iterable[Link], group: int,
                       'from which nothing passes whose addresses are not '
                       'known. Remedy: %s"ip link set %s group 0".', seen.name,
                       group, 'plug it, or ' if seen.is_tap else '', seen.name)
-        elif _move(netlink, seen, open_group):
+        elif move(netlink, seen, open_group):
             released.append(seen)
     return released
 
@@ -66,7 +66,7 @@ def take_back(netlink: nl.Netlink, released: typing.Iterable[Link],
     for link in released:
         found = mark.TapMark.parse(link.alias)
         if (found is None or found.vif_id not in ports.get(
-                link.index, {}).values() or not _move(
+                link.index, {}).values() or not move(
                     netlink, link, link.group)):
             left.append(link)
     return left
@@ -82,7 +82,7 @@ def tell(released: typing.Iterable[Link]) -> None:
                   'instance.', link.name)
 
 
-def _move(netlink: nl.Netlink, link: Link, group: int | None) -> bool:
+def move(netlink: nl.Netlink, link: Link, group: int | None) -> bool:
     """Have a TAP in a link group; return False if it is gone."""
     try:
         netlink.change(link, {'group': group})

@@ -368,10 +368,7 @@ class GuestFilter:
         if is_whole:
             groups |= filter_state.groups_in(session, table.GROUPS)
             of_agent |= filter_state.groups_in(session, agent_table.GROUPS)
-        return [*([] if found is None else [nft.delete_table(table.NAME)]),
-                *filter_steps.making(groups, of_agent),
-                *shields.additions(shields.there(session)),
-                *filter_steps.additions(left)], {}, _MADE
+        return making_anew(session, found, groups, of_agent, left), {}, _MADE
 
     def _learn(self, there: dict[int, Elements]) -> None:
         """Remember what is there of others as it is there."""
@@ -397,6 +394,22 @@ class GuestFilter:
                 del self._ports[index]
                 self._own.discard(index)
         return self._ports
+
+
+def making_anew(session: nft.Session, found: nft.Table | None,
+                groups: set[int], of_agent: set[int],
+                ports: dict[int, Elements]) -> list[nft.Step]:
+    """Return what makes the table instead of one that is there.
+
+    Those who are kept from this host by that one are so by the new one.
+
+    :param found: None: there is none
+    :param groups: as for :func:`filter_steps.making`, and ``of_agent``
+    """
+    return [*([] if found is None else [nft.delete_table(table.NAME)]),
+            *filter_steps.making(groups, of_agent),
+            *shields.additions(shields.there(session)),
+            *filter_steps.additions(ports)]
 
 
 #: That of this process.

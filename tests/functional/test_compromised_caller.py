@@ -257,7 +257,7 @@ class CompromisedCallerTest(base.FunctionalTestCase):
                 {agent_elements.index_of(element) for some
                  in agent_elements.there(session).values()
                  for element in some.values()},
-                {filter_steps.index_key(self.host.link(base.TAP).index)})
+                {filter_steps.number_key(self.host.link(base.TAP).index)})
 
     def test_an_agents_words_have_an_end(self):
         port = {'vif_id': base.VIF_ID, 'tap': base.TAP,

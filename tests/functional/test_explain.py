@@ -36,7 +36,7 @@ _NUMBER = scapy_packet.Raw(b'frame 00000000.')
 
 def sets_for(index, addresses):
     """Return what the sets have for a port with these."""
-    found = {filter_table.GROUPS: {filter_steps.group_key(_FILTERED)}}
+    found = {filter_table.GROUPS: {filter_steps.number_key(_FILTERED)}}
     for each in rules.of_port(base.VIF_ID, frames.GUEST,
                               addresses).elements:
         found.setdefault(each.set, set()).add(

@@ -219,7 +219,7 @@ class ShieldTest(test_guard.GuardTestCase):
             for damage in (
                     [nft.delete_table(name)],
                     [nft_sets.delete_elements(name, filter_table.SHIELDED, [
-                        nft_sets.Element(filter_steps.group_key(29793))])[0]],
+                        nft_sets.Element(filter_steps.number_key(29793))])[0]],
                     [nft.delete_table(name), nft.new_table(name, 'mine')],
                     [(0xa08, 0, nft.body(attributes.text(1, name),
                                          attributes.text(2, 'to_host')))],

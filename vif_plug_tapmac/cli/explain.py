@@ -136,7 +136,7 @@ def _sets(seen: inventory.Inventory, tap: Tap) -> interpreting.Sets:
     """Return what the kernel has in its sets, as far as it is of a TAP."""
     found: dict[str, set[bytes]] = {}
     if seen.guest_filter is not None:
-        found[filter_table.GROUPS] = set(map(filter_steps.group_key,
+        found[filter_table.GROUPS] = set(map(filter_steps.number_key,
                                              seen.guest_filter.groups))
         for each in seen.guest_filter.ports.get(tap.link.index, ()):
             found.setdefault(each.set, set()).add(filter_steps.key(

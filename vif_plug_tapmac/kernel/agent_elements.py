@@ -38,7 +38,7 @@ def index_of(element: Element) -> bytes:
 def there(session: nft.Session,
           names: typing.Iterable[str] = NAMES) -> Sets:
     """Return what is in sets now, but for what is of no port."""
-    none = filter_steps.index_key(filter_steps.CANARY)
+    none = filter_steps.number_key(filter_steps.CANARY)
     return {name: _by_key(each for each in nft_sets.elements(
         session, table.NAME, name) if index_of(each) != none)
         for name in names}
@@ -62,7 +62,7 @@ def _by_key(elements: typing.Iterable[Element],
 
 
 def _of(index: int, port: Port) -> typing.Iterator[tuple[str, Element]]:
-    key = filter_steps.index_key(index)
+    key = filter_steps.number_key(index)
     if port.is_open:
         yield agent_table.OPEN, Element(key)
     else:

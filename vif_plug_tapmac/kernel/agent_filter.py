@@ -227,7 +227,7 @@ class _Work:
 
     def _after(self, before: agent_elements.Sets) -> agent_elements.Sets:
         """Return what is to be in the sets of ports then."""
-        keys = {filter_steps.index_key(index) for index in self._ports}
+        keys = {filter_steps.number_key(index) for index in self._ports}
         fed = {agent_elements.index_of(element): element.comment
                for name in agent_elements.ONLY_FED if name in before
                for element in before[name].values()}
@@ -261,5 +261,5 @@ class _Work:
         return guest_filter.making_anew(
             session, found, groups if is_whole else own, of_agent, {
                 index: there[index] for index in there
-                if not self._is_agents(filter_steps.index_key(index))
+                if not self._is_agents(filter_steps.number_key(index))
                 and index not in self._ports})

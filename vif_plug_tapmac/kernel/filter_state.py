@@ -160,20 +160,20 @@ def is_used(session: nft.Session) -> bool:
 
 def is_closed(session: nft.Session, group: int, by_agent: bool) -> bool:
     return all(nft_sets.has(session, table.NAME, name,
-                            filter_steps.group_key(group))
+                            filter_steps.number_key(group))
                for name in [table.GROUPS, agent_table.GROUPS][:1 + by_agent])
 
 
 def is_fed(session: nft.Session, index: int) -> bool:
     """Return whether an agent says what passes at the TAP with this index."""
-    key = filter_steps.index_key(index)
+    key = filter_steps.number_key(index)
     return any(nft_sets.has(session, table.NAME, name, key)
                for name in (agent_table.INGRESS, agent_table.OPEN))
 
 
 def unfeeding(session: nft.Session, index: int) -> list[nft.Step]:
     """Return what takes an index out of all that is an agent's alone."""
-    key = filter_steps.index_key(index)
+    key = filter_steps.number_key(index)
     own = [(name, [nft_sets.Element(key)]) for name in agent_table.BY_INDEX
            if nft_sets.has(session, table.NAME, name, key)]
     own += [(each.name, [element for element in nft_sets.elements(

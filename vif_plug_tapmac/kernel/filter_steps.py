@@ -61,22 +61,19 @@ def _making(elements: list[nft.Step], sets: tuple[nft_sets.Set, ...],
 def shielding(groups: typing.Iterable[int]) -> list[nft.Step]:
     """Return what has link groups among those that do not reach this host."""
     return nft_sets.add_elements(table.NAME, table.SHIELDED, [
-        nft_sets.Element(group_key(each)) for each in sorted(groups)])
+        nft_sets.Element(number_key(each)) for each in sorted(groups)])
 
 
 def closing(groups: set[int], of_agent: set[int]) -> list[nft.Step]:
     return [step for name, some in ((agent_table.GROUPS, of_agent),
                                     (table.GROUPS, groups))
             for step in nft_sets.add_elements(table.NAME, name, [
-                nft_sets.Element(group_key(each)) for each in sorted(some)])]
+                nft_sets.Element(number_key(each)) for each in sorted(some)])]
 
 
-def group_key(group: int) -> bytes:
-    return struct.pack('=I', group)
-
-
-def index_key(index: int) -> bytes:
-    return struct.pack('=I', index)
+def number_key(number: int) -> bytes:
+    """Return the key of a link group, or of the index of a port."""
+    return struct.pack('=I', number)
 
 
 def canaries() -> list[nft.Step]:

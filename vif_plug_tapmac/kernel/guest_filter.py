@@ -36,16 +36,12 @@ from vif_plug_tapmac.kernel.shields import Shield
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted.rules import PortRules
 
-# How the kernel says that what was looked at is not there any more, or there
-# by now, or used; and that it lacks nf_tables, or the bridge family of it, or
+# How the kernel says that it lacks nf_tables, or the bridge family of it, or
 # what rules are made of.
-_OVERTAKEN = errno.ENOENT, errno.EEXIST, errno.EBUSY
 _MISSING = (errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL,
             errno.EAFNOSUPPORT, errno.ENOENT)
 # For how long others may change rules while we do, in seconds.
-_GIVES_UP_AFTER = 30.0
-# How long we leave the rules to those who were faster, in seconds.
-_PAUSE = 0.005
+_GIVES_UP_AFTER = lasting_session.GIVES_UP_AFTER
 #: Instead of the handle of a table that we have made, and not seen since.
 _MADE = -1
 
@@ -259,13 +255,14 @@ class GuestFilter:
                         return True
                     overtaken = True
                 except exception.KernelRefused as error:
-                    if (error.kwargs.get('code') not in _OVERTAKEN
+                    code = error.kwargs.get('code')
+                    if (code not in lasting_session.OVERTAKEN
                             or refused_at == generation):
                         raise  # What was looked at is there still.
                     refusal, refused_at = error, generation
                     self._doubt(session, wanted)
                 self._generation = None
-                time.sleep(_PAUSE)
+                time.sleep(lasting_session.PAUSE)
                 if time.monotonic() > deadline:
                     raise refusal or exception.VerifyFailed(
                         device='nftables', differences='rules are changed '

@@ -19,10 +19,10 @@ from vif_plug_tapmac.kernel import nft
 
 # How the kernel says that what was looked at is not there any more, or there
 # by now, or used.
-_OVERTAKEN = errno.ENOENT, errno.EEXIST, errno.EBUSY
+OVERTAKEN = errno.ENOENT, errno.EEXIST, errno.EBUSY
 #: For how long others may change rules while we do, and how long we leave
 #: these to them, in seconds.
-_GIVES_UP_AFTER, _PAUSE = 30.0, 0.005
+GIVES_UP_AFTER, PAUSE = 30.0, 0.005
 #: How often in a row the same may be planned though nobody interfered.
 _ROUNDS = 3
 #: How often what was planned is left to a time in which no one else changes
@@ -84,7 +84,7 @@ class LastingSession:
 
     def _settle(self, step: str, plan: typing.Callable[
             [nft.Session], list[nft.Step]]) -> None:
-        deadline, tries = time.monotonic() + _GIVES_UP_AFTER, 0
+        deadline, tries = time.monotonic() + GIVES_UP_AFTER, 0
         overtaken = 0
         while True:
             session, _ = self.get()
@@ -101,11 +101,11 @@ class LastingSession:
                 tries += done
                 overtaken += not done
             except exception.KernelRefused as error:
-                if error.kwargs.get('code') not in _OVERTAKEN or (
+                if error.kwargs.get('code') not in OVERTAKEN or (
                         session.generation() == generation):
                     raise
                 refusal = error
-                time.sleep(_PAUSE)
+                time.sleep(PAUSE)
             if tries >= _ROUNDS or time.monotonic() > deadline:
                 raise refusal or exception.VerifyFailed(
                     device='nftables', differences='rules are changed all the '

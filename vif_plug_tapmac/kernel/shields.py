@@ -135,7 +135,7 @@ def removing(session: nft.Session, groups: typing.Collection[int] | None,
             bool(own) and not left and not filter_state.is_used(session)))
         steps += (is_last and _deletion(view, family)) or nft.on(family, [
             *nft_sets.delete_elements(table.NAME, table.SHIELDED, [
-                Element(filter_steps.group_key(each)) for each in gone]),
+                Element(filter_steps.number_key(each)) for each in gone]),
             *(nft_sets.delete_elements(table.NAME, table.SHIELDS, [
                 Element(each.key) for each in own])
               if family == nft.BRIDGE else [])])
@@ -145,7 +145,7 @@ def removing(session: nft.Session, groups: typing.Collection[int] | None,
 def _without(session: nft.Session, groups: set[int]) -> set[int]:
     """Return which of these groups reach the host by one family."""
     return {each for each in groups if not nft_sets.has(
-        session, table.NAME, table.SHIELDED, filter_steps.group_key(each))}
+        session, table.NAME, table.SHIELDED, filter_steps.number_key(each))}
 
 
 def _deletion(session: nft.Session, family: int) -> list[nft.Step]:

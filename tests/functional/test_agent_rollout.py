@@ -9,7 +9,6 @@ before the agent knows a port, and after it; and again without an agent.
 from tests import base
 from tests.functional import test_agent_filter as agent
 from tests.functional import test_full_rollout
-from tests import hosts
 from tests import patience
 from vif_plug_tapmac.kernel import agent_elements
 from vif_plug_tapmac.kernel import nft
@@ -35,18 +34,7 @@ class Talk(test_full_rollout.TalkAndLies):
 
 class AgentRolloutTest(test_full_rollout.RolloutTestCase):
 
-    def start_talk(self):
-        guests = [hosts.Guest(vif.vif_name, str(vif.address))
-                  for vif in self.vifs]
-        for guest in guests:
-            self.addCleanup(guest.close)
-        for vif in self.vifs:
-            self.host.wait_until_forwarding(vif.vif_name)
-        self.wire.send(hosts.BROADCAST, b'I am here')
-        self.talk = Talk([(guest, agent.ipv4(number))
-                          for number, guest in enumerate(guests, 1)],
-                         [self.wire], self.wire)
-        self.wait()
+    TALK = Talk
 
     def wait(self):
         self.talk.wait_for(2 * self.talk.round)

@@ -9,7 +9,10 @@ anything, or they would say nothing. A guest writes them to its TAP itself, as
 QEMU does.
 """
 
+import contextlib
+import itertools
 import socket
+import threading
 
 from scapy.contrib import igmp
 from scapy.contrib import igmpv3
@@ -477,6 +480,44 @@ class FullFramesTestCase(base.FunctionalTestCase):
     def host_frames(self, numbers):
         return until_last(iter(lambda: self.host_socket.recv(65536), b''),
                           numbers)
+
+    @contextlib.contextmanager
+    def speaking(self):
+        """Have the guest say all the time what it may, and what it may not.
+
+        Of the former all has to come out at the wire, of the latter nothing.
+        Yields a function that returns another: which waits until the guest
+        has been heard about so many times more since.
+        """
+        honest, false = (bytes(ether(hosts.BROADCAST) / arp(
+            psrc=address).payload) for address in (IPV4, GATEWAY))
+        said, stop, came = itertools.count(), threading.Event(), []
+
+        def send():
+            wire = self.receivers['wire']
+            while not stop.is_set():
+                number = next(said)
+                self.queues[0].write(false + b'false %08d' % number)
+                self.queues[0].write(honest + b'honest %08d' % number)
+                for frame in wire.frames():
+                    if b'false' in frame:
+                        came.append(number)
+                    # One that is lost is waited for in vain.
+                    if b'honest %08d' % number in frame:
+                        break
+
+        def after(times):
+            target = next(said) + times
+            return lambda: patience.wait_until(
+                lambda: next(said) > target, 'the guest sends no more')
+        thread = threading.Thread(target=send)
+        thread.start()
+        try:
+            yield after
+        finally:
+            stop.set()
+            thread.join()
+        self.assertEqual([], came)
 
     def counted(self):
         """Return how many frames of the guest were dropped."""

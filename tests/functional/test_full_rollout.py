@@ -128,6 +128,8 @@ class TalkAndLies(test_restart.Talk):
 class RolloutTestCase(test_full.FullTestCase):
 
     LOG_LEVEL = logging.WARNING
+    #: How they talk.
+    TALK = TalkAndLies
 
     def setUp(self):
         super().setUp()
@@ -144,7 +146,7 @@ class RolloutTestCase(test_full.FullTestCase):
         for vif in self.vifs:
             self.host.wait_until_forwarding(vif.vif_name)
         self.wire.send(hosts.BROADCAST, b'I am here')
-        self.talk = TalkAndLies(
+        self.talk = self.TALK(
             [(guest, '192.0.2.%d' % number)
              for number, guest in enumerate(guests, 1)],
             [self.wire, *others], self.wire)

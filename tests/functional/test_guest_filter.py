@@ -10,11 +10,9 @@ import errno
 import itertools
 import os
 import struct
-import threading
 import traceback
 
 from tests import base
-from tests.functional.test_frames import ether
 from tests.functional import test_full_frames
 from tests import hosts
 from tests import patience
@@ -53,6 +51,27 @@ class GuestFilterTestCase(base.FunctionalTestCase):
         self.netlink = nl.Netlink()
         self.addCleanup(self.nft.__exit__, None, None, None)
         self.addCleanup(self.netlink.__exit__, None, None, None)
+
+    def as_child(self, writer, function, *arguments):
+        """Call a function, and write down what it raises."""
+        try:
+            # What its parent has is one socket for all of them.
+            with nl.Netlink() as self.netlink:
+                function(*arguments)
+        except Exception:
+            os.write(writer, traceback.format_exc().encode())
+
+    def at_once(self, function, calls):
+        """Call a function in a process for each; what one raises fails."""
+        reader, writer = os.pipe()
+        with open(reader), open(writer, 'w'):
+            os.set_blocking(reader, False)
+            children = [hosts.fork(self.as_child, writer, function, *each)
+                        for each in calls]
+            for child in children:
+                os.waitpid(child, 0)
+            with contextlib.suppress(BlockingIOError):
+                self.fail(os.read(reader, 65536).decode())
 
     def add_port(self, number):
         """Have a TAP with our mark; return its index."""
@@ -159,14 +178,6 @@ class PuttingTest(GuestFilterTestCase):
         self.assertEqual(self.of((7, rules_of(1)), (8, rules_of(2))),
                          self.ports())
 
-    def put_as_child(self, writer, *arguments):
-        try:
-            # What its parent has is one socket for all of them.
-            with nl.Netlink() as self.netlink:
-                self.put(*arguments)
-        except Exception:
-            os.write(writer, traceback.format_exc().encode())
-
     def test_root_of_another_user_namespace(self):
         reader, writer = os.pipe()
         self.addCleanup(os.close, reader)
@@ -206,17 +217,9 @@ class PuttingTest(GuestFilterTestCase):
         self.assertRaises(exception.KernelRefused, self.put, 7, rules_of(1))
 
     def test_eight_processes_at_once(self):
-        reader, writer = os.pipe()
-        for end in reader, writer:
-            self.addCleanup(os.close, end)
-        os.set_blocking(reader, False)
         for _ in range(patience.amount(2, 5, 20)):
-            children = [hosts.fork(self.put_as_child, writer, 7 + number,
-                                   rules_of(number)) for number in range(8)]
-            for child in children:
-                os.waitpid(child, 0)
-            with contextlib.suppress(BlockingIOError):
-                self.fail(os.read(reader, 65536).decode())
+            self.at_once(self.put, [(7 + number, rules_of(number))
+                                    for number in range(8)])
             self.assertEqual(
                 self.of(*((7 + number, rules_of(number))
                           for number in range(8))), self.ports())
@@ -689,30 +692,14 @@ class ShieldingTest(MendingTestCase):
 
     @base.too_slow_emulated('eight processes that wait for each other')
     def test_eight_processes_at_once(self):
-        reader, writer = os.pipe()
-        for end in reader, writer:
-            self.addCleanup(os.close, end)
-        os.set_blocking(reader, False)
         for _ in range(patience.amount(2, 5, 20)):
-            children = [hosts.fork(self.shield_as_child, writer, number)
-                        for number in range(8)]
-            for child in children:
-                os.waitpid(child, 0)
-            with contextlib.suppress(BlockingIOError):
-                self.fail(os.read(reader, 65536).decode())
+            self.at_once(self.shield, [(1 + number % 3, str(number))
+                                       for number in range(8)])
             self.assertEqual([(1 + number % 3, str(number)) for number in
                               sorted(range(8), key=lambda each: (
                                   each % 3, str(each)))], self.shields())
             guest_filter.GuestFilter().unshield()
             self.assertIsNone(self.nft.table(filter_table.NAME))
-
-    def shield_as_child(self, writer, number):
-        try:
-            # What its parent has is one socket for all of them.
-            with nl.Netlink() as self.netlink:
-                self.shield(1 + number % 3, str(number))
-        except Exception:
-            os.write(writer, traceback.format_exc().encode())
 
 
 class UnderFireTest(test_full_frames.FullFramesTestCase):
@@ -724,45 +711,18 @@ class UnderFireTest(test_full_frames.FullFramesTestCase):
         self.host.set(base.TAP, ifalias=str(mark.TapMark(
             base.VIF_ID, base.GUEST_MAC, base.BRIDGE, 1)))
         self.hold()
-        sent = itertools.count()
-        stop = threading.Event()
-        honest, false = (bytes(ether(hosts.BROADCAST) / test_full_frames.arp(
-            psrc=address).payload) for address in (
-                test_full_frames.IPV4, test_full_frames.GATEWAY))
-        came = []
-
-        def send():
-            wire = self.receivers['wire']
-            while not stop.is_set():
-                number = next(sent)
-                self.queues[0].write(false + b'false %08d' % number)
-                self.queues[0].write(honest + b'honest %08d' % number)
-                for frame in wire.frames():
-                    if b'false' in frame:
-                        came.append(number)
-                    if b'honest %08d' % number in frame:
-                        break
-
-        thread = threading.Thread(target=send)
-        thread.start()
-        try:
-            with nft.Session() as session:
-                for round_ in range(patience.amount(20, 100, 1000)):
-                    target = next(sent) + 2
-                    session.transact('', [nft.new_rule(
-                        filter_table.NAME, nft.Rule('guest_nd', (
-                            ('immediate', {1: nft.octets(0), 2: {
-                                2: {1: nft.octets(1)}}}),)))],
-                        session.generation())
-                    self.filter.put(
-                        self.netlink, index, rules.of_port(
-                            base.VIF_ID, base.GUEST_MAC, [
-                                test_full_frames.IPV4, '192.0.2.%d' % (
-                                    100 + round_ % 100)]), _GROUP, _OPEN_GROUP)
-                    self.assertTrue(filter_state.is_right(session))
-                    patience.wait_until(lambda: next(sent) > target,
-                                        'the guest sends no more')
-        finally:
-            stop.set()
-            thread.join()
-        self.assertEqual([], came)
+        with self.speaking() as after, nft.Session() as session:
+            for round_ in range(patience.amount(20, 100, 1000)):
+                wait = after(2)
+                session.transact('', [nft.new_rule(
+                    filter_table.NAME, nft.Rule('guest_nd', (
+                        ('immediate', {1: nft.octets(0), 2: {
+                            2: {1: nft.octets(1)}}}),)))],
+                    session.generation())
+                self.filter.put(
+                    self.netlink, index, rules.of_port(
+                        base.VIF_ID, base.GUEST_MAC, [
+                            test_full_frames.IPV4, '192.0.2.%d' % (
+                                100 + round_ % 100)]), _GROUP, _OPEN_GROUP)
+                self.assertTrue(filter_state.is_right(session))
+                wait()

@@ -16,6 +16,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 import traceback
@@ -28,6 +29,9 @@ _VENVS = pathlib.Path('.venv')
 _LOGS = _VENVS / 'log'
 #: Seconds: whoever looks at the terminal is never left alone for longer.
 _SILENCE = 20
+#: Lines of what a failure says that are shown at the end: who can't get at the
+#: log, as of a CI, has at least these.
+_SHOWN = 20
 
 _CHECKS = {
     'flake8': [_VENVS / 'test/bin/flake8'],
@@ -74,9 +78,11 @@ class Failure:
 
     :param group: where: a name that "test.sh --only" takes
     :param test: its id; None for a check, or a group that ended badly
+    :param said: the end of what it said of that
     """
     group: str
     test: str | None
+    said: str = ''
 
     def __str__(self) -> str:
         return '%s (%s)' % (self.test, self.group) if self.test else self.group
@@ -125,7 +131,7 @@ class Board:
             self._running[group].append(test)
 
     def test_ended(self, group: str, test: str, status: str,
-                   reason: str | None) -> None:
+                   reason: str | None, said: str) -> None:
         with self._lock:
             if test in self._running[group]:
                 self._running[group].remove(test)
@@ -138,11 +144,11 @@ class Board:
             if status in _PASSED:
                 self.passed += 1
             else:
-                self._fail(Failure(group, test), status)
+                self._fail(Failure(group, test, _end(said)), status)
 
-    def failed(self, group: str, why: str) -> None:
+    def failed(self, group: str, why: str, said: str = '') -> None:
         with self._lock:
-            self._fail(Failure(group, None), why)
+            self._fail(Failure(group, None, _end(said)), why)
 
     def has_failed(self, group: str) -> bool:
         with self._lock:
@@ -177,8 +183,9 @@ class Board:
             for reason, number in sorted(reasons.items()):
                 print('in no group %d: %s' % (number, reason))
         for failure in self.failures:
-            print('failed: %s\n    again: %s\n    log:   %s' % (
-                failure, failure.command(), _LOGS / failure.group))
+            print('failed: %s\n%s    again: %s\n    log:   %s' % (
+                failure, textwrap.indent(failure.said, '    | '),
+                failure.command(), _LOGS / failure.group))
         print('%s, in %s' % (self._counts(), self._time()), flush=True)
 
     def _ran_nowhere(self) -> set[str]:
@@ -258,7 +265,8 @@ class Check(Job):
         said = process.communicate()[0].decode(errors='replace')
         self.log.write(said)
         if process.returncode:
-            self.board.failed(self.name, 'exit status %d' % process.returncode)
+            self.board.failed(
+                self.name, 'exit status %d' % process.returncode, said)
             return (said.strip().splitlines() or [''])[-1]
         return 'ok'
 
@@ -325,11 +333,16 @@ class Group(Job):
         self.log.write('%s %s %.2f s %s\n' % (
             status, test['id'], (end - begin).total_seconds() if end else 0,
             reason or ''))
+        details = {}
         if status not in (*_PASSED, 'skip'):
-            for name, content in test['details'].items():
-                self.log.write('--- %s\n%s\n' % (name, content.as_text()))
+            details = {name: content.as_text() for name, content
+                       in test['details'].items()}
+            for name, text in details.items():
+                self.log.write('--- %s\n%s\n' % (name, text))
         self.log.flush()
-        self.board.test_ended(self.name, test['id'], status, reason)
+        self.board.test_ended(
+            self.name, test['id'], status, reason,
+            details.get('traceback') or '\n'.join(details.values()))
 
 
 class Kernel(Group):
@@ -377,6 +390,11 @@ class Kernel(Group):
         for name in 'TAPMAC_ALL', 'TAPMAC_LONG':
             environment.pop(name, None)
         return environment
+
+
+def _end(text: str) -> str:
+    """Return the last lines of a text, each with its newline."""
+    return ''.join(line + '\n' for line in text.splitlines()[-_SHOWN:])
 
 
 def _module(test: str) -> str:

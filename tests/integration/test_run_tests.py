@@ -69,6 +69,7 @@ class RunTestsTest(base.TestCase):
         self.assertIn('FAILED %s (test)' % test, said)
         self.assertIn("again: tools/test.sh --only test '%s$'" % test, said)
         self.assertIn('log:   .venv/log/test', said)
+        self.assertIn('\n    | AssertionError: for this reason\n', said)
         self.assertIn('\n1 passed, 1 failed, 0 skipped', said)
         self.assertIn('for this reason', (
             self.checkout / '.venv/log/test').read_text())

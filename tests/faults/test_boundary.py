@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import tempfile
-import time
 
 from tests import base
 from tests.faults import boundary
@@ -82,10 +81,10 @@ class StraceTest(test_steps.StepsTestCase):
     def strace(self, *options):
         """Let strace watch a call; return its log and what was raised."""
         reader, writer = os.pipe()
+        waits, told = os.pipe()
 
         def traced():
-            while 'TracerPid:\t0' in open('/proc/self/status').read():
-                time.sleep(0.001)
+            os.read(waits, 1)
             os.path.exists(_BEGIN)
             try:
                 self.call()
@@ -94,11 +93,21 @@ class StraceTest(test_steps.StepsTestCase):
 
         with tempfile.NamedTemporaryFile('r') as log:
             child = hosts.fork(traced)
-            subprocess.run(['strace', '-f', '-yy', '-o', log.name, '-p',
-                            str(child), *options], check=True,
-                           stderr=subprocess.DEVNULL, timeout=patience.HANG)
+            with subprocess.Popen(
+                    ['strace', '-f', '-yy', '-o', log.name, '-p', str(child),
+                     *options], stderr=subprocess.PIPE, text=True) as tracer:
+                # It is a tracer before it sees any call.
+                while ' attached' not in tracer.stderr.readline():
+                    self.assertIsNone(tracer.poll())
+                os.write(told, b'.')
+                try:
+                    tracer.communicate(timeout=patience.HANG)
+                except subprocess.TimeoutExpired:
+                    tracer.kill()
+            self.assertEqual(0, tracer.returncode)
             os.waitpid(child, 0)
-            os.close(writer)
+            for descriptor in writer, waits, told:
+                os.close(descriptor)
             with os.fdopen(reader) as opened:
                 return log.read(), opened.read()
 

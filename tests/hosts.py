@@ -47,6 +47,9 @@ FILTERS_NO_VLANS = 'the bridges of this kernel filter no VLANs'
 LOCKS_NO_PORTS = ('this kernel has no lock for ports, so no entry keeps a '
                   'guest to its MAC: it came with Linux 5.18')
 
+_MOUNTS = '/proc/thread-self/ns/mnt'
+#: As they were found.
+_MOUNTS_OF_THE_MACHINE = os.readlink(_MOUNTS)
 _CLONE_NEWNS = 0x00020000
 _CLONE_NEWNET = 0x40000000
 _MS_REC_PRIVATE = 0x4000 | 0x40000
@@ -594,6 +597,12 @@ def _leave_mounts(namespace: int) -> None:
 
 def mount(source: str | None, target: str, kind: str | None,
           flags: int = 0, options: str | None = None) -> None:
+    """Mount something, in a mount namespace of a test's own only.
+
+    What is mounted on the machine itself is there for all tests, and stays.
+    """
+    assert os.readlink(_MOUNTS) != _MOUNTS_OF_THE_MACHINE, (
+        '%s would be covered for all' % target)
     _call('mount', source and source.encode(), target.encode(),
           kind and kind.encode(), flags, options and options.encode())
 

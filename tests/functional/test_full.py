@@ -479,6 +479,14 @@ class FlushTest(FullTestCase):
 class OperatorTest(FullTestCase):
     """What an audit finds, and what commands do that know no addresses."""
 
+    def setUp(self):
+        super().setUp()
+        mounts = hosts.private_mounts()
+        mounts.__enter__()
+        self.addCleanup(mounts.__exit__, None, None, None)
+        # What this machine starts is none of the test's.
+        hosts.mount('tmpfs', '/etc/systemd', 'tmpfs')
+
     def findings(self):
         """Return codes and devices, but for the bridge of somebody else."""
         return [(each.code, each.device) for each in audit.audit_links(
@@ -530,7 +538,6 @@ class OperatorTest(FullTestCase):
         self.assertEqual([(code, device)], self.findings())
 
     def test_tm315(self):
-        hosts.mount('tmpfs', '/etc/systemd', 'tmpfs')
         system = pathlib.Path('/etc/systemd/system')
         drop_ins = system / 'nftables.service.d'
         wants = system / 'sysinit.target.wants'

@@ -26,6 +26,7 @@ from oslo_log import log as logging
 from vif_plug_tapmac.ml2 import bindings
 from vif_plug_tapmac.ml2 import exception
 from vif_plug_tapmac.ml2 import hosts
+from vif_plug_tapmac.ml2 import live_migration
 from vif_plug_tapmac.ml2 import mappings
 from vif_plug_tapmac.ml2 import opts
 from vif_plug_tapmac.ml2 import others
@@ -112,11 +113,13 @@ class TapMacMechanismDriver(subnets.AddressKeeper):
             return
         active = bindings.active(bindings.of_port(
             context.plugin_context, context.current['id']))
-        obstacle = _obstacle(context, active, bridge, {
-            **_unenforced(context.current, context.network.current),
-            **(unenforced.where_full(context.current)
-               if context.host in self.full_hosts else {})}
-        ) or self._too_old_beside(context, active)
+        missing = _unenforced(context.current, context.network.current)
+        if context.host in self.full_hosts:
+            missing.update(unenforced.where_full(context.current))
+        obstacle = (
+            'nothing would enforce %s' % ', '.join(sorted(missing)) if missing
+            else live_migration.obstacle(context, active, bridge,
+                                         self._bridge_hosts))
         if obstacle:
             beside = ('' if active is None or active['host'] == context.host
                       else ' beside its binding on %s' % active['host'])
@@ -131,27 +134,6 @@ class TapMacMechanismDriver(subnets.AddressKeeper):
                                  self._bridge_hosts, 'bridge_hosts')
         context.set_binding(segment, vif_type, bindings.vif(bridge, vif_type),
                             constants.PORT_STATUS_ACTIVE)
-
-    def _too_old_beside(self, context: api.PortContext,
-                        active: typing.Mapping[str, typing.Any] | None,
-                        ) -> str | None:
-        """Return why Nova could not migrate a guest live to where it is ovs.
-
-        The Nova of the source writes the domain for the target, and one before
-        33 knows no TAP that is there already: libvirt would refuse it.
-        """
-        port = context.current
-        if (active is None or active['vif_type'] in bindings.UNBOUND
-                or not port['device_owner'].startswith(
-                    constants.DEVICE_OWNER_COMPUTE_PREFIX)
-                or active['host'] not in self._bridge_hosts
-                or context.host in self._bridge_hosts):
-            return None
-        return ('the Nova there is older than 33, by [ml2_tapmac] '
-                'bridge_hosts, and could not start the guest here, where the '
-                'port is ovs. Remedy: the operator must take %s out of '
-                'bridge_hosts once its Nova is 33, or move its server by a '
-                'cold migration' % active['host'])
 
     def _place(self, port: _Resource, host: str,
                segments: typing.Iterable[_Resource]) -> tuple[str, str]:
@@ -263,7 +245,8 @@ class TapMacMechanismDriver(subnets.AddressKeeper):
         if bindings.is_bound(context.current):
             where_full.update(unenforced.other_addresses(context.original,
                                                          context.current))
-        if (everywhere or where_full) and not _is_activation(context):
+        if (everywhere or where_full) and not live_migration.is_activation(
+                context):
             self._refuse(context, everywhere, where_full)
 
     def _refuse(self, context: api.PortContext,
@@ -347,43 +330,6 @@ class TapMacMechanismDriver(subnets.AddressKeeper):
                                                created.port_id)
         if bindings.is_ours(port):
             raise _refusal(port, *unenforced.trunk(created.id))
-
-
-def _is_activation(context: api.PortContext) -> bool:
-    """Return whether a binding beside the active one becomes that.
-
-    The former one stays then; a port that is bound anew takes its binding
-    along to the other host.
-    """
-    return context.host != context.original_host and any(
-        binding['host'] == context.original_host for binding in
-        bindings.of_port(context.plugin_context, context.current['id']))
-
-
-def _obstacle(context: api.PortContext,
-              active: typing.Mapping[str, typing.Any] | None,
-              bridge: str, missing: typing.Iterable[str]) -> str | None:
-    """Return why a port that is ours must not be bound all the same.
-
-    A binding beside the active one, as for a live migration, is made without
-    precommit, and to refuse its activation comes too late.
-
-    :param active: its binding that is in use now
-    :param bridge: where it would be bound to
-    :param missing: what it has that nobody enforces there
-    """
-    if missing:
-        return 'nothing would enforce %s' % ', '.join(sorted(missing))
-    if (active is None or active['host'] == context.host
-            or active['vif_type'] in bindings.UNBOUND):
-        return None
-    source = bindings.bridge(active, context.current['network_id'])
-    if source == bridge:
-        return None
-    return ('Nova would have it plugged into the bridge of that binding, %s, '
-            'and here it is %s. Remedy: the operator must bind it to %s there '
-            'first, or move its server by a cold migration'
-            % (source or 'though it has none', bridge, bridge))
 
 
 def _refusal(port: _Resource, feature: str, remedy: str,

@@ -218,8 +218,8 @@ class DriverTest(Ml2TestCase):
                      'network_id': bound_port.NETWORK_ID} for vlan in (1, 2)]
         self.assertEqual(
             ('1', 'brq5d6a7b8c-00'),
-            us._place(bound_port.PORT, 'host1', segments[:1]))
-        raised = self.assertRaises(exception.NotOurs, us._place,
+            us._places.find(bound_port.PORT, 'host1', segments[:1]))
+        raised = self.assertRaises(exception.NotOurs, us._places.find,
                                    bound_port.PORT, 'host1', segments)
         self.assertIn('several segments', str(raised))
 

@@ -19,7 +19,6 @@ from neutron_lib import context as neutron_context
 from neutron_lib.plugins import directory
 from neutron_lib.plugins.ml2 import api
 from neutron_lib.services.qos import constants as qos
-from neutron_lib.services.trunk import constants as trunk
 from oslo_config import cfg
 from oslo_log import log as logging
 
@@ -27,9 +26,9 @@ from vif_plug_tapmac.ml2 import bindings
 from vif_plug_tapmac.ml2 import exception
 from vif_plug_tapmac.ml2 import hosts
 from vif_plug_tapmac.ml2 import live_migration
-from vif_plug_tapmac.ml2 import mappings
 from vif_plug_tapmac.ml2 import opts
 from vif_plug_tapmac.ml2 import others
+from vif_plug_tapmac.ml2 import places
 from vif_plug_tapmac.ml2 import subnets
 from vif_plug_tapmac.ml2 import unenforced
 
@@ -37,10 +36,6 @@ LOG = logging.getLogger(__name__)
 
 #: What Neutron says of a port or network: Nova may call it anything.
 _Resource = typing.Mapping[str, typing.Any]
-
-#: Ports that no compute service plugs, and that belong to other drivers.
-_NOT_PLUGGED = (constants.DEVICE_OWNER_NETWORK_PREFIX,
-                trunk.TRUNK_SUBPORT_OWNER)
 
 #: Of a port and its network, what nobody enforces on any host of ours.
 _unenforced = unenforced.of_port
@@ -59,13 +54,10 @@ class TapMacMechanismDriver(subnets.AddressKeeper):
         :raises InvalidConfig: it is not; neutron-server does not start
         """
         config = opts.group(cfg.CONF)
-        self._bridges = mappings.Bridges.from_config(config)
-        self._hosts = hosts.Hosts(config.hosts)
-        self._bridge_hosts = hosts.Hosts(config.bridge_hosts)
+        self._places = places.Places(config)
         self.keep_addresses_on(hosts.Hosts(config.full_hosts))
-        # Said once in a process: hosts, and segments whose ports are not all
-        # on one bridge.
-        self._missed: set[tuple[str, str]] = set()
+        # Segments whose ports are not all on one bridge, said once in a
+        # process.
         self._parted: set[str] = set()
         registry.subscribe(self.refuse_trunk, resources.TRUNK,
                            events.PRECOMMIT_CREATE)
@@ -101,7 +93,7 @@ class TapMacMechanismDriver(subnets.AddressKeeper):
         What is not ours is left to other drivers.
         """
         try:
-            segment, bridge = self._place(
+            segment, bridge = self._places.find(
                 context.current, context.host, context.segments_to_bind)
             if others.is_allocated(context, self):
                 raise exception.NotOurs('another driver has the resources '
@@ -119,7 +111,7 @@ class TapMacMechanismDriver(subnets.AddressKeeper):
         obstacle = (
             'nothing would enforce %s' % ', '.join(sorted(missing)) if missing
             else live_migration.obstacle(context, active, bridge,
-                                         self._bridge_hosts))
+                                         self._places.bridge_hosts))
         if obstacle:
             beside = ('' if active is None or active['host'] == context.host
                       else ' beside its binding on %s' % active['host'])
@@ -127,56 +119,9 @@ class TapMacMechanismDriver(subnets.AddressKeeper):
                         context.current['id'], context.host, beside, obstacle)
             return
         self._warn_of_other_bridges(context, segment)
-        vif_type = portbindings.VIF_TYPE_BRIDGE
-        if context.host not in self._bridge_hosts:
-            vif_type = portbindings.VIF_TYPE_OVS
-            self._warn_if_missed('binds ports as ovs', context.host,
-                                 self._bridge_hosts, 'bridge_hosts')
+        vif_type = self._places.vif_type(context.host)
         context.set_binding(segment, vif_type, bindings.vif(bridge, vif_type),
                             constants.PORT_STATUS_ACTIVE)
-
-    def _place(self, port: _Resource, host: str,
-               segments: typing.Iterable[_Resource]) -> tuple[str, str]:
-        """Return where on a host a port belongs, if it is ours there.
-
-        :returns: the id of the segment, and the bridge
-        :raises NotOurs: why it is not
-        """
-        if port[portbindings.VNIC_TYPE] != portbindings.VNIC_NORMAL:
-            raise exception.NotOurs(
-                'its vnic_type is %s' % port[portbindings.VNIC_TYPE])
-        if port['device_owner'].startswith(_NOT_PLUGGED):
-            raise exception.NotOurs(
-                'no compute service plugs a port of %s' % port['device_owner'])
-        if host not in self._hosts:
-            self._warn_if_missed('binds no ports', host, self._hosts, 'hosts')
-            raise exception.NotOurs('[ml2_tapmac] hosts has %s only'
-                                    % (','.join(self._hosts.patterns) or '""'))
-        found = [(segment[api.ID], bridge) for segment in segments
-                 for bridge in [self._bridges.bridge(segment)] if bridge]
-        if len(found) > len({bridge for _, bridge in found}):
-            # A template with {network} and without the rest.
-            raise exception.NotOurs('several segments of its network would '
-                                    'have the bridge %s' % found[0][1])
-        if found:
-            return found[0]
-        raise exception.NotOurs('no segment of its network has a bridge in '
-                                '[ml2_tapmac] bridge_mappings or vlan_bridge')
-
-    def _warn_if_missed(self, what: str, host: str, meant: hosts.Hosts,
-                        option: str) -> None:
-        """Say once of a host that it seems to be meant by an option.
-
-        :param what: is done, because it is not among these hosts
-        """
-        pattern = meant.nearly(host)
-        if pattern is None or (host, option) in self._missed:
-            return
-        self._missed.add((host, option))
-        LOG.warning('tapmac %s on host %s: it differs from %s of [ml2_tapmac] '
-                    '%s by case or domain only. Remedy: if it is meant, the '
-                    'operator must name it there as it calls itself.',
-                    what, host, pattern, option)
 
     def _warn_of_other_bridges(self, context: api.PortContext,
                                segment: str) -> None:
@@ -188,7 +133,7 @@ class TapMacMechanismDriver(subnets.AddressKeeper):
         if segment not in self._parted:
             return
         found = bindings.on_other_bridges(context.plugin_context.elevated(),
-                                          self._bridges, segment)
+                                          self._places.bridges, segment)
         if not found:
             self._parted.discard(segment)
         self._say_parted(found)
@@ -197,7 +142,7 @@ class TapMacMechanismDriver(subnets.AddressKeeper):
                             trigger: typing.Any, payload: typing.Any) -> None:
         """Warn of bound ports whose bridge or driver is another by now."""
         admin = neutron_context.get_admin_context()
-        found = bindings.on_other_bridges(admin, self._bridges)
+        found = bindings.on_other_bridges(admin, self._places.bridges)
         self._parted = set(found)
         self._say_parted(found)
         others.warn_of_gone(admin)
@@ -284,8 +229,8 @@ class TapMacMechanismDriver(subnets.AddressKeeper):
     def _would_bind(self, context: api.PortContext, host: str) -> bool:
         """Return whether it is us who would bind a port on a host."""
         try:
-            self._place(context.current, host,
-                        context.network.network_segments)
+            self._places.find(context.current, host,
+                              context.network.network_segments)
         except exception.NotOurs:
             return False
         return not others.is_bound_before(context, host, self)

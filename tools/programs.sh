@@ -29,24 +29,6 @@ if [ -n "$missing" ]; then
     fi
 fi
 
-# unpack DIRECTORY PACKAGE...: never installed, only unpacked: what starts by
-# itself would change the links of this machine.
-unpack() {
-    directory=$PWD/.venv/$1
-    shift
-    if [ -d "$directory/root" ] || [ ! -x /usr/bin/apt-get ] || ! can_install
-    then
-        return
-    fi
-    rm -rf "$directory/unpacked"
-    mkdir -p "$directory/partial" "$directory/unpacked"
-    apt_get install -y --download-only --no-install-recommends \
-        -o "Dir::Cache::archives=$directory" "$@"
-    for package in "$directory"/*.deb; do
-        dpkg-deb -x "$package" "$directory/unpacked"
-    done
-    mv "$directory/unpacked" "$directory/root"
-}
 command -v udevadm > /dev/null || unpack udev udev
 [ -e /lib/systemd/systemd-networkd ] || unpack networkd systemd
 # Where there is no message bus either, it comes with it.

@@ -76,6 +76,26 @@ apt_get_twice() {
     $apt -q "$@" || { $apt update -q && $apt -q "$@"; }
 }
 
+# unpack DIRECTORY PACKAGE...: never installed, only unpacked: what starts by
+# itself would change this machine. It comes also where it is installed.
+unpack() {
+    directory=$PWD/.venv/$1
+    shift
+    if [ -d "$directory/root" ] || [ ! -x /usr/bin/apt-get ] || ! can_install
+    then
+        return
+    fi
+    rm -rf "$directory/unpacked"
+    mkdir -p "$directory/partial" "$directory/unpacked"
+    apt_get install -y --download-only --no-install-recommends --reinstall \
+        -o "Dir::Cache::archives=$directory" "$@"
+    for package in "$directory"/*.deb; do
+        dpkg-deb -x "$package" "$directory/unpacked"
+    done
+    rm "$directory"/*.deb
+    mv "$directory/unpacked" "$directory/root"
+}
+
 # Whether this user installs packages: root, and not a root without powers.
 # CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_SETGID, CAP_SETUID
 can_install() {

@@ -63,7 +63,7 @@ rpc_state_report_workers = 0
 auth_strategy = noauth
 core_plugin = ml2
 service_plugins = trunk,qos,segments
-transport_url = fake://
+transport_url = %(queue)s
 state_path = %(directory)s
 api_paste_config = %(prefix)s/etc/neutron/api-paste.ini
 # For so many seconds events for Nova are collected; Neutron's default is 2.
@@ -108,22 +108,32 @@ def configured_by(path: pathlib.Path) -> dict[str, str]:
 
 
 class Process(fixtures.Fixture):
-    """A process that ends with the test; nobody else's is ever touched."""
+    """A process that ends with the test; nobody else's is ever touched.
+
+    :param log: what it says
+    :param network: the namespace that it is in; None for that of the test
+    """
 
     def __init__(self, *command: str | pathlib.Path, log: pathlib.Path,
-                 **environment: str) -> None:
+                 network: int | None = None, **environment: str) -> None:
         self._command = command
         self._environment = environment
+        self._network = network
         self.log = log
 
     def _setUp(self) -> None:
         with self.log.open('w') as log:
             self.process = subprocess.Popen(
                 list(map(str, self._command)), stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log, preexec_fn=hosts.die_with_parent,
+                stdout=log, stderr=log, preexec_fn=self._begin,
                 env=dict(os.environ, PYTHONWARNINGS='ignore',
                          **self._environment))
         self.addCleanup(self._end)
+
+    def _begin(self) -> None:
+        hosts.die_with_parent()
+        if self._network is not None:
+            hosts.enter(self._network)
 
     def _end(self) -> None:
         self.process.send_signal(signal.SIGTERM)
@@ -269,7 +279,7 @@ class _Connection(http.client.HTTPConnection):
         self.sock.connect(str(self._address))
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return a port of TCP at 127.0.0.1 that nobody has now."""
     with socket.socket() as listener:
         listener.bind(('127.0.0.1', 0))
@@ -304,6 +314,9 @@ class Neutron(fixtures.Fixture):
     :param processes: of the server
     """
 
+    #: Where its messages for agents go.
+    transport_url = 'fake://'
+
     def __init__(self, more: str = '', port: int | None = None,
                  nova_port: int | None = None,
                  processes: int = PROCESSES) -> None:
@@ -325,13 +338,14 @@ class Neutron(fixtures.Fixture):
         if self._port is not None:
             self._address = self._port
         elif NEUTRON < 26:
-            self._address = _free_port()
+            self._address = free_port()
         self.configuration = directory / 'neutron.conf'
         self.configuration.write_text(NEUTRON_CONF % {
             'directory': directory, 'prefix': sys.prefix, 'more': self._more,
             'nova': nova_port, 'database': self.database.socket,
             'patience': patience.HANG, 'drivers': _DRIVERS,
             'project': PROJECT, 'processes': self._processes,
+            'queue': self.transport_url,
             'port': self._address if isinstance(self._address, int) else 0})
         self.upgrade_database()
         self._log = directory / 'log'
@@ -458,22 +472,22 @@ class Neutron(fixtures.Fixture):
             return response.status, response.read()
 
 
-_shared: list[Neutron | Exception] = []
+_shared: dict[type[Neutron], Neutron | Exception] = {}
 
 
-def shared() -> Neutron:
+def shared(kind: type[Neutron] = Neutron) -> Neutron:
     """Return the neutron-server of this process, started for the first."""
-    if not _shared:
-        neutron = Neutron()
+    if kind not in _shared:
+        neutron = kind()
         try:
             neutron.setUp()
         except Exception as error:
             # The next test would wait as long for the same.
-            _shared.append(error)
+            _shared[kind] = error
         else:
-            _shared.append(neutron)
+            _shared[kind] = neutron
             atexit.register(neutron.cleanUp)
-    found, = _shared
+    found = _shared[kind]
     if isinstance(found, Exception):
         raise found
     return found
@@ -506,10 +520,36 @@ class NeutronTestCase(base.TestCase):
     def create(self, kind: str, **fields: typing.Any) -> typing.Any:
         """Create a resource that goes away with the test."""
         path = 'qos/policies' if kind == 'policy' else kind + 's'
+        # In paths there are hyphens, in bodies there are none.
+        kind = kind.replace('-', '_')
         made = self.neutron.request('POST', path, {
             kind: dict(fields, project_id='demo')})[kind]
         self.addCleanup(self._delete, '%s/%s' % (path, made['id']))
         return made
+
+    def group(self, *rules: dict[str, typing.Any],
+              **fields: typing.Any) -> str:
+        """Create a security group that has these rules and no others.
+
+        :returns: its id
+        """
+        made = self.create('security-group', name='demo', **fields)
+        for each in made['security_group_rules']:
+            self.neutron.request('DELETE',
+                                 'security-group-rules/' + each['id'])
+        if rules:
+            self.add_rules(made['id'], *rules)
+        id_: str = made['id']
+        return id_
+
+    def add_rules(self, group: str, *rules: dict[str, typing.Any],
+                  ) -> list[str]:
+        """Give a security group rules; return their ids."""
+        return [rule['id'] for rule in self.neutron.request(
+            'POST', 'security-group-rules', {'security_group_rules': [{
+                'security_group_id': group, 'project_id': 'demo',
+                'direction': 'ingress', 'ethertype': 'IPv4', **each}
+                for each in rules]})['security_group_rules']]
 
     def _delete(self, path: str) -> None:
         try:

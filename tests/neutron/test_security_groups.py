@@ -32,28 +32,6 @@ class SecurityGroupsTest(base.NeutronTestCase):
             cidr=cidr, enable_dhcp=False) for version, cidr in (
                 (4, '192.0.2.0/24'), (6, '2001:db8::/64'))]
 
-    def group(self, *rules, **fields):
-        """Create a group that has these rules and no others."""
-        made = self.create('security-group', name='demo', **fields)
-        for each in made['security_group_rules']:
-            self.neutron.request('DELETE',
-                                 'security-group-rules/' + each['id'])
-        if rules:
-            self.neutron.request('POST', 'security-group-rules', {
-                'security_group_rules': [{
-                    'security_group_id': made['id'], 'project_id': 'demo',
-                    'direction': 'ingress', 'ethertype': 'IPv4', **each}
-                    for each in rules]})
-        return made['id']
-
-    def create(self, kind, **fields):
-        # In paths there are hyphens, in bodies there are none.
-        made = self.neutron.request(
-            'POST', kind + 's', {kind.replace('-', '_'): dict(
-                fields, project_id='demo')})[kind.replace('-', '_')]
-        self.addCleanup(self._delete, '%ss/%s' % (kind, made['id']))
-        return made
-
     def port(self, *addresses, **fields):
         # Without any it would be in the default group of its project.
         return super().port(self.network, fixed_ips=[

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""neutron-server with those who speak to agents: RabbitMQ and RPC workers."""
+
+import typing
+import unittest
+
+from tests.neutron import base
+from tests.neutron import broker
+from tests import patience
+
+
+#: That have an agent.
+HOSTS = 'host1', 'host2'
+_MORE = """
+agent_hosts = %s
+[DEFAULT]
+# On a busy machine nobody is dead who has not said anything for a while.
+agent_down_time = %d
+"""
+
+
+class Cloud(base.Neutron):
+    """neutron-server, and neutron-rpc-server beside it, with a queue."""
+
+    def __init__(self) -> None:
+        super().__init__(more=_MORE % (','.join(HOSTS), patience.HANG))
+
+    def _setUp(self) -> None:
+        self.broker = self.useFixture(broker.Broker())
+        self.transport_url = self.broker.url
+        super()._setUp()
+        self.start_workers()
+        self.addCleanup(lambda: self.workers.cleanUp())
+
+    def start_workers(self) -> None:
+        """Have somebody answer agents."""
+        self.workers = base.Process(
+            self._prefix / 'bin' / 'neutron-rpc-server', '--config-file',
+            self.configuration, log=self.configuration.with_name('rpc'))
+        self.workers.setUp()
+        self.workers.wait_for(lambda: self.broker.consumers('q-plugin') > 0)
+
+
+class CloudTestCase(base.NeutronTestCase):
+    """A test with these, which others use before and after it."""
+
+    neutron: Cloud
+
+    def find_neutron(self) -> Cloud:
+        missing = broker.Broker.missing()
+        if missing:
+            self.cannot_run(missing)
+        return typing.cast(Cloud, base.shared(Cloud))
+
+
+def load_tests(tests: unittest.TestSuite) -> unittest.TestSuite:
+    """Return the tests of a module where there is an agent for Neutron."""
+    return unittest.TestSuite() if base.NEUTRON < 28 else tests

@@ -24,6 +24,8 @@ GETTING_STARTED = _SOURCE / 'getting-started.rst'
 TROUBLESHOOTING = _SOURCE / 'troubleshooting.rst'
 #: A provider network without an agent.
 PROVIDER = _SOURCE / 'provider-network.rst'
+#: Security groups: tapmac-agent.
+AGENT = _SOURCE / 'tapmac-agent.rst'
 AUDIT_CODES = _SOURCE / 'audit-codes.rst'
 TAPMAC = _SOURCE / 'cli' / 'tapmac.rst'
 #: Output for scripts.
@@ -95,7 +97,7 @@ def log_lines(section: str | None = None) -> list[str]:
 
     :param section: of a document; None: all
     """
-    return [line for document in (DEPLOYING, PROVIDER)
+    return [line for document in (DEPLOYING, PROVIDER, AGENT)
             for each in blocks(document)
             if ':class: log\n' in each.options
             and section in (None, each.section)

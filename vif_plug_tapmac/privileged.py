@@ -95,3 +95,15 @@ def apply_filter(fields: dict[str, typing.Any]) -> dict[str, typing.Any]:
         from_config.groups(config),
         moves=config.firewall == 'agent')._asdict()
     return applied
+
+
+@privsep.filter.entrypoint
+def knows_connections() -> bool:
+    """Return whether this kernel has conntrack for bridges.
+
+    See :func:`vif_plug_tapmac.kernel.agent_connections.is_possible`.
+
+    :raises KernelRefused: it does not say
+    """
+    from vif_plug_tapmac.kernel import agent_connections
+    return agent_connections.is_possible()

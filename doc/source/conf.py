@@ -30,6 +30,8 @@ openstackdocs_pdf_link = False
 config_generator_config_file = [
     ('../../etc/oslo-config-generator/nova.conf', '_static/nova'),
     ('../../etc/oslo-config-generator/ml2_conf.ini', '_static/ml2_conf'),
+    ('../../etc/oslo-config-generator/tapmac-agent.conf',
+     '_static/tapmac-agent'),
 ]
 
 man_pages = [

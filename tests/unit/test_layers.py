@@ -63,18 +63,25 @@ class LayersTest(base.TestCase):
     def test_nobody_uses_what_os_vif_keeps_to_itself(self):
         self.assertEqual(set(), self.modules_that_import('os_vif.internal'))
 
-    def test_only_the_mechanism_driver_knows_neutron(self):
-        self.assertLess(set(), self.modules_that_import('neutron_lib'))
-        self.assertEqual(set(), self.modules_that_import('neutron'))
-        for module in (self.modules_that_import('neutron_lib')
-                       | self.modules_that_import('vif_plug_tapmac.ml2')):
-            self.assertTrue(module.startswith('ml2/'), module)
+    def test_only_mechanism_driver_and_agent_know_neutron(self):
+        for name, knows in (('neutron_lib', ('ml2/', 'agent/')),
+                            ('neutron', ('agent/',)),
+                            ('vif_plug_tapmac.ml2', ('ml2/',)),
+                            ('vif_plug_tapmac.agent', ('agent/',))):
+            found = self.modules_that_import(name)
+            self.assertLess(set(), found)
+            self.assertEqual(set(), {each for each in found
+                                     if not each.startswith(knows)}, name)
 
-    def test_plugin_needs_no_neutron(self):
+    def test_plugin_and_options_need_no_neutron(self):
         # What is not imported by name may still be, by what is.
-        code = ('import sys; sys.modules["neutron_lib"] = None; '
+        code = ('import sys; sys.modules["neutron"] = None; '
+                'sys.modules["neutron_lib"] = None; '
                 'import vif_plug_tapmac.plugin, vif_plug_tapmac.opts; '
-                'sys.exit("vif_plug_tapmac.ml2" in sys.modules)')
+                'loaded = {"vif_plug_tapmac.ml2", "vif_plug_tapmac.agent"} '
+                '& set(sys.modules); '
+                'import vif_plug_tapmac.agent.opts; '
+                'sys.exit(bool(loaded))')
         self.assertEqual(0, subprocess.run([sys.executable, '-c', code],
                                            cwd=base.CHECKOUT).returncode)
 
@@ -88,24 +95,26 @@ _LOADS = {
     'nova-compute': (
         ('vif_plug_tapmac.plugin', 'vif_plug_tapmac.privileged'),
         ('vif_plug_tapmac.kernel', 'vif_plug_tapmac.host',
-         'vif_plug_tapmac.cli', 'vif_plug_tapmac.ml2', 'pyroute2')),
+         'vif_plug_tapmac.cli', 'vif_plug_tapmac.ml2',
+         'vif_plug_tapmac.agent', 'pyroute2')),
     'the daemon': (
         ('vif_plug_tapmac.privileged', 'vif_plug_tapmac.kernel.'),
         ('vif_plug_tapmac.host', 'vif_plug_tapmac.cli',
-         'vif_plug_tapmac.ml2', 'vif_plug_tapmac.plugin', 'os_vif.objects',
-         'oslo_messaging', 'pyroute2')),
+         'vif_plug_tapmac.ml2', 'vif_plug_tapmac.agent',
+         'vif_plug_tapmac.plugin', 'os_vif.objects', 'oslo_messaging',
+         'pyroute2')),
     'what is wanted': (
         ('vif_plug_tapmac.wanted.',),
         ('os_vif', 'oslo_config', 'oslo_log', 'oslo_privsep',
-         'vif_plug_tapmac.kernel')),
+         'vif_plug_tapmac.kernel', 'vif_plug_tapmac.agent')),
     'what asks the kernel': (
         ('vif_plug_tapmac.kernel.',),
         ('os_vif', 'oslo_config', 'oslo_log', 'oslo_privsep', 'asyncio',
-         'pyroute2')),
+         'pyroute2', 'vif_plug_tapmac.agent')),
     'an operator': (
         ('vif_plug_tapmac.host.', 'vif_plug_tapmac.cli.'),
         ('oslo_messaging', 'eventlet', 'dns', 'os_vif', 'oslo_privsep',
-         'pyroute2', 'vif_plug_tapmac.ml2')),
+         'pyroute2', 'vif_plug_tapmac.ml2', 'vif_plug_tapmac.agent')),
     'an operator of a cloud': (
         # The rest of it has openstacksdk, whatever that loads.
         tuple('vif_plug_tapmac.migrate.' + name
@@ -113,12 +122,12 @@ _LOADS = {
         ('openstack', 'oslo_config', 'oslo_messaging', 'os_vif',
          'oslo_privsep', 'neutron_lib', 'pyroute2', 'vif_plug_tapmac.kernel',
          'vif_plug_tapmac.host', 'vif_plug_tapmac.cli',
-         'vif_plug_tapmac.ml2')),
+         'vif_plug_tapmac.ml2', 'vif_plug_tapmac.agent')),
     'neutron-server': (
         ('vif_plug_tapmac.ml2.',),
         ('vif_plug_tapmac.kernel', 'vif_plug_tapmac.privileged',
          'vif_plug_tapmac.host', 'vif_plug_tapmac.cli',
-         'vif_plug_tapmac.migrate')),
+         'vif_plug_tapmac.migrate', 'vif_plug_tapmac.agent')),
 }
 _LOAD = """
 import importlib, pkgutil, sys

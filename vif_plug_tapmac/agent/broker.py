@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""When the message queue was gone: what was sent meanwhile nobody will hear.
+
+oslo.messaging connects again by itself, and its log is the only one it tells.
+"""
+
+import logging
+
+from vif_plug_tapmac.agent.dirty import Batch
+from vif_plug_tapmac.agent.dirty import Dirty
+
+#: Source: oslo_messaging/_drivers/impl_rabbit.py, Connection.ensure
+_LOGGER = 'oslo_messaging._drivers.impl_rabbit'
+_BACK = 'Reconnected to AMQP server'
+
+
+def listen(dirty: Dirty) -> None:
+    """Have all marked from now on when a connection is there again."""
+    logger = logging.getLogger(_LOGGER)
+    if not logger.isEnabledFor(logging.INFO):
+        logger.setLevel(logging.INFO)
+
+    def look(record: logging.LogRecord) -> bool:
+        if _BACK in str(record.msg):
+            dirty.add(Batch(is_all=True))
+        return True
+    logger.addFilter(look)

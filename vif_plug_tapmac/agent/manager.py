@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The loop: what is dirty is asked for, put in force, and said to be up.
+
+One thread does it, so that what was asked for later is in force later. A port
+that something went wrong with is tried again after growing pauses; what was
+wired stays as it is until Neutron has said something else of it.
+"""
+
+import logging
+import random
+import threading
+import time
+import typing
+
+import oslo_messaging
+
+from vif_plug_tapmac.agent import dirty as dirty_ports
+from vif_plug_tapmac.agent.dirty import Batch
+from vif_plug_tapmac.agent.firewall import Firewall
+from vif_plug_tapmac.agent.firewall import Outcome
+from vif_plug_tapmac.agent.report import Report
+from vif_plug_tapmac.agent.report import State
+from vif_plug_tapmac.agent.server import Answer
+from vif_plug_tapmac.agent.server import Server
+from vif_plug_tapmac.agent.taps import Tap
+from vif_plug_tapmac.agent.taps import Taps
+from vif_plug_tapmac import exception
+from vif_plug_tapmac.wanted.security_groups import Group
+from vif_plug_tapmac.wanted.security_groups import Port
+
+LOG = logging.getLogger(__name__)
+
+#: In seconds: the first pause before something is tried again, and the
+#: longest. Each is twice as long as the one before.
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
+#: What is to be expected to go wrong, and needs no traceback.
+_EXPECTED = (oslo_messaging.MessagingException, exception.TapMacError,
+             OSError)
+
+
+class _Waiting(typing.NamedTuple):
+    """A port that is not as it is to be.
+
+    :param tries: how often it was tried
+    :param due: when it is tried again, of the monotonic clock
+    """
+    why: str
+    tries: int
+    due: float
+
+
+class Manager:
+    """Keeps the ports of this host as Neutron says.
+
+    :param resync_interval: after how many seconds all are asked for anew
+    """
+
+    def __init__(self, dirty: dirty_ports.Dirty, taps: Taps, server: Server,
+                 firewall: Firewall, report: Report, state: State,
+                 resync_interval: float) -> None:
+        self._dirty, self._taps, self._server = dirty, taps, server
+        self._firewall, self._report, self._state = firewall, report, state
+        self._resync_interval = resync_interval
+        self._resync_due = time.monotonic()
+        self._stopped = threading.Event()
+        self._failures = 0
+        self._waiting: dict[str, _Waiting] = {}
+        # As Neutron said last, whether they could be had or not.
+        self._ports: dict[str, Port] = {}
+        self._groups: dict[str, Group] = {}
+
+    def run(self) -> None:
+        """Do it until :meth:`stop`."""
+        while not self._stopped.is_set():
+            batch = self._next()
+            if self._stopped.is_set() or batch == dirty_ports.EMPTY:
+                continue
+            try:
+                self.handle(batch)
+                self._failures = 0
+            except Exception as error:
+                self._dirty.add(batch)
+                self._fail(error)
+            self._count()
+
+    def stop(self) -> None:
+        """Have :meth:`run` return when it has done what it does now."""
+        self._stopped.set()
+        self._dirty.add(Batch(is_all=True))
+
+    def _next(self) -> Batch:
+        """Wait for something to do, and return it; it may be nothing."""
+        due = min([self._resync_due,
+                   *(each.due for each in self._waiting.values())])
+        batch = self._dirty.take(due - time.monotonic())
+        now = time.monotonic()
+        again = frozenset(port for port, each in self._waiting.items()
+                          if each.due <= now)
+        self._state.retries += len(again)
+        return batch.also(Batch(ports=again, is_all=now >= self._resync_due))
+
+    def _fail(self, error: Exception) -> None:
+        self._failures += 1
+        self._state.retries += 1
+        pause = _pause(self._failures)
+        if not isinstance(error, _EXPECTED):
+            LOG.exception('This should not happen; tried again in %.1f s',
+                          pause)
+        LOG.warning('Ports can not be brought in line with Neutron: %s. What '
+                    'is wired stays as it is, what is not stays closed; tried '
+                    'again in %.1f s', _words(error), pause)
+        self._stopped.wait(pause)
+
+    def _count(self) -> None:
+        self._state.ports = len(self._taps.here())
+        self._state.waiting = (len(self._waiting) if not self._failures
+                               else self._state.ports)
+        self._report.write()
+
+    def handle(self, batch: Batch) -> None:
+        """Bring what is dirty in line with what Neutron says.
+
+        :raises Exception: of whatever kind, it has to be done again
+        """
+        here = self._taps.here()
+        if batch.lost:
+            # Before those that are here again are said to be up.
+            self._server.set_down(batch.lost)
+        groups = self._concerned(batch)
+        ports = set(here) if batch.is_all else here.keys() & (
+            batch.ports | self._in_each(groups, here.keys()))
+        answer = self._server.ask(ports)
+        for port in answer.failed:
+            self._ports.pop(port, None)
+            self._set_waiting(port, 'Neutron does not say what it is')
+        # What it says nothing of goes, where all is said.
+        is_all = batch.is_all and not answer.failed
+        asked = {port: here[port] for port in ports - answer.failed}
+        gone = (batch.lost | batch.ports) - here.keys()
+        for port in gone:
+            self._forget(port)
+        if asked or gone or is_all:
+            groups -= self._put_in_force(asked, answer, gone, is_all)
+        # Who was to tell them may have gone meanwhile.
+        self._dirty.add(Batch(groups=groups.intersection(
+            group for port in self._ports.values() if port.vif_id in here
+            for group in port.groups)))
+
+    def _put_in_force(self, asked: dict[str, Tap], answer: Answer,
+                      gone: typing.Iterable[str], is_all: bool,
+                      ) -> frozenset[str]:
+        """Do so; return which groups were told, or are going to be."""
+        outcome = self._firewall.apply(
+            answer.info, answer.details,
+            {port: tap.name for port, tap in asked.items()}, gone, is_all)
+        if outcome.needs_all:
+            self._dirty.add(Batch(is_all=True))
+            return frozenset(self._groups)
+        self._learn(asked.keys(), outcome, is_all)
+        self._judge(asked, answer, outcome)
+        if is_all:
+            self._resync_due = time.monotonic() + self._resync_interval
+            self._state.synced = time.time()
+        return frozenset(each.id for each in outcome.groups)
+
+    def _concerned(self, batch: Batch) -> frozenset[str]:
+        """Return which groups are to be told anew."""
+        return batch.groups.union(
+            group.id for group in self._groups.values()
+            if any(rule.remote_set
+                   and rule.remote_set.partition(':')[2] in batch.members
+                   for rule in group.rules))
+
+    def _in_each(self, groups: typing.Iterable[str],
+                 here: typing.Container[str]) -> frozenset[str]:
+        """Return ports by which Neutron tells all of these groups.
+
+        All of a group is told by one that is in it. Those that wait could not
+        be had the last time, and may be now.
+        """
+        left, found = set(groups), set()
+        for port in self._ports.values():
+            if port.vif_id in here and left.intersection(port.groups):
+                found.add(port.vif_id)
+                if port.vif_id not in self._waiting:
+                    left.difference_update(port.groups)
+        return frozenset(found)
+
+    def _learn(self, asked: typing.Collection[str], outcome: Outcome,
+               is_all: bool) -> None:
+        """Keep what Neutron said; have others asked for that it concerns."""
+        former = self._groups
+        if is_all:
+            self._ports, self._groups = {}, {}
+        for port in asked:
+            self._ports.pop(port, None)
+        self._ports.update((each.vif_id, each) for each in outcome.ports)
+        others = {each.id for each in outcome.groups if each.id in former
+                  and former[each.id].stateful != each.stateful}
+        self._groups = {**self._groups,
+                        **{each.id: each for each in outcome.groups}}
+        self._dirty.add(Batch(ports=frozenset(
+            port.vif_id for port in self._ports.values()
+            if others.intersection(port.groups)
+            and port.vif_id not in asked)))
+
+    def _judge(self, asked: dict[str, Tap], answer: Answer,
+               outcome: Outcome) -> None:
+        """Say of each port that it is up, or why it is not."""
+        told = {port: each for port, each in [
+            *((each['id'], each) for each in answer.info['devices'].values()),
+            *((each['port_id'], each) for each in answer.details
+              if 'port_id' in each)]}
+        up = set()
+        for port, tap in asked.items():
+            why = outcome.closed.get(port) or outcome.refused.get(port)
+            if why is None and port in outcome.kept:
+                if self._server.is_to_be_up(told[port]):
+                    why = self._why_not_up(tap)
+                    if why is None:
+                        up.add(port)
+            elif why is None:
+                why = 'Neutron does not know this port, or not as it could be'
+            self._set_waiting(port, why)
+        for port in self._server.set_up(up):
+            self._set_waiting(port, 'Neutron could not have it up')
+            up.discard(port)
+        for port in up:
+            LOG.info('Port %s is wired: %s', port, asked[port].name)
+
+    def _why_not_up(self, tap: Tap) -> str | None:
+        is_guarded = self._taps.is_guarded(tap)
+        if is_guarded is None:
+            return '%s was made anew, or is gone' % tap.name
+        if not is_guarded:
+            return ('%s is not in agent_group: the privileged daemon has '
+                    'another configuration, without firewall = agent. Name '
+                    'all files of the agent in helper_command of '
+                    '[tapmac_agent_privileged]' % tap.name)
+        return None
+
+    def _set_waiting(self, port: str, why: str | None) -> None:
+        before = self._waiting.pop(port, None)
+        if why is None:
+            return
+        if before is None or before.why != why:
+            LOG.error('Port %s is not wired: %s', port, why)
+        tries = before.tries + 1 if before else 1
+        self._waiting[port] = _Waiting(why, tries,
+                                       time.monotonic() + _pause(tries))
+
+    def _forget(self, port: str) -> None:
+        self._waiting.pop(port, None)
+        self._ports.pop(port, None)
+
+
+def _words(error: Exception) -> str:
+    """Return in one line what went wrong; some say nothing, some a page."""
+    return (str(error).strip().splitlines() or [''])[0] or type(error).__name__
+
+
+def _pause(tries: int) -> float:
+    """Return for how many seconds to wait, a bit other for each host."""
+    longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(tries, 10))
+    return random.uniform(longest / 2, longest)

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The options of [tapmac_agent]."""
+
+import copy
+
+from oslo_config import cfg
+
+GROUP = 'tapmac_agent'
+#: What conntrack can be.
+REQUIRED, STATELESS_ONLY = 'required', 'stateless_only'
+
+TAPMAC_AGENT_OPTS = [
+    cfg.ListOpt(
+        'bridge_mappings',
+        default=[],
+        help='The bridge of each physical network that this host is on, as '
+             'physnet1:br100, with commas between them; what [ml2_tapmac] of '
+             'Neutron has, but for networks that do not reach this host. The '
+             'agent reports it, and Neutron takes its word for which segments '
+             'of routed networks, and which DHCP agents, this host has.'),
+    cfg.StrOpt(
+        'conntrack',
+        default=REQUIRED,
+        choices=(REQUIRED, STATELESS_ONLY),
+        help='What is done where the kernel knows no connections on bridges '
+             '(CONFIG_NF_CONNTRACK_BRIDGE, Linux 5.3). required: the agent '
+             'does not start. stateless_only: ports whose security groups are '
+             'stateless (openstack security group create --stateless) are '
+             'wired. Those with a stateful group, as all are by default, stay '
+             'closed and DOWN, and an ERROR in the log names them. Where the '
+             'kernel can, this changes nothing.'),
+    cfg.IntOpt(
+        'resync_interval',
+        default=3600,
+        min=10,
+        help='After how many seconds at the latest all ports of this host are '
+             'asked for anew, 10 or more. What changes is told at once, and '
+             'after the message queue was gone all is asked for anyway; this '
+             'is for what gets lost nevertheless. Neutron has to look up each '
+             'port of the host: with many hosts, longer is better.'),
+    cfg.StrOpt(
+        'metrics_file',
+        default='',
+        help='Where the agent writes how it is, for the textfile collector of '
+             'Prometheus\' node exporter: a path that ends in .prom, in a '
+             'directory that the agent may write to. Nobody ever reads half '
+             'of it. Empty for none.'),
+]
+
+
+def group(conf: cfg.ConfigOpts) -> cfg.ConfigOpts.GroupAttr:
+    """Return our group of a configuration that may not know it yet."""
+    conf.register_opts(TAPMAC_AGENT_OPTS, group=GROUP)
+    options: cfg.ConfigOpts.GroupAttr = conf[GROUP]
+    return options
+
+
+def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
+    """Return our options for oslo-config-generator."""
+    return [(GROUP, copy.deepcopy(TAPMAC_AGENT_OPTS))]

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What is asked of Neutron, told to it, and heard from it: its own classes.
+
+Ports are called by their UUIDs here, also where Neutron asks for a device: it
+finds them by these at once, and by the start of one only if nobody else's has
+the same.
+"""
+
+import logging
+import typing
+
+# First, because it has oslo.service use threads.
+from neutron.agent import rpc as agent_rpc
+from neutron.api.rpc.callbacks.consumer import registry
+from neutron.api.rpc.callbacks import resources
+from neutron.api.rpc.handlers import resources_rpc
+from neutron.api.rpc.handlers import securitygroups_rpc
+from neutron_lib.agent import topics
+from neutron_lib import context
+from oslo_config import cfg
+import oslo_messaging
+
+from vif_plug_tapmac.agent.dirty import Batch
+from vif_plug_tapmac.agent.dirty import Dirty
+
+LOG = logging.getLogger(__name__)
+
+#: What Neutron sends to all agents, and about what.
+_CONSUMED = ([topics.PORT, topics.UPDATE], [topics.PORT, topics.DELETE],
+             [topics.SECURITY_GROUP, topics.UPDATE],
+             [topics.PORT_BINDING, topics.ACTIVATE],
+             [topics.PORT_BINDING, topics.DEACTIVATE])
+
+_Told = dict[str, typing.Any]
+
+
+class Answer(typing.NamedTuple):
+    """What Neutron says of ports.
+
+    :param info: of security_group_info_for_devices: all but those that are
+        not there, or trusted
+    :param details: of get_devices_details_list_and_failed_devices, for these
+    :param failed: UUIDs of those of which it could not say anything
+    """
+    info: _Told
+    details: list[_Told]
+    failed: frozenset[str]
+
+
+class Server:
+    """Neutron, as this host sees it.
+
+    Whatever is asked raises what oslo.messaging raises where there is no
+    answer.
+    """
+
+    def __init__(self) -> None:
+        self._host = cfg.CONF.host
+        self._context = context.get_admin_context_without_session()
+        self._plugin = agent_rpc.PluginApi(topics.PLUGIN)
+        self._groups = securitygroups_rpc.SecurityGroupServerRpcApi(
+            topics.PLUGIN)
+        for each in self._plugin, self._groups:
+            each.client = _Patience(each.client)
+
+    @property
+    def agent_id(self) -> str:
+        """By what Neutron's log calls this agent."""
+        return 'tapmac-agent-%s' % self._host
+
+    def listen(self, dirty: Dirty) -> None:
+        """Have all that Neutron tells marked; wait until that is so."""
+        heard = _Heard(dirty)
+        connection = agent_rpc.create_consumers(
+            [heard], topics.AGENT, list(map(list, _CONSUMED)),
+            start_listening=False)
+        # Of address groups Neutron tells by objects only.
+        registry.register(heard.address_groups, resources.ADDRESSGROUP)
+        connection.create_consumer(
+            resources_rpc.resource_type_versioned_topic(
+                resources.ADDRESSGROUP),
+            [resources_rpc.ResourcesPushRpcCallback()], fanout=True)
+        connection.consume_in_threads()
+
+    def ask(self, ports: typing.Collection[str]) -> Answer:
+        """Return what Neutron says of ports, which need not be bound here.
+
+        That does not change what it says of them to others, but for those
+        that are trusted, which are BUILD until they are said to be up.
+
+        :param ports: their UUIDs
+        """
+        info: _Told = {'devices': {}, 'security_groups': {},
+                       'sg_member_ips': {}}
+        for some in _parts(ports):
+            _add(info, self._groups.security_group_info_for_devices(
+                self._context, devices=some))
+        details: list[_Told] = []
+        failed: list[str] = []
+        for some in _parts(set(ports) - info['devices'].keys()):
+            found = self._plugin.get_devices_details_list_and_failed_devices(
+                self._context, devices=some, agent_id=self.agent_id,
+                host=self._host)
+            details += found['devices']
+            failed += found['failed_devices']
+        return Answer(info, details, frozenset(failed))
+
+    def is_to_be_up(self, told: _Told) -> bool:
+        """Return whether Neutron waits for a port to be wired here.
+
+        :param told: a port of an answer, of either kind
+        """
+        # Details are told only of what is bound here.
+        return (told.get('binding:host_id', self._host) == self._host
+                and told.get('status') != 'ACTIVE')
+
+    def set_up(self, ports: typing.Collection[str]) -> frozenset[str]:
+        """Say that ports are wired; return those that could not be said of."""
+        return self._update(devices_up=sorted(ports))['failed_devices_up']
+
+    def set_down(self, ports: typing.Collection[str]) -> frozenset[str]:
+        """Say that ports have no TAP here; return as :meth:`set_up`.
+
+        Neutron passes over those that are not bound to this host.
+        """
+        return self._update(devices_down=sorted(ports))['failed_devices_down']
+
+    def _update(self, devices_up: typing.Sequence[str] = (),
+                devices_down: typing.Sequence[str] = (),
+                ) -> dict[str, frozenset[str]]:
+        if not devices_up and not devices_down:
+            return {'failed_devices_up': frozenset(),
+                    'failed_devices_down': frozenset()}
+        done = self._plugin.update_device_list(
+            self._context, devices_up, devices_down, self.agent_id,
+            self._host)
+        return {what: frozenset(done[what])
+                for what in ('failed_devices_up', 'failed_devices_down')}
+
+
+class _Heard:
+    """What Neutron calls on all agents.
+
+    It says nothing that could be used: what comes later may be older.
+    """
+
+    target = oslo_messaging.Target(version='1.5')
+
+    def __init__(self, dirty: Dirty) -> None:
+        self._dirty = dirty
+
+    def port_update(self, context: typing.Any, **told: typing.Any) -> None:
+        self._port(told['port']['id'])
+
+    def port_delete(self, context: typing.Any, **told: typing.Any) -> None:
+        self._port(told['port_id'])
+
+    def binding_activate(self, context: typing.Any,
+                         **told: typing.Any) -> None:
+        self._port(told['port_id'])
+
+    def binding_deactivate(self, context: typing.Any,
+                           **told: typing.Any) -> None:
+        self._port(told['port_id'])
+
+    def security_groups_rule_updated(self, context: typing.Any,
+                                     **told: typing.Any) -> None:
+        self._dirty.add(Batch(groups=frozenset(told['security_groups'])))
+
+    def security_groups_member_updated(self, context: typing.Any,
+                                       **told: typing.Any) -> None:
+        self._dirty.add(Batch(members=frozenset(told['security_groups'])))
+
+    def address_groups(self, context: typing.Any, resource_type: str,
+                       groups: typing.Iterable[typing.Any],
+                       event_type: str) -> None:
+        self._dirty.add(Batch(members=frozenset(each.id for each in groups)))
+
+    def _port(self, port: str) -> None:
+        self._dirty.add(Batch(ports=frozenset({port})))
+
+
+class _Patience:
+    """A client that waits for each answer as long as is configured.
+
+    Neutron's own waits twice as long after each answer that came too late, and
+    then sleeps as long; here who asks pauses himself.
+    """
+
+    def __init__(self, client: typing.Any) -> None:
+        self._client = client
+
+    def prepare(self, **arguments: typing.Any) -> typing.Any:
+        return self._client.prepare(
+            timeout=cfg.CONF.rpc_response_timeout, **arguments)
+
+
+def _parts(ports: typing.Collection[str]) -> typing.Iterator[list[str]]:
+    """Yield as many at once as Neutron is to be asked for."""
+    every = sorted(ports)
+    step = cfg.CONF.rpc_resources_processing_step
+    for first in range(0, len(every), step):
+        yield every[first:first + step]
+
+
+def _add(info: _Told, more: _Told) -> None:
+    """Have all that two answers say in the first."""
+    for what in 'devices', 'security_groups':
+        info[what].update(more[what])
+    # Of each group there are those families only that were asked for.
+    for group, members in more['sg_member_ips'].items():
+        info['sg_member_ips'].setdefault(group, {}).update(members)

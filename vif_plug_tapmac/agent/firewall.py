@@ -20,6 +20,7 @@ _STATEFUL = (
     'its security groups are stateful, and this kernel knows no connections '
     'on bridges (CONFIG_NF_CONNTRACK_BRIDGE). Give it stateless groups only, '
     'or boot a kernel that has it')
+_UNFIT = 'what Neutron says of it can not be had; the log says why before'
 
 _Told = typing.Mapping[str, typing.Any]
 
@@ -28,17 +29,17 @@ class Outcome(typing.NamedTuple):
     """What became of the ports that Neutron was asked for.
 
     :param kept: UUIDs of those that are kept to what Neutron says
-    :param closed: why those pass nothing that could pass something otherwise,
-        by their UUID
-    :param refused: why it is not so with the others, by their UUID: these are
-        as they were
+    :param shut: why those pass nothing that Neutron wants to pass nothing, by
+        their UUID
+    :param refused: why the others are not as it says, by their UUID. They pass
+        nothing, or what they passed before
     :param ports: what Neutron says of all that it knows, had or not
     :param groups: likewise
     :param needs_all: whether nothing was done, because it must be all that the
         host has
     """
     kept: frozenset[str]
-    closed: dict[str, str]
+    shut: dict[str, str]
     refused: dict[str, str]
     ports: tuple[Port, ...]
     groups: tuple[Group, ...]
@@ -77,29 +78,26 @@ class Firewall:
         :raises TapMacError: it could not be; all is as it was
         :raises ValueError: it is too much for a host
         """
-        up, down = _here(info, details, taps)
-        answer = from_neutron.from_rpc(
-            {**info, 'devices': up[0]}, up[1], is_all=is_all)
+        devices, trusted, shut = _here(info, details, taps)
+        answer = from_neutron.from_rpc({**info, 'devices': devices}, trusted,
+                                       is_all=is_all)
         for each in answer.refused:
             LOG.warning('Neutron says what can not be had, which lets nothing '
                         'pass: %s', each)
-        closed = dict.fromkeys(down, 'its admin state is down')
-        ports = []
-        for port in answer.change.ports:
-            port = self._possible(port, answer.change.groups)
-            if self._is_had(port):
-                ports.append(port)
-            else:
-                closed[port.vif_id] = _STATEFUL
-        shut = {*gone, *(taps.keys() - {each.vif_id for each in ports})}
-        change = dataclasses.replace(
-            answer.change, ports=tuple(ports),
-            gone=() if is_all else tuple(sorted(shut)))
+        ports = [self._possible(port, answer.change.groups)
+                 for port in answer.change.ports]
+        had = tuple(filter(self._is_had, ports))
+        refused = dict.fromkeys(taps.keys() - shut.keys(), _UNFIT)
+        refused.update((each.vif_id, _STATEFUL) for each in ports)
+        for port in had:
+            del refused[port.vif_id]
+        change = dataclasses.replace(answer.change, ports=had, gone=(
+            () if is_all else tuple({*gone, *shut, *refused})))
         with privsep.filter.calling(_ABOUT):
             done = privileged.apply_filter(change.as_fields())
-        return Outcome(frozenset(done['ports']), closed, done['refused'],
-                       answer.change.ports, answer.change.groups,
-                       done['needs_all'])
+        return Outcome(frozenset(done['ports']), shut,
+                       {**refused, **done['refused']}, answer.change.ports,
+                       answer.change.groups, done['needs_all'])
 
     def _possible(self, port: Port, groups: typing.Iterable[Group]) -> Port:
         """Return a port as it can be had; what has no rules has no answers."""
@@ -114,25 +112,22 @@ class Firewall:
 
 def _here(info: _Told, details: typing.Iterable[_Told],
           taps: typing.Mapping[str, str],
-          ) -> tuple[tuple[dict[str, _Told], list[_Told]], list[str]]:
-    """Return what is told of ports, each with its TAP.
+          ) -> tuple[dict[str, _Told], list[_Told], dict[str, str]]:
+    """Return what is told of ports, each with its TAP, by both kinds.
 
-    :returns: those of both kinds whose admin state is up, and the UUIDs of
-        those where it is down
+    And why others pass nothing, by their UUID.
     """
-    devices: dict[str, _Told] = {}
-    trusted: list[_Told] = []
-    down = []
-    every = [(each['id'], each) for each in info['devices'].values()]
-    every += [(each['port_id'], each) for each in details
-              if 'port_id' in each]
-    for port, told in every:
-        if port not in taps:
-            continue
-        if not told.get('admin_state_up', True):
-            down.append(port)
-        elif 'port_id' in told:
-            trusted.append({**told, 'device': taps[port]})
-        else:
-            devices[port] = {**told, 'device': taps[port]}
-    return (devices, trusted), down
+    devices: dict[str, _Told] = {
+        each['id']: {**each, 'device': taps[each['id']]}
+        for each in info['devices'].values() if each['id'] in taps}
+    trusted: dict[str, _Told] = {
+        each['port_id']: {**each, 'device': taps[each['port_id']]}
+        for each in details if each.get('port_id') in taps}
+    shut = {port: 'Neutron does not know it'
+            for port in taps if port not in {**devices, **trusted}}
+    for kind in devices, trusted:
+        for port, told in list(kind.items()):
+            if not told.get('admin_state_up', True):
+                shut[port] = 'its admin state is down'
+                del kind[port]
+    return devices, list(trusted.values()), shut

@@ -30,6 +30,7 @@ from vif_plug_tapmac.agent import manager
 from vif_plug_tapmac.agent import opts as agent_opts
 from vif_plug_tapmac.agent import report
 from vif_plug_tapmac.agent import server
+from vif_plug_tapmac.agent.state import State
 from vif_plug_tapmac.agent import taps
 from vif_plug_tapmac import exception
 from vif_plug_tapmac import opts
@@ -100,12 +101,11 @@ class Agent:
         self._dirty = Dirty()
         self._taps = taps.Taps(from_config.groups(ours), self._dirty)
         self._server = server.Server()
-        state = report.State()
-        self._report = report.Report(state, mappings, options.metrics_file,
-                                     self._dirty)
+        state = State(options.metrics_file)
+        self._report = report.Report(state, mappings, self._dirty)
         self._manager = manager.Manager(
             self._dirty, self._taps, self._server,
-            firewall.Firewall(_has_conntrack(options)), self._report, state,
+            firewall.Firewall(_has_conntrack(options)), state,
             options.resync_interval)
         self._worker = threading.Thread(name='tapmac_agent', daemon=True,
                                         target=self._work)

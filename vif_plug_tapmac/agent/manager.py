@@ -19,24 +19,30 @@ from vif_plug_tapmac.agent import dirty as dirty_ports
 from vif_plug_tapmac.agent.dirty import Batch
 from vif_plug_tapmac.agent.firewall import Firewall
 from vif_plug_tapmac.agent.firewall import Outcome
-from vif_plug_tapmac.agent.report import Report
-from vif_plug_tapmac.agent.report import State
-from vif_plug_tapmac.agent.server import Answer
-from vif_plug_tapmac.agent.server import Server
+from vif_plug_tapmac.agent.state import State
 from vif_plug_tapmac.agent.taps import Tap
 from vif_plug_tapmac.agent.taps import Taps
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.wanted.security_groups import Group
 from vif_plug_tapmac.wanted.security_groups import Port
 
+if typing.TYPE_CHECKING:
+    # Neutron is there only where the agent is.
+    from vif_plug_tapmac.agent.server import Answer
+    from vif_plug_tapmac.agent.server import Server
+
 LOG = logging.getLogger(__name__)
 
-#: In seconds: the first pause before something is tried again, and the
-#: longest. Each is twice as long as the one before.
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0
+#: In seconds: the first pause before something is tried again, and the longest
+#: of all ports, and of one. Each is twice as long as the one before.
+_FIRST_PAUSE, _LONGEST_PAUSE, _LONGEST_OF_ONE = 1.0, 10.0, 60.0
 #: What is to be expected to go wrong, and needs no traceback.
 _EXPECTED = (oslo_messaging.MessagingException, exception.TapMacError,
              OSError)
+_UNGUARDED = (
+    '%s is not in agent_group, so the privileged daemon has another '
+    'configuration, without firewall = agent. Name all files of the agent '
+    'that have [os_vif_tapmac] in helper_command of [tapmac_agent_privileged]')
 
 
 class _Waiting(typing.NamedTuple):
@@ -56,11 +62,11 @@ class Manager:
     :param resync_interval: after how many seconds all are asked for anew
     """
 
-    def __init__(self, dirty: dirty_ports.Dirty, taps: Taps, server: Server,
-                 firewall: Firewall, report: Report, state: State,
+    def __init__(self, dirty: dirty_ports.Dirty, taps: Taps,
+                 server: 'Server', firewall: Firewall, state: State,
                  resync_interval: float) -> None:
         self._dirty, self._taps, self._server = dirty, taps, server
-        self._firewall, self._report, self._state = firewall, report, state
+        self._firewall, self._state = firewall, state
         self._resync_interval = resync_interval
         self._resync_due = time.monotonic()
         self._stopped = threading.Event()
@@ -72,6 +78,7 @@ class Manager:
 
     def run(self) -> None:
         """Do it until :meth:`stop`."""
+        self._count()
         while not self._stopped.is_set():
             batch = self._next()
             if self._stopped.is_set() or batch == dirty_ports.EMPTY:
@@ -103,7 +110,7 @@ class Manager:
     def _fail(self, error: Exception) -> None:
         self._failures += 1
         self._state.retries += 1
-        pause = _pause(self._failures)
+        pause = _pause(self._failures, _LONGEST_PAUSE)
         if not isinstance(error, _EXPECTED):
             LOG.exception('This should not happen; tried again in %.1f s',
                           pause)
@@ -114,9 +121,10 @@ class Manager:
 
     def _count(self) -> None:
         self._state.ports = len(self._taps.here())
-        self._state.waiting = (len(self._waiting) if not self._failures
+        is_known = self._state.synced and not self._failures
+        self._state.waiting = (len(self._waiting) if is_known
                                else self._state.ports)
-        self._report.write()
+        self._state.write()
 
     def handle(self, batch: Batch) -> None:
         """Bring what is dirty in line with what Neutron says.
@@ -137,17 +145,21 @@ class Manager:
         # What it says nothing of goes, where all is said.
         is_all = batch.is_all and not answer.failed
         asked = {port: here[port] for port in ports - answer.failed}
-        gone = (batch.lost | batch.ports) - here.keys()
+        gone = batch.lost - here.keys()
         for port in gone:
-            self._forget(port)
+            self._waiting.pop(port, None)
+            self._ports.pop(port, None)
         if asked or gone or is_all:
             groups -= self._put_in_force(asked, answer, gone, is_all)
         # Who was to tell them may have gone meanwhile.
         self._dirty.add(Batch(groups=groups.intersection(
             group for port in self._ports.values() if port.vif_id in here
             for group in port.groups)))
+        if batch.is_all:
+            self._resync_due = time.monotonic() + (
+                self._resync_interval if is_all else _LONGEST_PAUSE)
 
-    def _put_in_force(self, asked: dict[str, Tap], answer: Answer,
+    def _put_in_force(self, asked: dict[str, Tap], answer: 'Answer',
                       gone: typing.Iterable[str], is_all: bool,
                       ) -> frozenset[str]:
         """Do so; return which groups were told, or are going to be."""
@@ -160,7 +172,6 @@ class Manager:
         self._learn(asked.keys(), outcome, is_all)
         self._judge(asked, answer, outcome)
         if is_all:
-            self._resync_due = time.monotonic() + self._resync_interval
             self._state.synced = time.time()
         return frozenset(each.id for each in outcome.groups)
 
@@ -205,40 +216,31 @@ class Manager:
             if others.intersection(port.groups)
             and port.vif_id not in asked)))
 
-    def _judge(self, asked: dict[str, Tap], answer: Answer,
+    def _judge(self, asked: dict[str, Tap], answer: 'Answer',
                outcome: Outcome) -> None:
         """Say of each port that it is up, or why it is not."""
-        told = {port: each for port, each in [
-            *((each['id'], each) for each in answer.info['devices'].values()),
-            *((each['port_id'], each) for each in answer.details
-              if 'port_id' in each)]}
+        told = answer.by_port()
         up = set()
         for port, tap in asked.items():
-            why = outcome.closed.get(port) or outcome.refused.get(port)
-            if why is None and port in outcome.kept:
-                if self._server.is_to_be_up(told[port]):
-                    why = self._why_not_up(tap)
-                    if why is None:
-                        up.add(port)
-            elif why is None:
-                why = 'Neutron does not know this port, or not as it could be'
+            why = outcome.refused.get(port)
+            is_due = (port in outcome.kept
+                      and self._server.is_to_be_up(told[port]))
+            if why is not None or is_due:
+                is_guarded = self._taps.is_guarded(tap)
+                if is_guarded is None:
+                    why = None  # It is another one by now, and dirty.
+                elif is_due and is_guarded:
+                    up.add(port)
+                elif is_due:
+                    why = _UNGUARDED % tap.name
             self._set_waiting(port, why)
         for port in self._server.set_up(up):
             self._set_waiting(port, 'Neutron could not have it up')
             up.discard(port)
         for port in up:
             LOG.info('Port %s is wired: %s', port, asked[port].name)
-
-    def _why_not_up(self, tap: Tap) -> str | None:
-        is_guarded = self._taps.is_guarded(tap)
-        if is_guarded is None:
-            return '%s was made anew, or is gone' % tap.name
-        if not is_guarded:
-            return ('%s is not in agent_group: the privileged daemon has '
-                    'another configuration, without firewall = agent. Name '
-                    'all files of the agent in helper_command of '
-                    '[tapmac_agent_privileged]' % tap.name)
-        return None
+        for port, why in outcome.shut.items():
+            LOG.info('Port %s is closed: %s', port, why)
 
     def _set_waiting(self, port: str, why: str | None) -> None:
         before = self._waiting.pop(port, None)
@@ -247,12 +249,8 @@ class Manager:
         if before is None or before.why != why:
             LOG.error('Port %s is not wired: %s', port, why)
         tries = before.tries + 1 if before else 1
-        self._waiting[port] = _Waiting(why, tries,
-                                       time.monotonic() + _pause(tries))
-
-    def _forget(self, port: str) -> None:
-        self._waiting.pop(port, None)
-        self._ports.pop(port, None)
+        due = time.monotonic() + _pause(tries, _LONGEST_OF_ONE)
+        self._waiting[port] = _Waiting(why, tries, due)
 
 
 def _words(error: Exception) -> str:
@@ -260,7 +258,7 @@ def _words(error: Exception) -> str:
     return (str(error).strip().splitlines() or [''])[0] or type(error).__name__
 
 
-def _pause(tries: int) -> float:
+def _pause(tries: int, longest: float) -> float:
     """Return for how many seconds to wait, a bit other for each host."""
-    longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(tries, 10))
-    return random.uniform(longest / 2, longest)
+    most = min(longest, _FIRST_PAUSE * 2.0 ** min(tries, 10))
+    return random.uniform(most / 2, most)

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""How this agent is: told to Neutron, and to whoever watches the host."""
+"""How this agent is, told to Neutron; and whether that heard it."""
 
-import contextlib
 import logging
-import os
 import threading
 import time
 import typing
@@ -19,6 +17,7 @@ from oslo_config import cfg
 
 from vif_plug_tapmac.agent.dirty import Batch
 from vif_plug_tapmac.agent.dirty import Dirty
+from vif_plug_tapmac.agent.state import State
 
 LOG = logging.getLogger(__name__)
 
@@ -27,53 +26,17 @@ AGENT_TYPE, BINARY = 'tapmac agent', 'tapmac-agent'
 _PAUSE = 30.0
 
 
-class State:
-    """How this agent is, as the thread that works has it.
-
-    :ivar ports: how many TAPs of ours are here
-    :ivar waiting: how many of these are not as Neutron says, or not known to
-        be so
-    :ivar retries: how often something was tried again
-    :ivar synced: when all ports were last as Neutron said, in seconds since
-        1970; 0 before the first time
-    """
-
-    def __init__(self) -> None:
-        self.ports = self.waiting = self.retries = 0
-        self.synced = 0.0
-
-    def metrics(self) -> str:
-        """Return that in the text format of Prometheus."""
-        return ''.join(
-            '# HELP tapmac_agent_%s %s\n# TYPE tapmac_agent_%s %s\n'
-            'tapmac_agent_%s %s\n' % (name, meaning, name, kind, name,
-                                      repr(value))
-            for name, meaning, kind, value in (
-                ('ports', 'TAPs of tapmac on this host.', 'gauge',
-                 self.ports),
-                ('ports_waiting', 'Those of them that are not as Neutron '
-                 'says, or not known to be.', 'gauge', self.waiting),
-                ('retries_total', 'How often something was tried again.',
-                 'counter', self.retries),
-                ('last_sync_time_seconds', 'When all ports were as Neutron '
-                 'said, in seconds since 1970; 0: never yet.', 'gauge',
-                 round(self.synced, 3)),
-                ('written_time_seconds', 'When this was written, in seconds '
-                 'since 1970.', 'gauge', round(time.time(), 3))))
-
-
 class Report:
-    """Tells Neutron and the collector, again and again.
+    """Tells Neutron, again and again, and has the state written.
 
     :param bridge_mappings: the bridge of each physical network of this host
-    :param metrics_file: empty for none
     :param dirty: is told that all is to be looked at, after Neutron has not
         heard of this agent for a while
     """
 
     def __init__(self, state: State, bridge_mappings: dict[str, str],
-                 metrics_file: str, dirty: Dirty) -> None:
-        self._state, self._file, self._dirty = state, metrics_file, dirty
+                 dirty: Dirty) -> None:
+        self._state, self._dirty = state, dirty
         self._context = context.get_admin_context_without_session()
         self._told = {
             'binary': BINARY,
@@ -84,7 +47,6 @@ class Report:
             'resource_versions': resources.LOCAL_RESOURCE_VERSIONS,
             'start_flag': True}
         self._has_failed = False
-        self._writing = threading.Lock()
 
     def start(self) -> None:
         """Tell from now on."""
@@ -95,7 +57,7 @@ class Report:
         server = agent_rpc.PluginReportStateAPI(topics.REPORTS)
         interval = cfg.CONF.AGENT.report_interval
         while True:
-            self.write()
+            self._state.write()
             began = time.monotonic()
             if interval:
                 self._tell(server)
@@ -124,18 +86,3 @@ class Report:
         self._told.pop('resource_versions', None)
         if state.synced:
             self._told.pop('start_flag', None)
-
-    def write(self) -> None:
-        """Write the file, if there is to be one, as a whole."""
-        if not self._file:
-            return
-        new = self._file + '.new'
-        with self._writing:
-            try:
-                with open(new, 'w') as file:
-                    file.write(self._state.metrics())
-                os.replace(new, self._file)
-            except OSError as error:
-                LOG.warning('metrics_file can not be written: %s', error)
-                with contextlib.suppress(OSError):
-                    os.unlink(new)

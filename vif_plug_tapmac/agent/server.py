@@ -47,6 +47,12 @@ class Answer(typing.NamedTuple):
     details: list[_Told]
     failed: frozenset[str]
 
+    def by_port(self) -> dict[str, _Told]:
+        """Return what it says of each, by its UUID."""
+        return {**{each['port_id']: each for each in self.details
+                   if 'port_id' in each},
+                **{each['id']: each for each in self.info['devices'].values()}}
+
 
 class Server:
     """Neutron, as this host sees it.

@@ -1,0 +1,357 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""The loop of tapmac-agent: what it asks, in which order, and what again.
+
+Neutron, the daemon and the TAPs are said here. With all of them as they are it
+is in tests/neutron.
+"""
+
+import contextlib
+import sys
+import threading
+import time
+import types
+
+import fixtures
+import oslo_messaging
+
+from tests import base
+from tests import patience
+from vif_plug_tapmac.agent import dirty
+from vif_plug_tapmac.agent.dirty import Batch
+from vif_plug_tapmac.agent import firewall
+from vif_plug_tapmac.agent import manager
+from vif_plug_tapmac.agent import state
+from vif_plug_tapmac.agent import taps
+from vif_plug_tapmac import privileged
+from vif_plug_tapmac import privsep
+
+ONE, TWO, THREE = ('%08d-0000-4000-8000-000000000000' % number
+                   for number in (1, 2, 3))
+GROUP, OTHER = ('%08d-0000-4000-8000-000000000000' % number
+                for number in (7, 8))
+UP, DOWN = 'ACTIVE', 'DOWN'
+
+
+class DirtyTest(base.TestCase):
+
+    def test_nothing_that_is_told_is_lost(self):
+        # Between any two instructions somebody else may have the processor.
+        self.addCleanup(sys.setswitchinterval, sys.getswitchinterval())
+        sys.setswitchinterval(1e-6)
+        told, taken = dirty.Dirty(), set()
+
+        def tell(first):
+            for number in range(first, first + 500):
+                told.add(Batch(ports=frozenset({str(number)})))
+        threads = [threading.Thread(target=tell, args=(first,))
+                   for first in range(0, 2000, 500)]
+        for each in threads:
+            each.start()
+        while any(each.is_alive() for each in threads):
+            taken |= told.take(0).ports
+        taken |= told.take(0).ports
+        self.assertEqual({str(number) for number in range(2000)}, taken)
+
+    def test_who_waits_is_woken(self):
+        told, taken = dirty.Dirty(), []
+        thread = threading.Thread(target=lambda: taken.append(
+            told.take(patience.HANG)))
+        thread.start()
+        told.add(Batch(is_all=True))
+        thread.join()
+        self.assertEqual([Batch(is_all=True)], taken)
+
+    def test_nothing_comes(self):
+        self.assertEqual(dirty.EMPTY, dirty.Dirty().take(-1))
+        self.assertEqual(dirty.EMPTY, dirty.Dirty().take(0.01))
+
+
+class Neutron:
+    """What says and hears what Neutron does, as agent.server has it."""
+
+    def __init__(self, said):
+        self.said = said
+        #: By port: its status, its groups.
+        self.ports = {}
+        #: By group: whether it is stateful, and whom its rules name.
+        self.groups = {GROUP: (False, None)}
+        self.failed = frozenset()
+        self.meanwhile = lambda: None
+        self.fails = False
+
+    def ask(self, ports):
+        self.said.append(('ask', *sorted(ports)))
+        self.meanwhile()
+        if self.fails:
+            raise oslo_messaging.MessagingTimeout()
+        devices = {port: {
+            'id': port, 'device': port, 'status': status,
+            'mac_address': base.GUEST_MAC, 'fixed_ips': [],
+            'security_groups': list(groups)} for port, (
+                status, *groups) in self.ports.items() if port in ports}
+        named = {group for each in devices.values()
+                 for group in each['security_groups']}
+        info = {'devices': devices, 'sg_member_ips': {}, 'security_groups': {
+            group: [{'direction': 'ingress', 'ethertype': 'IPv4',
+                     'stateful': stateful,
+                     **({'remote_group_id': remote} if remote else {})}]
+            for group, (stateful, remote) in self.groups.items()
+            if group in named}}
+        return types.SimpleNamespace(info=info, details=[], failed=self.failed,
+                                     by_port=lambda: devices)
+
+    def is_to_be_up(self, told):
+        return told['status'] != UP
+
+    def set_up(self, ports):
+        if ports:
+            self.said.append(('up', *sorted(ports)))
+        return frozenset()
+
+    def set_down(self, ports):
+        self.said.append(('down', *sorted(ports)))
+        return frozenset()
+
+
+class LoopTestCase(base.TestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.said = []
+        self.neutron = Neutron(self.said)
+        self.here, self.guarded = {}, True
+        #: What apply_filter answers in place of all that it was asked for.
+        self.applied = {}
+        self.patch(privileged, 'apply_filter', self.apply)
+        self.patch(privsep.filter, 'calling',
+                   lambda about: contextlib.nullcontext())
+        self.dirty, self.state = dirty.Dirty(), state.State('')
+        seen = types.SimpleNamespace(here=lambda: dict(self.here),
+                                     is_guarded=lambda tap: self.guarded)
+        self.manager = manager.Manager(
+            self.dirty, seen, self.neutron, firewall.Firewall(False),
+            self.state, 3600)
+        for port in ONE, TWO:
+            self.plug(port)
+
+    def plug(self, port, status=UP, groups=(GROUP,)):
+        self.here[port] = taps.Tap(port, len(self.here) + 1,
+                                   'tap' + port[:8], 5)
+        self.neutron.ports[port] = (status, *groups)
+
+    def apply(self, change):
+        ports = [each['vif_id'] for each in change['ports']]
+        self.said.append(('apply', *(['all'] if change['is_all'] else []),
+                          *sorted(ports),
+                          *('-' + each for each in sorted(change['gone']))))
+        return {'ports': ports, 'refused': {}, 'needs_all': False,
+                **self.applied}
+
+    def handle(self, **batch):
+        """Return what was said and asked because of that."""
+        self.said.clear()
+        self.manager.handle(Batch(**{
+            name: value if isinstance(value, bool) else frozenset(value)
+            for name, value in batch.items()}))
+        return list(self.said)
+
+    def left(self):
+        return self.dirty.take(0)
+
+
+class LoopTest(LoopTestCase):
+
+    def test_all_is_one_transaction(self):
+        self.assertEqual([('ask', ONE, TWO), ('apply', 'all', ONE, TWO)],
+                         self.handle(is_all=True))
+        self.assertNotEqual(0, self.state.synced)
+
+    def test_what_comes_meanwhile_is_not_lost(self):
+        self.neutron.meanwhile = lambda: self.dirty.add(
+            Batch(ports=frozenset({ONE})))
+        self.handle(ports=[ONE])
+        self.assertEqual({ONE}, self.left().ports)
+
+    def test_ports_of_others_cost_nothing(self):
+        self.assertEqual([('ask',)], self.handle(ports=[THREE]))
+
+    def test_up_only_when_it_is_guarded(self):
+        self.plug(ONE, DOWN)
+        self.assertEqual([('ask', ONE), ('apply', ONE), ('up', ONE)],
+                         self.handle(ports=[ONE]))
+        self.guarded = False
+        self.assertEqual([('ask', ONE), ('apply', ONE)],
+                         self.handle(ports=[ONE]))
+        self.assertIn('is not in agent_group', self.logs.output)
+
+    def test_made_anew_meanwhile_is_not_up(self):
+        self.plug(ONE, DOWN)
+        self.guarded = None
+        self.assertEqual([('ask', ONE), ('apply', ONE)],
+                         self.handle(ports=[ONE]))
+        self.assertNotIn('not wired', self.logs.output)
+
+    def test_refused_is_not_up(self):
+        self.plug(ONE, DOWN)
+        self.applied = {'ports': [], 'refused': {ONE: 'it can not be'}}
+        for _ in range(2):
+            self.assertEqual([('ask', ONE), ('apply', ONE)],
+                             self.handle(ports=[ONE]))
+        self.assertEqual(1, self.logs.output.count('it can not be'))
+        self.assertEqual({ONE}, set(self.manager._waiting))
+        self.applied = {}
+        self.handle(ports=[ONE])
+        self.assertEqual({}, self.manager._waiting)
+
+    def test_down_before_up(self):
+        self.plug(ONE, DOWN)
+        self.assertEqual(
+            [('down', ONE), ('ask', ONE), ('apply', ONE), ('up', ONE)],
+            self.handle(ports=[ONE], lost=[ONE]))
+
+    def test_gone(self):
+        self.handle(is_all=True)
+        del self.here[ONE]
+        self.assertEqual([('down', ONE), ('ask',), ('apply', '-' + ONE)],
+                         self.handle(lost=[ONE]))
+
+    def test_unknown_to_neutron_is_closed(self):
+        self.handle(is_all=True)
+        del self.neutron.ports[ONE]
+        self.assertEqual([('ask', ONE), ('apply', '-' + ONE)],
+                         self.handle(ports=[ONE]))
+
+    def test_stateful_is_closed_without_conntrack(self):
+        self.handle(is_all=True)
+        self.neutron.groups[OTHER] = True, None
+        self.plug(ONE, DOWN, (OTHER,))
+        self.assertEqual([('ask', ONE), ('apply', '-' + ONE)],
+                         self.handle(ports=[ONE]))
+        self.assertIn('Port %s is not wired: its security groups are stateful'
+                      % ONE, self.logs.output)
+
+    def test_who_is_in_no_group_needs_no_conntrack(self):
+        self.plug(ONE, DOWN, ())
+        self.assertEqual([('ask', ONE), ('apply', ONE), ('up', ONE)],
+                         self.handle(ports=[ONE]))
+
+    def test_nothing_is_said_where_neutron_does_not_answer(self):
+        self.handle(is_all=True)
+        self.neutron.fails = True
+        self.assertRaises(oslo_messaging.MessagingTimeout, self.handle,
+                          is_all=True)
+        self.assertEqual([('ask', ONE, TWO)], self.said)
+
+    def test_what_it_can_not_say_stays(self):
+        self.neutron.failed = frozenset({TWO})
+        del self.neutron.ports[TWO]
+        self.assertEqual([('ask', ONE, TWO), ('apply', ONE)],
+                         self.handle(is_all=True))
+        self.assertEqual({TWO}, set(self.manager._waiting))
+        # And that is no reason to ask for all the time.
+        self.assertGreater(self.manager._resync_due, time.monotonic())
+
+    def test_table_made_anew_by_others(self):
+        self.plug(ONE, DOWN)
+        self.applied = {'ports': [], 'needs_all': True}
+        self.assertEqual([('ask', ONE), ('apply', ONE)],
+                         self.handle(ports=[ONE]))
+        self.assertTrue(self.left().is_all)
+
+    def test_one_port_tells_a_group(self):
+        self.plug(THREE, groups=(OTHER,))
+        self.neutron.groups[OTHER] = False, None
+        self.handle(is_all=True)
+        self.assertEqual(('ask', THREE), self.handle(groups=[OTHER])[0])
+        self.assertEqual(('ask',), self.handle(groups=[ONE])[0])
+        for batch, one_each in (([GROUP], 1), ([GROUP, OTHER], 2)):
+            asked = self.handle(groups=batch)[0][1:]
+            self.assertEqual(one_each, len(asked))
+            self.assertEqual(one_each == 2, THREE in asked)
+
+    def test_members_are_told_by_who_names_them(self):
+        self.plug(THREE, groups=(OTHER,))
+        self.neutron.groups[OTHER] = False, GROUP
+        self.handle(is_all=True)
+        self.assertEqual(('ask', THREE), self.handle(members=[GROUP])[0])
+        self.assertEqual(('ask',), self.handle(members=[OTHER])[0])
+
+    def test_who_was_to_tell_is_gone(self):
+        self.handle(is_all=True)
+        del self.neutron.ports[ONE]
+        self.handle(groups=[GROUP])
+        again = self.left()
+        self.assertEqual({GROUP}, again.groups)
+        self.assertEqual(('ask', TWO), self.handle(groups=again.groups)[0])
+        self.assertEqual(frozenset(), self.left().groups)
+
+    def test_group_becomes_stateful(self):
+        self.handle(is_all=True)
+        self.neutron.groups[GROUP] = True, None
+        self.handle(groups=[GROUP])
+        self.assertEqual({TWO}, self.left().ports)
+
+
+class RunTest(LoopTestCase):
+    """The same, in a thread of its own."""
+
+    def setUp(self):
+        super().setUp()
+        self.patch(manager, '_FIRST_PAUSE', 0.001)
+        self.patch(manager, '_LONGEST_PAUSE', 0.01)
+        self.patch(manager, '_LONGEST_OF_ONE', 0.01)
+
+    def start(self):
+        thread = threading.Thread(target=self.manager.run)
+        thread.start()
+        self.addCleanup(thread.join)
+        self.addCleanup(self.manager.stop)
+
+    def wait_for(self, *what):
+        patience.wait_until(lambda: what in self.said,
+                            lambda: '%s in %s' % (what, self.said))
+
+    def test_tried_until_neutron_answers(self):
+        self.neutron.fails = True
+        self.start()
+        patience.wait_until(lambda: self.state.retries > 3, 'tried again')
+        self.assertEqual({('ask', ONE, TWO)}, set(self.said))
+        self.assertEqual(2, self.state.waiting)
+        self.neutron.fails = False
+        self.wait_for('apply', 'all', ONE, TWO)
+        patience.wait_until(lambda: self.state.waiting == 0, 'none waits')
+
+    def test_what_failed_is_done_again(self):
+        self.start()
+        self.wait_for('apply', 'all', ONE, TWO)
+        self.neutron.fails = True
+        del self.here[TWO]
+        self.dirty.add(Batch(ports=frozenset({ONE}), lost=frozenset({TWO})))
+        patience.wait_until(lambda: self.state.retries > 3, 'tried again')
+        self.neutron.fails = False
+        self.wait_for('apply', ONE, '-' + TWO)
+
+    def test_one_that_can_not_be_had_is_tried_again(self):
+        self.applied = {'ports': [TWO], 'refused': {ONE: 'it can not be'}}
+        self.start()
+        self.wait_for('apply', ONE)
+        patience.wait_until(lambda: self.state.waiting == 1, 'one waits')
+        self.applied = {}
+        patience.wait_until(lambda: self.state.waiting == 0, 'none waits')
+        self.assertLess(0, self.state.retries)
+
+
+class StateTest(base.TestCase):
+
+    def test_file_is_there_as_a_whole(self):
+        path = self.useFixture(fixtures.TempDir()).join('agent.prom')
+        found = state.State(path)
+        found.ports, found.waiting = 3, 1
+        found.write()
+        with open(path) as file:
+            text = file.read()
+        self.assertIn('\ntapmac_agent_ports 3\n', text)
+        self.assertIn('\ntapmac_agent_ports_waiting 1\n', text)
+        state.State('/nowhere/agent.prom').write()
+        self.assertIn('metrics_file can not be written', self.logs.output)

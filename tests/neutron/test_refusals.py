@@ -237,8 +237,19 @@ class RefusalTest(RefusalTestCase):
     def test_a_subnet_while_a_guest_is_on_its_way(self):
         port = self.port(self.network, fixed_ips=self.subnet_with(
             '192.0.2.10'))
-        self.bind_second(port, 'host6')
+        # Of several bindings each may become the active one.
+        for host in 'host5', 'host6', 'host7':
+            self.bind_second(port, host)
         self.assert_subnet_refused(port, lambda: self.create(
+            'subnet', **self.ipv6_subnet()))
+
+    def test_a_subnet_when_a_guest_has_just_gone(self):
+        """It may come back, as when Nova aborts that."""
+        port = self.port(self.network, host='host6',
+                         fixed_ips=self.subnet_with('192.0.2.10'))
+        self.bind_second(port, 'host1')
+        self.activate(port, 'host1')
+        self.assert_subnet_refused(self.show(port), lambda: self.create(
             'subnet', **self.ipv6_subnet()))
 
     def test_all_else_can_change(self):
@@ -419,9 +430,11 @@ class NothingIsGivenUpTest(RefusalTestCase):
         self.bind_second(port, 'namesake')
         self.activate(port, 'namesake')
         self.assert_policy_refused(port)
+        self.assert_policy_of_network_refused(port)
         # Nova has aborted it.
         self.activate(port, 'host1')
         self.assert_policy_refused(port)
+        self.assert_policy_of_network_refused(port)
         bound = self.update(port, **{'binding:host_id': 'host1'})
         self.assertEqual(('ovs', 'ACTIVE'), (
             bound['binding:vif_type'], bound['status']))
@@ -434,18 +447,39 @@ class NothingIsGivenUpTest(RefusalTestCase):
             'WHERE port_id = %s', json.dumps({'bridge_name': 'br100-%d' % (
                 self.network['provider:segmentation_id'])}), port['id'])
         self.bind_second(port, 'host1')
+        self.assert_policy_of_network_refused(port)
+
+    def test_trunk_during_a_live_migration(self):
+        """The driver linuxbridge has trunks of ports that are bound."""
+        self.linux_bridge_agent('old1')
+        port = self.port(self.network, host='old1')
+        self.neutron.database.execute(
+            'UPDATE neutron.ml2_port_bindings SET vif_details = %s '
+            'WHERE port_id = %s', json.dumps({'bridge_name': 'br100-%d' % (
+                self.network['provider:segmentation_id'])}), port['id'])
+        self.bind_second(port, 'host1')
+        self.assert_not_enforced(port, lambda: self.create(
+            'trunk', port_id=port['id']))
+        self.assertEqual([], self.neutron.request(
+            'GET', 'trunks?port_id=' + port['id'])['trunks'])
+
+    if base.NEUTRON > 25:
+        # It has no driver that would have it.
+        del test_trunk_during_a_live_migration
+
+    def assert_policy_refused(self, port):
+        self.assert_not_enforced(port, lambda: self.update(
+            port, qos_policy_id=self.policy))
+
+    def assert_policy_of_network_refused(self, port):
         path = 'networks/' + self.network['id']
-        refused = self.assert_nothing_done(
-            port, request=lambda: self.neutron.request(
-                'PUT', path, {'network': {'qos_policy_id': self.policy}}))
-        self.assertEqual((400, 'NotEnforced'), (refused.status, refused.type))
-        self.assertIn('on host host1', str(refused))
+        self.assert_not_enforced(port, lambda: self.neutron.request(
+            'PUT', path, {'network': {'qos_policy_id': self.policy}}))
         self.assertIsNone(self.neutron.request(
             'GET', path)['network']['qos_policy_id'])
 
-    def assert_policy_refused(self, port):
-        refused = self.assert_nothing_done(port, request=lambda: self.update(
-            port, qos_policy_id=self.policy))
+    def assert_not_enforced(self, port, request):
+        refused = self.assert_nothing_done(port, request=request)
         self.assertEqual((400, 'NotEnforced'), (refused.status, refused.type))
         self.assertIn('on host host1', str(refused))
 

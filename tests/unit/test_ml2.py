@@ -283,13 +283,29 @@ class DriverTest(Ml2TestCase):
             self.assertEqual(found, others.allocated(
                 {'binding:profile': profile}))
 
-    def test_another_prefix_of_a_subnet(self):
-        """By prefix delegation, which only a router of Neutron asks for."""
-        asked, self.driver.full_hosts = [], hosts.Hosts(['host1'])
+    def have(self, port, beside=()):
+        """Have a port, with bindings beside the active one.
+
+        :returns: as it is asked for: filters of Neutron's API
+        """
+        asked = []
         directory.add_plugin('CORE', mock.Mock(
             spec=['get_ports'], get_ports=lambda context, filters: (
-                asked.append(filters) or [bound_port.PORT])))
-        self.patch(bindings, 'beside_active', lambda context: {})
+                asked.append(filters) or [port])))
+        self.patch(bindings, 'of_port', lambda context, port_id: [
+            {'port_id': port_id, 'host': host, 'vif_type': vif_type,
+             'vif_details': details} for host, vif_type, details in [
+                 tuple(port['binding:' + name] for name in (
+                     'host_id', 'vif_type', 'vif_details')), *beside]])
+        self.patch(bindings, '_segments', lambda context, network_id: [
+            {'id': 'demo', 'network_type': 'flat', 'segmentation_id': None,
+             'physical_network': 'physnet1', 'network_id': network_id}])
+        return asked
+
+    def test_another_prefix_of_a_subnet(self):
+        """By prefix delegation, which only a router of Neutron asks for."""
+        self.driver.full_hosts = hosts.Hosts(['host1'])
+        asked = self.have(bound_port.PORT)
         before = {'id': 'demo', 'cidr': '::/64'}
         context = mock.Mock(spec=api.SubnetContext, original=before,
                             current=dict(before, name='renamed'),
@@ -303,28 +319,44 @@ class DriverTest(Ml2TestCase):
         self.driver.full_hosts = hosts.Hosts(['host2'])
         self.driver.update_subnet_precommit(context)
 
-    def create_trunk(self, port):
-        """Do what Neutron's trunk plugin does when its drivers would do."""
-        directory.add_plugin('CORE', mock.Mock(
-            spec=['get_port'], get_port=lambda context, port_id: port))
+    def create_trunk(self, *bound, **fields):
+        """Do what Neutron's trunk plugin does when its drivers would do.
+
+        :param fields: of the parent
+        """
+        asked = self.have(dict(bound_port.PORT, **fields), bound)
         registry.publish(
             resources.TRUNK, events.PRECOMMIT_CREATE, self,
             events.DBEventPayload(
-                None, resource_id='demo', desired_state=types.SimpleNamespace(
+                mock.Mock(), resource_id='demo',
+                desired_state=types.SimpleNamespace(
                     id='demo', port_id=bound_port.PORT['id'])))
+        self.assertEqual([{'id': [bound_port.PORT['id']]}], asked)
 
     def test_trunk_of_a_port_of_ours(self):
-        raised = self.assertRaises(callback_exceptions.CallbackFailure,
-                                   self.create_trunk, bound_port.PORT)
-        refusal, = raised.inner_exceptions
-        self.assertIsInstance(refusal, exception.NotEnforced)
-        self.assertIn('cannot have trunk demo', str(refusal))
+        others = {'binding:host_id': 'host2',
+                  'binding:vif_details': {'datapath_type': 'system'}}
+        for bound, fields in (
+                ((), {}),
+                ([('host1', 'ovs', bound_port.PORT['binding:vif_details'])],
+                 others),
+                ([('host1', 'unbound', '')], others)):
+            raised = self.assertRaises(callback_exceptions.CallbackFailure,
+                                       self.create_trunk, *bound, **fields)
+            refusal, = raised.inner_exceptions
+            self.assertIsInstance(refusal, exception.NotEnforced)
+            self.assertIn('on host host1 cannot have trunk demo', str(refusal))
 
     def test_trunk_of_a_port_of_another_driver(self):
-        self.create_trunk(dict(bound_port.PORT, **{'binding:vif_details': {
-            'datapath_type': 'system'}}))
-        self.create_trunk(dict(bound_port.PORT, **{
-            'binding:vif_type': 'unbound', 'binding:vif_details': {}}))
+        self.create_trunk(
+            ('host2', 'binding_failed', ''),
+            **{'binding:vif_details': {'datapath_type': 'system'}})
+        self.create_trunk(**{
+            'binding:vif_type': 'unbound', 'binding:vif_details': {},
+            'binding:host_id': ''})
+        self.create_trunk(**{
+            'binding:vif_type': 'unbound', 'binding:vif_details': {},
+            'binding:vnic_type': 'direct'})
 
     def test_ports_of_neutron_itself_have_no_policy_of_the_network(self):
         for owner, found in (('compute:nova', 1), ('network:dhcp', 0)):

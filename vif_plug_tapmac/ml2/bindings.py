@@ -28,6 +28,7 @@ UNBOUND = (portbindings.VIF_TYPE_UNBOUND,
            portbindings.VIF_TYPE_BINDING_FAILED)
 
 _Binding = typing.Mapping[str, typing.Any]
+_Segments = typing.Sequence[typing.Mapping[str, typing.Any]]
 
 
 def vif(bridge: str, vif_type: str) -> dict[str, typing.Any]:
@@ -67,43 +68,45 @@ def is_bound(port: _Binding) -> bool:
     return port[portbindings.VIF_TYPE] not in UNBOUND
 
 
-def of_port(plugin_context: typing.Any, port_id: str) -> list[_Binding]:
-    """Return all bindings of a port, also those that are not active.
+def of_port(plugin_context: typing.Any, *port_ids: str) -> list[_Binding]:
+    """Return all bindings of a port, or more, also those that are not active.
 
     It may be called within a transaction, as Neutron's API may not.
     """
     found: list[_Binding] = registry.load_class('PortBinding').get_objects(
-        plugin_context.elevated(), port_id=port_id)
+        plugin_context.elevated(), port_id=list(port_ids))
     return found
 
 
-def beside_active(plugin_context: typing.Any) -> dict[str, str]:
-    """Return which ports have a binding of ours that is not active, and where.
+def ours(plugin_context: typing.Any,
+         would_place: typing.Callable[[_Binding, str, _Segments], bool],
+         **filters: typing.Any) -> typing.Iterator[tuple[_Binding, str]]:
+    """Yield ports with the hosts on which a binding of theirs is ours.
 
-    There are as many as there are live migrations.
-    """
-    return {binding['port_id']: str(binding['host']) for binding in
-            registry.load_class('PortBinding').get_objects(
-                plugin_context.elevated(), status=constants.INACTIVE)
-            if is_our(binding['vif_type'], binding['vif_details'])}
+    Also one beside the active one, of which there may be several, and one
+    that is none any more, or not again, as of a guest that has moved to
+    another driver's host, and may be fetched back from there.
 
-
-def ours(plugin_context: typing.Any, **filters: typing.Any,
-         ) -> typing.Iterator[tuple[_Binding, str]]:
-    """Yield the ports that have a binding of ours, each with its host.
-
-    Also those that have one beside the active one.
-
+    :param would_place: whether a port would be ours on a host; it is given the
+        segments of its network, too
     :param filters: which ports, as Neutron's API has it
     """
     admin = plugin_context.elevated()
-    ports = directory.get_plugin().get_ports(admin, filters=filters)
-    beside = beside_active(admin) if ports else {}
-    for port in ports:
-        if is_ours(port):
-            yield port, str(port[portbindings.HOST_ID])
-        if port['id'] in beside:
-            yield port, beside[port['id']]
+    ports = {port['id']: port for port in
+             directory.get_plugin().get_ports(admin, filters=filters)}
+    for binding in of_port(admin, *ports) if ports else ():
+        port, host = ports[binding['port_id']], str(binding['host'])
+        if is_our(binding['vif_type'], binding['vif_details']) or (
+                binding['vif_type'] == portbindings.VIF_TYPE_UNBOUND and host
+                and would_place(port, host, _segments(
+                    admin, port['network_id']))):
+            yield port, host
+
+
+def _segments(plugin_context: typing.Any, network_id: str) -> _Segments:
+    found: _Segments = registry.load_class('NetworkSegment').get_objects(
+        plugin_context, network_id=network_id)
+    return found
 
 
 def active(found: typing.Iterable[_Binding]) -> _Binding | None:

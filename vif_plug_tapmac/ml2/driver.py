@@ -208,7 +208,8 @@ class TapMacMechanismDriver(subnets.AddressKeeper):
             if host in self.full_hosts:
                 found.update(where_full)
             for feature, remedy in found.items():
-                raise _refusal(context.current, feature, remedy, host)
+                raise exception.NotEnforced(context.current, feature,
+                                            remedy, host)
 
     def _our_hosts(self, context: api.PortContext) -> typing.Iterator[str]:
         """Yield the hosts on which the port is ours or would be."""
@@ -228,12 +229,21 @@ class TapMacMechanismDriver(subnets.AddressKeeper):
 
     def _would_bind(self, context: api.PortContext, host: str) -> bool:
         """Return whether it is us who would bind a port on a host."""
+        return (self.would_place(context.current, host,
+                                 context.network.network_segments)
+                and not others.is_bound_before(context, host, self))
+
+    def would_place(self, port: _Resource, host: str,
+                    segments: typing.Iterable[_Resource]) -> bool:
+        """Return whether a port is ours on a host, if no driver comes before.
+
+        :param segments: of its network
+        """
         try:
-            self._places.find(context.current, host,
-                              context.network.network_segments)
+            self._places.find(port, host, segments)
         except exception.NotOurs:
             return False
-        return not others.is_bound_before(context, host, self)
+        return True
 
     def update_port_postcommit(self, context: api.PortContext) -> None:
         """Set a port ACTIVE whose second binding has been activated.
@@ -259,26 +269,22 @@ class TapMacMechanismDriver(subnets.AddressKeeper):
         if not policy or policy == context.original.get(qos.QOS_POLICY_ID):
             return
         for port, host in bindings.ours(context.plugin_context,
+                                        self.would_place,
                                         network_id=[context.current['id']]):
             for feature, remedy in unenforced.network_qos(port,
                                                           context.current):
-                raise _refusal(port, feature, remedy, host)
+                raise exception.NotEnforced(port, feature, remedy, host)
 
     def refuse_trunk(self, resource: str, event: str, trigger: typing.Any,
                      payload: typing.Any) -> None:
         """Refuse a trunk whose parent we have bound.
 
+        Also beside the active binding.
+
         :raises NotEnforced: naming the parent
         """
         created = payload.desired_state
-        port = directory.get_plugin().get_port(payload.context,
-                                               created.port_id)
-        if bindings.is_ours(port):
-            raise _refusal(port, *unenforced.trunk(created.id))
-
-
-def _refusal(port: _Resource, feature: str, remedy: str,
-             host: str | None = None) -> exception.NotEnforced:
-    return exception.NotEnforced(
-        port=port['id'], host=host or port[portbindings.HOST_ID],
-        feature=feature, remedy=remedy)
+        for port, host in bindings.ours(payload.context, self.would_place,
+                                        id=[created.port_id]):
+            raise exception.NotEnforced(
+                port, *unenforced.trunk(created.id), host)

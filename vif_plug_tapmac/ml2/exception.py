@@ -2,6 +2,8 @@
 
 """What the mechanism driver refuses, and with which words."""
 
+import typing
+
 from neutron_lib import exceptions
 
 
@@ -16,6 +18,11 @@ class NotEnforced(exceptions.BadRequest):
     message = ('Port %(port)s on host %(host)s cannot have %(feature)s: '
                'nothing enforces this for ports that the mechanism driver '
                'tapmac binds. %(remedy)s.')
+
+    def __init__(self, port: typing.Mapping[str, typing.Any], feature: str,
+                 remedy: str, host: str) -> None:
+        super().__init__(port=port['id'], feature=feature, remedy=remedy,
+                         host=host)
 
 
 class NotOurs(Exception):

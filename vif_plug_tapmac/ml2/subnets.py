@@ -31,6 +31,11 @@ class AddressKeeper(api.MechanismDriver):
         registry.subscribe(self.keep_subnet, resources.SUBNET,
                            events.PRECOMMIT_DELETE_ASSOCIATIONS)
 
+    def would_place(self, port: typing.Any, host: str,
+                    segments: typing.Any) -> bool:
+        """Return whether a port is one of the driver's on a host."""
+        raise NotImplementedError
+
     def create_subnet_precommit(self, context: api.SubnetContext) -> None:
         """Refuse a subnet of which bound ports get addresses by themselves.
 
@@ -77,8 +82,7 @@ class AddressKeeper(api.MechanismDriver):
         :param filters: which ports it concerns
         """
         if self.full_hosts.patterns:
-            for port, host in bindings.ours(plugin_context, **filters):
+            for port, host in bindings.ours(plugin_context, self.would_place,
+                                            **filters):
                 if host in self.full_hosts:
-                    raise exception.NotEnforced(
-                        port=port['id'], host=host, feature=refused[0],
-                        remedy=refused[1])
+                    raise exception.NotEnforced(port, *refused, host)

@@ -47,6 +47,14 @@ _STRICT: dict[type, type[typing.Any]] = {
     types.Integer: _StrictInteger, types.Float: _StrictFloat}
 
 
+def have_numbers(options: typing.Iterable[cfg.Opt]) -> None:
+    """Have options that are numbers refuse what is none."""
+    for opt in options:
+        if isinstance(opt.type, types.Number):
+            opt.type = _STRICT[type(opt.type)](min=opt.type.min,
+                                               max=opt.type.max)
+
+
 def _once_of_linux_bridge(name: str) -> list[cfg.DeprecatedOpt]:
     """Return where os-vif's own plugin linux_bridge had an option."""
     return [cfg.DeprecatedOpt(name, group=linux_bridge.GROUP),
@@ -355,10 +363,7 @@ TAPMAC_OPTS = [
              'claim_plugins. 0 leaves it to the kernel, which gives them '
              '1500.'),
 ]
-for _opt in TAPMAC_OPTS:
-    if isinstance(_opt.type, types.Number):
-        _opt.type = _STRICT[type(_opt.type)](min=_opt.type.min,
-                                             max=_opt.type.max)
+have_numbers(TAPMAC_OPTS)
 
 
 def group(conf: cfg.ConfigOpts) -> cfg.ConfigOpts.GroupAttr:

@@ -6,6 +6,8 @@ import copy
 
 from oslo_config import cfg
 
+from vif_plug_tapmac import opts
+
 GROUP = 'tapmac_agent'
 #: What conntrack can be.
 REQUIRED, STATELESS_ONLY = 'required', 'stateless_only'
@@ -34,8 +36,9 @@ TAPMAC_AGENT_OPTS = [
         'resync_interval',
         default=3600,
         min=10,
+        max=604800,
         help='After how many seconds at the latest all ports of this host are '
-             'asked for anew, 10 or more. What changes is told at once, and '
+             'asked for anew, 10 to 604800. What changes is told at once, and '
              'after the message queue was gone all is asked for anyway; this '
              'is for what gets lost nevertheless. Neutron has to look up each '
              'port of the host: with many hosts, longer is better.'),
@@ -47,6 +50,7 @@ TAPMAC_AGENT_OPTS = [
              'directory that the agent may write to. Nobody ever reads half '
              'of it. Empty for none.'),
 ]
+opts.have_numbers(TAPMAC_AGENT_OPTS)
 
 
 def group(conf: cfg.ConfigOpts) -> cfg.ConfigOpts.GroupAttr:

@@ -449,6 +449,25 @@ class NothingIsGivenUpTest(RefusalTestCase):
         self.bind_second(port, 'host1')
         self.assert_policy_of_network_refused(port)
 
+    def test_another_vlan_of_the_network(self):
+        """Neutron has it changed if all ports are of a type of Open vSwitch's.
+
+        As all of ours are.
+        """
+        port = self.port(self.network)
+        path = 'networks/' + self.network['id']
+        change = {'network': {'provider:segmentation_id': 4000}}
+        refused = self.assert_not_enforced(
+            port, lambda: self.neutron.request('PUT', path, change))
+        self.assertIn('VLAN 4000 for its network', str(refused))
+        self.assertEqual(
+            self.network['provider:segmentation_id'], self.neutron.request(
+                'GET', path)['network']['provider:segmentation_id'])
+        self.update(port, **{'binding:host_id': 'elsewhere'})
+        self.neutron.request('PUT', path, change)
+        self.assertEqual('br100-4000', self.port(
+            self.network)['binding:vif_details']['bridge_name'])
+
     def test_trunk_during_a_live_migration(self):
         """The driver linuxbridge has trunks of ports that are bound."""
         self.linux_bridge_agent('old1')
@@ -482,6 +501,7 @@ class NothingIsGivenUpTest(RefusalTestCase):
         refused = self.assert_nothing_done(port, request=request)
         self.assertEqual((400, 'NotEnforced'), (refused.status, refused.type))
         self.assertIn('on host host1', str(refused))
+        return refused
 
 
 class StartTest(base.NeutronTestCase):

@@ -18,7 +18,6 @@ from neutron_lib import constants
 from neutron_lib import context as neutron_context
 from neutron_lib.plugins import directory
 from neutron_lib.plugins.ml2 import api
-from neutron_lib.services.qos import constants as qos
 from oslo_config import cfg
 from oslo_log import log as logging
 
@@ -259,21 +258,23 @@ class TapMacMechanismDriver(subnets.AddressKeeper):
                 constants.PORT_STATUS_ACTIVE, context.host)
 
     def update_network_precommit(self, context: api.NetworkContext) -> None:
-        """Refuse a QoS policy for a network on which we have bound ports.
+        """Refuse a QoS policy, or another VLAN, where we have bound ports.
 
-        Also those that have a binding of ours beside the active one.
+        Also those that have a binding of ours beside the active one. Neutron
+        has a VLAN changed if it takes all ports for Open vSwitch's, by their
+        type, whose agent would hear of it.
 
         :raises NotEnforced: naming one of these ports
         """
-        policy = context.current.get(qos.QOS_POLICY_ID)
-        if not policy or policy == context.original.get(qos.QOS_POLICY_ID):
+        before, after = context.original, context.current
+        if not unenforced.changed_network(before, after):
             return
         for port, host in bindings.ours(context.plugin_context,
                                         self.would_place,
-                                        network_id=[context.current['id']]):
-            for feature, remedy in unenforced.network_qos(port,
-                                                          context.current):
-                raise exception.NotEnforced(port, feature, remedy, host)
+                                        network_id=[after['id']]):
+            for refused in unenforced.changed_network(
+                    before, after, port).items():
+                raise exception.NotEnforced(port, *refused, host)
 
     def refuse_trunk(self, resource: str, event: str, trigger: typing.Any,
                      payload: typing.Any) -> None:

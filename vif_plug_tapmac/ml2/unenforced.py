@@ -7,6 +7,7 @@ Each with its remedy.
 
 import typing
 
+from neutron_lib.api.definitions import provider_net
 from neutron_lib.api.definitions import trunk_details
 from neutron_lib import constants
 from neutron_lib.services.qos import constants as qos
@@ -24,7 +25,7 @@ _Resource = typing.Mapping[str, typing.Any]
 
 def of_port(port: _Resource, network: _Resource) -> dict[str, str]:
     """Return what a port has that nobody enforces on any host of ours."""
-    found = dict(network_qos(port, network))
+    found = _network_qos(network, port)
     policy = port.get(qos.QOS_POLICY_ID)
     if policy:
         found['QoS policy %s' % policy] = (
@@ -98,14 +99,32 @@ def _addresses(port: _Resource) -> set[str]:
             for fixed_ip in port.get('fixed_ips') or ()}
 
 
-def network_qos(port: _Resource, network: _Resource,
-                ) -> typing.Iterator[tuple[str, str]]:
+def changed_network(former: _Resource, network: _Resource,
+                    port: _Resource | None = None) -> dict[str, str]:
+    """Return what a network has for a port since it was changed.
+
+    :param port: None: that of a guest
+    """
+    found = {}
+    if former.get(qos.QOS_POLICY_ID) != network.get(qos.QOS_POLICY_ID):
+        found.update(_network_qos(network, port))
+    vlan = network.get(provider_net.SEGMENTATION_ID)
+    if former.get(provider_net.SEGMENTATION_ID) != vlan:
+        found['VLAN %s for its network while it is bound there' % vlan] = (
+            'Detach the ports of the network from their servers, change it, '
+            'and attach them again')
+    return found
+
+
+def _network_qos(network: _Resource, port: _Resource | None,
+                 ) -> dict[str, str]:
     policy = network.get(qos.QOS_POLICY_ID)
-    # A policy of the network is for guests, not for Neutron's own ports.
-    if policy and not port['device_owner'].startswith(
-            constants.DEVICE_OWNER_NETWORK_PREFIX):
-        yield ('QoS policy %s of its network' % policy,
-               'Leave the network without policy')
+    # That is for guests, not for Neutron's own ports.
+    is_for_it = port is None or not port['device_owner'].startswith(
+        constants.DEVICE_OWNER_NETWORK_PREFIX)
+    return {} if not policy or not is_for_it else {
+        'QoS policy %s of its network' % policy:
+            'Leave the network without policy'}
 
 
 def trunk(trunk_id: str) -> tuple[str, str]:

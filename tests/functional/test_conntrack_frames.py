@@ -31,6 +31,7 @@ from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.kernel import nft_expressions as nftx
 from vif_plug_tapmac.kernel import nft_sets
 from vif_plug_tapmac.wanted import rules
+from vif_plug_tapmac.wanted import security_groups
 
 _TABLE, _GROUP = filter_table.NAME, 29796
 _INPUT = 1
@@ -62,13 +63,14 @@ _GROUPS = {
 
 def _chain(name, rules):
     """Return what has a chain for ports with a group, with these rules."""
-    known = (agent_table.LEAVING if name.startswith('out')
-             else agent_table.ENTERING)
+    direction = (security_groups.EGRESS if name.startswith('out')
+                 else security_groups.INGRESS)
     return [nft.new_chain(_TABLE, nft.Chain(name)),
             nft.delete_rules(_TABLE, name),
             *(nft.new_rule(_TABLE, each) for each in (
-                nftx.rule(name, nftx.jump(known)), *rules,
-                nftx.rule(name, nftx.DROP)))]
+                *agent_table.first(direction, name),
+                agent_conntrack.first(direction, name), *rules,
+                nftx.rule(name, nftx.go_to(agent_table.LAST[direction]))))]
 
 
 def ipv4(source, destination, **fields):
@@ -430,9 +432,10 @@ class TableTest(ConntrackTestCase):
     def test_it_is_told_as_it_was_made(self):
         self.lay_network()
         self.assertTrue(self.is_right())
-        for steps in ([nft.delete_rules(_TABLE, agent_table.CT_EGRESS)],
-                      [nft.new_rule(_TABLE, nftx.accept(
-                          agent_table.CT_INGRESS))]):
+        for steps in ([nft.delete_rules(_TABLE, 'ct_egress')],
+                      [nft.new_rule(_TABLE, nftx.accept('ct_ingress'))],
+                      [nft.delete_rules(_TABLE, 'ct_zone'),
+                       nft.delete_chain(_TABLE, 'ct_zone')]):
             self.transact(*steps)
             self.assertFalse(self.is_right())
             self.transact(*agent_conntrack.making(_TABLE))

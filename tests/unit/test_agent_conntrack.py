@@ -4,6 +4,7 @@
 
 from tests import base
 from vif_plug_tapmac.kernel import agent_conntrack
+from vif_plug_tapmac.kernel import filter_table
 from vif_plug_tapmac.kernel import nft_expressions as nftx
 
 
@@ -30,6 +31,14 @@ class ZonesTest(base.TestCase):
 
 
 class RulesTest(base.TestCase):
+
+    def test_nothing_of_it_is_there_without(self):
+        # Of all that a frame meets, a chain with nothing in it costs most.
+        empty = {each.name for each in filter_table.CHAINS} - {
+            rule.chain for rule in filter_table.RULES}
+        self.assertEqual({filter_table.LOG}, empty)
+        self.assertEqual(set(), {each.name for each in agent_conntrack.CHAINS}
+                         & {each.name for each in filter_table.CHAINS})
 
     def test_no_zone_for_what_is_no_ip(self):
         # Kernels with CVE-2026-74625 lose memory with each such frame.

@@ -8,17 +8,14 @@ are right stays as it is, and so does an interval of a set.
 
 import typing
 
+from vif_plug_tapmac.kernel import agent_conntrack
 from vif_plug_tapmac.kernel import agent_table
 from vif_plug_tapmac.kernel import filter_table as table
 from vif_plug_tapmac.kernel import group_rules
 from vif_plug_tapmac.kernel import nft
-from vif_plug_tapmac.kernel import nft_expressions as nftx
 from vif_plug_tapmac.kernel import nft_sets
-from vif_plug_tapmac.wanted import security_groups
 from vif_plug_tapmac.wanted.security_groups import Change
 
-_ALWAYS = {security_groups.INGRESS: agent_table.ENTERING,
-           security_groups.EGRESS: agent_table.LEAVING}
 #: How the names of chains and sets begin that an agent makes.
 _CHAINS = tuple(group_rules.PREFIXES.values())
 _SETS = 'members4_', 'members6_'
@@ -55,15 +52,16 @@ class Plan(typing.NamedTuple):
 
 def planned(session: nft.Session, here: There, change: Change,
             groups: typing.Iterable[tuple[str, ...]],
-            used: typing.Collection[str]) -> Plan:
+            used: typing.Collection[str], connections: bool) -> Plan:
     """Return what makes it as a change says.
 
     :param here: what there is
     :param groups: those of each port of the change
     :param used: the chains that ports are led to then
+    :param connections: whether what knows them is there before that
     """
     made = [group_rules.chains(each) for each in change.groups]
-    made += [_set_chain(each) for each in dict.fromkeys(groups)]
+    made += [_set_chain(each, connections) for each in dict.fromkeys(groups)]
     wanted = {chain.name: [rule for rule in each.rules
                            if rule.chain == chain.name]
               for each in made for chain in each.chains}
@@ -87,16 +85,21 @@ def planned(session: nft.Session, here: There, change: Change,
     return Plan(before, after, _ends(here, change))
 
 
-def _set_chain(groups: tuple[str, ...]) -> group_rules.Made:
+def _set_chain(groups: tuple[str, ...],
+               connections: bool) -> group_rules.Made:
     """Return what decides for ports in these groups, whatever they say first.
 
-    That is, what is for all ports that are known.
+    That is, with what is for all ports that are known.
     """
-    made = group_rules.set_chain(groups)
+    made = group_rules.set_chain(groups, agent_table.LAST)
     of = group_rules.set_name(groups)
-    return made._replace(rules=(*(
-        nftx.rule(group_rules.chain_name(direction, of), nftx.jump(always))
-        for direction, always in _ALWAYS.items()), *made.rules))
+    rules: list[nft.Rule] = []
+    for direction in agent_table.LAST:
+        name = group_rules.chain_name(direction, of)
+        rules += agent_table.first(direction, name)
+        if connections:
+            rules.append(agent_conntrack.first(direction, name))
+    return made._replace(rules=(*rules, *made.rules))
 
 
 def _is_unused(name: str, change: Change,
@@ -148,7 +151,8 @@ def _ends(here: There, change: Change) -> list[nft.Step]:
                 for name in sorted(here.sets - wanted)]
     chains = {group_rules.chain_name(direction, group) + end
               for group in change.gone_groups
-              for direction in _ALWAYS for end in ('', group_rules.LATER)}
+              for direction in group_rules.PREFIXES
+              for end in ('', group_rules.LATER)}
     sets = {group_rules.members_set(*key).name
             for key in change.gone_members}
     return [*(nft.delete_chain(table.NAME, name)

@@ -3,7 +3,7 @@
 """The part of the agent's table that knows connections, as a value.
 
 It is put into the table that is there, on kernels that have conntrack for
-bridges: the chains that it begins with are empty else. A group that is
+bridges. The chains of ports lead to it (:func:`first`). A group that is
 stateful needs it: what belongs to a connection that was let through passes, in
 both directions.
 
@@ -39,6 +39,7 @@ from vif_plug_tapmac.kernel.nft_sets import LINK_NAME
 from vif_plug_tapmac.kernel.nft_sets import MARK
 from vif_plug_tapmac.kernel.nft_sets import Set
 from vif_plug_tapmac.kernel.nft_sets import type_of
+from vif_plug_tapmac.wanted import security_groups
 
 #: The zone of each bridge; which MACs on it are those of stateful ports, and
 #: of stateless ones; and how many connections each stateful port has.
@@ -57,9 +58,15 @@ SETS = (
     *(Set(name, type_of(LINK_NAME, ETHER), _NAME_LENGTH + 8)
       for name in (STATEFUL_MACS, STATELESS_MACS)),
     Set(COUNTED, INDEX, 4, is_number=True, is_by_rules=True))
-#: After all other chains of the table.
-_FORWARD, _LATE = 2, -140
-CHAINS = (*map(Chain, agent_table.OF_CONNECTIONS), Chain('ct_ip'),
+#: What knows the port of a frame, by direction.
+_BY_PORT = {security_groups.EGRESS: ('ct_egress', nftx.IIF),
+            security_groups.INGRESS: ('ct_ingress', nftx.OIF)}
+#: Hooks, and when they are had: what conntrack has to know, before it; how
+#: many connections there are, after all other chains of the table.
+#: Source: include/uapi/linux/netfilter_bridge.h
+_PREROUTING, _FORWARD, _EARLY, _LATE = 0, 2, -340, -140
+CHAINS = (Chain('ct_zone', (_PREROUTING, _EARLY)), Chain('ct_ip'),
+          *(Chain(chain) for chain, _ in _BY_PORT.values()),
           Chain('ct_state'), Chain('ct_limit', (_FORWARD, _LATE)))
 #: Apart from those of the other sets that a transaction makes.
 _FIRST_NUMBER = 1001
@@ -77,6 +84,14 @@ def rules(most: int = MOST) -> tuple[Rule, ...]:
     :param most: how many connections a port has at most
     """
     return (*_zone(), *_state(), *_limit(most))
+
+
+def first(direction: str, chain: str) -> Rule:
+    """Return what a chain of a port begins with, where it sees IP only.
+
+    Whether that port is stateful or not.
+    """
+    return nftx.rule(chain, nftx.jump(_BY_PORT[direction][0]))
 
 
 def making(table: str, most: int = MOST) -> list[nft.Step]:
@@ -156,9 +171,9 @@ def _zone() -> list[Rule]:
     is_of_agent = nftx.is_in(agent_table.GROUPS, nftx.IIFGROUP)
     in_zone = nftx.in_zone_of(ZONES, nftx.BRIDGE)
     return [
-        _rule(agent_table.CT_ZONE, nftx.equals(
-            nftx.PACKET_KIND, _FOR_THIS_HOST), nftx.RETURN),
-        *(nftx.go(agent_table.CT_ZONE, nftx.equals(nftx.ETHERTYPE, protocol),
+        _rule('ct_zone', nftx.equals(nftx.PACKET_KIND, _FOR_THIS_HOST),
+              nftx.RETURN),
+        *(nftx.go('ct_zone', nftx.equals(nftx.ETHERTYPE, protocol),
                   to='ct_ip') for protocol in (_IPV4, _IPV6)),
         _rule('ct_ip', nftx.is_in(agent_table.STATEFUL, nftx.IIF), in_zone,
               nftx.RETURN),
@@ -173,8 +188,7 @@ def _state() -> list[Rule]:
     return [
         *(nftx.go(chain, nftx.is_in(agent_table.STATEFUL, port),
                   to='ct_state')
-          for chain, port in ((agent_table.CT_EGRESS, nftx.IIF),
-                              (agent_table.CT_INGRESS, nftx.OIF))),
+          for chain, port in _BY_PORT.values()),
         nftx.accept('ct_state', nftx.is_one_of(
             nftx.CT_STATE, nftx.ESTABLISHED | nftx.RELATED)),
         nftx.drop('ct_state', 'of no connection', nftx.is_one_of(

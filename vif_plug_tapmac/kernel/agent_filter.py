@@ -195,13 +195,14 @@ class _Work:
             session, here, self._change,
             [each.groups for each in self._ports.values()
              if not each.is_open],
-            {each for each in used if isinstance(each, str)})
+            {each for each in used if isinstance(each, str)},
+            agent_connections.is_possible())
         gone, new = agent_elements.changing(before, after)
         self._ends = chains.ends
-        return [*making, *gone, *chains.before,
-                *agent_connections.planned(
-                    session, self._netlink, self._change, self._ports,
-                    is_new), *new, *chains.after]
+        connections = agent_connections.planned(
+            session, self._netlink, self._change, self._ports, is_new)
+        return [*making, *gone, *connections, *chains.before, *new,
+                *chains.after]
 
     def _known_ports(self, here: agent_chains.There) -> dict[int, Port]:
         """Return the ports that can be had, by the index of each TAP."""

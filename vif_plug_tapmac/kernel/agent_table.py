@@ -7,12 +7,16 @@ port in one of the agent's link groups passes nothing, in either direction,
 until somebody feeds it. That is, until two maps say by the index of its TAP in
 which chains its groups are: a chain for each set of groups that ports have,
 for each direction. These chains are not of this part, nor what they look at;
-they begin with a jump to what is here for every port that is known.
+what is here for every port that is known comes before (:func:`first`) and
+after that (:data:`LAST`).
 
 What a guest says of itself is judged before, by the rest of the table. What it
 sends, to whomever, is judged before it is known where it goes, so that what is
 for this host is no exception; what it is to get, on its way out to it, whoever
 sends it, this host included.
+
+Each frame pays for what it meets. So what few frames need comes after what
+lets most of them pass, and no way leads to a chain that may be empty.
 """
 
 import typing
@@ -30,10 +34,13 @@ from vif_plug_tapmac.kernel.nft_sets import Set
 from vif_plug_tapmac.kernel.nft_sets import type_of
 from vif_plug_tapmac.kernel.nft_sets import VERDICTS
 from vif_plug_tapmac.wanted import rules
+from vif_plug_tapmac.wanted import security_groups
 
 #: The set of the link groups whose ports pass nothing but what these rules
 #: say. Each of them is among those that are closed, too.
 GROUPS = 'agent_groups'
+#: How many link groups a set of them may have: each service has a few.
+GROUPS_MOST = 256
 #: The sets of ports, by their index: those that pass all, those whose
 #: connections are known, and those that the agent has unlocked.
 OPEN, STATEFUL, UNLOCKED = 'open_ports', 'stateful_ports', 'unlocked_ports'
@@ -41,12 +48,9 @@ OPEN, STATEFUL, UNLOCKED = 'open_ports', 'stateful_ports', 'unlocked_ports'
 EGRESS, INGRESS = 'egress', 'ingress'
 #: As rules.IPV4 and rules.IPV6, but for whole networks.
 IPV4_PREFIX, IPV6_PREFIX = 'guest_ipv4_prefix', 'guest_ipv6_prefix'
-#: The chains that a port's own begin with.
-LEAVING, ENTERING = 'leaving_known', 'entering_known'
-#: The chains for what knows connections. They are empty here: not every
-#: kernel has that, and where it has, it begins with the first rule about it.
-OF_CONNECTIONS = CT_ZONE, CT_EGRESS, CT_INGRESS = (
-    'ct_zone', 'ct_egress', 'ct_ingress')
+#: Where it goes on for what no group of a port lets pass, by direction.
+LAST = {security_groups.EGRESS: 'leaving_always',
+        security_groups.INGRESS: 'entering_always'}
 PREFIXES = tuple(
     Set(name, type_of(INDEX, ETHER, kind), 12 + length,
         is_interval=True, parts=(4, 6, length))
@@ -56,12 +60,12 @@ BY_INDEX = {name: Set(name, INDEX, 4, is_number=True, data=data)
             for name, data in ((OPEN, None), (STATEFUL, None),
                                (UNLOCKED, None), (EGRESS, VERDICTS),
                                (INGRESS, VERDICTS))}
-SETS = (Set(GROUPS, GROUP, 4, is_number=True), *PREFIXES,
+SETS = (Set(GROUPS, GROUP, 4, is_number=True, size=GROUPS_MOST), *PREFIXES,
         *BY_INDEX.values())
-#: Hooks, and when they are had: for what conntrack has to know, before it; the
-#: rest after it. Source: include/uapi/linux/netfilter_bridge.h
+#: Hooks, and when they are had: after conntrack.
+#: Source: include/uapi/linux/netfilter_bridge.h
 _PREROUTING, _FORWARD, _OUTPUT = 0, 2, 3
-_BEFORE, _AFTER = -340, -150
+_AFTER = -150
 
 # Of a frame.
 _ETHERTYPE = nftx.field(nftx.ETHERNET, 12, 2)
@@ -90,7 +94,6 @@ def tags(chain: str, drop: typing.Callable[..., Rule] = nftx.drop,
 
 def _hooks() -> list[Rule]:
     return [
-        nftx.rule('before_conntrack', nftx.jump(CT_ZONE)),
         nftx.go('egress_of_guests', nftx.is_in(GROUPS, nftx.IIFGROUP),
                 to='leaving'),
         *(nftx.go(chain, nftx.is_in(GROUPS, nftx.OIFGROUP), to='entering')
@@ -102,11 +105,11 @@ def _leaving() -> list[Rule]:
         nftx.rule('leaving', nftx.as_map_says(EGRESS, nftx.IIF)),
         nftx.accept('leaving', nftx.is_in(OPEN, nftx.IIF)),
         nftx.drop('leaving', 'its security groups are not known here'),
-        nftx.go(LEAVING, nftx.equals(_ETHERTYPE, _IPV4), to='leaving_ip'),
-        nftx.go(LEAVING, nftx.equals(_ETHERTYPE, _IPV6), to='leaving_ip6'),
+        nftx.rule('leaving_no_ip', nftx.equals(nftx.ETHERTYPE, _IPV6),
+                  nftx.RETURN),
         # What a guest may say of this has been judged before.
-        nftx.accept(LEAVING),
-        *_always('leaving', CT_EGRESS, (_CLIENT, _SERVER),
+        nftx.accept('leaving_no_ip'),
+        *_always(LAST[security_groups.EGRESS], (_CLIENT, _SERVER),
                  (_CLIENT6, _SERVER6), _MAY_SAY)]
 
 
@@ -116,47 +119,64 @@ def _entering() -> list[Rule]:
         *tags('entering'),
         nftx.accept('entering', nftx.is_in(OPEN, nftx.OIF)),
         nftx.drop('entering', 'its security groups are not known here'),
-        # Whatever was let through before: a flow that a guest has with
-        # somebody opens no other guest to it.
-        nftx.drop(ENTERING, 'unicast to another MAC', _IS_UNICAST,
-                  nftx.is_not_in(rules.MACS, *_TO)),
-        nftx.go(ENTERING, nftx.equals(_ETHERTYPE, _IPV4), to='entering_ip'),
-        nftx.go(ENTERING, nftx.equals(_ETHERTYPE, _IPV6), to='entering_ip6'),
-        nftx.accept(ENTERING, nftx.equals(_ETHERTYPE, _ARP)),
-        nftx.drop(ENTERING, 'another ethertype'),
-        *_always('entering', CT_INGRESS, (_SERVER, _CLIENT),
+        nftx.rule('entering_no_ip', nftx.equals(_ETHERTYPE, _IPV6),
+                  nftx.RETURN),
+        nftx.accept('entering_no_ip', nftx.equals(_ETHERTYPE, _ARP)),
+        nftx.drop('entering_no_ip', 'another ethertype'),
+        *_always(LAST[security_groups.INGRESS], (_SERVER, _CLIENT),
                  (_SERVER6, _CLIENT6), _MAY_HEAR)]
 
 
-def _always(chain: str, connections: str, dhcp: tuple[int, int],
-            dhcp6: tuple[int, int], types: tuple[int, ...]) -> list[Rule]:
-    """Return what passes whatever the groups of a port say.
+def first(direction: str, chain: str) -> tuple[Rule, ...]:
+    """Return the rules that a chain of a port begins with.
 
-    In packets that are no fragments: of later ones no rule sees what they are.
+    After them, it sees IPv4 and IPv6 only.
+    """
+    if direction == security_groups.EGRESS:
+        # There is no tag that could hide another ethertype: see before.
+        return nftx.rule(chain, _is_not(nftx.ETHERTYPE, _IPV4),
+                         nftx.jump('leaving_no_ip')),
+    return (
+        # Whatever was let through before: a flow that a guest has with
+        # somebody opens no other guest to it.
+        nftx.drop(chain, 'unicast to another MAC',
+                  nftx.is_not_in(rules.MACS, *_TO), _IS_UNICAST),
+        nftx.rule(chain, _is_not(_ETHERTYPE, _IPV4),
+                  nftx.jump('entering_no_ip')))
 
-    :param connections: the chain that knows them
+
+def _is_not(what: nftx.Load, number: int) -> tuple[Expression, ...]:
+    return nftx.is_so(what, nftx.NOT_EQUAL,
+                      number.to_bytes(what.length, 'big'))
+
+
+def _always(chain: str, dhcp: tuple[int, int], dhcp6: tuple[int, int],
+            types: tuple[int, ...]) -> list[Rule]:
+    """Return what passes whatever groups of a port say; the rest is dropped.
+
+    No fragment does: of later ones no rule sees what they are.
+
     :param dhcp: from which port to which; dhcp6 likewise
     """
     def ports(pair: tuple[int, int]) -> tuple[Expression, ...]:
         return nftx.equals(_PORTS, pair[0] << 16 | pair[1])
 
-    ip, ip6 = chain + '_ip', chain + '_ip6'
+    ip6, why = chain + '6', 'no rule lets it pass'
     return [
-        nftx.rule(ip, nftx.jump(connections)),
-        nftx.accept(ip, _UDP, _IS_WHOLE, ports(dhcp)),
-        nftx.rule(ip6, nftx.jump(connections)),
-        nftx.rule(ip6, nftx.equals(nftx.IS_FRAGMENT, 1), nftx.RETURN),
+        nftx.go(chain, nftx.equals(nftx.ETHERTYPE, _IPV6), to=ip6),
+        nftx.accept(chain, _UDP, _IS_WHOLE, ports(dhcp)),
+        nftx.drop(chain, why),
+        nftx.drop(ip6, why, nftx.equals(nftx.IS_FRAGMENT, 1)),
         *(nftx.accept(ip6, _ICMP6, nftx.equals(_TYPE, number))
           for number in types),
-        nftx.accept(ip6, _UDP, ports(dhcp6))]
+        nftx.accept(ip6, _UDP, ports(dhcp6)),
+        nftx.drop(ip6, why)]
 
 
 #: In the order in which they are looked at, in each chain.
 RULES = (*_hooks(), *_leaving(), *_entering())
-_HOOKS = {'before_conntrack': (_PREROUTING, _BEFORE),
-          'egress_of_guests': (_PREROUTING, _AFTER),
+_HOOKS = {'egress_of_guests': (_PREROUTING, _AFTER),
           'to_guests': (_FORWARD, _AFTER),
           'host_to_guests': (_OUTPUT, _AFTER)}
-CHAINS = (*(Chain(name, _HOOKS.get(name)) for name in dict.fromkeys(
-    rule.chain for rule in RULES)),
-    *map(Chain, OF_CONNECTIONS))
+CHAINS = tuple(Chain(name, _HOOKS.get(name)) for name in dict.fromkeys(
+    rule.chain for rule in RULES))

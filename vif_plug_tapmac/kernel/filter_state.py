@@ -109,8 +109,7 @@ def _looked_at(session: nft.Session, sets: tuple[nft_sets.Set, ...],
     found = session.table(table.NAME)
     if found is None or found.things <= len(sets) + len(chains):
         return None,
-    return [each.name for each in chains
-            if each.name not in agent_table.OF_CONNECTIONS]
+    return [each.name for each in chains]
 
 
 def is_right_beside(session: nft.Session, beside: table.Beside) -> bool:

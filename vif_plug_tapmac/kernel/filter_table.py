@@ -35,7 +35,7 @@ from vif_plug_tapmac.wanted import rules
 NAME = 'tapmac'
 #: Another one with each change of what follows. Who finds a table with a
 #: greater one leaves it as it is: a newer release made it.
-VERSION = 3
+VERSION = 4
 #: The set of the link groups whose ports are closed.
 GROUPS = 'closed_groups'
 #: The set of the link groups whose ports do not reach this host, and that of
@@ -63,9 +63,9 @@ _SHIELDED_SET = Set(SHIELDED, GROUP, 4, is_number=True)
 #: more elements than there are reasons.
 _DROPS_SET = Set(DROPS, type_of(INDEX, MARK), 8, is_by_rules=True,
                  seconds=604800)
-SETS = (Set(GROUPS, GROUP, 4, is_number=True), *PORT_SETS, _SHIELDED_SET,
-        Set(SHIELDS, type_of(GROUP, MARK), 8), *agent_table.SETS, _DROPS_SET,
-        Set(LOGGED, INDEX, 4, is_number=True))
+SETS = (Set(GROUPS, GROUP, 4, is_number=True, size=agent_table.GROUPS_MOST),
+        *PORT_SETS, _SHIELDED_SET, Set(SHIELDS, type_of(GROUP, MARK), 8),
+        *agent_table.SETS, _DROPS_SET, Set(LOGGED, INDEX, 4, is_number=True))
 #: Hooks, and when they are had: before what others have there, and conntrack.
 #: Source: include/uapi/linux/netfilter_bridge.h
 _PREROUTING, _INPUT, _PRIORITY = 0, 1, -350
@@ -74,6 +74,7 @@ _PREROUTING, _INPUT, _PRIORITY = 0, 1, -350
 _DESTINATION_START = nftx.field(nftx.ETHERNET, 0, 3)
 _SOURCE = nftx.field(nftx.ETHERNET, 6, 6)
 _ETHERTYPE = nftx.field(nftx.ETHERNET, 12, 2)
+_IPV4, _IPV6 = 0x0800, 0x86dd
 #: 01:80:c2, which bridges and switches keep to themselves.
 _RESERVED = 0x0180c2
 _OWN_MAC = nftx.IIF, _SOURCE
@@ -175,8 +176,14 @@ def _any_guest() -> list[Rule]:
         _shield(),
         _drop('guest', 'to what bridges keep to themselves', reserved),
         _go('guest', nftx.is_in(agent_table.OPEN, nftx.IIF), to='guest_open'),
+        # Most frames by far are of one of these.
+        *(_go('guest', nftx.equals(_ETHERTYPE, number),
+              nftx.is_in(addresses, *_OWN_MAC, source), to=chain)
+          for number, addresses, source, chain in (
+              (_IPV4, rules.IPV4, _IP_SOURCE, 'guest_own_ip'),
+              (_IPV6, rules.IPV6, _IP6_SOURCE, 'guest_own_ip6'))),
         *(_go('guest', nftx.equals(_ETHERTYPE, number), to=chain)
-          for number, chain in ((0x0800, 'guest_ip'), (0x86dd, 'guest_ip6'),
+          for number, chain in ((_IPV4, 'guest_ip'), (_IPV6, 'guest_ip6'),
                                 (0x0806, 'guest_arp'),
                                 (0x8035, 'guest_rarp'))),
         _drop('guest', 'another ethertype, or a tag'),
@@ -210,8 +217,8 @@ def _ip() -> list[Rule]:
                        for number in (_UDP, _ICMP, _IGMP))
     whole = nftx.has_no_bits(_IP_FRAGMENT, _MORE | _LATER)
     return [
-        *(_go('guest_ip', nftx.is_in(addresses, *_OWN_MAC, _IP_SOURCE),
-              to='guest_own_ip') for addresses in _IPV4_SETS),
+        _go('guest_ip', nftx.is_in(agent_table.IPV4_PREFIX, *_OWN_MAC,
+                                   _IP_SOURCE), to='guest_own_ip'),
         _drop('guest_ip', 'another MAC',
               nftx.is_not_in(rules.MACS, *_OWN_MAC)),
         _accept('guest_ip', nobody,
@@ -221,7 +228,7 @@ def _ip() -> list[Rule]:
         _drop('guest_ip', 'another IPv4 address'),
         _accept('guest_own_ip', nftx.equals(nftx.PROTOCOL, _TCP)),
         _accept('guest_own_ip', nftx.has_bits(_IP_FRAGMENT, _LATER)),
-        *_no_dhcp_server('guest_own_ip', udp, _SERVER, _CLIENT),
+        *_own_udp('guest_own_ip', udp, _SERVER, _CLIENT),
         *(_drop('guest_own_ip', why, icmp, nftx.equals(_TYPE, number))
           for number, why in _ICMP_OF_ROUTERS.items()),
         _go('guest_own_ip', igmp, to='guest_igmp'),
@@ -234,17 +241,18 @@ def _ip() -> list[Rule]:
         _accept('guest_igmp')]
 
 
-def _no_dhcp_server(chain: str, udp: tuple[Expression, ...], server: int,
-                    client: int) -> list[Rule]:
+def _own_udp(chain: str, udp: tuple[Expression, ...], server: int,
+             client: int) -> list[Rule]:
+    """Return what lets UDP pass, but for what servers of DHCP say."""
     return [_drop(chain, 'DHCP server', udp, nftx.equals(_FROM_PORT, server)),
             _drop(chain, 'to a DHCP client', udp,
-                  nftx.equals(_TO_PORT, client))]
+                  nftx.equals(_TO_PORT, client)), _accept(chain, udp)]
 
 
 def _ip6() -> list[Rule]:
     return [
-        *(_go('guest_ip6', nftx.is_in(addresses, *_OWN_MAC, _IP6_SOURCE),
-              to='guest_own_ip6') for addresses in _IPV6_SETS),
+        _go('guest_ip6', nftx.is_in(agent_table.IPV6_PREFIX, *_OWN_MAC,
+                                    _IP6_SOURCE), to='guest_own_ip6'),
         _drop('guest_ip6', 'another MAC',
               nftx.is_not_in(rules.MACS, *_OWN_MAC)),
         _go('guest_ip6', nftx.equals(_IP6_SOURCE, _NO_IP6),
@@ -258,8 +266,8 @@ def _ip6() -> list[Rule]:
         _accept('guest_own_ip6', nftx.equals(_IP6_NEXT, _TCP)),
         _rule('guest_own_ip6', nftx.equals(nftx.IS_FRAGMENT, 1),
               nftx.jump('guest_fragment')),
-        *_no_dhcp_server('guest_own_ip6', nftx.equals(nftx.PROTOCOL, _UDP),
-                         _SERVER6, _CLIENT6),
+        *_own_udp('guest_own_ip6', nftx.equals(nftx.PROTOCOL, _UDP),
+                  _SERVER6, _CLIENT6),
         _go('guest_own_ip6', nftx.equals(nftx.PROTOCOL, _ICMP6),
             to='guest_icmp6'),
         # No rule sees what is behind that, but its first octet says what.

@@ -77,11 +77,14 @@ def chains(group: Group) -> Made:
     return Made(_chains(group.id), tuple(rules))
 
 
-def set_chain(groups: typing.Iterable[str]) -> Made:
+def set_chain(groups: typing.Iterable[str],
+              last: typing.Mapping[str, str] | None = None) -> Made:
     """Return what decides for the ports that are in all of these groups.
 
     :param groups: their UUIDs, whose chains have to be there before; none of
         them: nothing passes
+    :param last: the chain that what no group lets pass is left to, by
+        direction, unless it is a later fragment; None: that is dropped
     """
     its = sorted(set(groups))
     name = set_name(its)
@@ -95,7 +98,10 @@ def set_chain(groups: typing.Iterable[str]) -> Made:
         for chain, end in (whole, ''), (later, LATER):
             rules += [Rule(chain, nftx.jump(
                 chain_name(direction, group) + end)) for group in its]
-            rules.append(Rule(chain, nftx.DROP, 'no rule lets it pass'))
+            rules.append(
+                Rule(chain, nftx.go_to(last[direction]))
+                if last is not None and chain == whole
+                else Rule(chain, nftx.DROP, 'no rule lets it pass'))
     return Made(_chains(name), tuple(rules))
 
 

@@ -72,8 +72,9 @@ class Set(typing.NamedTuple):
     :param is_by_rules: whether rules put in what is in it
     :param seconds: of such a set, how long it keeps what they have not put in
         again; 0: as long as it is there itself
-    :param size: how many keys there may be; 0: 65535 of such a set, and of
-        others as many as there is room for
+    :param size: how many keys there may be, of which a number is found faster
+        then; 0: 65535 of such a set, and of others as many as there is room
+        for
     """
     name: str
     key_type: int

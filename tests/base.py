@@ -26,6 +26,7 @@ import testtools
 
 from tests import hosts
 from tests import patience
+from vif_plug_tapmac.kernel import agent_healing
 from vif_plug_tapmac import opts
 from vif_plug_tapmac import privsep
 from vif_plug_tapmac.wanted import names
@@ -234,21 +235,29 @@ class FunctionalTestCase(TestCase):
         self.configure(udev_timeout=0)
         privsep.vif_plug.set_client_mode(False)
         privsep.filter.set_client_mode(False)
+        # A thread of this process would undo what a test does; that of a
+        # daemon does: see start_daemon.
+        self.hearing = agent_healing.start
+        self.patch(agent_healing, 'start', lambda: None)
         os_vif.initialize()
 
-    def start_daemon(self) -> None:
-        """Have a privsep daemon do all that is privileged from here on.
+    def start_daemon(self, context: typing.Any = privsep.vif_plug) -> None:
+        """Have a privsep daemon do what is privileged from here on.
 
         Forked, so that it is in the network namespace of the test.
+
+        :param context: the plugin's, or that of an agent
         """
         # The context sets this as a default when it is imported; the reset
         # of the configuration between tests takes such defaults away.
-        self.config.config(group='vif_plug_tapmac_privileged',
+        self.config.config(group=context.cfg_section,
                            capabilities=[capabilities.CAP_NET_ADMIN])
-        privsep.vif_plug.set_client_mode(True)
-        self.addCleanup(privsep.vif_plug.set_client_mode, False)
-        privsep.vif_plug.start(priv_context.Method.FORK)
-        self.addCleanup(privsep.vif_plug.stop)
+        context.set_client_mode(True)
+        self.addCleanup(context.set_client_mode, False)
+        with fixtures.MonkeyPatch(agent_healing.__name__ + '.start',
+                                  self.hearing):
+            context.start(priv_context.Method.FORK)
+        self.addCleanup(context.stop)
 
     def plug(self, vif: vif_objects.VIFBridge | None = None) -> None:
         os_vif.plug(vif or make_vif(), INSTANCE)

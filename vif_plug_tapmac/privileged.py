@@ -79,7 +79,8 @@ def remove_ports(ports: typing.Iterable[dict[str, typing.Any]],
 def apply_filter(fields: dict[str, typing.Any]) -> dict[str, typing.Any]:
     """Have guests kept to their security groups, as an agent says.
 
-    See :func:`vif_plug_tapmac.kernel.agent_filter.apply`.
+    See :func:`vif_plug_tapmac.kernel.agent_filter.apply`. From the first
+    time on, what others do to that is undone.
 
     :param fields: of a
         :class:`vif_plug_tapmac.wanted.security_groups.Change`
@@ -88,11 +89,13 @@ def apply_filter(fields: dict[str, typing.Any]) -> dict[str, typing.Any]:
         untouched
     """
     from vif_plug_tapmac.kernel import agent_filter
+    from vif_plug_tapmac.kernel import agent_healing
     from vif_plug_tapmac.wanted import security_groups
     config = opts.group(cfg.CONF)
+    change = security_groups.Change.from_fields(fields)
+    agent_healing.start()
     applied: dict[str, typing.Any] = agent_filter.apply(
-        security_groups.Change.from_fields(fields),
-        from_config.groups(config),
+        change, from_config.groups(config),
         moves=config.firewall == 'agent')._asdict()
     return applied
 

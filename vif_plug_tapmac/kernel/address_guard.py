@@ -11,12 +11,14 @@ leaves the rest to the agent. It takes a guest out of that group as into it:
 elements first, then the group, then what is not of use any more.
 """
 
+import functools
 import logging
 import typing
 
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import filter_state
 from vif_plug_tapmac.kernel import filter_steps
+from vif_plug_tapmac.kernel.filter_steps import Elements
 from vif_plug_tapmac.kernel import filter_table
 from vif_plug_tapmac.kernel import guest_filter
 from vif_plug_tapmac.kernel import lasting_session
@@ -57,7 +59,12 @@ def leave(port: TapPort, found: Link) -> None:
     if port.is_of_agent:
         return  # What there is is the agent's, by now or as soon as it comes.
     if found.group == port.agent_group:
-        _try(_unfeed, found.index, also_own=not port.is_filtered)
+        own: Elements | None = {}
+        if port.is_filtered:
+            own = None if port.addresses is None else dict.fromkeys(
+                rules.of_port(port.vif_id, port.guest_mac,
+                              port.addresses).elements, port.vif_id)
+        _try(functools.partial(_unfeed, own=own), found.index)
     elif not port.is_filtered and found.group == port.filtered_group:
         forget([found], port.groups)
 
@@ -92,27 +99,27 @@ def forget_gone(netlink: nl.Netlink, vif_id: str) -> None:
         _try(guest_filter.of_this_process.remove, *indexes)
 
 
-def _unfeed(*indexes: int, also_own: bool = False) -> None:
+def _unfeed(*indexes: int, own: Elements | None = None) -> None:
     """Have an agent say no more what passes at TAPs.
 
-    :param also_own: and what guests may speak from is not there, either
+    :param own: what their guests may speak from then, whatever the agent has
+        put in again meanwhile; None: what they may now
     """
     def plan(session: nft.Session) -> list[nft.Step]:
         steps = [step for index in indexes
                  for step in filter_state.unfeeding(session, index)]
-        if also_own:
-            own = filter_state.elements(session)
-            steps += filter_steps.deletions({
-                index: own.get(index, {}) for index in indexes})
+        if own is not None:
+            steps += filter_steps.differing(
+                filter_state.elements(session),
+                dict.fromkeys(indexes, own), indexes)
         return steps
 
     _sessions.settle('taking out what an agent has put in', plan)
 
 
-def _try(function: typing.Callable[..., None], *indexes: int,
-         **how: bool) -> None:
+def _try(function: typing.Callable[..., None], *indexes: int) -> None:
     try:
-        function(*indexes, **how)
+        function(*indexes)
     except exception.TapMacError as error:
         LOG.warning('The addresses of TAPs that are gone stay in the table '
                     'bridge %s: %s', filter_table.NAME, error)

@@ -19,6 +19,7 @@ from vif_plug_tapmac.kernel import agent_chains
 from vif_plug_tapmac.kernel import agent_connections
 from vif_plug_tapmac.kernel import agent_cuts
 from vif_plug_tapmac.kernel import agent_elements
+from vif_plug_tapmac.kernel import agent_memory
 from vif_plug_tapmac.kernel import agent_table
 from vif_plug_tapmac.kernel import filter_state
 from vif_plug_tapmac.kernel import filter_steps
@@ -29,15 +30,17 @@ from vif_plug_tapmac.kernel import lasting_session
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import nft
+from vif_plug_tapmac.kernel import shields
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted.port import Groups
 from vif_plug_tapmac.wanted.security_groups import Change
 from vif_plug_tapmac.wanted.security_groups import Port
 
 _STEP = 'having guests kept to their security groups'
-_sessions = lasting_session.LastingSession()
-#: The handle of the table that this process has had all in, and where that is.
-_made: tuple[nft.Session, int] | None = None
+#: All threads of this process have one session, and one memory of what it did
+#: there.
+sessions = lasting_session.LastingSession()
+_memory = agent_memory.Memory()
 
 
 class Applied(typing.NamedTuple):
@@ -67,14 +70,12 @@ def apply(change: Change, groups: Groups, moves: bool) -> Applied:
     """
     with nl.Netlink() as netlink:
         links, refused = _find(netlink, change.ports, groups)
-        with _sessions.lock:
-            session, _ = _sessions.get()
-            before = agent_cuts.look(session, change)
-            work = _Work(netlink, change, links, refused, groups)
+        with sessions.lock:
+            memory = _current()
+            work = _Work(netlink, change, links, refused, groups, memory)
             done = work.run()
             if not done.needs_all:
-                agent_cuts.cut(session, netlink, change, before,
-                               *work.ports())
+                memory.learn(change, work.ports, groups)
         if done.needs_all:
             return done
         if moves:
@@ -123,63 +124,119 @@ def _move(netlink: nl.Netlink, link: Link, port: Port,
         filtered_group.move(netlink, seen, groups.agent)
 
 
-def _is_anothers(session: nft.Session) -> bool:
-    """Return whether somebody has made the table since this process did.
+def _current() -> agent_memory.Memory:
+    """Return what this process knows of the namespace of this thread."""
+    global _memory
+    _, is_another = sessions.get()
+    if is_another:
+        _memory = agent_memory.Memory()
+    return _memory
 
-    As a plug does after a flush, who does not know what was in there.
+
+def heal(indexes: typing.Collection[int] | None) -> bool:
+    """Have it again as it was done, if somebody else has changed it.
+
+    A TAP that is not in the agent's group any more is left as it is: it is
+    somebody else's business by now, or gone.
+
+    :param indexes: of the TAPs whose elements may be others; None: anything
+        may be
+    :returns: whether anything had to be done
+    :raises KernelRefused, VerifyFailed: as :func:`apply`
     """
-    found = session.table(table.NAME)
-    return (_made is not None and _made[0] is session and found is not None
-            and _made[1] != found.handle)
+    with nl.Netlink() as netlink, sessions.lock:
+        memory = _current()
+        if memory.groups is None:
+            return False
+        known = memory.indexes
+        work = _Healing(netlink, memory.change(
+            [port for index, port in known.items()
+             if indexes is None or index in indexes], indexes is None),
+            {}, {}, memory.groups, memory)
+        work.run()
+        return work.did
 
 
-def _remember(session: nft.Session) -> None:
-    global _made
-    found = session.table(table.NAME)
-    _made = None if found is None else (session, found.handle)
+def look(at_ports: bool) -> None:
+    """Remember what others have in the table; see :class:`Memory`."""
+    memory, (session, _) = _current(), sessions.get()
+    memory.look(session, at_ports)
+
+
+def indexes() -> set[int]:
+    """Return the indexes of the TAPs that this process has fed."""
+    return set(_current().indexes)
+
+
+def port() -> int:
+    """Return by which number the kernel tells who has done that."""
+    return sessions.get()[0].port
+
+
+def has_table() -> bool:
+    return sessions.get()[0].table(table.NAME) is not None
 
 
 class _Work:
-    """One change, and where it is to be done."""
+    """One change, and where it is to be done.
+
+    :ivar ports: those of the change that can be had, by the index of each TAP
+    :ivar did: whether anything had to be done
+    """
+
+    heals = False
 
     def __init__(self, netlink: nl.Netlink, change: Change,
                  links: dict[str, Link], refused: dict[str, str],
-                 groups: Groups) -> None:
+                 groups: Groups, memory: agent_memory.Memory) -> None:
         self._netlink, self._change, self._groups = netlink, change, groups
         self._links, self._refused = links, refused
-        self._needs_all = False
-        self._ports: dict[int, Port] = {}
+        self._memory = memory
+        self._needs_all = self._is_anew = self.did = False
+        self.ports: dict[int, Port] = {}
         self._ends: list[nft.Step] = []
         self._first: agent_elements.Sets | None = None
         self._last: agent_elements.Sets = {}
 
-    def ports(self) -> tuple[agent_elements.Sets, agent_elements.Sets]:
-        """Return what sets of ports had before that, and have now."""
-        return self._first or self._last, self._last
-
     def run(self) -> Applied:
-        _sessions.settle(_STEP, self._plan)
+        session, _ = sessions.get()
+        before = agent_cuts.look(session, self._change)
+        self.did = sessions.settle(_STEP, self._plan)
         if self._needs_all:
             return Applied((), self._refused, True)
-        session, _ = _sessions.get()
-        _remember(session)
+        if not self._is_anew or self._change.is_all or self._memory.knows_all:
+            found = session.table(table.NAME)
+            self._memory.handle = None if found is None else found.handle
         for step in self._ends:
             # Somebody else may look there still: then it stays.
             with contextlib.suppress(exception.KernelRefused):
                 session.transact(_STEP, [step])
-        return Applied(tuple(each.vif_id for each in self._ports.values()),
+        if self.did or self._ends:
+            agent_cuts.cut(session, self._netlink, self._change, before,
+                           self._first or self._last, self._last)
+        return Applied(tuple(each.vif_id for each in self.ports.values()),
                        self._refused)
+
+    def _is_anothers(self, session: nft.Session) -> bool:
+        """Return whether somebody has made the table since this process did.
+
+        As a plug does after a flush, who does not know what was in there.
+        """
+        found = session.table(table.NAME)
+        return (self._memory.handle is not None and found is not None
+                and self._memory.handle != found.handle)
 
     def _plan(self, session: nft.Session) -> list[nft.Step]:
         making = self._making(session)
         is_new = any(kind == nft.NEW_TABLE for kind, _, _ in making)
-        self._needs_all = not self._change.is_all and (
-            is_new or _is_anothers(session))
+        is_anew = is_new or self._is_anothers(session)
+        self._needs_all = is_anew and not (self._change.is_all or self.heals)
         if self._needs_all:
             return []
+        self._is_anew |= is_anew
         here = (agent_chains.NOTHING if is_new
                 else agent_chains.there(session))
-        self._ports = self._known_ports(here)
+        self.ports = self._known_ports(here)
         # Where nothing is said of ports, what is in their sets stays, however
         # much there is.
         names = (agent_elements.NAMES if self._change.is_all
@@ -193,14 +250,14 @@ class _Work:
                 for element in after[name].values()}
         chains = agent_chains.planned(
             session, here, self._change,
-            [each.groups for each in self._ports.values()
+            [each.groups for each in self.ports.values()
              if not each.is_open],
             {each for each in used if isinstance(each, str)},
             agent_connections.is_possible())
         gone, new = agent_elements.changing(before, after)
         self._ends = chains.ends
         connections = agent_connections.planned(
-            session, self._netlink, self._change, self._ports, is_new)
+            session, self._netlink, self._change, self.ports, is_new)
         return [*making, *gone, *connections, *chains.before, *new,
                 *chains.after]
 
@@ -228,7 +285,7 @@ class _Work:
 
     def _after(self, before: agent_elements.Sets) -> agent_elements.Sets:
         """Return what is to be in the sets of ports then."""
-        keys = {filter_steps.number_key(index) for index in self._ports}
+        keys = {filter_steps.number_key(index) for index in self.ports}
         fed = {agent_elements.index_of(element): element.comment
                for name in agent_elements.ONLY_FED if name in before
                for element in before[name].values()}
@@ -236,7 +293,7 @@ class _Work:
                 and (self._change.is_all or vif_id in self._change.gone)}
         # What a guest may speak from is not an agent's where a plug says it.
         all_gone = {key for key in gone if self._is_agents(key)}
-        wanted = agent_elements.wanted(self._ports)
+        wanted = agent_elements.wanted(self.ports)
         return {name: {**{
             key: element for key, element in before[name].items()
             if agent_elements.index_of(element) not in keys
@@ -251,16 +308,40 @@ class _Work:
     def _making(self, session: nft.Session) -> list[nft.Step]:
         """Return what makes the table right, and the agent's group closed."""
         found, is_whole, lasts = filter_state.look(session)
-        own = {self._groups.agent}
+        own, others = {self._groups.agent}, self._memory.others
+        shielding = (shields.putting(session, others.shields)
+                     if others.shields and (
+                         found is None or self._is_anothers(session)) else [])
         if lasts:
             if filter_state.is_closed(session, self._groups.agent, True):
-                return []
-            return filter_steps.closing(own, own)
+                return shielding
+            return filter_steps.closing(own, own) + shielding
         groups, of_agent = (filter_state.groups_in(session, name) | own
                             for name in (table.GROUPS, agent_table.GROUPS))
         there = filter_state.elements(session)
-        return guest_filter.making_anew(
-            session, found, groups if is_whole else own, of_agent, {
-                index: there[index] for index in there
-                if not self._is_agents(filter_steps.number_key(index))
-                and index not in self._ports})
+        if not is_whole:
+            groups = others.closable(self._netlink) | own
+            of_agent |= others.of_agent
+            there = {**others.ports, **there}
+        return guest_filter.making_anew(session, found, groups, of_agent, {
+            index: there[index] for index in there
+            if not self._is_agents(filter_steps.number_key(index))}
+        ) + shielding
+
+
+class _Healing(_Work):
+    """What was done before, to be had again."""
+
+    heals = True
+
+    def _plan(self, session: nft.Session) -> list[nft.Step]:
+        self._links = {
+            port.vif_id: link
+            for index, port in self._memory.indexes.items()
+            for link in [self._netlink.get(index)]
+            if link is not None and link.group == self._groups.agent
+            and _why_not(link, port, self._groups) is None}
+        is_any = any(each.vif_id in self._links for each in self._change.ports)
+        return (super()._plan(session)
+                if is_any or self._change.groups or not self._change.ports
+                else [])

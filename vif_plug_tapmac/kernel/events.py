@@ -21,6 +21,8 @@ _EVENT_BUFFER, _EVENT_SIZE = 4 << 20, 1 << 16
 #: Source: include/uapi/linux/rtnetlink.h
 _RTMGRP_LINK = 1
 
+_ListenerT = typing.TypeVar('_ListenerT', bound='Listener')
+
 
 @dataclasses.dataclass(frozen=True)
 class LinkEvent:
@@ -33,17 +35,21 @@ class Overrun(Exception):
     """Events were lost, for the kernel had more than it could keep."""
 
 
-class LinkEvents:
-    """What happens to links, as the kernel tells everybody who listens."""
+class Listener:
+    """A socket that gets what happens in a part of the kernel."""
 
-    def __init__(self) -> None:
+    def __init__(self, protocol: int, groups: int) -> None:
+        """Listen from now on.
+
+        :param groups: as bits, which of those that the protocol has
+        """
         self._socket = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+            socket.AF_NETLINK, socket.SOCK_RAW, protocol)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF,
                                 _EVENT_BUFFER)
-        self._socket.bind((0, _RTMGRP_LINK))
+        self._socket.bind((0, groups))
 
-    def __enter__(self) -> 'LinkEvents':
+    def __enter__(self: _ListenerT) -> _ListenerT:
         return self
 
     def __exit__(self, exc_type: type[BaseException] | None,
@@ -55,6 +61,31 @@ class LinkEvents:
         """Return what can be read when something has happened."""
         return self._socket.fileno()
 
+    def receive(self, seconds: float | None) -> bytes | None:
+        """Return the messages that come next, None if none come in time.
+
+        :param seconds: None: for ever
+        :raises Overrun: some were lost
+        """
+        poll = select.poll()  # It takes whatever number a descriptor has.
+        poll.register(self._socket, select.POLLIN)
+        if not poll.poll(None if seconds is None else seconds * 1000):
+            return None
+        try:
+            data, _, _, sender = self._socket.recvmsg(_EVENT_SIZE)
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            raise Overrun()
+        return data if sender[0] == rtnetlink.KERNEL else b''
+
+
+class LinkEvents(Listener):
+    """What happens to links, as the kernel tells everybody who listens."""
+
+    def __init__(self) -> None:
+        super().__init__(socket.NETLINK_ROUTE, _RTMGRP_LINK)
+
     def wait(self, seconds: float) -> list[LinkEvent]:
         """Return what comes next, nothing if nothing comes in time.
 
@@ -63,15 +94,7 @@ class LinkEvents:
 
         :raises Overrun: list the links anew
         """
-        if not select.select([self._socket], [], [], seconds)[0]:
-            return []
-        try:
-            data, _, _, sender = self._socket.recvmsg(_EVENT_SIZE)
-        except OSError as error:
-            if error.errno != errno.ENOBUFS:
-                raise
-            raise Overrun()
-        return list(_events(data)) if sender[0] == rtnetlink.KERNEL else []
+        return list(_events(self.receive(seconds) or b''))
 
 
 def _events(data: bytes) -> typing.Iterator[LinkEvent]:

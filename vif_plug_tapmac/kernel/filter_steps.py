@@ -19,6 +19,8 @@ VERSION_OF = 'tapmac '
 #: In each set that ports have elements in, and of no port: if it is gone, all
 #: are.
 CANARY, _CANARY_COMMENT = 0, 'tapmac'
+#: What makes rules, of those of which that was asked before.
+_made: dict[int, tuple[tuple[nft.Rule, ...], list[nft.Step]]] = {}
 
 
 def key(index: int, mac: str, address: str | None) -> bytes:
@@ -55,7 +57,16 @@ def _making(elements: list[nft.Step], sets: tuple[nft_sets.Set, ...],
             *(nft_sets.new_set(table.NAME, each, number)
               for number, each in enumerate(sets, 1)), *elements,
             *(nft.new_chain(table.NAME, each) for each in chains),
-            *(nft.new_rule(table.NAME, each) for each in rules)]
+            *_rules(rules)]
+
+
+def _rules(rules: tuple[nft.Rule, ...]) -> list[nft.Step]:
+    """Return what makes rules, which takes most of the time of the whole."""
+    known, steps = _made.get(id(rules), ((), []))
+    if known is not rules:
+        steps = [nft.new_rule(table.NAME, each) for each in rules]
+        _made[id(rules)] = rules, steps
+    return steps
 
 
 def shielding(groups: typing.Iterable[int]) -> list[nft.Step]:

@@ -32,6 +32,15 @@ _WAITS_FOR_QUIET = 5
 _NAMESPACE = '/proc/thread-self/ns/net'
 
 
+def where() -> tuple[int, int]:
+    """Return in which process and network namespace this thread is."""
+    try:
+        return os.getpid(), os.stat(_NAMESPACE).st_ino
+    except OSError as error:
+        raise exception.KernelRefused.from_errno(
+            _NAMESPACE, 'looking it up', error.errno or errno.EIO)
+
+
 class LastingSession:
     """The session with the namespace that this thread is in.
 
@@ -49,11 +58,7 @@ class LastingSession:
 
         Then what is known is of somewhere else.
         """
-        try:
-            place = os.getpid(), os.stat(_NAMESPACE).st_ino
-        except OSError as error:
-            raise exception.KernelRefused.from_errno(
-                _NAMESPACE, 'looking it up', error.errno or errno.EIO)
+        place = where()
         if self._session is not None and place == self._place:
             return self._session, False
         former, self._session = self._session, nft.Session()
@@ -63,7 +68,7 @@ class LastingSession:
         return self._session, True
 
     def settle(self, step: str, plan: typing.Callable[
-            [nft.Session], list[nft.Step]]) -> None:
+            [nft.Session], list[nft.Step]]) -> bool:
         """Do what is planned, and plan anew until nothing is to be done.
 
         Each time in one transaction, on condition that nobody has changed
@@ -75,15 +80,16 @@ class LastingSession:
         threads wait meanwhile.
 
         :param step: for errors
+        :returns: whether anything had to be done
         :raises KernelRefused: the rules are as they were
         :raises VerifyFailed: they are not as they are to be after that, or
             others change rules all the time
         """
         with self.lock:
-            self._settle(step, plan)
+            return self._settle(step, plan)
 
     def _settle(self, step: str, plan: typing.Callable[
-            [nft.Session], list[nft.Step]]) -> None:
+            [nft.Session], list[nft.Step]]) -> bool:
         deadline, tries = time.monotonic() + GIVES_UP_AFTER, 0
         overtaken = 0
         while True:
@@ -91,7 +97,7 @@ class LastingSession:
             generation = session.generation()
             steps = plan(session)
             if not steps:
-                return
+                return tries > 0
             refusal = None
             try:
                 waits = overtaken < _WAITS_FOR_QUIET or any(

@@ -25,7 +25,7 @@ _NF_TABLES, _BEGIN, _END = 10, 0x10, 0x11
 _TABLE, _CHAIN, _RULE = 0, 3, 6
 #: What deletes each of the same.
 _OFF = 2
-_NEW_GENERATION, _GET_GENERATION = _NF_TABLES << 8 | 15, _NF_TABLES << 8 | 16
+NEW_GENERATION, _GET_GENERATION = _NF_TABLES << 8 | 15, _NF_TABLES << 8 | 16
 _APPEND = 0x800
 #: The type of a message that makes a table.
 NEW_TABLE = _NF_TABLES << 8
@@ -145,7 +145,7 @@ class Session(session.Session):
         """Return a number that is the next one after each change of rules."""
         found = self.ask('nftables', 'asking for its generation',
                          _GET_GENERATION, _BODY.pack(socket.AF_UNSPEC, 0, 0),
-                         _NEW_GENERATION,
+                         NEW_GENERATION,
                          lambda body: value(read(body), _GENERATION_ID))
         return found or 0
 

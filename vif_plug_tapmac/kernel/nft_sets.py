@@ -155,7 +155,7 @@ def has(session: nft.Session, table: str, name: str, key: bytes) -> bool:
 
 def elements(session: nft.Session, table: str, name: str) -> list[Element]:
     """Return what is in a set; none where there is no such set."""
-    return _listed(session, table, name, _decoded, lambda each: (
+    return _listed(session, table, name, decoded, lambda each: (
         each.key, each.ends, each.last))
 
 
@@ -202,7 +202,8 @@ def _listed(session: nft.Session, table: str, name: str,
     return list(found.values())
 
 
-def _decoded(told: Attributes) -> Element:
+def decoded(told: Attributes) -> Element:
+    """Return an element, as the kernel tells it."""
     data: bytes | str | None = None
     if _ELEMENT_DATA in told:
         there = told.nested(_ELEMENT_DATA)

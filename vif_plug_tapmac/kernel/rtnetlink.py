@@ -168,11 +168,13 @@ class Message(typing.NamedTuple):
     """What came in, apart from its length and who sent it.
 
     :param sequence: the number of the request that it answers
+    :param port: of the socket that asked for it, or had done what it tells
     """
     kind: int
     flags: int
     sequence: int
     body: bytes
+    port: int
 
 
 def messages(data: bytes) -> typing.Iterator[Message]:
@@ -184,11 +186,11 @@ def messages(data: bytes) -> typing.Iterator[Message]:
     while place < len(data):
         if place + _HEADER.size > len(data):
             raise _garbled()
-        length, kind, flags, sequence, _ = _HEADER.unpack_from(data, place)
+        length, kind, flags, sequence, port = _HEADER.unpack_from(data, place)
         if not _HEADER.size <= length <= len(data) - place:
             raise _garbled()
         yield Message(kind, flags, sequence,
-                      data[place + _HEADER.size:place + length])
+                      data[place + _HEADER.size:place + length], port)
         place += attributes.aligned(length)
 
 
@@ -225,6 +227,11 @@ class Socket:
 
     def close(self) -> None:
         self._socket.close()
+
+    @property
+    def port(self) -> int:
+        """The number that the kernel calls it by; 0: it has none yet."""
+        return int(self._socket.getsockname()[0])
 
     def set_option(self, option: int, value: int) -> None:
         """Set an option that any socket has."""

@@ -54,6 +54,11 @@ class Session:
         with contextlib.suppress(OSError):
             self._socket.close()
 
+    @property
+    def port(self) -> int:
+        """The number that the kernel calls its socket by, once it was used."""
+        return self._socket.port
+
     def set(self, device: str, step: str, kind: int, body: bytes,
             flags: int = 0, tolerated: int | None = None) -> bool:
         """Have something done.

@@ -266,6 +266,37 @@ class Run:
         return {str(amount): _summary(each)
                 for amount, each in seconds.items()}
 
+    def kept(self) -> _Results:
+        """Guests kept to their addresses beside ones kept to their MACs.
+
+        As processor time, of one port of many: turns are short, so that what
+        else the machine does meets both, and each is compared with the other
+        one of its turn.
+        """
+        count, seen = self._plan.host, {}
+        names = [contestants.GUARDED, contestants.KEPT]
+        with contextlib.ExitStack() as stack:
+            ready = {name: stack.enter_context(contextlib.closing(
+                contestants.Process(name, self._limit, self._plan.snooping)))
+                for name in names}
+            for name, process in ready.items():
+                _say('%d ports, %s' % (count, name))
+                process.run('plug', 1, count)
+                process.run('pair', _VISITOR)  # Whatever the first one costs.
+            for turn in range(self._plan.repeat * self._plan.visitors):
+                for name in names:
+                    for work in ready[name].works:
+                        seen.setdefault(work, {}).setdefault(name, []).extend(
+                            ready[name].run(work, _VISITOR)['processor'])
+                names.reverse()
+            purge = {name: process.run('purge', 1, count)['total']
+                     for name, process in ready.items()}
+        return {'ports': count, 'purge': purge, 'works': {work: dict(
+            {name: statistics.median(spent) for name, spent in each.items()},
+            times=statistics.median(full / mac for mac, full in zip(
+                each[contestants.GUARDED], each[contestants.KEPT])))
+            for work, each in seen.items()}}
+
     def filters(self) -> _Results:
         """Frames from a guest to another, behind filters and without."""
         seconds, rule = filters.costs(
@@ -276,7 +307,7 @@ class Run:
 
 
 PARTS = ('ports', 'host', 'first', 'loading', 'starting', 'pairs', 'flat',
-         'filters')
+         'kept', 'filters')
 
 
 def _machine() -> _Results:
@@ -347,8 +378,9 @@ def main() -> int:
                 visitors=3 if quick else 10, host=ports[-1],
                 starts=1 if quick else 5, pairs=100 if quick else 10000,
                 snooping=arguments.snooping, most=100 if quick else 1 << 30,
-                filtered=dict(zip(filters.NAMES, (2, 10, 60, 20) if quick
-                                  else (2, 10, 1000, 200))),
+                filtered=dict(zip(
+                    filters.NAMES, (2, 10, 60, 10, 60, 20) if quick
+                    else (2, 10, 1000, 10, 1000, 200))),
                 frames=400 if quick else 10000)
     chosen = [name for name in contestants.NAMES if name in arguments.only]
     parts = [part for part in PARTS if part in arguments.only]

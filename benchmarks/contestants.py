@@ -22,8 +22,9 @@ OURS = ('in process', 'guarded', 'privsep')
 PEERS = {'Nova 34': 'nova-34', 'linux_bridge 4.3.1': 'os-vif-4.3.1',
          'os-vif 5.3': 'os-vif-5.3.0', 'ip': None, 'CNI': None}
 NAMES = ('limit', *OURS, *PEERS)
-#: Beside them: tapmac alone, on hosts that have much of something.
-SITUATED = 'situated'
+#: Beside them: tapmac alone, on hosts that have much of something; and where
+#: guests are kept to their addresses.
+SITUATED, GUARDED, KEPT = 'situated', 'guarded', 'kept'
 
 
 class Missing(Exception):
@@ -81,7 +82,7 @@ class Process:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
             text=True, env=dict(
                 os.environ, PYTHONPATH=str(CHECKOUT)
-                if name in (*OURS, SITUATED) else '',
+                if name in (*OURS, SITUATED, KEPT) else '',
                 TMPDIR=self._directory.name))
         self._filled = 0
         try:

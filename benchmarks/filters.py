@@ -22,19 +22,24 @@ from tests import hosts
 from tests.oracle import driver
 from tests.oracle import ours
 from tests.oracle import worlds
+from vif_plug_tapmac.kernel import guest_filter
+from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac import mark
+from vif_plug_tapmac.wanted import rules
 
 #: How many security groups there are, with at least two ports in each.
 _GROUPS = 50
 #: How many frames are sent before the guest takes them: they are in a queue.
 _AT_ONCE = 200
 #: Who is measured.
-WITHOUT, FEW, MANY, NEUTRON = NAMES = (
-    'no filter', 'tapmac, few ports', 'tapmac', 'Neutron 29, iptables')
+WITHOUT, FULL_FEW, FULL, FEW, MANY, NEUTRON = NAMES = (
+    'no filter', 'full, few ports', 'full', 'tapmac, few ports', 'tapmac',
+    'Neutron 29, iptables')
 _BRIDGE = 'brq' + worlds.NETWORK_ID[:11]
 _NUD_NOARP, _NTF_MASTER = 0x40, 0x04
-#: The link group of TAPs whose frames an agent decides about.
-_AGENT_GROUP = 29796
+#: The link groups of TAPs whose guests are kept to their MACs, to their
+#: addresses, and to what an agent says.
+_GROUP, _FILTERED_GROUP, _AGENT_GROUP = 29793, 29795, 29796
 
 
 def _mac(number: int) -> str:
@@ -107,7 +112,7 @@ class Filtered:
         self._ends = middle, middle + groups
         self.host = closing.enter_context(hosts.Host())
         self._call_iptables(name == NEUTRON)
-        self._lay_network(name in (FEW, MANY))
+        self._lay_network(name not in (WITHOUT, NEUTRON))
         self._guests = [closing.enter_context(contextlib.closing(
             hosts.Guest(worlds.device(number)))) for number in self._ends]
         for number in self._ends:
@@ -148,12 +153,27 @@ class Filtered:
                      closing: contextlib.ExitStack) -> None:
         if name == NEUTRON:
             closing.enter_context(driver.Driver(self.host)).apply(wanted)
+        elif name in (FULL_FEW, FULL):
+            self._keep_to_addresses(wanted)
         elif name != WITHOUT:
             for port in wanted['ports']:
                 self.host.set(port['device'], group=_AGENT_GROUP, ifalias=str(
                     mark.TapMark(port['id'], port['mac_address'], _BRIDGE, 1)))
             with self.host.here():
                 ours.apply(told(wanted), [])
+
+    def _keep_to_addresses(self, wanted: worlds.World) -> None:
+        """Do for each port what a plug with anti_spoofing = full does."""
+        filtering = guest_filter.GuestFilter()
+        with self.host.here(), nl.Netlink() as netlink:
+            for port in wanted['ports']:
+                filtering.put(
+                    netlink, self.host.link(port['device']).index,
+                    rules.of_port(port['id'], port['mac_address'], [
+                        each['ip_address'] for each in port['fixed_ips']]),
+                    _FILTERED_GROUP, _GROUP)
+        for port in wanted['ports']:
+            self.host.set(port['device'], group=_FILTERED_GROUP)
 
     def _send(self, count: int) -> int:
         """Send so many frames; return how many there are on the other side."""

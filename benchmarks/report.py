@@ -82,6 +82,18 @@ def _frame(results: _Results, one: str, other: str) -> float | None:
     return None if None in seen else seen[0] / seen[1]
 
 
+def _kept(results: _Results, work: str) -> float | None:
+    """Return how many times what takes a guest kept to its MAC alone."""
+    found: float | None = _get(results, 'kept', 'works', work, 'times')
+    return found
+
+
+def _purge(results: _Results) -> float | None:
+    seen = _get(results, 'kept', 'purge')
+    return (None if seen is None
+            else seen[contestants.KEPT] / seen[contestants.GUARDED])
+
+
 def _milli(seconds: float | None) -> float | None:
     return None if seconds is None else 1000 * seconds
 
@@ -136,6 +148,15 @@ def goals(results: _Results) -> list[Goal]:
                seen[most]['median'] / seen[least]['median'])
           for what, seen in results.get('flat', {}).items()
           for least, most in [list(seen)]),
+        Goal('plug new, full: processor time, times mac', 1.5, 1.3,
+             _kept(results, 'plug')),
+        Goal('unplug, full: processor time, times mac', 1.2, 1.1,
+             _kept(results, 'unplug')),
+        Goal('purge, full: times mac', 1.2, 1.05, _purge(results)),
+        Goal('a frame behind full, many ports: times no filter', 1.5, 1.3,
+             _frame(results, filters.FULL, filters.WITHOUT)),
+        Goal('a frame behind full, many ports: times few ports', 1.1, 1.05,
+             _frame(results, filters.FULL, filters.FULL_FEW)),
         Goal('a frame behind tapmac, many ports: times no filter', 2.2, 2,
              _frame(results, filters.MANY, filters.WITHOUT)),
         Goal('a frame behind tapmac, many ports: times few ports', 1.15, 1.05,
@@ -204,6 +225,24 @@ def tables(results: _Results) -> str:
               '%.2f, %.2f' % (1000 * each['median'], 1000 * each['p99']),
               '%.2f' % (each['median'] / seen[min(seen, key=int)]['median'])]
              for what, seen in flat.items() for amount, each in seen.items()]))
+    kept = results.get('kept')
+    if kept:
+        rows = [[title, '%.2f' % (1000 * each[contestants.GUARDED]),
+                 '%.2f' % (1000 * each[contestants.KEPT]),
+                 '%.2f' % each['times']] for title, each in (
+            (_WORKS[work], each) for work, each in kept['works'].items())]
+        parts.append(_table(
+            'Guests kept to their addresses (full) beside ones kept to their '
+            'MACs, one port of %d: ms of processor time; times mac, as the '
+            'median of turns' % kept['ports'],
+            ['', 'mac', 'full', 'times'], rows))
+        one, other = (kept['purge'][name] for name in (contestants.GUARDED,
+                                                       contestants.KEPT))
+        parts.append(_table(
+            'Purge of %d: seconds for all' % kept['ports'],
+            ['', 'seconds', 'times'],
+            [['mac', '%.2f' % one, '1.00'],
+             ['full', '%.2f' % other, '%.2f' % (other / one)]]))
     filtered = _get(results, 'filters', 'frame')
     if filtered:
         without = filtered[filters.WITHOUT]['median']

@@ -94,20 +94,26 @@ def canaries() -> list[nft.Step]:
 
 
 def additions(ports: dict[int, Elements]) -> list[nft.Step]:
-    return [step for each in table.PORT_SETS for step in nft_sets.add_elements(
-        table.NAME, each.name,
-        [nft_sets.Element(key(index, own.mac, own.address), comment)
-         for index, there in ports.items() for own, comment in there.items()
-         if own.set == each.name])]
+    return [step for name, elements in _by_set(ports).items()
+            for step in nft_sets.add_elements(table.NAME, name, elements)]
 
 
 def deletions(ports: dict[int, typing.Iterable[Element]],
               ) -> list[nft.Step]:
-    return [step for each in table.PORT_SETS
-            for step in nft_sets.delete_elements(table.NAME, each.name, [
-                nft_sets.Element(key(index, own.mac, own.address))
-                for index, there in ports.items() for own in there
-                if own.set == each.name])]
+    return [step for name, elements in _by_set({
+        index: dict.fromkeys(there, '') for index, there in ports.items()
+    }).items() for step in nft_sets.delete_elements(table.NAME, name,
+                                                    elements)]
+
+
+def _by_set(ports: dict[int, Elements]) -> dict[str, list[nft_sets.Element]]:
+    """Return what there is for ports in each set that there is any in."""
+    found: dict[str, list[nft_sets.Element]] = {}
+    for index, there in ports.items():
+        for (name, mac, address), comment in there.items():
+            found.setdefault(name, []).append(nft_sets.Element(
+                key(index, mac, address), comment))
+    return found
 
 
 def differing(there: dict[int, Elements], wanted: dict[int, Elements],

@@ -232,41 +232,79 @@ class GuestFilter:
         :param wanted: what there is for each index after that
         :returns: whether anything had to be done
         """
-        deadline = time.monotonic() + _GIVES_UP_AFTER
         with self._alone() as session:
-            overtaken, refused_at = False, None
-            while True:
-                generation = session.generation()
-                is_known = generation == self._generation
-                if not is_known:
-                    self._shields.clear()
-                planned = plan(session, is_known)
-                if not planned.steps:
-                    self._know(generation, planned)
-                    return False
-                only_if = (generation if planned.mends or not overtaken
-                           else None)
-                refusal = None
-                try:
-                    if session.transact(step, planned.steps, only_if):
-                        self._know(generation + 1 if only_if else None,
-                                   planned)
-                        self._remember(wanted)
-                        return True
-                    overtaken = True
-                except exception.KernelRefused as error:
-                    code = error.kwargs.get('code')
-                    if (code not in lasting_session.OVERTAKEN
-                            or refused_at == generation):
-                        raise  # What was looked at is there still.
-                    refusal, refused_at = error, generation
-                    self._doubt(session, wanted)
-                self._generation = None
-                time.sleep(lasting_session.PAUSE)
-                if time.monotonic() > deadline:
-                    raise refusal or exception.VerifyFailed(
-                        device='nftables', differences='rules are changed '
-                        'all the time ("nft monitor" tells by whom)')
+            done = self._at_once(session, step, plan, wanted)
+            if done is None:
+                done = self._in_the_end(session, step, plan, wanted)
+            return done
+
+    def _at_once(self, session: nft.Session, step: str,
+                 plan: typing.Callable[[nft.Session, bool], '_Plan'],
+                 wanted: dict[int, Elements]) -> bool | None:
+        """Do it if all that is known is so still.
+
+        That is the condition of the transaction, so it is not asked before.
+
+        :returns: as :meth:`_change`; None: it is not, and nothing was done
+        """
+        generation = self._generation
+        if generation is None:
+            return None
+        planned = plan(session, True)
+        if not planned.steps:
+            if session.generation() != generation:
+                return None
+            self._know(generation, planned)
+            return False
+        try:
+            if not session.transact(step, planned.steps, generation):
+                return None
+        except exception.KernelRefused as error:
+            if error.kwargs.get('code') not in lasting_session.OVERTAKEN:
+                raise
+            self._doubt(session, wanted)
+            self._generation = None
+            return None
+        self._know(generation + 1, planned)
+        self._remember(wanted)
+        return True
+
+    def _in_the_end(self, session: nft.Session, step: str,
+                    plan: typing.Callable[[nft.Session, bool], '_Plan'],
+                    wanted: dict[int, Elements]) -> bool:
+        """Do it, however often others interfere."""
+        deadline = time.monotonic() + _GIVES_UP_AFTER
+        overtaken, refused_at = False, None
+        while True:
+            generation = session.generation()
+            is_known = generation == self._generation
+            if not is_known:
+                self._shields.clear()
+            planned = plan(session, is_known)
+            if not planned.steps:
+                self._know(generation, planned)
+                return False
+            only_if = generation if planned.mends or not overtaken else None
+            refusal = None
+            try:
+                if session.transact(step, planned.steps, only_if):
+                    self._know(generation + 1 if only_if else None, planned)
+                    self._remember(wanted)
+                    return True
+                overtaken = True
+            except exception.KernelRefused as error:
+                code = error.kwargs.get('code')
+                if (code not in lasting_session.OVERTAKEN
+                        or refused_at == generation):
+                    raise  # What was looked at is there still.
+                refusal, refused_at = error, generation
+                self._doubt(session, wanted)
+            self._generation = None
+            time.sleep(lasting_session.PAUSE)
+            if time.monotonic() > deadline:
+                raise refusal or exception.VerifyFailed(
+                    device='nftables', differences='rules are changed all the '
+                    'time ("nft monitor" tells by whom)')
 
     @contextlib.contextmanager
     def _alone(self) -> typing.Iterator[nft.Session]:

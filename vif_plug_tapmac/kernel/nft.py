@@ -33,6 +33,7 @@ NEW_TABLE = _NF_TABLES << 8
 _BODY = struct.Struct('>BBH')
 #: Families. Source: include/uapi/linux/netfilter.h
 INET, ARP, BRIDGE = 1, 3, 7
+_OF_BRIDGE = _BODY.pack(BRIDGE, 0, 0)
 # Attributes.
 _TABLE_NAME, _TABLE_FLAGS, _TABLE_USE = 1, 2, 3
 _TABLE_HANDLE, _TABLE_USERDATA = 4, 6
@@ -356,7 +357,7 @@ def _encoded(values: Values) -> typing.Iterator[bytes]:
 
 def body(*parts: bytes) -> bytes:
     """Return the body of a message on the bridge family."""
-    return _BODY.pack(BRIDGE, 0, 0) + b''.join(parts)
+    return _OF_BRIDGE + b''.join(parts)
 
 
 def of_family(family: int, message: bytes) -> bytes:

@@ -6,7 +6,7 @@ Source: include/uapi/linux/netfilter/nf_tables.h
 """
 
 import errno
-import itertools
+import functools
 import struct
 import typing
 
@@ -18,6 +18,7 @@ from vif_plug_tapmac.kernel import rtnetlink
 
 #: What there are messages of.
 _SET, _ELEMENTS = 9, 12
+_NEW_ELEMENTS = nft.message(_ELEMENTS)
 _DELETE_SET, _DELETE_ELEMENTS = nft.message(11), nft.message(14)
 # Attributes.
 _SET_TABLE, _SET_NAME, _SET_FLAGS, _SET_KEY_TYPE, _SET_KEY_LENGTH, _SET_ID = (
@@ -49,6 +50,10 @@ VERDICTS = 0xffffff00, 16
 #: nftables, include/datatype.h, BYTEORDER_HOST_ENDIAN
 _HOST_ORDER, _DATA_IN_HOST_ORDER = (
     struct.pack('=BBI', kind, 4, 1) for kind in (0, 1))
+#: Of an element, its key, and the octets of that: how long each is, and what;
+#: and of all elements of a message.
+_KEY_HEADS = struct.Struct('=6H')
+_LIST_HEAD = struct.Struct('=2H')
 #: How many elements are in one message: it has 65535 octets at most.
 _AT_ONCE = 400
 #: How often a long set is listed until two listings are the same.
@@ -149,7 +154,9 @@ def intervals(found: typing.Iterable[Element]) -> list[tuple[bytes, bytes]]:
 def has(session: nft.Session, table: str, name: str, key: bytes) -> bool:
     """Return whether a key is in a set, or begins an interval there."""
     return bool(session.look_up(
-        _ELEMENTS, name, _elements(table, name, [Element(key)]),
+        _ELEMENTS, name, attributes.text(_LIST_TABLE, table)
+        + attributes.text(_LIST_SET, name)
+        + nft.nested(_LIST_ELEMENTS, _encoded_key(Element(key))),
         lambda _: True))
 
 
@@ -293,9 +300,9 @@ def add_elements(table: str, name: str,
 
     One that a map has something else for is EBUSY, or EEXIST.
     """
-    return [(nft.message(_ELEMENTS), rtnetlink.CREATE,
-             nft.body(_elements(table, name, some)))
-            for some in _in_parts(elements)]
+    return [(_NEW_ELEMENTS, rtnetlink.CREATE,
+             _elements(table, name, map(_encoded, some)))
+            for some in _in_parts(list(elements))]
 
 
 def delete_elements(table: str, name: str,
@@ -304,42 +311,60 @@ def delete_elements(table: str, name: str,
 
     Their comments, and what a map has for them, do not matter.
     """
-    return [(_DELETE_ELEMENTS, 0, nft.body(_elements(table, name, some)))
-            for some in _in_parts(each._replace(comment='', data=None)
-                                  for each in elements)]
+    return [(_DELETE_ELEMENTS, 0,
+             _elements(table, name, map(_encoded_key, some)))
+            for some in _in_parts(list(elements))]
 
 
-def _in_parts(elements: typing.Iterable[Element],
-              ) -> typing.Iterator[list[Element]]:
-    left = iter(elements)
-    while some := list(itertools.islice(left, _AT_ONCE)):
-        yield some
+def _in_parts(elements: list[Element]) -> list[list[Element]]:
+    return [elements[place:place + _AT_ONCE]
+            for place in range(0, len(elements), _AT_ONCE)]
 
 
-def _elements(table: str, name: str,
-              elements: typing.Iterable[Element]) -> bytes:
-    return (attributes.text(_LIST_TABLE, table)
-            + attributes.text(_LIST_SET, name)
-            + nft.nested(_LIST_ELEMENTS, *(
-                nft.nested(nft.IN_LIST, *_encoded(each))
-                for each in elements)))
+def _elements(table: str, name: str, encoded: typing.Iterable[bytes]) -> bytes:
+    """Return the body of a message on elements."""
+    octets = b''.join(encoded)
+    return _head(table, name) + _LIST_HEAD.pack(
+        _LIST_HEAD.size + len(octets),
+        attributes.NESTED | _LIST_ELEMENTS) + octets
 
 
-def _encoded(element: Element) -> typing.Iterator[bytes]:
-    yield nft.nested(_ELEMENT_KEY,
-                     attributes.attribute(_DATA_VALUE, element.key))
-    if element.last is not None:
-        yield nft.nested(_ELEMENT_LAST,
-                         attributes.attribute(_DATA_VALUE, element.last))
-    if element.ends:
-        yield nft.number(_ELEMENT_FLAGS, _ENDS)
+@functools.lru_cache(maxsize=256)
+def _head(table: str, name: str) -> bytes:
+    return nft.body(attributes.text(_LIST_TABLE, table),
+                    attributes.text(_LIST_SET, name))
+
+
+def _encoded(element: Element) -> bytes:
+    """Return the message of an element, with all that it has."""
+    rest = []
     if isinstance(element.data, bytes):
-        yield nft.nested(_ELEMENT_DATA,
-                         attributes.attribute(_DATA_VALUE, element.data))
+        rest.append(nft.nested(_ELEMENT_DATA, attributes.attribute(
+            _DATA_VALUE, element.data)))
     elif element.data is not None:
-        yield nft.nested(_ELEMENT_DATA, nft.nested(
+        rest.append(nft.nested(_ELEMENT_DATA, nft.nested(
             _DATA_VERDICT, nft.number(_VERDICT_CODE, nft.GO_TO),
-            attributes.text(_VERDICT_CHAIN, element.data)))
+            attributes.text(_VERDICT_CHAIN, element.data))))
     if element.comment:
-        yield attributes.attribute(_ELEMENT_USERDATA,
-                                   nft.userdata(element.comment))
+        rest.append(attributes.attribute(_ELEMENT_USERDATA,
+                                         nft.userdata(element.comment)))
+    return _encoded_key(element, b''.join(rest))
+
+
+def _encoded_key(element: Element, rest: bytes = b'') -> bytes:
+    """Return the message of an element, with its key and what is said.
+
+    Each plug has some of them: three attributes that are in one another are
+    written at once.
+    """
+    if element.last is not None:
+        rest = nft.nested(_ELEMENT_LAST, attributes.attribute(
+            _DATA_VALUE, element.last)) + rest
+    if element.ends:
+        rest = nft.number(_ELEMENT_FLAGS, _ENDS) + rest
+    length = len(element.key)
+    whole = attributes.aligned(length)
+    return _KEY_HEADS.pack(
+        12 + whole + len(rest), attributes.NESTED | nft.IN_LIST,
+        8 + whole, attributes.NESTED | _ELEMENT_KEY,
+        4 + length, _DATA_VALUE) + element.key + bytes(whole - length) + rest

@@ -151,15 +151,15 @@ def _with_what_can_be_had(port: TapPort, found: Link | None) -> TapPort:
     own = found is not None and (
         mark.TapMark.parse(found.alias) is not None
         or port.has_nova_name and mark.is_lost(found, port.groups))
-    unfiltered = _unfiltered(port)
     if found is not None and own and port.is_of_agent:
         return _with_agent(port, found)
     if port.addresses is None and not port.is_of_agent:
         if found is None or not own:
-            return port if port.create_tap else unfiltered
+            return port if port.create_tap else _unfiltered(port)
         if found.group == port.agent_group:
             return dataclasses.replace(port, firewall='agent')
-        return port if found.group == port.filtered_group else unfiltered
+        return (port if found.group == port.filtered_group
+                else _unfiltered(port))
     option, value, what = (
         ('firewall', port.firewall, 'security groups') if port.is_of_agent
         else ('anti_spoofing', port.anti_spoofing, 'addresses'))
@@ -173,7 +173,7 @@ def _with_what_can_be_had(port: TapPort, found: Link | None) -> TapPort:
                   option, value, why,
                   'hard reboot the instance' if port.create_tap
                   else 'nova_managed_tap = true, and a hard reboot')
-        return unfiltered
+        return _unfiltered(port)
     if not port.create_tap and not held:
         raise exception.InvalidConfig(
             option=option, value=value,

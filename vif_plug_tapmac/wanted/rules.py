@@ -8,6 +8,7 @@ for kernel/. A rule is the same for all ports; what differs is in the sets.
 
 import dataclasses
 import ipaddress
+import socket
 import typing
 
 #: The sets: of MACs; of these with an IPv4 or an IPv6 address that belongs to
@@ -17,7 +18,7 @@ MACS, IPV4, IPV6, LINK_LOCAL = (
     'guest_mac', 'guest_ipv4', 'guest_ipv6', 'guest_link_local')
 #: How many addresses a port can have. Neutron's default is 5 for each network.
 ADDRESSES_MAX = 1024
-_LINK_LOCAL_NETWORK = ipaddress.IPv6Network('fe80::/64')
+_LINK_LOCAL_START = b'\xfe\x80' + bytes(6)
 #: The bit of a MAC that says who gave it, in its first octet, which IPv6 has
 #: the other way round. Source: RFC 4291, appendix A
 _LOCAL_BIT = 2
@@ -68,8 +69,9 @@ def link_local(guest_mac: str) -> str:
     """Return the address that IPv6 makes of a MAC. Source: RFC 4291, 2.5.1."""
     octets = bytearray.fromhex(guest_mac.replace(':', ''))
     octets[0] ^= _LOCAL_BIT
-    return str(_LINK_LOCAL_NETWORK[int.from_bytes(
-        octets[:3] + b'\xff\xfe' + octets[3:], 'big')])
+    # As ipaddress would say it, in a tenth of the time.
+    return socket.inet_ntop(socket.AF_INET6, _LINK_LOCAL_START + octets[:3]
+                            + b'\xff\xfe' + octets[3:])
 
 
 def require_address(value: typing.Any) -> str:

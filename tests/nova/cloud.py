@@ -290,12 +290,19 @@ class Cloud(functional_base.ServersTestBase):
             look, 'no %s of %s' % (event_name, action_name), _PAUSE)
 
     def _wait_for_migration_status(self, server, expected_statuses):
-        """Wait for the latest migration of the server."""
-        return _wait_for(
+        """Wait for the latest migration of the server.
+
+        One that was to be completed, and has failed, is not waited for.
+        """
+        failed = ({'error', 'failed'} if 'completed' in expected_statuses
+                  else set())
+        found = _wait_for(
             lambda: max(self.api.api_get(
                 '/os-migrations?instance_uuid=' + server['id']
             ).body['migrations'], key=lambda migration: migration['id']),
-            lambda found: found['status'] in expected_statuses)
+            lambda found: found['status'] in {*expected_statuses, *failed})
+        self.assertIn(found['status'], expected_statuses, found)
+        return found
 
 
 @db_api.pick_context_manager_reader

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""A filter on a TAP that takes frames of one source MAC only.
+"""A filter on a TAP that takes frames of some source MACs only.
 
 Before the bridge sees them, whether the TAP is a port or not.
 """
@@ -11,6 +11,7 @@ import errno
 import itertools
 import socket
 import struct
+import typing
 
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import attributes
@@ -34,7 +35,18 @@ _ACT_DIRECT, _PASS, _DROP = 1, 0xffffffff, 2
 #: Attributes. Source: include/uapi/linux/rtnetlink.h, linux/pkt_cls.h
 _TCA_KIND, _TCA_OPTIONS, _TCA_CHAIN = 1, 2, 11
 _TCA_BPF_OPS_LEN, _TCA_BPF_OPS, _TCA_BPF_FLAGS = 4, 5, 8
-_ANY_MAC = '00:00:00:00:00:00'
+#: How many MACs one can have: the kernel takes 4096 instructions, and tells of
+#: no more than fit into 32 KiB. Source: include/uapi/linux/bpf_common.h,
+#: BPF_MAXINSNS; net/netlink/af_netlink.c, netlink_dump
+MACS_MAX = 512
+#: Instructions: load four octets of the source, or its last two; go on if they
+#: are as said, or so many further; end with a verdict.
+_LOAD_FIRST, _LOAD_LAST = (0x20, 0, 0, 6), (0x28, 0, 0, 10)
+_IF_EQUAL, _END = 0x15, 0x06
+_INSTRUCTION = struct.Struct('HBBI')
+#: How many MACs with equal first four octets are looked at together: no jump
+#: goes further than 255 instructions.
+_TOGETHER = 100
 #: What a kernel needs for it.
 REMEDY = 'load sch_ingress and cls_bpf'
 
@@ -43,11 +55,13 @@ REMEDY = 'load sch_ingress and cls_bpf'
 class _Filter:
     """A filter of a link, of anybody's.
 
-    :param mac: the one source that it takes; None: it is not ours
+    :param is_ours: whether it is one of this module
+    :param macs: the sources that it takes; None: all of them
     """
     priority: int
     handle: int
-    mac: str | None
+    is_ours: bool
+    macs: frozenset[str] | None
 
     @classmethod
     def from_message(cls, body: bytes) -> '_Filter | None':
@@ -55,18 +69,27 @@ class _Filter:
         handle, info, told = rtnetlink.read_traffic_control(body)
         if told.number(_TCA_CHAIN):
             return None
-        return cls(info >> 16, handle, _mac_of(told))
+        return cls(info >> 16, handle, *_read(told))
 
 
-def put(netlink: nl.Netlink, link: Link, mac: str) -> None:
-    """Have a TAP drop what comes in from any other MAC.
+def put(netlink: nl.Netlink, link: Link, *macs: str) -> None:
+    """Have a TAP drop what comes in from any other MAC than these.
 
     Beside whatever others have put there, as libvirt does for bandwidth; and
-    before it, because the verdict of a filter may be the last.
+    before it, because the verdict of a filter may be the last. One that is
+    there is replaced at once: no frame comes in between.
 
-    :raises KernelRefused: ENOENT or EOPNOTSUPP: this kernel cannot do that
+    :param macs: up to 512; none: nothing comes in
+    :raises KernelRefused: ENOENT or EOPNOTSUPP: this kernel cannot do that;
+        E2BIG: they are too many. What was there is as it was
     """
-    step = 'filtering by the source %s' % mac
+    step = 'filtering by the source %s' % ', '.join(sorted(macs)[:3])
+    if len(macs) > MACS_MAX:
+        raise exception.KernelRefused(
+            device=link.name, step=step, code=errno.E2BIG,
+            error='it may have %d MACs, and there is room for %d' % (
+                len(macs), MACS_MAX),
+            remedy='give its port fewer allowed address pairs')
     netlink.set(link.name, step, rtnetlink.NEW_QUEUEING,
                 rtnetlink.traffic_control(
                     link.index, _CLSACT_HANDLE, _CLSACT, 0,
@@ -76,27 +99,24 @@ def put(netlink: nl.Netlink, link: Link, mac: str) -> None:
     ours, others = _split(_filters(netlink, link))
     place = _place(others)
     handle = next((each.handle for each in ours if each.priority == place), 1)
-    program = _only_from(mac)
-    count = len(program) // struct.calcsize('HBBI')
-    netlink.set(
-        link.name, step, rtnetlink.NEW_FILTER,
-        _filter(link, place, handle, attributes.attribute(
-            _TCA_OPTIONS, b''.join((
-                attributes.attribute(_TCA_BPF_OPS_LEN,
-                                     struct.pack('H', count)),
-                attributes.attribute(_TCA_BPF_OPS, program),
-                attributes.number(_TCA_BPF_FLAGS, _ACT_DIRECT))))),
-        rtnetlink.CREATE | rtnetlink.REPLACE)
+    _replace(netlink, link, place, handle, step, _only_from(macs))
     _remove(netlink, link, [each for each in ours if
                             (each.priority, each.handle) != (place, handle)])
 
 
-def is_there(netlink: nl.Netlink, link: Link, mac: str) -> bool:
-    """Return whether the TAP does that, for this MAC, and before all else."""
+def is_there(netlink: nl.Netlink, link: Link, *macs: str) -> bool:
+    """Return whether the TAP does that, for these MACs, before all else."""
     ours, others = _split(_filters(netlink, link))
     first = min((each.priority for each in others), default=_PRIORITY + 1)
-    return ({each.mac for each in ours} == {mac} and all(
+    return ({each.macs for each in ours} == {frozenset(macs)} and all(
         each.priority < first or first == 1 for each in ours))
+
+
+def sources(netlink: nl.Netlink, link: Link) -> frozenset[str] | None:
+    """Return from which MACs a TAP takes what comes in; None: from any."""
+    some = [each.macs for each in _split(_filters(netlink, link))[0]
+            if each.macs is not None]
+    return frozenset.intersection(*some) if some else None
 
 
 def remove(netlink: nl.Netlink, link: Link) -> None:
@@ -119,10 +139,10 @@ def _filters(netlink: nl.Netlink, link: Link) -> list[_Filter]:
 
 def _split(filters: list[_Filter]) -> tuple[list[_Filter], list[_Filter]]:
     """Return ours, and those of others."""
-    ours = [each for each in filters if each.mac is not None]
+    ours = [each for each in filters if each.is_ours]
     places = {each.priority for each in ours}
     # Of each place there is one more that has none but its number.
-    return ours, [each for each in filters if each.mac is None
+    return ours, [each for each in filters if not each.is_ours
                   and (each.handle or each.priority not in places)]
 
 
@@ -136,41 +156,80 @@ def _place(others: list[_Filter]) -> int:
                 if number not in taken)
 
 
+def _replace(netlink: nl.Netlink, link: Link, priority: int, handle: int,
+             step: str, program: bytes) -> None:
+    netlink.set(
+        link.name, step, rtnetlink.NEW_FILTER,
+        _filter(link, priority, handle, attributes.attribute(
+            _TCA_OPTIONS, b''.join((
+                attributes.attribute(_TCA_BPF_OPS_LEN, struct.pack(
+                    'H', len(program) // _INSTRUCTION.size)),
+                attributes.attribute(_TCA_BPF_OPS, program),
+                attributes.number(_TCA_BPF_FLAGS, _ACT_DIRECT))))),
+        rtnetlink.CREATE | rtnetlink.REPLACE)
+
+
 def _remove(netlink: nl.Netlink, link: Link,
             filters: list[_Filter]) -> None:
+    step = 'removing its filter'
     for each in filters:
-        netlink.set(link.name, 'removing its filter', rtnetlink.DELETE_FILTER,
+        if len(each.macs or ()) > 1:
+            # The kernel has to say which filter goes, in one page.
+            # Source: net/sched/cls_api.c, tfilter_del_notify
+            _replace(netlink, link, each.priority, each.handle, step, _ALL)
+        netlink.set(link.name, step, rtnetlink.DELETE_FILTER,
                     _filter(link, each.priority, each.handle),
                     tolerated=errno.ENOENT)
 
 
-def _mac_of(told: Attributes) -> str | None:
-    """Return the MAC of a filter of ours, None if it is none."""
+def _read(told: Attributes) -> tuple[bool, frozenset[str] | None]:
+    """Return whether a filter is ours, and the MACs of it; None: all."""
     options = told.nested(_TCA_OPTIONS)
     program = options.octets(_TCA_BPF_OPS)
-    if (program is None or len(program) != len(_only_from(_ANY_MAC))
+    if (program is None or len(program) % _INSTRUCTION.size
             or options.number(_TCA_BPF_FLAGS) != _ACT_DIRECT):
-        return None
-    words = [value for *_, value in struct.iter_unpack('HBBI', program)]
-    # More octets than there are in a MAC: another program, see below.
-    octets = words[1].to_bytes(4, 'big') + words[3].to_bytes(4, 'big')[2:]
-    return octets.hex(':') if program == _only_from(octets.hex(':')) else None
+        return False, None
+    if program == _ALL:
+        return True, None
+    found, first = set(), 0
+    for code, _, otherwise, value in _INSTRUCTION.iter_unpack(program):
+        if code == _IF_EQUAL and otherwise == 1:
+            found.add((first << 16 | value & 0xffff).to_bytes(6, 'big'))
+        elif code == _IF_EQUAL:
+            first = value
+    macs = frozenset(each.hex(':') for each in found)
+    return program == _only_from(macs), macs
 
 
-def _only_from(mac: str) -> bytes:
-    """Return the program that takes frames of one source MAC.
+def _only_from(macs: typing.Iterable[str]) -> bytes:
+    """Return the program that takes frames of these source MACs.
 
+    Those that begin alike are looked at together. After the last of them it
+    is loaded anew what others are compared with.
     Source: include/uapi/linux/filter.h, struct sock_filter
     """
-    octets = bytes.fromhex(mac.replace(':', ''))
-    program = (
-        (0x20, 0, 0, 6),  # Load four octets of the source, ...
-        (0x15, 0, 3, int.from_bytes(octets[:4], 'big')),  # ... else drop;
-        (0x28, 0, 0, 10),  # and two.
-        (0x15, 0, 1, int.from_bytes(octets[4:], 'big')),
-        (0x06, 0, 0, _PASS),
-        (0x06, 0, 0, _DROP))
-    return b''.join(struct.pack('HBBI', *each) for each in program)
+    firsts: dict[int, list[int]] = {}
+    for mac in sorted(macs):
+        octets = bytes.fromhex(mac.replace(':', ''))
+        firsts.setdefault(int.from_bytes(octets[:4], 'big'), []).append(
+            int.from_bytes(octets[4:], 'big'))
+    some = [(first, lasts[start:start + _TOGETHER])
+            for first, lasts in firsts.items()
+            for start in range(0, len(lasts), _TOGETHER)]
+    program = [_LOAD_FIRST]
+    for number, (first, lasts) in enumerate(some, 1):
+        found = [_LOAD_LAST]
+        for last in lasts:
+            found += [(_IF_EQUAL, 0, 1, last), (_END, 0, 0, _PASS)]
+        if number < len(some):
+            found.append(_LOAD_FIRST)
+        program += [(_IF_EQUAL, 0, len(found), first), *found]
+    program.append((_END, 0, 0, _DROP))
+    return b''.join(_INSTRUCTION.pack(*each) for each in program)
+
+
+#: The program that takes all, and that nobody else has.
+_ALL = _INSTRUCTION.pack(*_LOAD_FIRST) + _INSTRUCTION.pack(_END, 0, 0, _PASS)
 
 
 def _filter(link: Link, priority: int, handle: int,

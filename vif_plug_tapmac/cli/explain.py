@@ -187,7 +187,7 @@ def _row(seen: inventory.Inventory, tap: Tap, sets: interpreting.Sets,
                 found.because, list(found.passes_with))
     source = packet.octets[6:12].hex(':')
     by = ('lock' if keeping.is_locked_out(tap, source) else
-          'source filter' if source != tap.guest_mac
+          'source filter' if source not in keeping.macs(seen, tap)
           and not tap.link.locked and keeping.is_source_filtered(seen, tap)
           else None)
     if by is None:

@@ -7,6 +7,7 @@ import typing
 
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host.tap import Tap
+from vif_plug_tapmac.kernel import agent_guard
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import source_filter
@@ -14,6 +15,8 @@ from vif_plug_tapmac.wanted import rules
 
 if typing.TYPE_CHECKING:
     from vif_plug_tapmac.host.inventory import Inventory
+
+_T = typing.TypeVar('_T')
 
 NONE, MAC, FULL = 'none', 'mac', 'full'
 
@@ -57,17 +60,54 @@ def addresses(seen: 'Inventory', tap: Tap) -> list[str] | None:
 
 
 def is_source_filtered(seen: 'Inventory', tap: Tap) -> bool:
-    """Return whether a guest that arrives is kept to its MAC without lock."""
+    """Return whether a guest is kept to its MACs without lock.
+
+    As one that arrives, and one that an agent gave pairs of other MACs.
+    """
+    kept = by_agent(seen, tap)
+    if kept is not None and not kept.locked:
+        return kept.macs is not None and _has_filter(tap, *kept.macs)
     if (not seen.wanted or seen.wanted['arriving_guests'] != 'filter'
             or tap.guest_mac is None):
         return False
+    return _has_filter(tap, tap.guest_mac)
+
+
+def _has_filter(tap: Tap, *macs: str) -> bool:
+    return bool(_ask(lambda netlink: source_filter.is_there(
+        netlink, tap.link, *macs)))
+
+
+def sources(tap: Tap) -> frozenset[str] | None:
+    """Return to which MACs a filter of ours on a TAP keeps its guest.
+
+    :returns: None: there is none, or the TAP is gone
+    """
+    return _ask(lambda netlink: source_filter.sources(netlink, tap.link))
+
+
+def _ask(what: typing.Callable[[nl.Netlink], _T]) -> _T | None:
     with nl.Netlink() as netlink:
         try:
-            return source_filter.is_there(netlink, tap.link, tap.guest_mac)
+            return what(netlink)
         except exception.KernelRefused as error:
             if error.kwargs.get('code') != errno.ENODEV:
                 raise
-            return False  # It is gone by now.
+            return None  # It is gone by now.
+
+
+def by_agent(seen: 'Inventory', tap: Tap) -> agent_guard.Kept | None:
+    """Return what an agent has a port kept to; None: it does not say."""
+    if seen.guest_filter is None or tap.link.group != seen.agent_group:
+        return None
+    return agent_guard.of_table(seen.guest_filter, tap.link.index)
+
+
+def macs(seen: 'Inventory', tap: Tap) -> set[str]:
+    """Return from which MACs a guest may speak, where it is kept to any."""
+    kept = by_agent(seen, tap)
+    return {*(kept and kept.macs or ()),
+            *([tap.guest_mac] if tap.guest_mac else [])}
 
 
 def is_locked_out(tap: Tap, mac: str) -> bool:

@@ -16,6 +16,7 @@ from vif_plug_tapmac import exception
 from vif_plug_tapmac.host.finding import Finding
 from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.host.tap import Tap
+from vif_plug_tapmac.kernel import agent_guard
 from vif_plug_tapmac.kernel import bridge as bridges
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import strangers
@@ -29,6 +30,9 @@ LOG = logging.getLogger(__name__)
 OF_STRANGERS = ('TM114', 'TM221')
 #: And of what none changes: see kernel/bridge.py.
 OF_OTHER_GROUP = ('TM119',)
+#: And of what is an agent's where one feeds the port: see
+#: kernel/agent_guard.py.
+OF_GUARD = ('TM214',)
 
 
 def mend(seen: inventory.Inventory, config: cfg.ConfigOpts.GroupAttr,
@@ -41,12 +45,15 @@ def mend(seen: inventory.Inventory, config: cfg.ConfigOpts.GroupAttr,
     """
     names = sorted({finding.device for finding in findings})
     with_strangers = _devices(findings, OF_STRANGERS)
+    unguarded = _devices(findings, OF_GUARD)
     in_other_group = _devices(findings, OF_OTHER_GROUP)
     for number, name in enumerate(names, 1):
         if progress.isatty():
             progress.write('\r%d of %d: %-15s' % (number, len(names), name))
         try:
             _plug(_port(seen, name, config, bridge))
+            if name in unguarded:
+                agent_guard.restore(name, config.agent_group)
             if name in with_strangers:
                 _remove_strangers(name, config.bridge_group)
             if name in in_other_group:

@@ -2,6 +2,7 @@
 
 """What can be wrong with a TAP."""
 
+import typing
 
 from vif_plug_tapmac.host.finding import finds
 from vif_plug_tapmac.host.finding import REBOOT
@@ -13,13 +14,14 @@ from vif_plug_tapmac.host.inventory import Inventory
 from vif_plug_tapmac.host import keeping
 from vif_plug_tapmac.host.tap import Tap
 from vif_plug_tapmac.kernel import adopting
+from vif_plug_tapmac.kernel import agent_guard
 from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac import mac
 from vif_plug_tapmac import mark
 
 #: How old a TAP is, in seconds, before it can be left over.
 GRACE = mark.ARRIVES_WITHIN
-#: Of VLANs in one finding.
+#: Of VLANs, or MACs, in one finding.
 _MOST_SHOWN = 8
 #: How much of a TAP's name by Nova tells whose it is: "tap" and eight digits.
 _AS_LONG_AS_IT_TELLS = 11
@@ -208,8 +210,14 @@ def _owner(seen: Inventory, tap: Tap) -> Seen:
 
 @finds('TM214')
 def _guard(seen: Inventory, tap: Tap) -> Seen:
-    if (not seen.wanted or seen.wanted['anti_spoofing'] == 'none'
-            or tap.bridge is None or tap.guest_mac is None):
+    if tap.bridge is None or tap.guest_mac is None:
+        return
+    kept = keeping.by_agent(seen, tap)
+    if kept is not None and not kept.locked:
+        yield from _unlocked(seen, tap, kept)
+        return
+    if kept is None and (not seen.wanted
+                         or seen.wanted['anti_spoofing'] == 'none'):
         return
     if tap.is_anothers:
         return  # There it is TM409: the first plug does it.
@@ -237,16 +245,36 @@ def _guard(seen: Inventory, tap: Tap) -> Seen:
            REPAIR if tap.can_be_plugged else REPLUG)
 
 
+def _unlocked(seen: Inventory, tap: Tap, kept: agent_guard.Kept) -> Seen:
+    """Look at a port that an agent has not locked."""
+    wrong = []
+    if tap.link.locked or tap.link.learning is False:
+        wrong.append('the port is locked, or learns nothing')
+    if (tap.link.index, tap.guest_mac) in seen.fixed_macs:
+        wrong.append('the FDB of it has %s there for good' % tap.guest_mac)
+    if wrong:
+        wrong = ['its guest can not share a MAC with others: '
+                 + ', and '.join(wrong)]
+    if kept.macs is None and keeping.sources(tap) is not None:
+        wrong.append('port security is off, and a filter on the TAP is not')
+    if kept.macs is not None and not keeping.is_source_filtered(seen, tap):
+        wrong.append('no filter on the TAP keeps its guest to %s' % _some(
+            sorted(kept.macs)))
+    if wrong:
+        yield (tap.link.name, '; '.join(wrong),
+               REPAIR if tap.can_be_plugged else REPLUG)
+
+
 def _mute_vlans(seen: Inventory, tap: Tap, guest_mac: str) -> set[int]:
     """Return the VLANs of a port in which a lock leaves its guest mute."""
     return {vlan for vlan in seen.vlans(tap) or () if (
         tap.link.index, guest_mac, vlan) not in seen.fixed_entries}
 
 
-def _some(vlans: list[int]) -> str:
-    """Return the first of these in words: a port may have 4094."""
-    words = [str(vlan) for vlan in vlans[:_MOST_SHOWN]]
-    return ', '.join(words + ['...'] * (len(vlans) > _MOST_SHOWN))
+def _some(things: typing.Sequence[int | str]) -> str:
+    """Return the first of these in words: a port may have 4094 VLANs."""
+    words = [str(each) for each in things[:_MOST_SHOWN]]
+    return ', '.join(words + ['...'] * (len(things) > _MOST_SHOWN))
 
 
 @finds('TM218')

@@ -134,6 +134,15 @@ def is_fed(link: Link) -> bool:
         return filter_state.is_fed(session, link.index)
 
 
+def is_unlocked(link: Link) -> bool:
+    """Return whether an agent has said that no bridge is to lock its port.
+
+    :raises KernelRefused: as :func:`is_fed`
+    """
+    with nft.Session() as session:
+        return filter_state.is_unlocked(session, link.index)
+
+
 def known_addresses(link: Link, vif_id: str) -> tuple[str, ...] | None:
     """Return what a TAP's guest is kept to now; None: nobody knows.
 

@@ -8,10 +8,12 @@ have to be done now is nothing. State is the kernel's alone: whoever is killed
 at any point, or comes new, finds out what there is by asking.
 
 Only after that a TAP joins the agent's link group, from which on nothing else
-passes: so no guest is cut off that passed before.
+passes: so no guest is cut off that passed before. What the bridge keeps a port
+to goes before where it becomes narrower, and comes last where it becomes less.
 """
 
 import contextlib
+import logging
 import typing
 
 from vif_plug_tapmac import exception
@@ -19,6 +21,7 @@ from vif_plug_tapmac.kernel import agent_chains
 from vif_plug_tapmac.kernel import agent_connections
 from vif_plug_tapmac.kernel import agent_cuts
 from vif_plug_tapmac.kernel import agent_elements
+from vif_plug_tapmac.kernel import agent_guard
 from vif_plug_tapmac.kernel import agent_memory
 from vif_plug_tapmac.kernel import agent_table
 from vif_plug_tapmac.kernel import filter_state
@@ -35,6 +38,8 @@ from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted.port import Groups
 from vif_plug_tapmac.wanted.security_groups import Change
 from vif_plug_tapmac.wanted.security_groups import Port
+
+LOG = logging.getLogger(__name__)
 
 _STEP = 'having guests kept to their security groups'
 #: All threads of this process have one session, and one memory of what it did
@@ -78,12 +83,17 @@ def apply(change: Change, groups: Groups, moves: bool) -> Applied:
                 memory.learn(change, work.ports, groups)
         if done.needs_all:
             return done
-        if moves:
-            for port in change.ports:
-                if (port.vif_id in done.ports
-                        and links[port.vif_id].group != groups.agent):
-                    _move(netlink, links[port.vif_id], port, groups)
-    return done
+        wired = [port for port in change.ports if port.vif_id in done.ports]
+        for port in wired:
+            link = links[port.vif_id]
+            if moves and link.group != groups.agent:
+                _move(netlink, link, port, groups)
+            try:
+                _guard(netlink, link, port, groups)
+            except exception.TapMacError as error:
+                refused[port.vif_id] = str(error)
+    return done._replace(ports=tuple(
+        each for each in done.ports if each not in refused))
 
 
 def _find(netlink: nl.Netlink, ports: typing.Iterable[Port], groups: Groups,
@@ -122,6 +132,18 @@ def _move(netlink: nl.Netlink, link: Link, port: Port,
     seen = netlink.get(link.index, link.name)
     if seen is not None and _why_not(seen, port, groups) is None:
         filtered_group.move(netlink, seen, groups.agent)
+
+
+def _guard(netlink: nl.Netlink, link: Link, port: Port,
+           groups: Groups) -> None:
+    """Have the bridge keep a port to what it shall, if nft keeps it, too."""
+    kept = agent_guard.wanted(port)
+    if agent_guard.is_so(link, kept):
+        return
+    seen = netlink.get(link.index, link.name)
+    if (seen is not None and _why_not(seen, port, groups) is None
+            and seen.group == groups.agent):
+        agent_guard.have(netlink, seen, kept)
 
 
 def _current() -> agent_memory.Memory:
@@ -177,6 +199,12 @@ def has_table() -> bool:
     return sessions.get()[0].table(table.NAME) is not None
 
 
+def _indexes(sets: agent_elements.Sets) -> set[int]:
+    """Return the ports that are not locked, by their index."""
+    return {int.from_bytes(each.key, nft.BYTE_ORDER)
+            for each in sets.get(agent_table.UNLOCKED, {}).values()}
+
+
 class _Work:
     """One change, and where it is to be done.
 
@@ -197,11 +225,16 @@ class _Work:
         self._ends: list[nft.Step] = []
         self._first: agent_elements.Sets | None = None
         self._last: agent_elements.Sets = {}
+        self._narrowed: dict[int, Link] = {}
 
     def run(self) -> Applied:
         session, _ = sessions.get()
         before = agent_cuts.look(session, self._change)
-        self.did = sessions.settle(_STEP, self._plan)
+        try:
+            self.did = sessions.settle(_STEP, self._plan)
+        except exception.TapMacError:
+            self._undo()
+            raise
         if self._needs_all:
             return Applied((), self._refused, True)
         if not self._is_anew or self._change.is_all or self._memory.knows_all:
@@ -256,6 +289,7 @@ class _Work:
             agent_connections.is_possible())
         gone, new = agent_elements.changing(before, after)
         self._ends = chains.ends
+        self._narrow(*(_indexes(each) for each in (before, after)))
         connections = agent_connections.planned(
             session, self._netlink, self._change, self.ports, is_new)
         return [*making, *gone, *connections, *chains.before, *new,
@@ -300,6 +334,31 @@ class _Work:
             and agent_elements.index_of(element) not in (
                 gone if name in agent_elements.ONLY_FED else all_gone)},
             **wanted[name]} for name in before}
+
+    def _narrow(self, before: set[int], after: set[int]) -> None:
+        """Have ports kept to less that were not locked, where they are to be.
+
+        :param before: those that the table has as not locked, and ``after``,
+            those that it is to have
+        """
+        for index in before - self._narrowed.keys():
+            port = self.ports.get(index)
+            kept = (agent_guard.wanted(port) if port else None
+                    if index in after else agent_guard.LOCKED)
+            link = kept and self._netlink.get(index)
+            if kept and link and link.group == self._groups.agent:
+                self._narrowed[index] = link
+                agent_guard.narrow(self._netlink, link, kept)
+
+    def _undo(self) -> None:
+        """Have those ports as the table has them, which is as it was."""
+        for link in self._narrowed.values():
+            try:
+                agent_guard.restore(link.name, self._groups.agent)
+            except exception.TapMacError as error:
+                LOG.warning('%s: what its guest sends from MACs of allowed '
+                            'address pairs may not pass before the agent says '
+                            'again what may: %s', link.name, error)
 
     def _is_agents(self, key: bytes) -> bool:
         link = self._netlink.get(int.from_bytes(key, nft.BYTE_ORDER))

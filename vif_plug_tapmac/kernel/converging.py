@@ -10,6 +10,7 @@ import typing
 
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import address_guard
+from vif_plug_tapmac.kernel import agent_guard
 from vif_plug_tapmac.kernel import bridge_port
 from vif_plug_tapmac.kernel import clash
 from vif_plug_tapmac.kernel import guard
@@ -71,28 +72,38 @@ def converge(netlink: nl.Netlink, port: TapPort, limits: Limits,
     """
     lasting = dict(wanted, master=on_bridge.index)
     shield.ensure(netlink, port, limits.service)
-    guard.forget_former(netlink, port, link)
-    found = link
+    found, locks = link, False
+    if not _is_agents(port, on_bridge, link):
+        guard.forget_former(netlink, port, link)
     rounds, until = _ROUNDS, time.monotonic() + _GIVES_UP_AFTER
     try:
         while rounds > 0:
             rounds -= 1
             wanted = dict(lasting, mac=clash.settle_tap_mac(
                 netlink, on_bridge, port, link))
-            entry = guard.find_guest(netlink, on_bridge, port, link)
+            by_agent = _is_agents(port, on_bridge, link)
+            entry = (None if by_agent else
+                     guard.find_guest(netlink, on_bridge, port, link))
             arriving = (guard.is_arriving(port, link, entry)
                         and guard.can_filter(netlink, port, link))
             wanted.update(bridge_port.wanted_options(port, arriving),
                           **bridge_port.wanted_state(link, on_bridge))
+            if by_agent:
+                wanted.update(locked=bool(link.locked),
+                              learning=link.learning is not False)
             if 'alias' in wanted:
                 wanted.update(bridge_port.wanted_of_device(link))
             differing = _differing(link, wanted)
-            guarded = guard.is_in_place(netlink, port, link, entry, arriving)
+            guarded = by_agent or guard.is_in_place(netlink, port, link, entry,
+                                                    arriving)
             if guarded and not differing:
                 if arriving:
                     guard.warn_of_absent(netlink, port, link, entry)
-                else:
+                elif not by_agent or link.locked:
                     guard.cover_vlans(netlink, on_bridge, port, link)
+                if by_agent and locks and address_guard.is_unlocked(link):
+                    # It was on no bridge, or an agent came meanwhile.
+                    agent_guard.restore(port.name, port.agent_group)
                 uplink.lend(netlink, port, on_bridge, link)
                 # Somebody may have flushed it since it was put there.
                 address_guard.ensure(netlink, port, link)
@@ -107,6 +118,7 @@ def converge(netlink: nl.Netlink, port: TapPort, limits: Limits,
                 if time.monotonic() < until:
                     rounds = _ROUNDS
                 continue
+            locks |= not by_agent
             if not guarded and not arriving:
                 guard.warn_of_taking(netlink, port, link, entry)
             _set(netlink, port, on_bridge, link, differing,
@@ -120,6 +132,12 @@ def converge(netlink: nl.Netlink, port: TapPort, limits: Limits,
         device=port.name,
         differences=link.explain(_differing(link, wanted))
         or 'bridge %s does not keep the guest to its MAC' % port.bridge)
+
+
+def _is_agents(port: TapPort, on_bridge: Link, link: Link) -> bool:
+    """Return whether what the bridge keeps a port to is an agent's."""
+    return (port.is_of_agent and link.group == port.agent_group
+            and link.master == on_bridge.index and address_guard.is_fed(link))
 
 
 def _was_in_group(port: TapPort, found: Link) -> bool:

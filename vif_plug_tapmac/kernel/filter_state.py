@@ -39,7 +39,8 @@ class State(typing.NamedTuple):
     :param groups: the link groups whose ports are closed
     :param ports: what is in the sets for each index
     :param agent_groups: which of the groups are an agent's
-    :param fed: the indexes of which an agent has said what passes
+    :param fed: the indexes of which an agent has said what passes, and
+        ``open``, those of them at which all does
     """
     version: int | None
     is_right: bool
@@ -47,6 +48,7 @@ class State(typing.NamedTuple):
     ports: dict[int, Elements]
     agent_groups: frozenset[int] = frozenset()
     fed: frozenset[int] = frozenset()
+    open: frozenset[int] = frozenset()
 
 
 def state() -> State:
@@ -59,15 +61,19 @@ def state() -> State:
         if found is None:
             return State(None, False, frozenset(), {})
         version = version_of(found.comment)
+        known, is_open = (_indexes(session, name) for name in (
+            agent_table.INGRESS, agent_table.OPEN))
         # What a newer release made of it is not for us to judge.
         return State(version, found.is_in_force and (
             version > table.VERSION or is_right(session)),
             frozenset(groups_in(session, table.GROUPS)), elements(session),
             frozenset(groups_in(session, agent_table.GROUPS)),
-            frozenset(int.from_bytes(each.key, nft.BYTE_ORDER)
-                      for name in (agent_table.INGRESS, agent_table.OPEN)
-                      for each in nft_sets.elements(session, table.NAME,
-                                                    name)))
+            known | is_open, is_open)
+
+
+def _indexes(session: nft.Session, name: str) -> frozenset[int]:
+    return frozenset(int.from_bytes(each.key, nft.BYTE_ORDER)
+                     for each in nft_sets.elements(session, table.NAME, name))
 
 
 def elements(session: nft.Session) -> dict[int, Elements]:
@@ -168,6 +174,12 @@ def is_fed(session: nft.Session, index: int) -> bool:
     key = filter_steps.number_key(index)
     return any(nft_sets.has(session, table.NAME, name, key)
                for name in (agent_table.INGRESS, agent_table.OPEN))
+
+
+def is_unlocked(session: nft.Session, index: int) -> bool:
+    """Return whether that agent has it that the bridge does not lock it."""
+    return nft_sets.has(session, table.NAME, agent_table.UNLOCKED,
+                        filter_steps.number_key(index))
 
 
 def unfeeding(session: nft.Session, index: int) -> list[nft.Step]:

@@ -117,6 +117,7 @@ class SameVerdictsTest(AgainstNeutronTestCase):
         told = self.neutron.apply(world)
         with self.side.host.here():
             ours.apply(told, worlds.details(world))
+            self.side.settle()
         found = []
         for verdict in judge.verdicts(self.theirs, self.side, frames.Maker(
                 world, seed).make(_FRAMES)):

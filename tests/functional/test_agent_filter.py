@@ -304,6 +304,23 @@ class FedTest(AgentTestCase):
             self.assertEqual(wanted, self.send(number, frame),
                              frame.summary())
 
+    def test_what_a_dhcp_server_says(self):
+        self.start()
+        self.feed()
+        for address, wanted in ((ipv4(1), {1}), ('255.255.255.255', {1}),
+                                (ipv4(2), set()), ('192.0.2.255', set())):
+            frame = offer(1)
+            frame[inet.IP].dst = address
+            self.assertEqual(wanted, self.send(0, frame), address)
+        for address, wanted in ((ipv6(1), {1}), ('fe80::1234', {1}),
+                                (ipv6(2), set()), ('fe80:0:0:1::1', set())):
+            frame = l2.Ether(src=WIRE, dst=mac(1)) / inet6.IPv6(
+                src='fe80::1', dst=address) / inet.UDP(sport=547, dport=546)
+            self.assertEqual(wanted, self.send(0, frame), address)
+        frame = offer(1)
+        frame.dst, frame[inet.IP].dst = ALL, '255.255.255.255'
+        self.assertEqual({1, 2}, self.send(0, frame) - {None})
+
     def test_each_direction_by_itself(self):
         self.start()
         self.apply(port(1, [GROUP]), port(2, [OTHER_GROUP]), groups=(

@@ -548,8 +548,11 @@ class RoomTest(ConntrackTestCase):
         send(2000)
         before = unreclaimable()
         send(frames)
-        # One that is forgotten takes 256 octets, or more.
-        self.assertLess(unreclaimable() - before, frames * 64)
+        grown = unreclaimable() - before
+        print('%d frames: %d KiB' % (frames, grown // 1024))
+        # One that is forgotten takes 256 octets, or more; however many there
+        # were, what comes and goes is no more than some pages.
+        self.assertLess(grown, min(frames * 64, 16 << 20))
 
     def test_a_port_has_its_part_and_no_more(self):
         self.lay_network(most=10)

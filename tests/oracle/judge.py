@@ -19,7 +19,9 @@ import typing
 from tests import hosts
 from tests.oracle import frames
 from tests.oracle import worlds
+from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import rtnetlink
+from vif_plug_tapmac.kernel import source_filter
 
 #: How much of a frame came out at each place, by the names of TAPs: 1, or how
 #: many of its fragments.
@@ -55,8 +57,7 @@ class Side:
         with host.here():
             self._guests = {name: closing.enter_context(self._join(name))
                             for name in PLACES}
-            for name, macs in PLACES.items():
-                self._settle(name, macs)
+            self.settle()
             self._conntrack = rtnetlink.Socket(_NETLINK_NETFILTER)
         closing.callback(self._conntrack.close)
 
@@ -68,14 +69,21 @@ class Side:
                           master=self.host.link(self._bridge).index)
         return hosts.Guest(name)
 
-    def _settle(self, name: str, macs: typing.Iterable[str]) -> None:
-        self.host.wait_until_forwarding(name)
-        index = self.host.link(name).index
-        # Nor does a lock keep a guest to its MAC: the filter is to do that.
-        hosts.set_port_options(index, LEARNING=0, LOCKED=0)
-        for mac in macs:
-            self.host.ip.fdb('replace', ifindex=index, lladdr=mac,
-                             state=_NUD_NOARP, flags=_NTF_MASTER)
+    def settle(self) -> None:
+        """Have each MAC where it is, whatever the guests say.
+
+        Nor does a lock, or what is on a TAP, keep a guest to its MACs: the
+        rules are to do that.
+        """
+        for name, macs in PLACES.items():
+            self.host.wait_until_forwarding(name)
+            link = self.host.link(name)
+            hosts.set_port_options(link.index, LEARNING=0, LOCKED=0)
+            with nl.Netlink() as netlink:
+                source_filter.remove(netlink, link)
+            for mac in macs:
+                self.host.ip.fdb('replace', ifindex=link.index, lladdr=mac,
+                                 state=_NUD_NOARP, flags=_NTF_MASTER)
 
     def forget(self) -> None:
         """Have no connection any more: the next frame of each is its first."""

@@ -128,6 +128,11 @@ def _is_as_of_a_server(seen: Meeting) -> bool:
         ports[0] == _SERVERS[which] or ports[1] == _CLIENTS[which])
 
 
+def _is_dhcp_answer(seen: Meeting) -> bool:
+    return (seen.udp_ports is not None and not seen.is_fragment
+            and seen.udp_ports in zip(_SERVERS, _CLIENTS))
+
+
 def _tells_of_another(seen: Meeting) -> bool:
     """Whether ND has another's address for its own."""
     kind = seen.icmp_type
@@ -224,6 +229,8 @@ REASONS = (
     Reason('Each MAC that a port has been given has its link-local address.',
            'Driver, _build_ipv4v6_mac_ip_list: with an IPv6 address only.',
            _from_guest(_is_link_local_besides), ours=True),
+    # Nothing in a frame to all tells which ports have an IPv6 address: it
+    # would take one more element of each.
     Reason('Who hears a router without having an IPv6 address may make one, '
            'and can not send from it.',
            'neutron/db/securitygroups_rpc_base.py, _add_ingress_ra_rule: with '
@@ -231,12 +238,18 @@ REASONS = (
            _to_guest(lambda seen: seen.protocol == meeting.ICMP6
                      and seen.icmp_type == 134 and not any(
                          frames.of_family(seen.receiver, 6))), ours=True),
-    Reason('What a DHCP server says is for who has the MAC; no guest is one.',
+    Reason('The addresses of pairs are a port\'s own for DHCP, too.',
            'neutron/db/securitygroups_rpc_base.py, _add_ingress_dhcp_rule: '
-           'to fixed IPs, all, and link-local addresses only.',
-           _to_guest(lambda seen: seen.udp_ports is not None
-                     and seen.udp_ports in zip(_SERVERS, _CLIENTS)
-                     and not seen.is_fragment), ours=True),
+           'to fixed IPs only.',
+           _to_guest(lambda seen: _is_dhcp_answer(seen) and meeting.is_own(
+               seen.receiver, seen.destination_mac, seen.destination)),
+           ours=True),
+    Reason('What a DHCP server says to one address is for its MAC.',
+           'Driver: no rule looks at a destination MAC.',
+           _to_guest(lambda seen: _is_dhcp_answer(seen)
+                     and not meeting.is_own(
+                         seen.receiver, seen.destination_mac,
+                         seen.destination))),
     Reason('Type 255 of ICMP is a type.',
            'Kernel: net/netfilter/x_tables, icmp_match: 255 is any.',
            _has_a_rule_of_type_255),

@@ -76,6 +76,11 @@ _IS_WHOLE = nftx.has_no_bits(nftx.field(nftx.NETWORK, 6, 2), 0x3fff)
 _UDP, _ICMP6 = (nftx.equals(nftx.PROTOCOL, number) for number in (17, 58))
 _TYPE = nftx.field(nftx.TRANSPORT, 0, 1)
 _PORTS = nftx.field(nftx.TRANSPORT, 0, 4)
+_IP_DESTINATION = nftx.field(nftx.NETWORK, 16, 4)
+_IP6_DESTINATION = nftx.field(nftx.NETWORK, 24, 16)
+#: Who has no address yet is told by these: all, and what is link-local.
+_TO_ALL = nftx.equals(_IP_DESTINATION, 0xffffffff)
+_TO_LINK_LOCAL = nftx.equals(nftx.field(nftx.NETWORK, 24, 8), 0xfe80 << 48)
 #: Of DHCP, for IPv4 and IPv6.
 _SERVER, _CLIENT, _SERVER6, _CLIENT6 = 67, 68, 547, 546
 #: Of ICMPv6, what a guest may always say: reports and leaves of multicast
@@ -109,8 +114,8 @@ def _leaving() -> list[Rule]:
                   nftx.RETURN),
         # What a guest may say of this has been judged before.
         nftx.accept('leaving_no_ip'),
-        *_always(LAST[security_groups.EGRESS], (_CLIENT, _SERVER),
-                 (_CLIENT6, _SERVER6), _MAY_SAY)]
+        *_always(LAST[security_groups.EGRESS], _dhcp(_CLIENT, _SERVER),
+                 _dhcp(_CLIENT6, _SERVER6), _MAY_SAY)]
 
 
 def _entering() -> list[Rule]:
@@ -123,8 +128,12 @@ def _entering() -> list[Rule]:
                   nftx.RETURN),
         nftx.accept('entering_no_ip', nftx.equals(_ETHERTYPE, _ARP)),
         nftx.drop('entering_no_ip', 'another ethertype'),
-        *_always(LAST[security_groups.INGRESS], (_SERVER, _CLIENT),
-                 (_SERVER6, _CLIENT6), _MAY_HEAR)]
+        # To the addresses of the port: a lease of another is none for it.
+        *_always(LAST[security_groups.INGRESS], _dhcp(
+            _SERVER, _CLIENT, _TO_ALL,
+            nftx.is_in(rules.IPV4, *_TO, _IP_DESTINATION)), _dhcp(
+            _SERVER6, _CLIENT6, _TO_LINK_LOCAL,
+            nftx.is_in(rules.IPV6, *_TO, _IP6_DESTINATION)), _MAY_HEAR)]
 
 
 def first(direction: str, chain: str) -> tuple[Rule, ...]:
@@ -150,26 +159,31 @@ def _is_not(what: nftx.Load, number: int) -> tuple[Expression, ...]:
                       number.to_bytes(what.length, 'big'))
 
 
-def _always(chain: str, dhcp: tuple[int, int], dhcp6: tuple[int, int],
+def _dhcp(source: int, to: int, *whom: tuple[Expression, ...],
+          ) -> list[tuple[Expression, ...]]:
+    """Return what is DHCP from one port to another, for any of these."""
+    ports = _UDP + nftx.equals(_PORTS, source << 16 | to)
+    return [ports + each for each in whom or ((),)]
+
+
+def _always(chain: str, dhcp: list[tuple[Expression, ...]],
+            dhcp6: list[tuple[Expression, ...]],
             types: tuple[int, ...]) -> list[Rule]:
     """Return what passes whatever groups of a port say; the rest is dropped.
 
     No fragment does: of later ones no rule sees what they are.
 
-    :param dhcp: from which port to which; dhcp6 likewise
+    :param dhcp: what is of DHCP, and ``dhcp6`` likewise
     """
-    def ports(pair: tuple[int, int]) -> tuple[Expression, ...]:
-        return nftx.equals(_PORTS, pair[0] << 16 | pair[1])
-
     ip6, why = chain + '6', 'no rule lets it pass'
     return [
         nftx.go(chain, nftx.equals(nftx.ETHERTYPE, _IPV6), to=ip6),
-        nftx.accept(chain, _UDP, _IS_WHOLE, ports(dhcp)),
+        *(nftx.accept(chain, _IS_WHOLE, each) for each in dhcp),
         nftx.drop(chain, why),
         nftx.drop(ip6, why, nftx.equals(nftx.IS_FRAGMENT, 1)),
         *(nftx.accept(ip6, _ICMP6, nftx.equals(_TYPE, number))
           for number in types),
-        nftx.accept(ip6, _UDP, ports(dhcp6)),
+        *(nftx.accept(ip6, each) for each in dhcp6),
         nftx.drop(ip6, why)]
 
 

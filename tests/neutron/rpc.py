@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""What neutron-server tells an agent over RPC, from its own classes.
+"""What neutron-server does for agents over RPC, by its own classes.
 
-To be run by the Python of a Neutron, with its configuration, a host, and the
-names of TAPs there. Writes two things as JSON, as they go through a queue:
-what there is about their security groups, and their details.
+To be run by the Python of a Neutron, with its configuration. Says "started"
+when it is. Each line of its input is a call, as JSON: a class, one of its
+methods, and what an agent passes. It says in a line of JSON what the agent
+would be answered, as it goes through a queue. Nova it tells itself, as
+neutron-server does.
 """
 
+import json
 import sys
 
+from neutron.api.rpc.handlers import dhcp_rpc
 from neutron.api.rpc.handlers import securitygroups_rpc
 from neutron.common import config
+from neutron.db import agents_db
 from neutron import manager
 from neutron.plugins.ml2 import rpc
 from neutron_lib import context
@@ -18,19 +23,24 @@ from neutron_lib.plugins import directory
 from oslo_serialization import jsonutils
 
 
-def main(configuration, host, *devices):
+def main(configuration):
+    # What is logged goes elsewhere.
+    answers, sys.stdout = sys.stdout, sys.stderr
     config.register_common_config_options()
     config.init(['--config-file', configuration])
+    config.setup_logging()
     manager.init()
     plugin = directory.get_plugin()
-    who = context.get_admin_context()
-    told = securitygroups_rpc.SecurityGroupServerRpcCallback()
-    details = rpc.RpcCallbacks(plugin.notifier, plugin.type_manager)
-    print(jsonutils.dumps({
-        'info': told.security_group_info_for_devices(
-            who, devices=list(devices), call_version='1.3'),
-        'details': details.get_devices_details_list(
-            who, agent_id='demo', host=host, devices=list(devices))}))
+    known = {'ports': rpc.RpcCallbacks(plugin.notifier, plugin.type_manager),
+             'groups': securitygroups_rpc.SecurityGroupServerRpcCallback(),
+             'dhcp': dhcp_rpc.DhcpRpcCallback(),
+             'agents': agents_db.AgentExtRpcCallback()}
+    print('started', file=answers, flush=True)
+    for line in sys.stdin:
+        name, method, passed = json.loads(line)
+        answer = getattr(known[name], method)(
+            context.get_admin_context(), **passed)
+        print(jsonutils.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == '__main__':

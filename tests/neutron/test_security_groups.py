@@ -6,15 +6,9 @@ What is made over REST is told by the classes that neutron-server answers its
 agents with, on the same database. What our values are is known here.
 """
 
-import json
-import subprocess
-import sys
-
 from neutron_lib import constants
 
-from tests import base as tests_base
-from tests.neutron import base
-from tests import patience
+from tests.neutron import agents
 from vif_plug_tapmac.wanted import from_neutron
 from vif_plug_tapmac.wanted import names
 from vif_plug_tapmac.wanted import security_groups
@@ -22,7 +16,7 @@ from vif_plug_tapmac.wanted import security_groups
 _PAIR_MAC = '02:00:00:00:00:01'
 
 
-class SecurityGroupsTest(base.NeutronTestCase):
+class SecurityGroupsTest(agents.ServerTestCase):
 
     def setUp(self):
         super().setUp()
@@ -41,14 +35,12 @@ class SecurityGroupsTest(base.NeutronTestCase):
 
     def ask(self, *ports):
         """Return what the server tells the host of these ports."""
-        done = subprocess.run(
-            [sys.executable, '-W', 'ignore', '-m', 'tests.neutron.rpc',
-             self.neutron.configuration, 'host1',
-             *(names.nova_tap_name(each['id']) for each in ports)],
-            cwd=tests_base.CHECKOUT, text=True, capture_output=True,
-            timeout=patience.HANG)
-        self.assertEqual(0, done.returncode, done.stderr[-20000:])
-        return json.loads(done.stdout.splitlines()[-1])
+        devices = [names.nova_tap_name(each['id']) for each in ports]
+        info = self.server.call('groups', 'security_group_info_for_devices',
+                                devices=devices, call_version='1.3')
+        return {'info': info, 'details': self.server.call(
+            'ports', 'get_devices_details_list', agent_id='demo',
+            host='host1', devices=devices)}
 
     def values(self, *ports):
         told = self.ask(*ports)
@@ -58,7 +50,6 @@ class SecurityGroupsTest(base.NeutronTestCase):
         return answer.change
 
     def test_from_rest_to_values(self):
-        # To load a Neutron takes a while: it is asked once.
         with_rules, check_rules = self.all_kinds_of_rules()
         ports, check_ports = self.all_kinds_of_ports()
         change = self.values(with_rules, *ports)

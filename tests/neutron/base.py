@@ -197,6 +197,13 @@ class Database(fixtures.Fixture):
             cursor.execute(statement, values)
             return list(cursor.fetchall())
 
+    @contextlib.contextmanager
+    def locked(self, table: str) -> typing.Iterator[None]:
+        """Have whoever reads a table, or writes there, wait meanwhile."""
+        with contextlib.closing(self._connect()) as connection:
+            connection.cursor().execute('LOCK TABLES %s WRITE' % table)
+            yield
+
     def copy(self, source: str, target: str) -> None:
         """Have a database be what another one is, as by a dump of it."""
         with contextlib.closing(self._connect()) as connection:

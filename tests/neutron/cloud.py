@@ -31,15 +31,18 @@ class Cloud(base.Neutron):
         self.transport_url = self.broker.url
         super()._setUp()
         self.start_workers()
-        self.addCleanup(lambda: self.workers.cleanUp())
+        self.addCleanup(self.stop_workers)
 
     def start_workers(self) -> None:
         """Have somebody answer agents."""
-        self.workers = base.Process(
+        self._workers = base.Process(
             self._prefix / 'bin' / 'neutron-rpc-server', '--config-file',
             self.configuration, log=self.configuration.with_name('rpc'))
-        self.workers.setUp()
-        self.workers.wait_for(lambda: self.broker.consumers('q-plugin') > 0)
+        self._workers.setUp()
+        self._workers.wait_for(lambda: self.broker.consumers('q-plugin') > 0)
+
+    def stop_workers(self) -> None:
+        self._workers.cleanUp()
 
 
 class CloudTestCase(base.NeutronTestCase):

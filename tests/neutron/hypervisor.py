@@ -1,0 +1,443 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""A compute host with a tapmac-agent, its guests, and its way to the queue."""
+
+import contextlib
+import itertools
+import pathlib
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+import typing
+
+import fixtures
+import os_vif
+import pyroute2
+
+from tests import base as tests_base
+from tests import hosts
+from tests.neutron import base
+from tests.neutron import cloud as clouds
+from tests import patience
+from vif_plug_tapmac.kernel import link as link_data
+from vif_plug_tapmac import privsep
+from vif_plug_tapmac.wanted import names
+
+#: Of each host, on the one wire that there is.
+BRIDGE = 'br100'
+#: Of the agent's section, too.
+PHYSNET = 'physnet1'
+
+_PROGRAM = """
+import sys
+from vif_plug_tapmac.agent import main
+sys.exit(main.main())
+"""
+_CONFIGURATION = """
+[DEFAULT]
+host = %(host)s
+transport_url = rabbit://guest:guest@127.0.0.1:%(port)d/
+state_path = %(directory)s
+rpc_response_timeout = %(timeout)d
+[oslo_messaging_rabbit]
+# Until it looks again for a queue that was gone, in seconds.
+rabbit_retry_interval = 1
+rabbit_retry_backoff = 0
+[oslo_concurrency]
+lock_path = %(directory)s
+[os_vif_tapmac]
+firewall = agent
+udev_timeout = 0
+[tapmac_agent]
+bridge_mappings = %(mappings)s
+conntrack = stateless_only
+[tapmac_agent_privileged]
+helper_command = %(helper)s --config-file %(configuration)s
+"""
+_AT_ONCE = 65536
+#: Of UDP: what members of a group may say to each other, and what nobody may
+#: at first.
+MEMBERS, OTHERS = 7000, 7001
+#: How often it is looked whether something is refused that is to be refused.
+_TIMES = 20
+_numbers = itertools.count(1)
+
+
+class Line(fixtures.Fixture):
+    """How a host reaches the queue: at its own 127.0.0.1, until it is cut.
+
+    :param peer: the host
+    :param broker_port: where the queue is, for others
+    """
+
+    def __init__(self, peer: hosts.Peer, broker_port: int) -> None:
+        self._peer, self._broker_port = peer, broker_port
+
+    def _setUp(self) -> None:
+        self._is_cut = False
+        self._flows = threading.Event()
+        self._flows.set()
+        self._opened: list[socket.socket] = []
+        self._listener = self._peer.run(
+            lambda: socket.create_server(('127.0.0.1', 0)))
+        self.port: int = self._listener.getsockname()[1]
+        # Here, and not on the host.
+        threading.Thread(target=self._accept, daemon=True).start()
+        self.addCleanup(self.cut)
+
+    def cut(self) -> None:
+        """Have the queue gone, for this host, until it is mended."""
+        self._is_cut = True
+        self.flow()
+        while self._opened:
+            with contextlib.suppress(OSError):
+                self._opened.pop().shutdown(socket.SHUT_RDWR)
+
+    def mend(self) -> None:
+        self._is_cut = False
+
+    def stall(self) -> None:
+        """Have nothing arrive any more, and nobody told, until it flows."""
+        self._flows.clear()
+
+    def flow(self) -> None:
+        self._flows.set()
+
+    def _accept(self) -> None:
+        while True:
+            near = self._listener.accept()[0]
+            try:
+                if self._is_cut:
+                    raise ConnectionRefusedError
+                far = socket.create_connection(
+                    ('127.0.0.1', self._broker_port))
+            except OSError:
+                near.close()
+                continue
+            self._opened += near, far
+            for source, target in (near, far), (far, near):
+                threading.Thread(target=self._carry, args=(source, target),
+                                 daemon=True).start()
+
+    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(_AT_ONCE):
+                self._flows.wait()
+                target.sendall(data)
+        for each in source, target:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+
+class Hypervisor(fixtures.Fixture):
+    """A network namespace with a bridge, and an agent that can be killed.
+
+    :param name: by which Neutron knows it
+    """
+
+    def __init__(self, cloud: clouds.Cloud, name: str) -> None:
+        self.name = name
+        self._cloud = cloud
+        self._mac = '02:00:00:00:00:%02x' % int(name[-1])
+
+    def _setUp(self) -> None:
+        self.peer = self.useFixture(hosts.Peer())
+        self.run(self._make_links)
+        self.line = self.useFixture(Line(self.peer, self._cloud.broker.port))
+        self._directory = pathlib.Path(
+            self.useFixture(fixtures.TempDir()).path)
+        self._program = self._directory / 'tapmac-agent'
+        self._program.write_text(_PROGRAM)
+        self._configuration = self._directory / 'tapmac.conf'
+        self._configuration.write_text(_CONFIGURATION % {
+            'host': self.name, 'port': self.line.port,
+            'directory': self._directory, 'timeout': patience.HANG,
+            'mappings': '%s:%s' % (PHYSNET, BRIDGE),
+            'helper': pathlib.Path(sys.prefix) / 'bin' / 'privsep-helper',
+            'configuration': self._configuration})
+        self.addCleanup(self.stop_agent)
+        self._agent: base.Process | None = None
+        self._station = self.run(self._make_station)
+        self.addCleanup(self._station.close)
+
+    def run(self, function: typing.Callable[..., typing.Any],
+            *arguments: typing.Any, **named: typing.Any) -> typing.Any:
+        """Call a function on this host; return or raise what it does."""
+        def call() -> tuple[typing.Any, Exception | None]:
+            try:
+                return function(*arguments, **named), None
+            except Exception as error:
+                return None, error
+        result, error = self.peer.run(call)
+        if error is not None:
+            raise error
+        return result
+
+    def connect(self, other: 'Hypervisor') -> None:
+        """Put a cable between the bridges of two hosts."""
+        def plug_in() -> None:
+            with pyroute2.IPRoute() as ip:
+                bridge, = ip.link_lookup(ifname=BRIDGE)
+                end, = ip.link_lookup(ifname='wire')
+                ip.link('set', index=end, state='up', master=bridge,
+                        **hosts.addr_gen_mode(link_data.ADDR_GEN_NONE))
+
+        def make() -> None:
+            with pyroute2.IPRoute() as ip:
+                ip.link('add', ifname='wire', kind='veth', peer={
+                    'ifname': 'wire', 'net_ns_fd': other.peer.namespace})
+        self.run(make)
+        for each in self, other:
+            each.run(plug_in)
+
+    def _make_links(self) -> None:
+        with pyroute2.IPRoute() as ip:
+            ip.link('set', index=1, state='up')
+            ip.link('add', ifname=BRIDGE, kind='bridge',
+                    br_mcast_snooping=0)
+            ip.link('set', index=ip.link_lookup(ifname=BRIDGE)[0], state='up',
+                    address=self._mac,
+                    **hosts.addr_gen_mode(link_data.ADDR_GEN_NONE))
+
+    def _make_station(self) -> socket.socket:
+        found = socket.socket(socket.AF_PACKET, socket.SOCK_RAW,
+                              socket.htons(hosts.ETHERTYPE))
+        found.bind((BRIDGE, hosts.ETHERTYPE))
+        found.settimeout(patience.HANG)
+        return found
+
+    def wait_for_all_before(self, other: 'Hypervisor') -> None:
+        """Wait until whatever left this host for another one is there."""
+        last = b'last %d.' % next(_numbers)
+        self._station.send(hosts.frame(
+            hosts.BROADCAST, self._mac, last))
+        while other is not self and last not in other._station.recv(_AT_ONCE):
+            pass
+
+    def start_agent(self) -> None:
+        """Have its agent run from now on."""
+        self._agent = base.Process(
+            sys.executable, '-W', 'ignore', self._program, '--config-file',
+            self._configuration, log=self._directory / 'log',
+            network=self.peer.namespace)
+        self._agent.setUp()
+
+    def wait_for_agent(self) -> None:
+        """Wait until its agent hears Neutron."""
+        assert self._agent is not None
+        self._agent.wait_for(lambda: 'has begun' in self.log())
+
+    def kill_agent(self) -> None:
+        assert self._agent is not None
+        self._agent.process.send_signal(signal.SIGKILL)
+        self.stop_agent()
+
+    def stop_agent(self) -> None:
+        if self._agent is not None:
+            self._agent.cleanUp()
+        self._agent = None
+
+    def pause_agent(self) -> None:
+        """Have it be slow: it does nothing until it goes on."""
+        assert self._agent is not None
+        self._agent.process.send_signal(signal.SIGSTOP)
+
+    def resume_agent(self) -> None:
+        assert self._agent is not None
+        self._agent.process.send_signal(signal.SIGCONT)
+
+    def log(self) -> str:
+        """Return what its agent has said since it began."""
+        return (self._directory / 'log').read_text()
+
+    def plug(self, port: typing.Any) -> 'Nic':
+        """Do what Nova does with a port, and start the guest."""
+        vif = tests_base.make_vif(
+            id=port['id'], vif_name=names.nova_tap_name(port['id']),
+            address=port['mac_address'], bridge_name=BRIDGE)
+        self.run(os_vif.plug, vif, tests_base.INSTANCE)
+        guest = self.run(hosts.Guest, vif.vif_name, vif.address)
+        return Nic(self, port, vif, guest)
+
+
+class Nic:
+    """A guest's, as the guest has it.
+
+    :ivar port: as Neutron has made it
+    """
+
+    def __init__(self, host: Hypervisor, port: typing.Any, vif: typing.Any,
+                 guest: hosts.Guest) -> None:
+        self.host, self.port, self._vif = host, port, vif
+        self._guest = guest
+        self._got: set[bytes] = set()
+        #: Of the guest: it has those that its port had at first.
+        self.address: str = port['fixed_ips'][0]['ip_address']
+        self.mac: str = port['mac_address']
+
+    def close(self) -> None:
+        """End the guest, and remove its TAP, as Nova does."""
+        self._guest.close()
+        self.host.run(os_vif.unplug, self._vif, tests_base.INSTANCE)
+
+    def send(self, to: 'Nic', port: int, source: str | None = None) -> bytes:
+        """Send one packet of UDP; return what tells it from others."""
+        words = b'packet %d.' % next(_numbers)
+        self._guest.write(_udp(
+            (self.mac, source or self.address), (to.mac, to.address), port,
+            words))
+        return words
+
+    def got(self, words: bytes) -> bool:
+        """Return whether this has come by now."""
+        for frame in self._guest.waiting():
+            start = frame.find(b'packet ')
+            if start >= 0:
+                self._got.add(frame[start:].rstrip(b'\0'))
+        return words in self._got
+
+    def reaches(self, to: 'Nic', port: int, source: str | None = None) -> bool:
+        """Return whether a packet comes, sent now."""
+        words = self.send(to, port, source)
+        self.host.wait_for_all_before(to.host)
+        return to.got(words)
+
+
+def _udp(source: tuple[str, str], target: tuple[str, str], port: int,
+         payload: bytes) -> bytes:
+    """Return a frame, from and to a MAC and an address of IPv4."""
+    udp = struct.pack('!HHHH', 7, port, 8 + len(payload), 0) + payload
+    ends = socket.inet_aton(source[1]) + socket.inet_aton(target[1])
+    header = struct.pack('!BBHHHBBH', 0x45, 0, 20 + len(udp), 0, 0, 64,
+                         socket.IPPROTO_UDP, 0) + ends
+    total = sum(struct.unpack('!10H', header))
+    total = (total & 0xffff) + (total >> 16)
+    checksum = ~((total & 0xffff) + (total >> 16)) & 0xffff
+    return (bytes.fromhex((target[0] + source[0]).replace(':', ''))
+            + b'\x08\0' + header[:10] + struct.pack('!H', checksum)
+            + header[12:] + udp)
+
+
+class Sentinels:
+    """Guests that send, all the time, what no rule ever allows them.
+
+    :param nics: each sends to each other
+    """
+
+    #: Of UDP; no test allows it.
+    _PORT = 9
+    _PAUSE = 0.002
+
+    def __init__(self, *nics: Nic) -> None:
+        self._nics = nics
+        self._sent: list[tuple[Nic, bytes]] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def add(self, nic: Nic) -> None:
+        self._nics += nic,
+
+    def stop(self) -> list[bytes]:
+        """Return what has come nevertheless."""
+        self._stop.set()
+        self._thread.join()
+        return [words for nic, words in self._sent if nic.got(words)]
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            for sender, receiver in itertools.permutations(self._nics, 2):
+                self._sent.append((receiver, sender.send(
+                    receiver, self._PORT)))
+            time.sleep(self._PAUSE)
+
+
+class HypervisorTestCase(clouds.CloudTestCase):
+    """Two hosts on one wire."""
+
+    def setUp(self):
+        super().setUp()
+        self.configure(firewall='agent', udev_timeout=0)
+        privsep.vif_plug.set_client_mode(False)
+        os_vif.initialize()
+        self.network = self.flat_network()
+        self.subnet = self.create(
+            'subnet', network_id=self.network['id'], ip_version=4,
+            cidr='192.0.2.0/24', enable_dhcp=False)['id']
+        self.one, self.other = [self.useFixture(Hypervisor(
+            self.neutron, name)) for name in clouds.HOSTS]
+        self.one.connect(self.other)
+
+    def start_agents(self, *which):
+        """Start the agents of hosts, of both by default."""
+        which = which or (self.one, self.other)
+        for host in which:
+            host.start_agent()
+        for host in which:
+            host.wait_for_agent()
+            self.wait_until_reported(host)
+
+    def wait_until_reported(self, host):
+        patience.wait_until(
+            lambda: [agent for agent in self.neutron.request(
+                'GET', 'agents?host=' + host.name)['agents']
+                if agent['agent_type'] == 'tapmac agent'],
+            lambda: 'no agent of %s:\n%s' % (host.name, host.log()), 0.1)
+
+    def members(self):
+        """Create a group whose members may speak to each other."""
+        group = self.group({'direction': 'egress'}, stateful=False)
+        self.add_rules(group, self.udp(MEMBERS, remote_group_id=group))
+        return group
+
+    def outsiders(self):
+        return self.group({'direction': 'egress'}, stateful=False)
+
+    def udp(self, port, **fields):
+        return {'protocol': 'udp', 'port_range_min': port,
+                'port_range_max': port, **fields}
+
+    def guest(self, host, *groups):
+        """Have a guest on a host, as Nova does."""
+        return self.start_guest(host, self.bound_port(host, *groups))
+
+    def bound_port(self, host, *groups):
+        port = self.port(self.network, host.name, security_groups=list(groups),
+                         fixed_ips=[{'subnet_id': self.subnet}])
+        self.assertEqual(('ovs', 'DOWN'), (
+            port['binding:vif_type'], port['status']), port)
+        return port
+
+    def start_guest(self, host, port):
+        nic = host.plug(port)
+        self.addCleanup(nic.close)
+        return nic
+
+    def wait_until_active(self, *nics):
+        for nic in nics:
+            patience.wait_until(
+                lambda: self.show(nic.port)['status'] == 'ACTIVE',
+                lambda: '%s:\n%s' % (self.show(nic.port), nic.host.log()),
+                0.05)
+
+    def wait_until_passes(self, *way):
+        return self._wait(True, *way)
+
+    def wait_until_refused(self, *way):
+        found = self._wait(False, *way)
+        for _ in range(_TIMES):
+            self.assertFalse(way[0].reaches(*way[1:]), way)
+        return found
+
+    def _wait(self, wanted, sender, *way):
+        """Return after how many seconds it is so."""
+        began = time.monotonic()
+        patience.wait_until(
+            lambda: sender.reaches(*way) == wanted,
+            lambda: '%s to %s: %s\n%s\n%s' % (
+                sender.port, way, wanted, sender.host.log(),
+                way[0].host.log()))
+        return time.monotonic() - began

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Security groups from Neutron's REST to what a guest gets, on two hosts.
+
+Nothing between the two is ours but what is tested: neutron-server and its RPC
+workers, RabbitMQ and MariaDB are what operators run, and so is the agent. The
+guests' groups are stateless, as not every kernel knows connections on bridges.
+"""
+
+import contextlib
+
+from tests.neutron import cloud
+from tests.neutron import hypervisor
+from tests import patience
+
+MEMBERS, OTHERS = hypervisor.MEMBERS, hypervisor.OTHERS
+
+
+def load_tests(loader, tests, pattern):
+    return cloud.load_tests(tests)
+
+
+class EndToEndTest(hypervisor.HypervisorTestCase):
+
+    def test_changes(self):
+        self.make_all_changes(lambda *_: contextlib.nullcontext())
+
+    def test_changes_while_agents_are_dead(self):
+        self.make_all_changes(self.killed)
+
+    @contextlib.contextmanager
+    def killed(self, *hosts):
+        """Have the agents of hosts killed before a change, and back after."""
+        for host in hosts:
+            host.kill_agent()
+        yield
+        self.start_agents(*hosts)
+
+    def make_all_changes(self, meanwhile):
+        """Make each change that there is; look that it is in force.
+
+        :param meanwhile: given hosts that have to act, a context for a change
+        """
+        group, others = self.members(), self.outsiders()
+        self.start_agents()
+        member, guest, outsider = [
+            self.guest(host, its) for host, its in (
+                (self.one, group), (self.other, group), (self.one, others))]
+        self.wait_until_active(member, guest, outsider)
+        for nic in member, guest, outsider:
+            patience.wait_until(
+                lambda: self.neutron.nova.events(nic.port['id']),
+                'Nova hears nothing')
+            self.assertEqual(['vif-plugged'],
+                             self.neutron.nova.events(nic.port['id']))
+        self.wait_until_passes(member, guest, MEMBERS)
+        self.wait_until_passes(guest, member, MEMBERS)
+        self.wait_until_refused(outsider, guest, MEMBERS)
+        self.wait_until_refused(member, guest, OTHERS)
+
+        with meanwhile(self.other):
+            rule, = self.add_rules(group, self.udp(OTHERS))
+        took = self.wait_until_passes(outsider, guest, OTHERS)
+        print('A rule is in force after %.1f s' % took)
+        with meanwhile(self.other):
+            self.neutron.request('DELETE', 'security-group-rules/' + rule)
+        took = self.wait_until_refused(outsider, guest, OTHERS)
+        print('A rule is not in force any more after %.1f s' % took)
+
+        way = member, guest, MEMBERS, '192.0.2.77'
+        self.wait_until_refused(*way)
+        with meanwhile(self.one):
+            self.update(member.port, allowed_address_pairs=[
+                {'ip_address': '192.0.2.77'}])
+        took = self.wait_until_passes(*way)
+        print('A pair is in force after %.1f s' % took)
+
+        with meanwhile(self.other):
+            self.update(guest.port, security_groups=[],
+                        port_security_enabled=False)
+        self.wait_until_passes(outsider, guest, OTHERS)
+        with meanwhile(self.other):
+            self.update(guest.port, security_groups=[group],
+                        port_security_enabled=True)
+        self.wait_until_refused(outsider, guest, OTHERS)
+        self.wait_until_passes(member, guest, MEMBERS)
+
+        with meanwhile(self.other):
+            self.update(outsider.port, security_groups=[group])
+        self.wait_until_passes(outsider, guest, MEMBERS)
+        with meanwhile(self.other):
+            self.update(outsider.port, security_groups=[others])
+        self.wait_until_refused(outsider, guest, MEMBERS)
+
+        former, new = member.address, '192.0.2.200'
+        with meanwhile(self.one, self.other):
+            self.update(member.port, fixed_ips=[
+                {'subnet_id': self.subnet, 'ip_address': new}])
+        self.wait_until_passes(member, guest, MEMBERS, new)
+        self.wait_until_refused(member, guest, MEMBERS, former)
+
+        with meanwhile(self.other):
+            self.neutron.request('DELETE', 'ports/' + guest.port['id'])
+        self.wait_until_refused(member, guest, MEMBERS, new)

@@ -291,19 +291,19 @@ class Nic:
             words))
         return words
 
-    def got(self, words: bytes) -> bool:
-        """Return whether this has come by now."""
+    def got(self) -> set[bytes]:
+        """Return what has come by now, as :meth:`send` returns it."""
         for frame in self._guest.waiting():
             start = frame.find(b'packet ')
             if start >= 0:
                 self._got.add(frame[start:].rstrip(b'\0'))
-        return words in self._got
+        return self._got
 
     def reaches(self, to: 'Nic', port: int, source: str | None = None) -> bool:
         """Return whether a packet comes, sent now."""
         words = self.send(to, port, source)
         self.host.wait_for_all_before(to.host)
-        return to.got(words)
+        return words in to.got()
 
 
 def _udp(source: tuple[str, str], target: tuple[str, str], port: int,
@@ -329,23 +329,29 @@ class Sentinels:
 
     #: Of UDP; no test allows it.
     _PORT = 9
-    _PAUSE = 0.002
+    _PAUSE = 0.02
 
     def __init__(self, *nics: Nic) -> None:
         self._nics = nics
         self._sent: list[tuple[Nic, bytes]] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> 'Sentinels':
         self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: typing.Any) -> None:
+        self._stop.set()
+        self._thread.join()
 
     def add(self, nic: Nic) -> None:
         self._nics += nic,
 
-    def stop(self) -> list[bytes]:
+    def heard(self) -> list[bytes]:
         """Return what has come nevertheless."""
-        self._stop.set()
-        self._thread.join()
-        return [words for nic, words in self._sent if nic.got(words)]
+        got = {nic: nic.got() for nic in self._nics}
+        return [words for nic, words in self._sent if words in got[nic]]
 
     def _run(self) -> None:
         while not self._stop.is_set():

@@ -253,42 +253,53 @@ class Hypervisor(fixtures.Fixture):
         """Return what its agent has said since it began."""
         return (self._directory / 'log').read_text()
 
-    def plug(self, port: typing.Any) -> 'Nic':
-        """Do what Nova does with a port, and start the guest."""
-        vif = tests_base.make_vif(
-            id=port['id'], vif_name=names.nova_tap_name(port['id']),
-            address=port['mac_address'], bridge_name=BRIDGE)
-        self.run(os_vif.plug, vif, tests_base.INSTANCE)
-        guest = self.run(hosts.Guest, vif.vif_name, vif.address)
-        return Nic(self, port, vif, guest)
-
 
 class Nic:
     """A guest's, as the guest has it.
 
-    :ivar port: as Neutron has made it
+    :param port: as Neutron has made it
     """
 
-    def __init__(self, host: Hypervisor, port: typing.Any, vif: typing.Any,
-                 guest: hosts.Guest) -> None:
-        self.host, self.port, self._vif = host, port, vif
-        self._guest = guest
-        self._got: set[bytes] = set()
-        #: Of the guest: it has those that its port had at first.
-        self.address: str = port['fixed_ips'][0]['ip_address']
+    def __init__(self, host: Hypervisor, port: typing.Any) -> None:
+        self.host, self.port = host, port
         self.mac: str = port['mac_address']
+        #: Of the guest: it has that which its port had at first.
+        self.address: str = port['fixed_ips'][0]['ip_address']
+        self._vif = tests_base.make_vif(
+            id=port['id'], vif_name=names.nova_tap_name(port['id']),
+            address=self.mac, bridge_name=BRIDGE)
+        self._got: set[bytes] = set()
+        # Others may send meanwhile.
+        self._lock = threading.Lock()
+        with self._lock:
+            self._start()
 
     def close(self) -> None:
         """End the guest, and remove its TAP, as Nova does."""
+        with self._lock:
+            self._end()
+
+    def reboot(self) -> None:
+        """Do what Nova does in a hard reboot: the TAP is another one."""
+        with self._lock:
+            self._end()
+            self._start()
+
+    def _start(self) -> None:
+        self.host.run(os_vif.plug, self._vif, tests_base.INSTANCE)
+        self._guest = self.host.run(hosts.Guest, self._vif.vif_name, self.mac)
+
+    def _end(self) -> None:
         self._guest.close()
         self.host.run(os_vif.unplug, self._vif, tests_base.INSTANCE)
 
     def send(self, to: 'Nic', port: int, source: str | None = None) -> bytes:
         """Send one packet of UDP; return what tells it from others."""
         words = b'packet %d.' % next(_numbers)
-        self._guest.write(_udp(
-            (self.mac, source or self.address), (to.mac, to.address), port,
-            words))
+        frame = _udp((self.mac, source or self.address),
+                     (to.mac, to.address), port, words)
+        with self._lock:
+            self._guest.write(frame)
         return words
 
     def got(self) -> set[bytes]:
@@ -418,7 +429,7 @@ class HypervisorTestCase(clouds.CloudTestCase):
         return port
 
     def start_guest(self, host, port):
-        nic = host.plug(port)
+        nic = Nic(host, port)
         self.addCleanup(nic.close)
         return nic
 

@@ -7,6 +7,7 @@ other, all the time, what no rule allows; not one packet of that ever comes.
 """
 
 import contextlib
+import time
 
 from tests.neutron import cloud
 from tests.neutron import hypervisor
@@ -16,37 +17,63 @@ MEMBERS = hypervisor.MEMBERS
 
 
 def load_tests(loader, tests, pattern):
-    return cloud.load_tests(tests)
+    return cloud.load_tests(tests, ClosedTest)
 
 
 class ClosedTest(hypervisor.HypervisorTestCase):
 
-    def test_always(self):
-        group = self.members()
+    def setUp(self):
+        super().setUp()
+        self.members_of = self.members()
         self.start_agents()
-        sender, receiver = [self.guest(host, group)
-                            for host in (self.one, self.other)]
-        self.wait_until_active(sender, receiver)
-        with hypervisor.Sentinels(sender, receiver) as sentinels:
-            self.wait_until_passes(sender, receiver, MEMBERS)
+        self.sender, self.receiver, self.rebooted = [
+            self.guest(host, self.members_of)
+            for host in (self.one, self.other, self.other)]
+        self.wait_until_active(self.sender, self.receiver, self.rebooted)
+        self.sentinels = hypervisor.Sentinels(
+            self.sender, self.receiver, self.rebooted)
+
+    def test_always(self):
+        """A guest that is new, and one that is started anew."""
+        with self.sentinels:
             for state in self.states()[:patience.amount(1, 6, 8)]:
-                late = self.bound_port(self.other, group)
+                late = self.bound_port(self.other, self.members_of)
                 with state():
                     guest = self.start_guest(self.other, late)
-                    sentinels.add(guest)
-                    self.assert_closed(sender, receiver, guest)
-                self.wait_until_passes(sender, guest, MEMBERS)
-                self.wait_until_passes(guest, sender, MEMBERS)
+                    self.sentinels.add(guest)
+                    self.rebooted.reboot()
+                    for each in guest, self.rebooted:
+                        self.assert_closed(each)
+                for each in guest, self.rebooted:
+                    self.wait_until_passes(self.sender, each, MEMBERS)
+                    self.wait_until_passes(each, self.sender, MEMBERS)
                 self.wait_until_active(guest)
-        self.assertEqual([], sentinels.heard())
+        self.assertEqual([], self.sentinels.heard())
 
-    def assert_closed(self, sender, receiver, guest):
+    def assert_closed(self, guest):
         """Expect a guest to be closed, and what was wired to be open."""
-        self.wait_until_refused(sender, guest, MEMBERS)
-        self.wait_until_refused(guest, sender, MEMBERS)
-        self.wait_until_refused(guest, receiver, MEMBERS)
-        self.wait_until_passes(sender, receiver, MEMBERS)
-        self.wait_until_passes(receiver, sender, MEMBERS)
+        self.wait_until_refused(self.sender, guest, MEMBERS)
+        self.wait_until_refused(guest, self.sender, MEMBERS)
+        self.wait_until_refused(guest, self.receiver, MEMBERS)
+        self.wait_until_passes(self.sender, self.receiver, MEMBERS)
+        self.wait_until_passes(self.receiver, self.sender, MEMBERS)
+
+    def test_agent_that_is_killed_again_and_again(self):
+        """Whatever it is doing: it begins with a guest to wire."""
+        with self.sentinels:
+            self.other.kill_agent()
+            for number in range(patience.amount(0, 2, 30)):
+                self.rebooted.reboot()
+                self.other.start_agent()
+                self.other.wait_for_agent()
+                # Not for anything: it is killed earlier or later in its work.
+                time.sleep(number % 15 * 0.02)
+                self.other.kill_agent()
+                self.wait_until_passes(self.sender, self.receiver, MEMBERS)
+            self.start_agents(self.other)
+            self.wait_until_passes(self.sender, self.rebooted, MEMBERS)
+            self.wait_until_passes(self.rebooted, self.sender, MEMBERS)
+        self.assertEqual([], self.sentinels.heard())
 
     def states(self):
         return [self.agent_is_dead, self.agent_is_slow, self.queue_is_gone,

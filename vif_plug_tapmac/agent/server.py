@@ -157,7 +157,14 @@ class _Heard:
         self._dirty = dirty
 
     def port_update(self, context: typing.Any, **told: typing.Any) -> None:
-        self._port(told['port']['id'])
+        port = told['port']
+        # What others may hear from it is told by this only where it is an
+        # allowed address pair that came or went.
+        # Source: neutron/db/securitygroups_rpc_base.py,
+        # check_and_notify_security_group_member_changed
+        self._dirty.add(Batch(
+            ports=frozenset({port['id']}),
+            members=frozenset(port.get('security_groups') or ())))
 
     def port_delete(self, context: typing.Any, **told: typing.Any) -> None:
         self._port(told['port_id'])

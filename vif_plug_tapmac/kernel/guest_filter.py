@@ -22,6 +22,8 @@ import typing
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import agent_table
 from vif_plug_tapmac.kernel import filter_drops
+from vif_plug_tapmac.kernel import filter_memory
+from vif_plug_tapmac.kernel.filter_memory import Plan
 from vif_plug_tapmac.kernel import filter_state
 from vif_plug_tapmac.kernel import filter_steps
 from vif_plug_tapmac.kernel.filter_steps import Elements
@@ -33,7 +35,6 @@ from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.kernel import shields
 from vif_plug_tapmac.kernel.shields import Shield
-from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted.rules import PortRules
 
 # How the kernel says that it lacks nf_tables, or the bridge family of it, or
@@ -42,23 +43,6 @@ _MISSING = (errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL,
             errno.EAFNOSUPPORT, errno.ENOENT)
 # For how long others may change rules while we do, in seconds.
 _GIVES_UP_AFTER = lasting_session.GIVES_UP_AFTER
-#: Instead of the handle of a table that we have made, and not seen since.
-_MADE = -1
-
-
-class _Plan(typing.NamedTuple):
-    """What is to be done in one transaction.
-
-    :param looked: whether the table was seen to be right, or is then
-    :param mends: whether more than elements of a table that is right
-    :param handle: of the table that all that is remembered is in then
-    :param shields: that are in force then
-    """
-    steps: list[nft.Step]
-    looked: bool
-    mends: bool
-    handle: int | None
-    shields: frozenset[Shield] = frozenset()
 
 
 class GuestFilter:
@@ -67,18 +51,9 @@ class GuestFilter:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._sessions = lasting_session.LastingSession()
-        self._generation: int | None = None
-        self._ports: dict[int, Elements] | None = None
-        # Of these we know better than the kernel, of others it does.
-        self._own: set[int] = set()
-        self._handle: int | None = None
-        # What this process has closed: which group TAPs go to whose elements
-        # nobody knows; None: no one goes, as it is an agent's. And what is in
-        # force as long as no one else changes it.
-        self._closed: dict[int, int | None] = {}
-        # Who went there in the transaction that is under way.
+        self._known = filter_memory.Memory()
+        # Who went to an open group in the transaction that is under way.
         self._released: list[Link] = []
-        self._shields: set[Shield] = set()
 
     def put(self, netlink: nl.Netlink, index: int, wanted_rules: PortRules,
             group: int, open_group: int, fed_by_agent: bool = False) -> None:
@@ -97,19 +72,20 @@ class GuestFilter:
         """
         wanted = dict.fromkeys(wanted_rules.elements, wanted_rules.vif_id)
 
-        def plan(session: nft.Session, is_known: bool) -> _Plan:
+        def plan(session: nft.Session, is_known: bool) -> Plan:
             steps: list[nft.Step] = []
-            there, handle = (self._ports or {}).get(index, {}), self._handle
-            if self._closes(group, open_group) or not is_known:
+            there = (self._known.ports or {}).get(index, {})
+            handle = self._known.handle
+            if self._known.closes(group, open_group) or not is_known:
                 steps, there, handle = self._mend(session, netlink, index)
             if fed_by_agent:
                 there = filter_state.elements(session).get(index, {})
             old = [each for each in there if wanted.get(each) != there[each]]
             new = {each: wanted[each] for each in wanted
                    if not is_known or there.get(each) != wanted[each]}
-            return _Plan([*steps, *filter_steps.deletions({index: old}),
-                          *filter_steps.additions({index: new})],
-                         looked=True, mends=bool(steps), handle=handle)
+            return Plan([*steps, *filter_steps.deletions({index: old}),
+                         *filter_steps.additions({index: new})],
+                        looked=True, mends=bool(steps), handle=handle)
 
         self._put('keeping guests to their addresses', plan, {index: wanted},
                   'anti_spoofing of [os_vif_tapmac] to mac')
@@ -121,24 +97,18 @@ class GuestFilter:
 
         :raises KernelRefused, VerifyFailed: as :meth:`put`
         """
-        def plan(session: nft.Session, is_known: bool) -> _Plan:
+        def plan(session: nft.Session, is_known: bool) -> Plan:
             steps: list[nft.Step] = []
-            handle = self._handle
-            if self._closes(group, None) or not is_known:
+            handle = self._known.handle
+            if self._known.closes(group, None) or not is_known:
                 steps, _, handle = self._mend(session, netlink)
-            return _Plan(steps, looked=True, mends=True, handle=handle)
+            return Plan(steps, looked=True, mends=True, handle=handle)
 
         self._put('closing what the agent opens', plan, {},
                   'firewall of [os_vif_tapmac] to none')
 
-    def _closes(self, group: int, open_group: int | None) -> bool:
-        """Return whether this process has not closed a group so before."""
-        is_new = self._closed.get(group, -1) != open_group
-        self._closed[group] = open_group
-        return is_new
-
     def _put(self, step: str, plan: typing.Callable[
-            [nft.Session, bool], '_Plan'], wanted: dict[int, Elements],
+            [nft.Session, bool], Plan], wanted: dict[int, Elements],
             remedy: str) -> None:
         """Do what is planned, with a remedy where a kernel cannot do it.
 
@@ -167,14 +137,14 @@ class GuestFilter:
         """
         wanted = frozenset(Shield.of(group, service) for group in groups)
 
-        def plan(session: nft.Session, is_known: bool) -> _Plan:
+        def plan(session: nft.Session, is_known: bool) -> Plan:
             steps: list[nft.Step] = []
-            handle = self._handle
+            handle = self._known.handle
             if not is_known:
                 steps, _, handle = self._mend(session, netlink)
-            if not wanted <= self._shields:
+            if not wanted <= self._known.shields:
                 steps += shields.putting(session, wanted)
-            return _Plan(steps, True, True, handle, wanted)
+            return Plan(steps, True, True, handle, wanted)
 
         return self._change('keeping guests from this host', plan, {})
 
@@ -187,19 +157,20 @@ class GuestFilter:
         :param groups: the link groups that are concerned; None: all
         :param service: None: anybody
         """
-        def plan(session: nft.Session, is_known: bool) -> _Plan:
+        def plan(session: nft.Session, is_known: bool) -> Plan:
             steps = shields.removing(session, groups, service)
-            return _Plan(steps, is_known and not steps, True, self._handle)
+            return Plan(steps, is_known and not steps, True,
+                        self._known.handle)
 
         self._change('letting guests reach this host', plan, {})
 
     def knows(self, index: int) -> bool:
         """Return whether this process has put in something for an index."""
-        return index in (self._ports or ())
+        return index in (self._known.ports or ())
 
     def of_vif(self, vif_id: str) -> list[int]:
         """Return for which indexes it has put in something of a VIF."""
-        return [index for index, there in (self._ports or {}).items()
+        return [index for index, there in (self._known.ports or {}).items()
                 if vif_id in there.values()]
 
     def remove(self, *indexes: int) -> None:
@@ -209,19 +180,19 @@ class GuestFilter:
 
         :raises KernelRefused: they are there still
         """
-        def plan(session: nft.Session, is_known: bool) -> _Plan:
-            if not is_known and self._ports is None:
-                self._ports = filter_state.elements(session)
-            assert self._ports is not None
-            return _Plan(filter_steps.deletions({
-                index: self._ports.get(index, {}) for index in indexes}),
-                looked=is_known, mends=False, handle=self._handle)
+        def plan(session: nft.Session, is_known: bool) -> Plan:
+            if not is_known and self._known.ports is None:
+                self._known.ports = filter_state.elements(session)
+            assert self._known.ports is not None
+            return Plan(filter_steps.deletions({
+                index: self._known.ports.get(index, {}) for index in indexes}),
+                looked=is_known, mends=False, handle=self._known.handle)
 
         self._change('removing what guests were kept to', plan,
                      dict.fromkeys(indexes, {}))
 
     def _change(self, step: str, plan: typing.Callable[
-            [nft.Session, bool], '_Plan'],
+            [nft.Session, bool], Plan],
             wanted: dict[int, Elements]) -> bool:
         """Do what is planned for ports; plan anew until nobody interferes.
 
@@ -239,7 +210,7 @@ class GuestFilter:
             return done
 
     def _at_once(self, session: nft.Session, step: str,
-                 plan: typing.Callable[[nft.Session, bool], '_Plan'],
+                 plan: typing.Callable[[nft.Session, bool], Plan],
                  wanted: dict[int, Elements]) -> bool | None:
         """Do it if all that is known is so still.
 
@@ -247,14 +218,14 @@ class GuestFilter:
 
         :returns: as :meth:`_change`; None: it is not, and nothing was done
         """
-        generation = self._generation
+        generation = self._known.generation
         if generation is None:
             return None
         planned = plan(session, True)
         if not planned.steps:
             if session.generation() != generation:
                 return None
-            self._know(generation, planned)
+            self._known.know(generation, planned)
             return False
         try:
             if not session.transact(step, planned.steps, generation):
@@ -262,34 +233,34 @@ class GuestFilter:
         except exception.KernelRefused as error:
             if error.kwargs.get('code') not in lasting_session.OVERTAKEN:
                 raise
-            self._doubt(session, wanted)
-            self._generation = None
+            self._known.doubt(session, wanted)
             return None
-        self._know(generation + 1, planned)
-        self._remember(wanted)
+        self._known.know(generation + 1, planned)
+        self._known.remember(wanted)
         return True
 
     def _in_the_end(self, session: nft.Session, step: str,
-                    plan: typing.Callable[[nft.Session, bool], '_Plan'],
+                    plan: typing.Callable[[nft.Session, bool], Plan],
                     wanted: dict[int, Elements]) -> bool:
         """Do it, however often others interfere."""
         deadline = time.monotonic() + _GIVES_UP_AFTER
         overtaken, refused_at = False, None
         while True:
             generation = session.generation()
-            is_known = generation == self._generation
+            is_known = generation == self._known.generation
             if not is_known:
-                self._shields.clear()
+                self._known.shields.clear()
             planned = plan(session, is_known)
             if not planned.steps:
-                self._know(generation, planned)
+                self._known.know(generation, planned)
                 return False
             only_if = generation if planned.mends or not overtaken else None
             refusal = None
             try:
                 if session.transact(step, planned.steps, only_if):
-                    self._know(generation + 1 if only_if else None, planned)
-                    self._remember(wanted)
+                    self._known.know(generation + 1 if only_if else None,
+                                     planned)
+                    self._known.remember(wanted)
                     return True
                 overtaken = True
             except exception.KernelRefused as error:
@@ -298,8 +269,8 @@ class GuestFilter:
                         or refused_at == generation):
                     raise  # What was looked at is there still.
                 refusal, refused_at = error, generation
-                self._doubt(session, wanted)
-            self._generation = None
+                self._known.doubt(session, wanted)
+            self._known.generation = None
             time.sleep(lasting_session.PAUSE)
             if time.monotonic() > deadline:
                 raise refusal or exception.VerifyFailed(
@@ -316,42 +287,11 @@ class GuestFilter:
                 filtered_group.tell(self._released)
                 self._released = []
 
-    def _doubt(self, session: nft.Session,
-               indexes: typing.Iterable[int]) -> None:
-        """Remember of indexes what is there, and of all others what was.
-
-        Their elements may be gone, too: then nobody but us knows them.
-        """
-        if self._ports is None:
-            return
-        there = filter_state.elements(session)
-        for index in indexes:
-            self._ports.pop(index, None)
-            if index in there:
-                self._ports[index] = there[index]
-
     def _open(self) -> nft.Session:
         session, is_another = self._sessions.get()
         if is_another:
-            self._generation = self._ports = self._handle = None
-            for each in self._own, self._closed, self._shields:
-                each.clear()
+            self._known = filter_memory.Memory()
         return session
-
-    def _know(self, generation: int | None, planned: _Plan) -> None:
-        self._handle = planned.handle
-        self._generation = generation if planned.looked else None
-        self._shields |= planned.shields
-
-    def _remember(self, wanted: dict[int, Elements]) -> None:
-        for index, there in wanted.items():
-            assert self._ports is not None
-            if there:
-                self._ports[index] = there
-                self._own.add(index)
-            else:
-                self._ports.pop(index, None)
-                self._own.discard(index)
 
     def _mend(self, session: nft.Session, netlink: nl.Netlink,
               index: int | None = None,
@@ -362,73 +302,47 @@ class GuestFilter:
         somebody else has made the table since, he did not know all that we do.
 
         :param index: what is remembered of it is no concern here
-        :returns: also the table's handle, or _MADE
+        :returns: also the table's handle, or filter_memory.MADE
         """
         if self._released:
             self._released = filtered_group.take_back(
                 netlink, self._released, filter_state.elements(session))
         found, is_whole, lasts = filter_state.look(session)
-        is_closed = (lasts and is_whole
-                     and all(filter_state.is_closed(session, group,
-                                                    open_group is None)
-                             for group, open_group in self._closed.items()))
+        is_closed = lasts and is_whole and all(
+            filter_state.is_closed(session, group, open_group is None)
+            for group, open_group in self._known.closed.items())
         if is_closed and found is not None:
-            if self._ports is None:
-                self._ports = filter_state.elements(session)
-                self._handle = found.handle
-            if self._handle == found.handle:
-                return [], self._ports.get(index or 0, {}), found.handle
+            if self._known.ports is None:
+                self._known.ports = filter_state.elements(session)
+                self._known.handle = found.handle
+            if self._known.handle == found.handle:
+                return [], self._known.ports.get(index or 0, {}), found.handle
         # Who joins a group has his elements already: they are looked at later.
         members = {} if is_closed else {
             (group, open_group): filtered_group.members(netlink, group)
-            for group, open_group in self._closed.items()
+            for group, open_group in self._known.closed.items()
             if open_group is not None}
         found, is_whole, lasts = filter_state.look(session)
         there = filter_state.elements(session)
-        self._learn(there if is_whole else {})
-        left = self._left(netlink, index)
+        self._known.learn(there if is_whole else {})
+        left = self._known.left(netlink, index)
         for (group, open_group), links in members.items():
             self._released += filtered_group.release(netlink, [
                 each for each in links
                 if each.index != index and each.index not in left],
                 group, open_group)
-        of_agent = {group for group, open_group in self._closed.items()
-                    if open_group is None}
+        of_agent = self._known.of_agent()
         if lasts and found is not None:
-            steps = [*filter_steps.closing(set(self._closed), of_agent),
+            steps = [*filter_steps.closing(set(self._known.closed), of_agent),
                      *filter_steps.canaries(),
-                     *filter_steps.differing(there, left, self._own)]
+                     *filter_steps.differing(there, left, self._known.own)]
             return steps, there.get(index or 0, {}), found.handle
-        groups = set(self._closed)
+        groups = set(self._known.closed)
         if is_whole:
             groups |= filter_state.groups_in(session, table.GROUPS)
             of_agent |= filter_state.groups_in(session, agent_table.GROUPS)
-        return making_anew(session, found, groups, of_agent, left), {}, _MADE
-
-    def _learn(self, there: dict[int, Elements]) -> None:
-        """Remember what is there of others as it is there."""
-        self._ports = {**(self._ports or {}), **{
-            index: found for index, found in there.items()
-            if index not in self._own}}
-
-    def _left(self, netlink: nl.Netlink,
-              without: int | None) -> dict[int, Elements]:
-        """Return what is remembered of TAPs that are there still.
-
-        All else is forgotten, also of those that are an agent's by now.
-        """
-        assert self._ports is not None
-        of_agent = [group for group, open_group in self._closed.items()
-                    if open_group is None]
-        for index, there in list(self._ports.items()):
-            link = None if index == without else netlink.get(index)
-            found = mark.TapMark.parse(link.alias) if link else None
-            # One that has lost its mark is whose it was.
-            if link is None or not link.is_tap or link.group in of_agent or (
-                    found is not None and found.vif_id not in there.values()):
-                del self._ports[index]
-                self._own.discard(index)
-        return self._ports
+        return (making_anew(session, found, groups, of_agent, left), {},
+                filter_memory.MADE)
 
 
 def making_anew(session: nft.Session, found: nft.Table | None,

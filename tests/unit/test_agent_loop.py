@@ -79,6 +79,7 @@ class Neutron:
         self.failed = frozenset()
         self.meanwhile = lambda: None
         self.fails = False
+        self.more = {}
 
     def ask(self, ports):
         self.said.append(('ask', *sorted(ports)))
@@ -88,7 +89,7 @@ class Neutron:
         devices = {port: {
             'id': port, 'device': port, 'status': status,
             'mac_address': base.GUEST_MAC, 'fixed_ips': [],
-            'security_groups': list(groups)} for port, (
+            'security_groups': list(groups), **self.more} for port, (
                 status, *groups) in self.ports.items() if port in ports}
         named = {group for each in devices.values()
                  for group in each['security_groups']}
@@ -221,6 +222,15 @@ class LoopTest(LoopTestCase):
         del self.neutron.ports[ONE]
         self.assertEqual([('ask', ONE), ('apply', '-' + ONE)],
                          self.handle(ports=[ONE]))
+        # Or not known yet.
+        self.assertEqual({ONE}, set(self.manager._waiting))
+
+    def test_admin_state_down_is_closed(self):
+        self.plug(ONE, DOWN)
+        self.neutron.more = {'admin_state_up': False}
+        self.assertEqual([('ask', ONE), ('apply', '-' + ONE)],
+                         self.handle(ports=[ONE]))
+        self.assertEqual({}, self.manager._waiting)
 
     def test_stateful_is_closed_without_conntrack(self):
         self.handle(is_all=True)

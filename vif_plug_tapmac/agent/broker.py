@@ -7,17 +7,20 @@ oslo.messaging connects again by itself, and its log is the only one it tells.
 
 import logging
 
+from oslo_log import log
+
 from vif_plug_tapmac.agent.dirty import Batch
 from vif_plug_tapmac.agent.dirty import Dirty
 
 #: Source: oslo_messaging/_drivers/impl_rabbit.py, Connection.ensure
-_LOGGER = 'oslo_messaging._drivers.impl_rabbit'
+_MODULE = 'oslo_messaging._drivers.impl_rabbit'
 _BACK = 'Reconnected to AMQP server'
 
 
 def listen(dirty: Dirty) -> None:
     """Have all marked from now on when a connection is there again."""
-    logger = logging.getLogger(_LOGGER)
+    # It has another name than the module.
+    logger = log.getLogger(_MODULE).logger
     if not logger.isEnabledFor(logging.INFO):
         logger.setLevel(logging.INFO)
 

@@ -20,6 +20,8 @@ _STATEFUL = (
     'its security groups are stateful, and this kernel knows no connections '
     'on bridges (CONFIG_NF_CONNTRACK_BRIDGE). Give it stateless groups only, '
     'or boot a kernel that has it')
+#: That of ports whose TAP outlives them, or that are not there yet.
+UNKNOWN = 'Neutron does not know it'
 _UNFIT = 'what Neutron says of it can not be had; the log says why before'
 
 _Told = typing.Mapping[str, typing.Any]
@@ -29,8 +31,7 @@ class Outcome(typing.NamedTuple):
     """What became of the ports that Neutron was asked for.
 
     :param kept: UUIDs of those that are kept to what Neutron says
-    :param shut: why those pass nothing that Neutron wants to pass nothing, by
-        their UUID
+    :param shut: why those pass nothing that are to pass nothing, by their UUID
     :param refused: why the others are not as it says, by their UUID. They pass
         nothing, or what they passed before
     :param ports: what Neutron says of all that it knows, had or not
@@ -87,7 +88,8 @@ class Firewall:
         ports = [self._possible(port, answer.change.groups)
                  for port in answer.change.ports]
         had = tuple(filter(self._is_had, ports))
-        refused = dict.fromkeys(taps.keys() - shut.keys(), _UNFIT)
+        refused = {port: _UNFIT if port in devices else UNKNOWN
+                   for port in taps.keys() - shut.keys()}
         refused.update((each.vif_id, _STATEFUL) for each in ports)
         for port in had:
             del refused[port.vif_id]
@@ -123,8 +125,7 @@ def _here(info: _Told, details: typing.Iterable[_Told],
     trusted: dict[str, _Told] = {
         each['port_id']: {**each, 'device': taps[each['port_id']]}
         for each in details if each.get('port_id') in taps}
-    shut = {port: 'Neutron does not know it'
-            for port in taps if port not in {**devices, **trusted}}
+    shut = {}
     for kind in devices, trusted:
         for port, told in list(kind.items()):
             if not told.get('admin_state_up', True):

@@ -49,6 +49,14 @@ class _Unfit(Exception):
 def main() -> int:
     """Run the agent; return its exit status."""
     configure(sys.argv[1:])
+    return run()
+
+
+def run() -> int:
+    """Run it as it is configured, until a signal ends this process.
+
+    :returns: the exit status, where it can not start
+    """
     try:
         agent = Agent()
     except (_Unfit, exception.TapMacError) as error:

@@ -17,6 +17,7 @@ import oslo_messaging
 
 from vif_plug_tapmac.agent import dirty as dirty_ports
 from vif_plug_tapmac.agent.dirty import Batch
+from vif_plug_tapmac.agent import firewall
 from vif_plug_tapmac.agent.firewall import Firewall
 from vif_plug_tapmac.agent.firewall import Outcome
 from vif_plug_tapmac.agent.state import State
@@ -63,10 +64,10 @@ class Manager:
     """
 
     def __init__(self, dirty: dirty_ports.Dirty, taps: Taps,
-                 server: 'Server', firewall: Firewall, state: State,
+                 server: 'Server', keeper: Firewall, state: State,
                  resync_interval: float) -> None:
         self._dirty, self._taps, self._server = dirty, taps, server
-        self._firewall, self._state = firewall, state
+        self._firewall, self._state = keeper, state
         self._resync_interval = resync_interval
         self._resync_due = time.monotonic()
         self._stopped = threading.Event()
@@ -247,7 +248,10 @@ class Manager:
         if why is None:
             return
         if before is None or before.why != why:
-            LOG.error('Port %s is not wired: %s', port, why)
+            if why == firewall.UNKNOWN:
+                LOG.info('Port %s is not wired: %s', port, why)
+            else:
+                LOG.error('Port %s is not wired: %s', port, why)
         tries = before.tries + 1 if before else 1
         due = time.monotonic() + _pause(tries, _LONGEST_OF_ONE)
         self._waiting[port] = _Waiting(why, tries, due)

@@ -62,7 +62,7 @@ class ClosedTest(hypervisor.HypervisorTestCase):
         """Whatever it is doing: it begins with a guest to wire."""
         with self.sentinels:
             self.other.kill_agent()
-            for number in range(patience.amount(0, 2, 30)):
+            for number in range(patience.amount(0, 2, 15)):
                 self.rebooted.reboot()
                 self.other.start_agent()
                 self.other.wait_for_agent()

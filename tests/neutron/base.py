@@ -98,10 +98,14 @@ vni_ranges = 1:1000
 [ml2_tapmac]
 hosts = host?
 bridge_hosts = host8,host9
-full_hosts = host6
+full_hosts = host6,host7
 bridge_mappings = physnet1:br100,physnet2:br200
+%(agent_hosts)s
 %(more)s
 """
+
+#: Those with tapmac-agent; older ones have none.
+AGENT_HOSTS = 'host[3457]' if NEUTRON >= 28 else ''
 
 
 def configured_by(path: pathlib.Path) -> dict[str, str]:
@@ -356,6 +360,7 @@ class Neutron(fixtures.Fixture):
             'patience': patience.HANG, 'drivers': _DRIVERS,
             'project': PROJECT, 'processes': self._processes,
             'queue': self.transport_url,
+            'agent_hosts': 'agent_hosts = ' + AGENT_HOSTS,
             'port': self._address if isinstance(self._address, int) else 0})
         self.upgrade_database()
         self._log = directory / 'log'

@@ -213,10 +213,14 @@ class BindingTest(base.NeutronTestCase):
     def test_said_at_start(self):
         self.assertIn(
             'vif_plug_tapmac.ml2.driver', self.neutron.log())
+        what = 'security groups, port security and allowed address pairs on '
         self.assertIn(
             'tapmac binds ports on hosts host? for physnet1:br100,'
-            'physnet2:br200. Nothing enforces security groups, port security '
-            'and allowed address pairs on them (port_filter is false).',
+            'physnet2:br200. ' + (
+                'tapmac-agent enforces %shosts host[3457] of them '
+                '(port_filter is true), and nothing does on others.'
+                if base.AGENT_HOSTS else
+                'Nothing enforces %sthem (port_filter is false).') % what,
             self.neutron.log())
 
 
@@ -268,7 +272,29 @@ class LinuxBridgeAgentTest(base.NeutronTestCase):
 
 
 class EventsTest(base.NeutronTestCase):
-    """What nova-compute waits for comes, and comes once."""
+    """What nova-compute waits for comes, and comes once.
+
+    Without an agent nobody says what happens on a host.
+
+    :cvar first, second: two hosts
+    :cvar has_agent: whether ports are guarded there
+    """
+
+    first, second = 'host1', 'host2'
+    has_agent = False
+
+    def plug(self, port, host, *heard):
+        """Do what happens on a host where Nova plugs a port.
+
+        :param heard: what Nova has heard of it by then, if somebody is there
+            who tells when it is plugged
+        """
+
+    def guard(self, port, host):
+        """Do no more than to have the port be ACTIVE."""
+
+    def unplug(self, port, host):
+        """Do what happens on a host whose TAP goes."""
 
     def unbind(self, port, host):
         self.neutron.request('DELETE',
@@ -276,87 +302,137 @@ class EventsTest(base.NeutronTestCase):
 
     def assert_active_on(self, host, port):
         found = self.show(port)
-        self.assertEqual((host, 'ovs', 'ACTIVE'), (
+        self.assertEqual((host, 'ovs', 'ACTIVE', self.has_agent), (
             found['binding:host_id'], found['binding:vif_type'],
-            found['status']))
+            found['status'], found['binding:vif_details']['port_filter']))
+
+    def boot(self, network=None):
+        """Return the port of a server that has started, as Nova has heard."""
+        port = self.port(network or self.vlan_network(), self.first)
+        self.plug(port, self.first)
+        self.assert_active_on(self.first, port)
+        self.wait_for_events(port, 'vif-plugged')
+        return port
 
     def test_boot(self):
         """Nova creates the port with its host, and waits for the event."""
-        self.assert_events(self.port(self.vlan_network()), 'vif-plugged')
+        self.assert_events(self.boot(), 'vif-plugged')
 
     def test_boot_with_a_port_that_was_there(self):
         port = self.port(self.vlan_network(), host=None)
-        bound = self.update(port, **{'binding:host_id': 'host1'})
-        self.assertEqual('ACTIVE', bound['status'])
+        self.update(port, **{'binding:host_id': self.first})
+        self.plug(port, self.first)
+        self.assert_active_on(self.first, port)
         self.assert_events(port, 'vif-plugged')
+
+    def test_reboot_and_rebuild(self):
+        """The TAP is made anew, and the port is where it was."""
+        port = self.boot()
+        heard = ['vif-plugged']
+        for _ in range(2):
+            self.unplug(port, self.first)
+            if self.has_agent:
+                heard.append('vif-unplugged')
+            self.plug(port, self.first, *heard)
+            self.assert_active_on(self.first, port)
+            if self.has_agent:
+                heard.append('vif-plugged')
+        self.assert_events(port, *heard)
+
+    def move(self, port, *hosts, change=None):
+        """Have Nova take a port to these hosts, one after the other.
+
+        Without a live migration.
+        """
+        heard = ['vif-plugged']
+        for host in hosts:
+            if change:
+                change()
+            self.update(port, **{'binding:host_id': host})
+            # Whoever it left may say so late.
+            self.unplug(port, self.first if host != self.first
+                        else self.second)
+            self.plug(port, host, *heard, 'vif-unplugged')
+            self.assert_active_on(host, port)
+            heard += ['vif-unplugged', 'vif-plugged']
+            self.wait_for_events(port, *heard)
+        self.assert_events(port, *heard)
 
     def test_resize_and_revert(self):
         """Nova moves the port to the other host, and back."""
-        port = self.port(self.vlan_network())
-        heard = ['vif-plugged']
-        for host in 'host2', 'host1':
-            self.assert_events(port, *heard)
-            self.update(port, **{'binding:host_id': host})
-            self.assert_active_on(host, port)
-            heard += ['vif-unplugged', 'vif-plugged']
-        self.assert_events(port, *heard)
+        self.move(self.boot(), self.second, self.first)
+
+    def test_shelve_and_unshelve(self):
+        """It is on no host in between."""
+        port = self.boot()
+        self.move(port, self.second, change=lambda: self.update(
+            port, **{'binding:host_id': '', 'binding:profile': {}}))
+
+    def test_profile_that_changes(self):
+        """As before a live migration: Neutron binds it anew where it is."""
+        port = self.boot()
+        self.update(port, **{'binding:profile': {'migrating_to': 'host2'}})
+        self.plug(port, self.first, 'vif-plugged', 'vif-unplugged')
+        self.assert_active_on(self.first, port)
+        self.assert_events(port, 'vif-plugged', 'vif-unplugged',
+                           'vif-plugged')
 
     def test_live_migration(self):
-        port = self.port(self.flat_network())
-        self.assert_events(port, 'vif-plugged')
-        second = self.bind_second(port)
+        port = self.boot(self.flat_network())
+        second = self.bind_second(port, self.second)
         self.assertEqual(
-            ('INACTIVE', 'ovs', {
+            ('INACTIVE', 'ovs', dict({
                 name: value for name, value in
                 bound_port.BINDING['binding:vif_details'].items()
-                if name != 'bound_drivers'}),
+                if name != 'bound_drivers'}, port_filter=self.has_agent)),
             (second['status'], second['vif_type'], second['vif_details']))
-        self.activate(port, 'host2')
-        self.assert_active_on('host2', port)
-        self.unbind(port, 'host1')
-        self.assert_active_on('host2', port)
+        self.activate(port, self.second)
+        self.plug(port, self.second, 'vif-plugged', 'vif-unplugged')
+        self.assert_active_on(self.second, port)
+        self.unplug(port, self.first)
+        self.unbind(port, self.first)
+        self.assert_active_on(self.second, port)
         self.assert_events(port, 'vif-plugged', 'vif-unplugged',
                            'vif-plugged')
 
     def test_rollback_of_a_live_migration(self):
-        port = self.port(self.vlan_network())
+        port = self.boot()
         for _ in range(2):
-            self.bind_second(port)
-            self.unbind(port, 'host2')
-        self.assert_active_on('host1', port)
+            self.bind_second(port, self.second)
+            self.unplug(port, self.second)
+            self.unbind(port, self.second)
+        self.assert_active_on(self.first, port)
         self.assert_events(port, 'vif-plugged')
 
     def test_source_activated_again(self):
         """Neutron has unbound it, and binds it with the next update."""
-        port = self.port(self.vlan_network())
-        self.bind_second(port)
-        self.assert_events(port, 'vif-plugged')
-        self.activate(port, 'host2')
-        self.assert_events(port, 'vif-plugged', 'vif-unplugged',
-                           'vif-plugged')
-        self.activate(port, 'host1')
+        port = self.boot()
+        self.bind_second(port, self.second)
+        self.activate(port, self.second)
+        self.plug(port, self.second, 'vif-plugged', 'vif-unplugged')
+        heard = ['vif-plugged', 'vif-unplugged', 'vif-plugged']
+        self.assert_events(port, *heard)
+        self.activate(port, self.first)
         found = self.show(port)
-        self.assertEqual(('host1', 'unbound', 'DOWN'), (
+        self.assertEqual((self.first, 'unbound', 'DOWN'), (
             found['binding:host_id'], found['binding:vif_type'],
             found['status']))
-        self.assert_events(port, 'vif-plugged', 'vif-unplugged',
-                           'vif-plugged', 'vif-unplugged')
-        self.update(port, **{'binding:host_id': 'host1'})
-        self.assert_active_on('host1', port)
-        self.assert_events(
-            port, 'vif-plugged', 'vif-unplugged', 'vif-plugged',
-            'vif-unplugged', 'vif-plugged')
+        heard.append('vif-unplugged')
+        self.assert_events(port, *heard)
+        self.update(port, **{'binding:host_id': self.first})
+        self.plug(port, self.first, *heard)
+        self.assert_active_on(self.first, port)
+        self.assert_events(port, *heard, 'vif-plugged')
 
     def test_second_binding_elsewhere_fails(self):
-        port = self.port(self.vlan_network())
+        port = self.boot()
         refused = self.assertRaises(base.Refused, self.bind_second, port,
                                     'elsewhere')
         self.assertEqual('PortBindingError', refused.type)
-        self.assert_active_on('host1', port)
+        self.assert_active_on(self.first, port)
 
     def test_update_is_no_event_of_plugging(self):
-        port = self.port(self.vlan_network())
-        self.assert_events(port, 'vif-plugged')
+        port = self.boot()
         self.update(port, name='renamed')
         self.assert_events(port, 'vif-plugged')
 
@@ -366,7 +442,7 @@ class EventsTest(base.NeutronTestCase):
             {'network_id': network['id'], 'project_id': 'demo',
              'device_owner': 'compute:nova',
              'device_id': tests_base.INSTANCE.uuid,
-             'binding:host_id': 'host1'} for _ in range(20)]})['ports']
+             'binding:host_id': self.first} for _ in range(20)]})['ports']
         for port in made:
             self.addCleanup(self._delete, 'ports/' + port['id'])
         self.assert_each_is_plugged_once(made)
@@ -377,13 +453,13 @@ class EventsTest(base.NeutronTestCase):
         with futures.ThreadPoolExecutor(10) as threads:
             bound = list(threads.map(
                 lambda port: self.update(port, **{
-                    'binding:host_id': 'host1'}), ports))
+                    'binding:host_id': self.first}), ports))
         self.assert_each_is_plugged_once(bound)
 
     def assert_each_is_plugged_once(self, ports):
         for port in ports:
-            self.assertEqual(('ovs', 'ACTIVE'), (
-                port['binding:vif_type'], port['status']))
+            self.guard(port, self.first)
+            self.assert_active_on(self.first, port)
         self.assert_events(ports[-1], 'vif-plugged')
         for port in ports:
             self.assertEqual(['vif-plugged'],

@@ -278,10 +278,12 @@ class ProviderNetworkTest(base.TestCase):
                  if block.language == 'ini']
         self.assertEqual(
             [[(ml2_opts.GROUP, 'bridge_mappings')],
+             [(ml2_opts.GROUP, 'bridge_mappings'),
+              (ml2_opts.GROUP, 'agent_hosts')],
              [(opts.GROUP, 'claim_plugins'), (opts.GROUP, 'create_bridge'),
               (opts.GROUP, 'allowed_bridges')]],
             [written for _, written in found])
-        neutron, nova = (conf for conf, _ in found)
+        neutron, _, nova = (conf for conf, _ in found)
         for conf, written in found:
             for group, option in written:
                 self.assertIsNotNone(conf[group][option])

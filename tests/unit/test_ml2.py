@@ -187,6 +187,7 @@ class DriverTest(Ml2TestCase):
             segments_to_bind=[{'id': 'demo', 'network_type': 'flat',
                                'physical_network': physnet,
                                'segmentation_id': None}])
+        context.network.current = {}
         (us or self.driver).bind_port(context)
         return context
 
@@ -209,6 +210,19 @@ class DriverTest(Ml2TestCase):
             self.assertIn(reason, log.output)
         self.assertNotIn('case or domain', log.output)
 
+    def test_host_that_seems_to_have_an_agent(self):
+        """It has none: only a Neutron with agents could be told so."""
+        self.driver._places.agent_hosts = hosts.Hosts(['HOST1.example.org'])
+        log = self.useFixture(fixtures.FakeLogger())
+        for _ in range(2):
+            (_, _, details, status), _ = self.bind().set_binding.call_args
+            self.assertEqual((False, 'ACTIVE'),
+                             (details['port_filter'], status))
+        self.assertEqual(1, log.output.count(
+            'tapmac binds ports without an agent on host host1: it differs '
+            'from HOST1.example.org of [ml2_tapmac] agent_hosts by case or '
+            'domain only.'))
+
     def test_segments_that_a_template_does_not_tell_apart(self):
         self.configure(vlan_bridge='brq{network}')
         us = driver.TapMacMechanismDriver()
@@ -218,8 +232,8 @@ class DriverTest(Ml2TestCase):
                      'network_id': bound_port.NETWORK_ID} for vlan in (1, 2)]
         self.assertEqual(
             ('1', 'brq5d6a7b8c-00'),
-            us._places.find(bound_port.PORT, 'host1', segments[:1]))
-        raised = self.assertRaises(exception.NotOurs, us._places.find,
+            us._places.find(None, bound_port.PORT, 'host1', segments[:1]))
+        raised = self.assertRaises(exception.NotOurs, us._places.find, None,
                                    bound_port.PORT, 'host1', segments)
         self.assertIn('several segments', str(raised))
 

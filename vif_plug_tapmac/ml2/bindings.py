@@ -31,16 +31,18 @@ _Binding = typing.Mapping[str, typing.Any]
 _Segments = typing.Sequence[typing.Mapping[str, typing.Any]]
 
 
-def vif(bridge: str, vif_type: str) -> dict[str, typing.Any]:
+def vif(bridge: str, vif_type: str, has_agent: bool,
+        ) -> dict[str, typing.Any]:
     """Return the details of a binding: what Nova and os-vif need of it.
 
     :param vif_type: "ovs", which Nova from 33 on has os-vif make the TAP for,
         and us be os-vif; "bridge" for Nova up to 33
+    :param has_agent: whether the host has one that guards the port
     """
     details = {portbindings.VIF_DETAILS_BRIDGE_NAME: bridge,
                # With "bridge" it is only our mark.
                portbindings.OVS_DATAPATH_TYPE: names.DATAPATH_TYPE,
-               portbindings.CAP_PORT_FILTER: False,
+               portbindings.CAP_PORT_FILTER: has_agent,
                portbindings.VIF_DETAILS_CONNECTIVITY:
                    portbindings.CONNECTIVITY_L2}
     if vif_type == portbindings.VIF_TYPE_OVS:
@@ -63,6 +65,12 @@ def is_ours(port: _Binding) -> bool:
                   port.get(portbindings.VIF_DETAILS))
 
 
+def is_guarded(port: _Binding) -> bool:
+    """Return whether a port is bound by us now, to a host with an agent."""
+    return is_ours(port) and bool(
+        port[portbindings.VIF_DETAILS].get(portbindings.CAP_PORT_FILTER))
+
+
 def is_bound(port: _Binding) -> bool:
     """Return whether a port is bound now, by whomever."""
     return port[portbindings.VIF_TYPE] not in UNBOUND
@@ -78,8 +86,22 @@ def of_port(plugin_context: typing.Any, *port_ids: str) -> list[_Binding]:
     return found
 
 
+def segments_of_addresses(plugin_context: typing.Any, port: _Binding,
+                          ) -> set[str | None]:
+    """Return the segments that the subnets of a port's addresses belong to.
+
+    :returns: their ids; None among them for a subnet that is on all segments
+    """
+    ids = [each['subnet_id'] for each in port.get('fixed_ips') or ()]
+    return {subnet.get('segment_id') for subnet in
+            directory.get_plugin().get_subnets(
+                plugin_context.elevated(), filters={'id': ids})
+            } if ids else {None}
+
+
 def ours(plugin_context: typing.Any,
-         would_place: typing.Callable[[_Binding, str, _Segments], bool],
+         would_place: typing.Callable[
+             [typing.Any, _Binding, str, _Segments], bool],
          **filters: typing.Any) -> typing.Iterator[tuple[_Binding, str]]:
     """Yield ports with the hosts on which a binding of theirs is ours.
 
@@ -87,8 +109,8 @@ def ours(plugin_context: typing.Any,
     that is none any more, or not again, as of a guest that has moved to
     another driver's host, and may be fetched back from there.
 
-    :param would_place: whether a port would be ours on a host; it is given the
-        segments of its network, too
+    :param would_place: whether a port would be ours on a host; it is given
+        this context first, and the segments of its network last
     :param filters: which ports, as Neutron's API has it
     """
     admin = plugin_context.elevated()
@@ -98,7 +120,7 @@ def ours(plugin_context: typing.Any,
         port, host = ports[binding['port_id']], str(binding['host'])
         if is_our(binding['vif_type'], binding['vif_details']) or (
                 binding['vif_type'] == portbindings.VIF_TYPE_UNBOUND and host
-                and would_place(port, host, _segments(
+                and would_place(admin, port, host, _segments(
                     admin, port['network_id']))):
             yield port, host
 

@@ -2,8 +2,8 @@
 
 """The ML2 mechanism driver: binds ports to Linux bridges of compute hosts.
 
-There is no agent and no RPC: a port is ACTIVE as soon as it is bound, because
-all that remains is done by os-vif when Nova plugs it. What nobody enforces on
+Where there is no agent a port is ACTIVE as soon as it is bound, because all
+that remains is done by os-vif when Nova plugs it. What nobody enforces on
 such a port is refused when the binding is asked for, or the feature: in the
 first precommit, as long as nothing is written and no binding given up.
 """
@@ -21,6 +21,7 @@ from neutron_lib.plugins.ml2 import api
 from oslo_config import cfg
 from oslo_log import log as logging
 
+from vif_plug_tapmac.ml2 import agents
 from vif_plug_tapmac.ml2 import bindings
 from vif_plug_tapmac.ml2 import exception
 from vif_plug_tapmac.ml2 import hosts
@@ -54,7 +55,9 @@ class TapMacMechanismDriver(subnets.AddressKeeper):
         """
         config = opts.group(cfg.CONF)
         self._places = places.Places(config)
-        self.keep_addresses_on(hosts.Hosts(config.full_hosts))
+        # An agent hears of a change.
+        self.keep_addresses_on(hosts.Hosts(config.full_hosts,
+                                           but=self._places.agent_hosts))
         # Segments whose ports are not all on one bridge, said once in a
         # process.
         self._parted: set[str] = set()
@@ -62,10 +65,9 @@ class TapMacMechanismDriver(subnets.AddressKeeper):
                            events.PRECOMMIT_CREATE)
         registry.subscribe(self.look_at_bound_ports, resources.PROCESS,
                            events.AFTER_INIT)
-        LOG.info('tapmac binds ports on hosts %s for %s. Nothing '
-                 'enforces security groups, port security and allowed address '
-                 'pairs on them (port_filter is false).',
-                 ','.join(config.hosts), ','.join(config.bridge_mappings))
+        LOG.info('tapmac binds ports on hosts %s for %s. %s.',
+                 ','.join(config.hosts), ','.join(config.bridge_mappings),
+                 _who_enforces(self._places.agent_hosts))
         if not config.hosts:
             LOG.warning('tapmac binds no ports, because [ml2_tapmac] hosts is '
                         'empty. Remedy: the operator must name the compute '
@@ -80,11 +82,25 @@ class TapMacMechanismDriver(subnets.AddressKeeper):
             self, context: typing.Any, segments: typing.Any,
             candidate_hosts: typing.Any,
             agent_getter: typing.Any) -> set[str]:
-        """Return none: no agent's port on any host is bound by us.
+        """Return those hosts whose agent reaches one of these segments.
 
         ML2 filters hosts for its DHCP agents only if each driver has this.
         """
-        return set()
+        if not self._places.agent_hosts.patterns:
+            return set()
+        found = agent_getter(context, filters={
+            'host': list(candidate_hosts), 'agent_type': [agents.AGENT_TYPE]})
+        return {agent['host'] for agent in found if any(
+            self._places.binds_at(agent, segment) for segment in segments)}
+
+    def check_segment_for_agent(self, segment: typing.Any,
+                                agent: _Resource) -> bool:
+        """Return whether ports on a segment are bound by us at an agent.
+
+        By this Neutron has it which hosts are on which segments of a routed
+        network.
+        """
+        return self._places.binds_at(agent, segment)
 
     def bind_port(self, context: api.PortContext) -> None:
         """Bind a port to the bridge of the first segment that has one.
@@ -93,13 +109,13 @@ class TapMacMechanismDriver(subnets.AddressKeeper):
         """
         try:
             segment, bridge = self._places.find(
-                context.current, context.host, context.segments_to_bind)
+                context.plugin_context, context.current, context.host,
+                context.segments_to_bind)
             if others.is_allocated(context, self):
                 raise exception.NotOurs('another driver has the resources '
                                         'that Placement gave it')
         except exception.NotOurs as reason:
-            LOG.debug('tapmac leaves port %s on host %s to other drivers: %s.',
-                      context.current['id'], context.host, reason)
+            _say_whose(context, reason)
             others.keep_from_another_bridge(context, self)
             return
         active = bindings.active(bindings.of_port(
@@ -119,8 +135,11 @@ class TapMacMechanismDriver(subnets.AddressKeeper):
             return
         self._warn_of_other_bridges(context, segment)
         vif_type = self._places.vif_type(context.host)
-        context.set_binding(segment, vif_type, bindings.vif(bridge, vif_type),
-                            constants.PORT_STATUS_ACTIVE)
+        has_agent = self._places.has_agent(context.host)
+        context.set_binding(
+            segment, vif_type, bindings.vif(bridge, vif_type, has_agent),
+            # An agent says it when it guards the port.
+            None if has_agent else constants.PORT_STATUS_ACTIVE)
 
     def _warn_of_other_bridges(self, context: api.PortContext,
                                segment: str) -> None:
@@ -171,6 +190,8 @@ class TapMacMechanismDriver(subnets.AddressKeeper):
     def update_port_precommit(self, context: api.PortContext) -> None:
         """Refuse what nobody enforces: with a binding, and when it is added.
 
+        And keep a port from being ACTIVE that an agent is to guard.
+
         ML2 calls this with the result of bind_port and of an activation, too.
         That is no time to refuse: the old binding has been given up by then.
 
@@ -192,6 +213,7 @@ class TapMacMechanismDriver(subnets.AddressKeeper):
         if (everywhere or where_full) and not live_migration.is_activation(
                 context):
             self._refuse(context, everywhere, where_full)
+        agents.hold_back(context)
 
     def _refuse(self, context: api.PortContext,
                 everywhere: typing.Mapping[str, str],
@@ -228,18 +250,19 @@ class TapMacMechanismDriver(subnets.AddressKeeper):
 
     def _would_bind(self, context: api.PortContext, host: str) -> bool:
         """Return whether it is us who would bind a port on a host."""
-        return (self.would_place(context.current, host,
-                                 context.network.network_segments)
+        return (self.would_place(context.plugin_context, context.current,
+                                 host, context.network.network_segments)
                 and not others.is_bound_before(context, host, self))
 
-    def would_place(self, port: _Resource, host: str,
-                    segments: typing.Iterable[_Resource]) -> bool:
+    def would_place(self, plugin_context: typing.Any, port: _Resource,
+                    host: str, segments: typing.Collection[_Resource],
+                    ) -> bool:
         """Return whether a port is ours on a host, if no driver comes before.
 
         :param segments: of its network
         """
         try:
-            self._places.find(port, host, segments)
+            self._places.find(plugin_context, port, host, segments)
         except exception.NotOurs:
             return False
         return True
@@ -251,7 +274,7 @@ class TapMacMechanismDriver(subnets.AddressKeeper):
         which nova-compute must hear.
         """
         port = context.current
-        if (bindings.is_ours(port)
+        if (bindings.is_ours(port) and not bindings.is_guarded(port)
                 and port['status'] == constants.PORT_STATUS_DOWN):
             directory.get_plugin().update_port_status(
                 context.plugin_context, port['id'],
@@ -289,3 +312,22 @@ class TapMacMechanismDriver(subnets.AddressKeeper):
                                         id=[created.port_id]):
             raise exception.NotEnforced(
                 port, *unenforced.trunk(created.id), host)
+
+
+def _say_whose(context: api.PortContext, reason: exception.NotOurs) -> None:
+    if isinstance(reason, exception.NoAgent):
+        LOG.warning('tapmac does not bind port %s on host %s: %s.',
+                    context.current['id'], context.host, reason)
+    else:
+        LOG.debug('tapmac leaves port %s on host %s to other drivers: %s.',
+                  context.current['id'], context.host, reason)
+
+
+def _who_enforces(agent_hosts: hosts.Hosts) -> str:
+    """Return who keeps guests to their security groups, and where."""
+    what = 'security groups, port security and allowed address pairs on'
+    if not agent_hosts.patterns:
+        return 'Nothing enforces %s them (port_filter is false)' % what
+    return ('tapmac-agent enforces %s hosts %s of them (port_filter is true), '
+            'and nothing does on others'
+            % (what, ','.join(agent_hosts.patterns)))

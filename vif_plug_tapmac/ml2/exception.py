@@ -27,3 +27,7 @@ class NotEnforced(exceptions.BadRequest):
 
 class NotOurs(Exception):
     """Why the mechanism driver leaves a port to others; never leaves it."""
+
+
+class NoAgent(NotOurs):
+    """Why the agent of a host cannot have a port; the operator must act."""

@@ -7,14 +7,19 @@ import typing
 
 
 class Hosts:
-    """The hosts that an option with shell patterns names."""
+    """The hosts that an option with shell patterns names.
 
-    def __init__(self, patterns: typing.Iterable[str]) -> None:
+    :param but: of these those that another option names are none
+    """
+
+    def __init__(self, patterns: typing.Iterable[str],
+                 but: 'Hosts | tuple[()]' = ()) -> None:
         self.patterns = tuple(patterns)
+        self._but = but
 
     def __contains__(self, host: str) -> bool:
-        return any(fnmatch.fnmatchcase(host, pattern)
-                   for pattern in self.patterns)
+        return host not in self._but and any(
+            fnmatch.fnmatchcase(host, pattern) for pattern in self.patterns)
 
     def nearly(self, host: str) -> str | None:
         """Return a pattern that this host misses by case or domain only.

@@ -7,6 +7,7 @@ import copy
 from oslo_config import cfg
 
 from vif_plug_tapmac.wanted import names
+from vif_plug_tapmac.wanted import port as port_values
 
 GROUP = 'ml2_tapmac'
 
@@ -65,7 +66,30 @@ ML2_TAPMAC_OPTS = [
              'of a change. So this is refused on ports that are bound there: '
              'a change of their fixed IPs, also by a subnet of SLAAC that '
              'comes or goes, allowed address pairs, and to switch port '
-             'security off. Name a host here before its option is changed.'),
+             'security off. Name a host here before its option is changed. '
+             'On hosts with tapmac-agent nothing of this is refused, because '
+             'it hears of such a change.'),
+    cfg.StrOpt(
+        'firewall',
+        default='none',
+        choices=port_values.FIREWALLS,
+        help='Who keeps guests to the security groups of their ports, on '
+             'hosts of ours, if agent_hosts is empty. none: nobody. agent: '
+             'tapmac-agent, on all of them, together with firewall = agent '
+             'of the os-vif plugin. Where there is an agent, ports have '
+             'port_filter true, are bound only while it is alive and on '
+             'networks that it has in its bridge_mappings, ports of DHCP and '
+             'routers included, and are ACTIVE when it guards them. Elsewhere '
+             'they are ACTIVE when they are bound. This needs Neutron 28 or '
+             'newer.'),
+    cfg.ListOpt(
+        'agent_hosts',
+        default=[],
+        help='Those of these hosts that have tapmac-agent, as shell '
+             'patterns, and no others, whatever firewall says here. Where '
+             'one comes to one host after the other, name each when its '
+             'agent runs. Ports that are bound stay as they are until they '
+             'are bound anew.'),
 ]
 
 

@@ -31,8 +31,8 @@ class AddressKeeper(api.MechanismDriver):
         registry.subscribe(self.keep_subnet, resources.SUBNET,
                            events.PRECOMMIT_DELETE_ASSOCIATIONS)
 
-    def would_place(self, port: typing.Any, host: str,
-                    segments: typing.Any) -> bool:
+    def would_place(self, plugin_context: typing.Any, port: typing.Any,
+                    host: str, segments: typing.Any) -> bool:
         """Return whether a port is one of the driver's on a host."""
         raise NotImplementedError
 

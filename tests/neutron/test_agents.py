@@ -8,6 +8,7 @@ from tests import base as tests_base
 from tests.neutron import agents
 from tests.neutron import base
 from tests.neutron import test_binding
+from vif_plug_tapmac.ml2 import agents as ml2_agents
 from vif_plug_tapmac.ml2 import driver
 from vif_plug_tapmac.ml2 import exception
 from vif_plug_tapmac.ml2 import opts
@@ -64,6 +65,209 @@ class AgentEventsTest(agents.AgentTestCase, test_binding.EventsTest):
         return bind
 
 
+class BindingTest(agents.AgentTestCase):
+    """Which ports are bound where an agent is to be, and how.
+
+    :cvar other: a host that is to have an agent, and has none yet
+    """
+
+    other = 'host5'
+
+    def assert_bound(self, port, bridge, host=None):
+        self.assertEqual(
+            (host or self.first, 'ovs', bridge, True, 'DOWN'), (
+                port['binding:host_id'], port['binding:vif_type'],
+                port['binding:vif_details'].get('bridge_name'),
+                port['binding:vif_details'].get('port_filter'),
+                port['status']))
+
+    def assert_left_to_others(self, port, *words):
+        """Expect that a port is not bound, and these words of why not."""
+        self.assertEqual(('binding_failed', 'DOWN'),
+                         (port['binding:vif_type'], port['status']))
+        said = [line for line in self.neutron.log().splitlines()
+                if port['id'] in line and 'vif_plug_tapmac' in line]
+        self.assertEqual(bool(words), bool(said), said)
+        for word in words:
+            self.assertIn(word, said[-1])
+
+    def bridge_of(self, network, bridge='br100'):
+        return '%s-%d' % (bridge, network['provider:segmentation_id'])
+
+    def test_agent_that_is_not_there_or_dead(self):
+        network = self.vlan_network()
+        port = self.port(network, self.other)
+        self.assert_left_to_others(
+            port, 'tapmac does not bind port', 'no tapmac-agent of that host '
+            'has ever reported itself. Remedy: the operator must start it')
+        self.tapmac_agent(self.other)
+        self.assert_bound(self.update(port, name='renamed'),
+                          self.bridge_of(network), self.other)
+        self.kill_agent(self.other)
+        # What is bound stays so; what nobody would guard is not bound.
+        self.assert_bound(self.update(port, name='again'),
+                          self.bridge_of(network), self.other)
+        self.assert_left_to_others(
+            self.port(network, self.other), 'its tapmac-agent has not '
+            'reported itself since 2020-01-01 00:00:00. Remedy: the operator '
+            'must start it there.')
+        at_home = self.port(network, self.first)
+        refused = self.assertRaises(base.Refused, self.bind_second, at_home,
+                                    self.other)
+        self.assertEqual('PortBindingError', refused.type)
+        self.assert_bound(self.show(at_home), self.bridge_of(network))
+
+    def test_physical_network_that_an_agent_has_not(self):
+        self.tapmac_agent(self.other, 'physnet2', 'physnet7')
+        network = self.vlan_network(physnet='physnet2')
+        self.assert_bound(self.port(network, self.other),
+                          self.bridge_of(network, 'br200'), self.other)
+        self.assert_left_to_others(
+            self.port(self.vlan_network(), self.other), 'its tapmac-agent has '
+            'no bridge for physnet1 in its bridge_mappings. Remedy: ')
+
+    def test_segment_that_an_agent_has(self):
+        self.tapmac_agent(self.other, 'physnet2')
+        network = self.create('network', name='demo', segments=[
+            {'provider:network_type': 'vlan',
+             'provider:physical_network': 'physnet%d' % number,
+             'provider:segmentation_id': 90 + number} for number in (1, 2)])
+        self.assert_bound(self.port(network, self.first), 'br100-91')
+        self.assert_bound(self.port(network, self.other), 'br200-92',
+                          self.other)
+
+    def test_other_driver_where_no_agent_is(self):
+        network = self.vlan_network()
+        policy = self.create('policy', name='demo')['id']
+        self.ovs_agent(self.other)
+        for fields in {}, {'qos_policy_id': policy}:
+            self.assertEqual('br-int', self.port(
+                network, self.other, **fields)['binding:vif_details'][
+                    'bridge_name'])
+
+    def test_what_is_refused(self):
+        """What the agent does not do either; nothing that it does."""
+        network = self.vlan_network()
+        policy = self.create('policy', name='demo')['id']
+        subnet = self.create('subnet', network_id=network['id'], ip_version=4,
+                             cidr='192.0.2.0/24')['id']
+        # It is in full_hosts, too.
+        self.tapmac_agent('host7')
+        for host in self.first, 'host7':
+            port = self.port(network, host, fixed_ips=[
+                {'subnet_id': subnet}])
+            for words, fields in (
+                    ('QoS policy', {'qos_policy_id': policy}),
+                    ('admin_state_up', {'admin_state_up': False})):
+                self.assert_refused(
+                    port['id'], 'on host ' + host, words,
+                    request=lambda: self.update(port, **fields))
+            self.update(port, allowed_address_pairs=[
+                {'ip_address': '192.0.2.99'}])
+            self.update(port, fixed_ips=[
+                {'subnet_id': subnet}, {'subnet_id': subnet}])
+            self.update(port, allowed_address_pairs=[], security_groups=[],
+                        port_security_enabled=False)
+            self._delete('ports/' + port['id'])
+        parent = self.port(network, host=None)
+        self.create('trunk', port_id=parent['id'])
+        self.assert_refused(
+            parent['id'], 'trunk ', request=lambda: self.update(
+                parent, **{'binding:host_id': self.first}))
+        self.update(parent, **{'binding:host_id': ''})
+
+    def test_ports_of_neutron_itself(self):
+        network = self.vlan_network()
+        for owner in ('network:dhcp', 'network:router_gateway',
+                      'network:router_interface'):
+            port = self.port(network, self.first, device_owner=owner)
+            self.assert_bound(port, self.bridge_of(network))
+            self.guard(port, self.first)
+            self.assertEqual('ACTIVE', self.show(port)['status'])
+            for host in 'host1', self.other:
+                self.assert_left_to_others(self.port(
+                    network, host, device_owner=owner))
+        self.assert_left_to_others(self.port(
+            network, self.first,
+            device_owner='network:router_centralized_snat'))
+
+    def test_dhcp_agents(self):
+        """Those that can be plugged into a bridge of the network."""
+        self.tapmac_agent(self.other, 'physnet2')
+        agent = self.agent('DHCP', self.first)
+        for host in 'host1', self.other:
+            self.agent('DHCP', host)
+        network = self.vlan_network()
+        self.create('subnet', network_id=network['id'], ip_version=4,
+                    cidr='192.0.2.0/24', enable_dhcp=True)
+        self.port(network, self.first)
+        found = self.neutron.request(
+            'GET', 'networks/%s/dhcp-agents' % network['id'])['agents']
+        self.assertEqual([agent], [each['id'] for each in found])
+
+    def test_agent_reports_itself_by_the_name_that_is_looked_for(self):
+        from vif_plug_tapmac.agent import report
+        self.assertEqual(report.AGENT_TYPE, ml2_agents.AGENT_TYPE)
+
+
+class RoutedNetworkTest(agents.AgentTestCase):
+    """Each host is on the segments that its agent has a bridge for."""
+
+    def setUp(self):
+        super().setUp()
+        self.report('host3', 'physnet1')
+        self.report('host4', 'physnet2')
+        self.network = self.create('network', name='demo', segments=[
+            {'provider:network_type': 'vlan',
+             'provider:physical_network': 'physnet%d' % number,
+             'provider:segmentation_id': 93 + number} for number in (1, 2)])
+        # It may come after the networks.
+        self.report('host7', 'physnet1', 'physnet2')
+        self.subnets = {}
+        for segment in self.neutron.request(
+                'GET', 'segments?network_id=' + self.network['id'])[
+                    'segments']:
+            number = segment['physical_network'][-1]
+            self.subnets[number] = self.create(
+                'subnet', network_id=self.network['id'], ip_version=4,
+                cidr='198.51.%s.0/24' % number, segment_id=segment['id'],
+                enable_dhcp=False)['id']
+
+    def assert_on(self, number, port):
+        self.assertEqual(
+            ('ovs', 'br%s00-9%d' % (number, 3 + int(number)),
+             [self.subnets[number]]), (
+                port['binding:vif_type'],
+                port['binding:vif_details'].get('bridge_name'),
+                [each['subnet_id'] for each in port['fixed_ips']]))
+
+    def made(self, host, **fields):
+        """Create a port that Neutron gives an address of its segment."""
+        return self.create('port', **dict(
+            {'network_id': self.network['id'], 'device_id': 'demo',
+             'device_owner': 'compute:nova'},
+            **({'binding:host_id': host} if host else {}), **fields))
+
+    def test_addresses_of_the_segment_of_the_host(self):
+        for host, number in ('host3', '1'), ('host4', '2'):
+            self.assert_on(number, self.made(host))
+            later = self.made(None)
+            self.assertEqual('deferred', later['ip_allocation'])
+            self.assert_on(number, self.update(
+                later, **{'binding:host_id': host}))
+
+    def test_host_on_both(self):
+        for number, subnet in self.subnets.items():
+            self.assert_on(number, self.made('host7', fixed_ips=[
+                {'subnet_id': subnet}]))
+
+    def test_host_on_neither(self):
+        for host in 'host1', 'host5':
+            refused = self.assertRaises(base.Refused, self.made, host)
+            self.assertEqual((409, 'HostNotConnectedToAnySegment'),
+                             (refused.status, refused.type))
+
+
 class OldestTest(tests_base.TestCase):
     """A Neutron that the agent is not for."""
 
@@ -89,4 +293,4 @@ def load_tests(loader, tests, pattern):
     del loader, pattern
     return base.without(tests, *(
         [OldestTest] if base.AGENT_HOSTS
-        else [AgentEventsTest]))
+        else [AgentEventsTest, BindingTest, RoutedNetworkTest]))

@@ -111,7 +111,7 @@ class DaemonUnstarted(TapMacError):
     """
     msg_fmt = ("%(device)s: the privileged daemon of tapmac did not start "
                "within %(seconds)s s. The operator must find out what its "
-               "helper_command, of [vif_plug_tapmac_privileged] or else "
+               "helper_command, of [%(section)s] or else "
                "sudo privsep-helper, waits for (as sudo for a directory of "
                "users), and end that. Try again after that.")
 

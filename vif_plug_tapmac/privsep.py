@@ -108,7 +108,8 @@ class Context(priv_context.PrivContext):
             yield
         except _Unstarted:
             raise exception.DaemonUnstarted(
-                device=device, seconds='%g' % _STARTS_WITHIN)
+                device=device, seconds='%g' % _STARTS_WITHIN,
+                section=self.cfg_section)
         except comm.PrivsepTimeout:
             raise exception.DaemonSilent(device=device,
                                          seconds='%g' % seconds)

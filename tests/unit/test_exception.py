@@ -14,7 +14,7 @@ CLASSES = [cls for cls in vars(exception).values() if inspect.isclass(cls)
            and issubclass(cls, exception.TapMacError)]
 FACTS = dict.fromkeys(
     ('vif', 'reason', 'option', 'value', 'device', 'bridge', 'uplink',
-     'remedy', 'step', 'error', 'differences', 'seconds'), 'FACT')
+     'remedy', 'step', 'error', 'differences', 'seconds', 'section'), 'FACT')
 
 
 class ExceptionTest(base.TestCase):

@@ -9,6 +9,7 @@ import os_vif
 from stevedore import extension
 
 from tests import base
+from vif_plug_tapmac.agent import opts as agent_opts
 from vif_plug_tapmac import opts
 from vif_plug_tapmac import plugin
 
@@ -39,6 +40,17 @@ class EntryPointTest(base.TestCase):
             self.assertIn('\n%s\n' % line.rstrip(), printed)
         self.assertIn('Minimum value: 1\n', printed)
         self.assertIn('Maximum value: 2147483647\n', printed)
+
+    def test_options_of_the_agent_need_no_neutron(self):
+        code = ('import sys; sys.modules["neutron"] = None; '
+                'from oslo_config import generator; '
+                'generator.main(["--namespace", "vif_plug_tapmac.agent"])')
+        printed = subprocess.run(
+            [sys.executable, '-c', code], check=True, capture_output=True,
+            text=True).stdout
+        self.assertIn('[tapmac_agent]', printed)
+        for opt in agent_opts.TAPMAC_AGENT_OPTS:
+            self.assertIn('\n#%s =' % opt.name, printed)
 
     def test_command_line_explains_itself(self):
         for arguments in (['--help'], ['demo', '--help'], ['help', 'demo']):

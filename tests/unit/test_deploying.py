@@ -16,6 +16,8 @@ from oslo_privsep import priv_context
 
 from tests import base
 from tests import documents
+from vif_plug_tapmac.agent import opts as agent_opts
+from vif_plug_tapmac.agent import state
 from vif_plug_tapmac.cli import status
 from vif_plug_tapmac.ml2 import mappings
 from vif_plug_tapmac.ml2 import opts as ml2_opts
@@ -164,6 +166,47 @@ class EtcTest(base.TestCase):
             documents.block(base.README, 'allowed_bridges = br1', 'ini'),
             documents.block(documents.DEPLOYING, 'helper_command', 'ini')),
             self.read('nova/tapmac.conf'))
+
+
+class AgentTest(base.TestCase):
+    """What "Security groups: the agent" shows, and etc/ has for it."""
+
+    def read(self, path):
+        text = (base.CHECKOUT / 'etc' / path).read_text()
+        return re.sub(r'(?m)\A(#.*\n)+\n', '', text)
+
+    def test_files(self):
+        for word, language, path in (
+                ('NOPASSWD', 'text', 'sudoers.d/neutron-tapmac'),
+                ('metrics_file', 'ini', 'neutron/tapmac-agent.conf')):
+            self.assertEqual(documents.block(documents.AGENT, word, language),
+                             self.read(path))
+
+    def test_options(self):
+        path = base.CHECKOUT / 'etc/neutron/tapmac-agent.conf'
+        conf = cfg.ConfigOpts()
+        for group, options in {
+                opts.GROUP: opts.TAPMAC_OPTS,
+                agent_opts.GROUP: agent_opts.TAPMAC_AGENT_OPTS,
+                'tapmac_agent_privileged': priv_context.OPTS}.items():
+            conf.register_opts(options, group=group)
+        conf(['--config-file', str(path)], default_config_files=[])
+        written = {}
+        cfg.ConfigParser(str(path), written).parse()
+        self.assertEqual('agent', conf.os_vif_tapmac.firewall)
+        for group in written:
+            for option in written[group]:
+                self.assertIsNotNone(conf[group][option])
+
+    def test_every_option_is_explained(self):
+        for opt in agent_opts.TAPMAC_AGENT_OPTS:
+            self.assertGreater(len(opt.help), 80, opt.name)
+            self.assertIsNotNone(opt.default, opt.name)
+
+    def test_metrics(self):
+        self.assertEqual(
+            [name for name, _ in documents.rows(documents.AGENT, 'Metrics')],
+            re.findall('# TYPE (\\S+)', state.State('').metrics()))
 
 
 class StatusTest(base.TestCase):

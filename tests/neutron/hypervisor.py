@@ -377,6 +377,9 @@ class HypervisorTestCase(clouds.CloudTestCase):
 
     def setUp(self):
         super().setUp()
+        missing = hosts.missing_privilege()
+        if missing:
+            self.cannot_run(missing)
         self.configure(firewall='agent', udev_timeout=0)
         privsep.vif_plug.set_client_mode(False)
         os_vif.initialize()

@@ -108,3 +108,38 @@ class ChangesWithoutAgentsTest(ChangesTestCase):
             host.kill_agent()
         yield
         self.start_agents(*hosts)
+
+
+class LiveMigrationTest(hypervisor.HypervisorTestCase):
+    """A guest is open where it arrives, and no more than it was."""
+
+    def test_groups_are_there_before_the_guest(self):
+        group = self.members()
+        self.start_agents()
+        member, source, there, outsider = [self.guest(host, its) for host, its
+                                           in ((self.one, group),
+                                               (self.one, group),
+                                               (self.other, group),
+                                               (self.one, self.outsiders()))]
+        self.wait_until_active(member, source, there, outsider)
+        self.wait_until_passes(member, source, MEMBERS)
+        self.bind_second(source.port, self.other.name)
+        target = self.start_guest(self.other, source.port)
+        # Nova waits for nobody here. What is flooded to it tells.
+        took = self.wait_until_passes(there, target, MEMBERS)
+        print('A guest that arrives can be reached after %.1f s' % took)
+        self.wait_until_refused(outsider, target, MEMBERS)
+        self.wait_until_passes(member, source, MEMBERS)
+
+        source.close()
+        target.send(member, MEMBERS)
+        took = self.wait_until_passes(member, target, MEMBERS)
+        print('A guest that has arrived was not reached for %.1f s' % took)
+        self.wait_until_passes(target, member, MEMBERS)
+        self.activate(source.port, self.other.name)
+        self.wait_until_active(target)
+        self.assertEqual(self.other.name,
+                         self.show(source.port)['binding:host_id'])
+        self.wait_until_passes(member, target, MEMBERS)
+        self.wait_until_passes(target, member, MEMBERS)
+        self.wait_until_refused(outsider, target, MEMBERS)

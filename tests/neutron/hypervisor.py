@@ -2,6 +2,7 @@
 
 """A compute host with a tapmac-agent, its guests, and its way to the queue."""
 
+from concurrent import futures
 import contextlib
 import itertools
 import pathlib
@@ -346,15 +347,17 @@ class Sentinels:
         self._nics = nics
         self._sent: list[tuple[Nic, bytes]] = []
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._executor = futures.ThreadPoolExecutor(1)
 
     def __enter__(self) -> 'Sentinels':
-        self._thread.start()
+        self._done = self._executor.submit(self._run)
         return self
 
     def __exit__(self, *exc_info: typing.Any) -> None:
         self._stop.set()
-        self._thread.join()
+        self._executor.shutdown()
+        # Or they would be silent, and nothing wrong.
+        self._done.result()
 
     def add(self, nic: Nic) -> None:
         self._nics += nic,

@@ -410,6 +410,10 @@ class HypervisorTestCase(clouds.CloudTestCase):
                 if agent['agent_type'] == 'tapmac agent'],
             lambda: 'no agent of %s:\n%s' % (host.name, host.log()), 0.1)
 
+    def nudge(self):
+        """Have an RPC worker tell Nova something: it is they who do here."""
+        self.wait_until_active(self.guest(self.one, self.outsiders()))
+
     def members(self):
         """Create a group whose members may speak to each other."""
         group = self.group({'direction': 'egress'}, stateful=False)

@@ -11,7 +11,6 @@ import contextlib
 
 from tests.neutron import cloud
 from tests.neutron import hypervisor
-from tests import patience
 
 MEMBERS, OTHERS = hypervisor.MEMBERS, hypervisor.OTHERS
 
@@ -34,11 +33,7 @@ class ChangesTestCase(hypervisor.HypervisorTestCase):
                 (self.one, group), (self.other, group), (self.one, others))]
         self.wait_until_active(member, guest, outsider)
         for nic in member, guest, outsider:
-            patience.wait_until(
-                lambda: self.neutron.nova.events(nic.port['id']),
-                'Nova hears nothing')
-            self.assertEqual(['vif-plugged'],
-                             self.neutron.nova.events(nic.port['id']))
+            self.wait_for_events(nic.port, 'vif-plugged')
         self.wait_until_passes(member, guest, MEMBERS)
         self.wait_until_passes(guest, member, MEMBERS)
         self.wait_until_refused(outsider, guest, MEMBERS)

@@ -84,7 +84,9 @@ class Agent(fixtures.Fixture):
         self._directory = pathlib.Path(
             self.useFixture(fixtures.TempDir()).path)
         self.metrics = self._directory / 'agent.prom'
-        (self._directory / 'conf').write_text(_CONFIGURATION % {
+        self.configuration = self._directory / 'conf'
+        self.log_file = self._directory / 'log'
+        self.configuration.write_text(_CONFIGURATION % {
             'transport': self._transport, 'timeout': patience.HANG,
             'metrics': self.metrics, 'interval': 1,
             'directory': self._directory, **self._more,
@@ -99,7 +101,7 @@ class Agent(fixtures.Fixture):
         """
         assert self.pid is None
         self._said.write_text('')
-        (self._directory / 'log').touch()
+        self.log_file.touch()
         self.say()
         calls, self._calls = os.pipe()
         self.pid = hosts.fork(self._run, until, calls)
@@ -166,12 +168,11 @@ class Agent(fixtures.Fixture):
                                             self.log()[-20000:]))
 
     def log(self) -> str:
-        return (self._directory / 'log').read_text()
+        return self.log_file.read_text()
 
     def _run(self, until: str | None, calls: int) -> None:
         """Be the process."""
-        log = os.open(self._directory / 'log',
-                      os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+        log = os.open(self.log_file, os.O_APPEND | os.O_WRONLY)
         sys.stdout = sys.stderr = os.fdopen(log, 'w', buffering=1)
         os.close(self._calls)
         status = 2
@@ -185,7 +186,7 @@ class Agent(fixtures.Fixture):
 
     def _start(self, until: str | None, calls: int) -> None:
         cfg.CONF.reset()
-        main.configure(['--config-file', str(self._directory / 'conf')])
+        main.configure(['--config-file', str(self.configuration)])
         cfg.CONF.set_override('capabilities', [capabilities.CAP_NET_ADMIN],
                               'tapmac_agent_privileged')
         privsep.filter.set_client_mode(True)

@@ -22,6 +22,7 @@ from oslo_messaging._drivers import impl_rabbit
 
 from tests import base as tests_base
 from tests.functional import test_guard
+from tests import hosts
 from tests.neutron import base
 from tests import patience
 from vif_plug_tapmac.kernel import conntrack
@@ -179,6 +180,9 @@ class OrderTest(AgentTestCase):
         self.tell(1, 'ACTIVE')
         self.agent.start()
         self.agent.wait_for('applied', [vif(1).id])
+        # And again, after which all is said that is said of the first time.
+        os.kill(self.agent.pid, signal.SIGHUP)
+        self.agent.wait_for('applied', [vif(1).id], 2)
         self.assert_guarded(1)
         self.assertEqual([], self.agent.heard('up'))
 
@@ -261,11 +265,22 @@ class ProcessTest(tests_base.FunctionalTestCase):
 
     def test_end_without_message_queue(self):
         # Nobody listens there.
-        agent = self.start(transport='rabbit://demo:demo@127.0.0.1:9/')
+        agent = self.useFixture(alone.Agent(
+            transport='rabbit://demo:demo@127.0.0.1:9/'))
+        with agent.log_file.open('w') as log:
+            process = subprocess.Popen(
+                [sys.executable, '-W', 'ignore', '-c', 'import sys; from '
+                 'vif_plug_tapmac.agent import main; sys.exit(main.main())',
+                 '--config-file', agent.configuration], stdout=log,
+                stderr=log, cwd=tests_base.CHECKOUT,
+                preexec_fn=hosts.die_with_parent)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
         patience.wait_until(lambda: 'Connection failed' in agent.log(),
                             agent.log)
         began = time.monotonic()
-        self.assertEqual(0, agent.kill(signal.SIGTERM))
+        process.terminate()
+        self.assertEqual(0, process.wait(patience.HANG))
         # What it waits for takes as long as anything here may take.
         self.assertLess(time.monotonic() - began, patience.HANG / 10)
 

@@ -72,9 +72,11 @@ class Agent(fixtures.Fixture):
     """
 
     def __init__(self, transport: str = 'fake://', firewall: str = 'agent',
-                 conntrack: str = 'stateless_only') -> None:
+                 conntrack: str = 'stateless_only',
+                 helper: str = sys.prefix + '/bin/privsep-helper') -> None:
         self._transport = transport
-        self._more = {'firewall': firewall, 'conntrack': conntrack}
+        self._more = {'firewall': firewall, 'conntrack': conntrack,
+                      'helper': helper}
         #: What Neutron says: ports by their UUID, rules by their group.
         self.ports: dict[str, _Told] = {}
         self.rules: dict[str, list[_Told]] = {}
@@ -89,8 +91,7 @@ class Agent(fixtures.Fixture):
         self.configuration.write_text(_CONFIGURATION % {
             'transport': self._transport, 'timeout': patience.HANG,
             'metrics': self.metrics, 'interval': 1,
-            'directory': self._directory, **self._more,
-            'helper': pathlib.Path(sys.prefix) / 'bin' / 'privsep-helper'})
+            'directory': self._directory, **self._more})
         self._said = self._directory / 'said'
         self.addCleanup(self.kill)
 

@@ -31,6 +31,7 @@ if base.NEUTRON >= 28:
     from tests.neutron import alone
     from vif_plug_tapmac.agent import broker
     from vif_plug_tapmac.agent import dirty
+    from vif_plug_tapmac.agent import main
 
 GROUP, OTHER = ('%08d-0000-4000-8000-000000000000' % number
                 for number in (7, 8))
@@ -267,6 +268,17 @@ class ProcessTest(tests_base.FunctionalTestCase):
         # Nobody listens there.
         agent = self.useFixture(alone.Agent(
             transport='rabbit://demo:demo@127.0.0.1:9/'))
+        process = self.run_it(agent)
+        patience.wait_until(lambda: 'Connection failed' in agent.log(),
+                            agent.log)
+        began = time.monotonic()
+        process.terminate()
+        self.assertEqual(0, process.wait(patience.HANG))
+        # What it waits for takes as long as anything here may take.
+        self.assertLess(time.monotonic() - began, patience.HANG / 10)
+
+    def run_it(self, agent):
+        """Have it run, alone, as a user has it."""
         with agent.log_file.open('w') as log:
             process = subprocess.Popen(
                 [sys.executable, '-W', 'ignore', '-c', 'import sys; from '
@@ -276,13 +288,24 @@ class ProcessTest(tests_base.FunctionalTestCase):
                 preexec_fn=hosts.die_with_parent)
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
-        patience.wait_until(lambda: 'Connection failed' in agent.log(),
-                            agent.log)
-        began = time.monotonic()
-        process.terminate()
-        self.assertEqual(0, process.wait(patience.HANG))
-        # What it waits for takes as long as anything here may take.
-        self.assertLess(time.monotonic() - began, patience.HANG / 10)
+        return process
+
+    def test_daemon_that_can_not_be_started(self):
+        agent = self.useFixture(alone.Agent(helper='false'))
+        self.assertEqual(1, self.run_it(agent).wait(patience.HANG))
+        self.assertIn('tapmac-agent does not start: its privileged daemon can '
+                      'not be started', agent.log())
+
+    def test_thread_that_is_lost(self):
+        code = ('import threading; from vif_plug_tapmac.agent import main; '
+                'threading.excepthook = main._lose; '
+                'threading.Thread(target=threading.Event().wait).start(); '
+                'threading.Thread(name="%s", target=lambda: 1 / 0).start()')
+        for name in main.THREADS[:1]:
+            self.assertEqual(1, subprocess.run(
+                [sys.executable, '-W', 'ignore', '-c', code % name],
+                cwd=tests_base.CHECKOUT, capture_output=True,
+                timeout=patience.HANG).returncode)
 
     def test_message_queue_that_is_there_again(self):
         told = dirty.Dirty()

@@ -21,6 +21,7 @@ from neutron.conf.agent import common as agent_options
 from neutron.conf.agent.database import agents_db
 from neutron_lib.utils import helpers
 from oslo_config import cfg
+from oslo_privsep import daemon
 
 from vif_plug_tapmac.agent import broker
 from vif_plug_tapmac.agent.dirty import Batch
@@ -40,6 +41,8 @@ LOG = logging.getLogger(__name__)
 
 #: In seconds, for what it does now.
 _ENDS_WITHIN = 2.0
+#: Those without which it does nothing.
+THREADS = 'tapmac_agent', 'tapmac_taps', 'tapmac_report'
 
 
 class _Unfit(Exception):
@@ -57,6 +60,7 @@ def run() -> int:
 
     :returns: the exit status, where it can not start
     """
+    threading.excepthook = _lose
     try:
         agent = Agent()
     except (_Unfit, exception.TapMacError) as error:
@@ -73,6 +77,19 @@ def run() -> int:
     logging.shutdown()
     # Threads of the message queue would be waited for.
     os._exit(0)
+
+
+def _lose(lost: threading.ExceptHookArgs) -> None:
+    """End this process when a thread of its own does: half of it is no good.
+
+    Whoever has started it starts another one.
+    """
+    threading.__excepthook__(lost)
+    if lost.thread is not None and lost.thread.name in THREADS:
+        LOG.critical('tapmac-agent ends, for it has a fault: %r',
+                     lost.exc_value)
+        logging.shutdown()
+        os._exit(1)
 
 
 def configure(arguments: list[str]) -> None:
@@ -143,8 +160,14 @@ class Agent:
 
 
 def _has_conntrack(options: cfg.ConfigOpts.GroupAttr) -> bool:
-    if firewall.has_conntrack():
-        return True
+    try:
+        if firewall.has_conntrack():
+            return True
+    except daemon.FailedToDropPrivileges as error:
+        raise _Unfit(
+            'its privileged daemon can not be started (%s). See "Security '
+            'groups: the agent" for helper_command of '
+            '[tapmac_agent_privileged], and what sudo is to allow' % error)
     if options.conntrack == agent_opts.REQUIRED:
         raise _Unfit(
             'this kernel, %s, knows no connections on bridges '

@@ -14,6 +14,7 @@ import time
 import typing
 
 import oslo_messaging
+from oslo_privsep import daemon
 
 from vif_plug_tapmac.agent import dirty as dirty_ports
 from vif_plug_tapmac.agent.dirty import Batch
@@ -39,7 +40,7 @@ LOG = logging.getLogger(__name__)
 _FIRST_PAUSE, _LONGEST_PAUSE, _LONGEST_OF_ONE = 1.0, 10.0, 60.0
 #: What is to be expected to go wrong, and needs no traceback.
 _EXPECTED = (oslo_messaging.MessagingException, exception.TapMacError,
-             OSError)
+             daemon.FailedToDropPrivileges, OSError)
 _UNGUARDED = (
     '%s is not in agent_group, so the privileged daemon has another '
     'configuration, without firewall = agent. Name all files of the agent '

@@ -194,5 +194,11 @@ def unfeeding(session: nft.Session, index: int) -> list[nft.Step]:
             nft_sets.delete_elements(table.NAME, name, elements)]
 
 
+def has_element(session: nft.Session, index: int, own: Element) -> bool:
+    """Return whether an element is there for the TAP with this index."""
+    return nft_sets.has(session, table.NAME, own.set, filter_steps.key(
+        index, own.mac, own.address))
+
+
 def has_canary(session: nft.Session, where: nft_sets.Set) -> bool:
     return nft_sets.has(session, table.NAME, where.name, bytes(where.length))

@@ -81,8 +81,11 @@ class GuestFilter:
             if fed_by_agent:
                 there = filter_state.elements(session).get(index, {})
             old = [each for each in there if wanted.get(each) != there[each]]
-            new = {each: wanted[each] for each in wanted
-                   if not is_known or there.get(each) != wanted[each]}
+            new = {each: wanted[each] for each in wanted if (
+                there.get(each) != wanted[each] if is_known
+                # To add what is there is no change, and has no number.
+                else handle == filter_memory.MADE or not filter_state.has_element(
+                    session, index, each))}
             return Plan([*steps, *filter_steps.deletions({index: old}),
                          *filter_steps.additions({index: new})],
                         looked=True, mends=bool(steps), handle=handle)

@@ -212,7 +212,8 @@ class AgentTestCase(test_guard.GuardTestCase):
     def is_right(self):
         with nft.Session() as session:
             found = session.table(filter_table.NAME)
-            return filter_state.lasts(session, found, True)
+            return found is not None and filter_state.lasts(
+                session, found, True)
 
     def flush(self):
         with nft.Session() as session:

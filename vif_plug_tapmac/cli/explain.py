@@ -23,6 +23,7 @@ from vif_plug_tapmac.host import keeping
 from vif_plug_tapmac.host.packet import Packet
 from vif_plug_tapmac.host.tap import Tap
 from vif_plug_tapmac.host import wording
+from vif_plug_tapmac.kernel import exit_rules
 from vif_plug_tapmac.kernel import filter_steps
 from vif_plug_tapmac.kernel import filter_table
 from vif_plug_tapmac.kernel import guest_filter
@@ -138,6 +139,11 @@ def _sets(seen: inventory.Inventory, tap: Tap) -> interpreting.Sets:
     if seen.guest_filter is not None:
         found[filter_table.GROUPS] = set(map(filter_steps.number_key,
                                              seen.guest_filter.groups))
+        exits = seen.guest_filter.exits
+        found[exit_rules.PORTS] = set(map(filter_steps.number_key,
+                                          exits.ports))
+        found[exit_rules.HOST] = (
+            {exit_rules.ALL_TAPS + bytes(2)} if exits.is_host else set())
         for each in seen.guest_filter.ports.get(tap.link.index, ()):
             found.setdefault(each.set, set()).add(filter_steps.key(
                 tap.link.index, each.mac, each.address))
@@ -159,7 +165,11 @@ def _notes(seen: inventory.Inventory, tap: Tap) -> typing.Iterator[str]:
                'release makes (its version is %d, and this release makes %d): '
                'what is said here of frames is what that one would do.' % (
                    filter_table.NAME, table.version, filter_table.VERSION))
-    if not keeping.is_closed(seen, tap.link):
+    if keeping.is_off(seen, tap.link):
+        yield ('The filter of %s is off: all that its guest sends passes but '
+               'for tags, frames to 01:80:c2, and other MACs. See "tapmac '
+               'filter".' % name)
+    elif not keeping.is_closed(seen, tap.link):
         yield ('%s is in link group %d, which is not closed: no rule looks at '
                'what its guest sends. See "tapmac audit".'
                % (name, tap.link.group))

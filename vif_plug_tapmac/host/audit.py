@@ -9,6 +9,7 @@ from oslo_config import cfg
 from vif_plug_tapmac.host import agent_checks
 from vif_plug_tapmac.host import before_checks
 from vif_plug_tapmac.host import bridge_checks
+from vif_plug_tapmac.host import exit_checks
 from vif_plug_tapmac.host import filter_checks
 from vif_plug_tapmac.host.finding import Finding
 from vif_plug_tapmac.host import host_checks
@@ -105,12 +106,14 @@ def audit_links(seen: Inventory) -> list[Finding]:
         if not half_deleted:
             for check_tap in (*tap_checks.CHECKS, *port_checks.CHECKS,
                               *spoofing_checks.CHECKS,
-                              *agent_checks.CHECKS):
+                              *agent_checks.CHECKS,
+                              *exit_checks.CHECKS):
                 found.extend(check_tap(seen, tap))
             found.extend(tap_checks.clash(tap, holders))
     found.extend(tap_checks.strangers_in_group(seen))
     for check_table in (*spoofing_checks.TABLE_CHECKS,
-                        *agent_checks.TABLE_CHECKS):
+                        *agent_checks.TABLE_CHECKS,
+                        *exit_checks.TABLE_CHECKS):
         found.extend(check_table(seen))
     return found
 

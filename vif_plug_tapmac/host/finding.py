@@ -76,6 +76,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     'TM228': (Severity.ERROR, 'A guest may not speak at all'),
     'TM229': (Severity.ERROR, 'A guest may speak as somebody else'),
     'TM233': (Severity.ERROR, 'A guest can not be kept to its addresses'),
+    'TM234': (Severity.ERROR, 'The filter of a guest is switched off'),
     'TM235': (Severity.ERROR,
               'A guest is not kept to its security groups'),
     'TM236': (Severity.ERROR, 'The agent does not know a port'),
@@ -96,6 +97,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     'TM315': (Severity.WARNING, 'nftables.service takes away the table of '
               'guests'),
     'TM316': (Severity.ERROR, 'The link group of the agent is open'),
+    'TM317': (Severity.ERROR, 'The filter of this host is switched off'),
     'TM401': (Severity.ERROR, 'No port can be on a bridge of this name'),
     'TM402': (Severity.ERROR, 'A bridge was made by an agent that goes'),
     'TM403': (Severity.WARNING, 'A bridge has no uplink'),
@@ -196,6 +198,8 @@ WHY: dict[str, str] = {
     'TM229': 'The guest gets what is for the owner of the address.',
     'TM233': 'The guest can claim the addresses of others, answer DHCP, and '
              'send router advertisements.',
+    'TM234': 'The guest can claim the addresses of others, answer DHCP, send '
+             'router advertisements, and be reached by everybody.',
     'TM235': 'Whatever its groups say, all passes from and to the guest that '
              'its mode without an agent lets pass.',
     'TM236': 'Nothing passes from the guest, and nothing to it.',
@@ -222,6 +226,8 @@ WHY: dict[str, str] = {
     'TM315': 'Whenever it starts or is reloaded, guests can do so, and reach '
              'this host in spite of host_shield, until the next plug.',
     'TM316': 'Whatever their groups say, all passes from and to guests.',
+    'TM317': 'All guests can claim the addresses of others, answer DHCP, send '
+             'router advertisements, and be reached by everybody.',
     'TM401': 'No guest can be plugged on it.',
     'TM402': 'After the next boot nobody makes it, unless the configuration '
              'says of what.',

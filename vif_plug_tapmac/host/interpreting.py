@@ -186,8 +186,8 @@ def _sets_mark(name: str, values: nft.Values) -> bool:
 
 def _load(name: str, values: nft.Values) -> nftx.Load:
     length = (_number(values, 4) if name != 'meta' else
-              1 if _number(values, 2) == _number(nftx.PROTOCOL.values, 2)
-              else 4)
+              {_number(each.values, 2): each.length for each in (
+                  nftx.PROTOCOL, nftx.IIFTYPE)}.get(_number(values, 2), 4))
     return nftx.Load(name, {kind: typing.cast(bytes, value) for kind, value
                             in values.items() if kind != 1}, length)
 

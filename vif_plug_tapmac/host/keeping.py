@@ -18,14 +18,17 @@ if typing.TYPE_CHECKING:
 
 _T = typing.TypeVar('_T')
 
-NONE, MAC, FULL = 'none', 'mac', 'full'
+NONE, MAC, FULL, OFF = 'none', 'mac', 'full', 'off'
 
 
 def mode(seen: 'Inventory', tap: Tap) -> str:
     """Return which of these a guest is kept to: nothing, its MAC, addresses.
 
-    Whoever may not see the table takes the link group's word for it.
+    Or that it is open by the emergency exit. Whoever may not see the table
+    takes the link group's word for it.
     """
+    if is_off(seen, tap.link):
+        return OFF
     if is_closed(seen, tap.link):
         return FULL
     return MAC if tap.link.locked or is_source_filtered(seen, tap) else NONE
@@ -40,6 +43,13 @@ def is_to_be_filtered(seen: 'Inventory', tap: Tap) -> bool:
             and (tap.guest_mac is not None or tap.has_nova_name)
             and not tap.is_anothers
             and tap.link.group != seen.filtered_group)
+
+
+def is_off(seen: 'Inventory', link: Link) -> bool:
+    """Return whether a port that would be closed is open by the exit."""
+    table = seen.guest_filter
+    return table is not None and link.group in table.groups and (
+        table.exits.is_host or link.index in table.exits.ports)
 
 
 def is_closed(seen: 'Inventory', link: Link) -> bool:

@@ -11,6 +11,7 @@ import functools
 import struct
 import typing
 
+from vif_plug_tapmac.kernel import exit_rules
 from vif_plug_tapmac.kernel import nft_expressions as nftx
 
 #: How long an Ethernet header is: a TAP takes nothing shorter.
@@ -85,6 +86,8 @@ class Packet:
                     else bytes([self._transport.number]))
         if what == nftx.IIF:
             return struct.pack('=I', self.index)
+        if what == nftx.IIFTYPE:
+            return exit_rules.ALL_TAPS
         return (struct.pack('=I', self.group) if what == nftx.IIFGROUP
                 else None)
 

@@ -48,7 +48,7 @@ def field(what: nftx.Load, packet: Packet) -> str:
         return 'protocol'
     if what == nftx.IIFGROUP:
         return 'link group'
-    if what == nftx.IIF:
+    if what in (nftx.IIF, nftx.IIFTYPE):
         return 'port'
     if what == nftx.IS_FRAGMENT:
         return 'fragment header'
@@ -123,7 +123,8 @@ def summary(packet: Packet) -> str:
 def condition(found: Condition, packet: Packet) -> str:
     """Return what a condition sees in a frame, without its port."""
     seen = ['%s %s' % (field(part, packet), value(part, packet.read(part)))
-            for part in found.parts if part not in (nftx.IIF, nftx.IIFGROUP)]
+            for part in found.parts
+            if part not in (nftx.IIF, nftx.IIFGROUP, nftx.IIFTYPE)]
     return ' and '.join(seen) or 'link group %d' % packet.group
 
 

@@ -16,6 +16,7 @@ import logging
 import typing
 
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import emergency_exit
 from vif_plug_tapmac.kernel import filter_state
 from vif_plug_tapmac.kernel import filter_steps
 from vif_plug_tapmac.kernel.filter_steps import Elements
@@ -37,7 +38,8 @@ LOG = logging.getLogger(__name__)
 def ensure(netlink: nl.Netlink, port: TapPort, link: Link) -> None:
     """Have the guest kept to its addresses as soon as its TAP is in the group.
 
-    One whose addresses nobody knows here is as it was.
+    One whose addresses nobody knows here is as it was. One that is open by the
+    emergency exit is open at another TAP, too.
 
     :raises KernelRefused, VerifyFailed: as :meth:`GuestFilter.put`
     """
@@ -49,6 +51,10 @@ def ensure(netlink: nl.Netlink, port: TapPort, link: Link) -> None:
                 port.vif_id, port.guest_mac, port.addresses),
             port.filtered_group, port.link_group,
             link.group == port.agent_group)
+    else:
+        return
+    _sessions.settle('opening who was open', lambda session: (
+        emergency_exit.following(session, netlink, link.index, port.vif_id)))
 
 
 def leave(port: TapPort, found: Link) -> None:

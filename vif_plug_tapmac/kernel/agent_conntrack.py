@@ -27,6 +27,7 @@ import struct
 import typing
 
 from vif_plug_tapmac.kernel import agent_table
+from vif_plug_tapmac.kernel import exit_rules
 from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.kernel.nft import Chain
 from vif_plug_tapmac.kernel.nft import Rule
@@ -119,8 +120,8 @@ def trial() -> list[nft.Step]:
     """Return what makes a table with all this, to see whether it can be."""
     name = 'tapmac_trial'
     return [nft.new_table(name, ''),
-            *(nft_sets.new_set(name, each, number)
-              for number, each in enumerate(agent_table.SETS, 1)),
+            *(nft_sets.new_set(name, each, number) for number, each in
+              enumerate((*agent_table.SETS, *exit_rules.SETS), 1)),
             *making(name)]
 
 
@@ -200,5 +201,6 @@ def _limit(most: int) -> list[Rule]:
     is_first = nftx.is_none_of(nftx.CT_STATUS, nftx.CONFIRMED)
     return [nftx.drop('ct_limit', 'more connections than a port may have',
                       is_first, nftx.is_in(agent_table.STATEFUL, port),
+                      exit_rules.is_closed(port),
                       nftx.are_more_than(COUNTED, port, most))
             for port in (nftx.IIF, nftx.OIF)]

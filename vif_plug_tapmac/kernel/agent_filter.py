@@ -24,6 +24,7 @@ from vif_plug_tapmac.kernel import agent_elements
 from vif_plug_tapmac.kernel import agent_guard
 from vif_plug_tapmac.kernel import agent_memory
 from vif_plug_tapmac.kernel import agent_table
+from vif_plug_tapmac.kernel import emergency_exit
 from vif_plug_tapmac.kernel import filter_state
 from vif_plug_tapmac.kernel import filter_steps
 from vif_plug_tapmac.kernel import filter_table as table
@@ -33,7 +34,7 @@ from vif_plug_tapmac.kernel import lasting_session
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import nft
-from vif_plug_tapmac.kernel import shields
+from vif_plug_tapmac.kernel.nft_sets import Element
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted.port import Groups
 from vif_plug_tapmac.wanted.security_groups import Change
@@ -183,6 +184,14 @@ def look(at_ports: bool) -> None:
     """Remember what others have in the table; see :class:`Memory`."""
     memory, (session, _) = _current(), sessions.get()
     memory.look(session, at_ports)
+
+
+def hear_exit(name: str, elements: typing.Iterable[Element],
+              is_gone: bool) -> None:
+    """Remember who was opened or closed by hand; see :mod:`emergency_exit`."""
+    memory = _current()
+    memory.others = memory.others._replace(exits=emergency_exit.after(
+        memory.others.exits, name, elements, is_gone))
 
 
 def indexes() -> set[int]:
@@ -368,13 +377,12 @@ class _Work:
         """Return what makes the table right, and the agent's group closed."""
         found, is_whole, lasts = filter_state.look(session)
         own, others = {self._groups.agent}, self._memory.others
-        shielding = (shields.putting(session, others.shields)
-                     if others.shields and (
-                         found is None or self._is_anothers(session)) else [])
+        putting = (others.putting(session) if found is None
+                   or self._is_anothers(session) else [])
         if lasts:
             if filter_state.is_closed(session, self._groups.agent, True):
-                return shielding
-            return filter_steps.closing(own, own) + shielding
+                return putting
+            return filter_steps.closing(own, own) + putting
         groups, of_agent = (filter_state.groups_in(session, name) | own
                             for name in (table.GROUPS, agent_table.GROUPS))
         there = filter_state.elements(session)
@@ -384,8 +392,8 @@ class _Work:
             there = {**others.ports, **there}
         return guest_filter.making_anew(session, found, groups, of_agent, {
             index: there[index] for index in there
-            if not self._is_agents(filter_steps.number_key(index))}
-        ) + shielding
+            if not self._is_agents(filter_steps.number_key(index))},
+            emergency_exit.NONE) + putting
 
 
 class _Healing(_Work):

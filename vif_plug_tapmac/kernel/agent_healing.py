@@ -22,6 +22,7 @@ from vif_plug_tapmac.kernel import agent_conntrack
 from vif_plug_tapmac.kernel import agent_elements
 from vif_plug_tapmac.kernel import agent_filter
 from vif_plug_tapmac.kernel import events
+from vif_plug_tapmac.kernel import exit_rules
 from vif_plug_tapmac.kernel import filter_steps
 from vif_plug_tapmac.kernel import filter_table as table
 from vif_plug_tapmac.kernel import lasting_session
@@ -35,7 +36,8 @@ LOG = logging.getLogger(__name__)
 _OF_NO_CONCERN = (table.DROPS, table.LOGGED, table.LOG,
                   agent_conntrack.COUNTED)
 #: Sets of what is not an agent's, but goes with the table.
-_OF_OTHERS = table.SHIELDED, table.SHIELDS
+_OF_OTHERS = (table.SHIELDED, table.SHIELDS, exit_rules.PORTS,
+              exit_rules.HOST)
 #: In seconds: until it is tried again; how often all is looked at that others
 #: have, if they change it; and until it is seen that another thread does all
 #: this.
@@ -134,14 +136,16 @@ class _Healer(threading.Thread):
         for each in found:
             if each.port == own or each.name in _OF_NO_CONCERN:
                 continue
+            if each.kind == nft_events.ELEMENTS:
+                agent_filter.hear_exit(each.name, each.elements, each.is_gone)
             self._others |= (each.kind == nft_events.TABLE
                              or each.name in _OF_OTHERS)
             if (each.kind != nft_events.ELEMENTS
                     or each.name not in agent_elements.NAMES):
                 self._all |= each.name not in _OF_OTHERS
                 continue
-            indexes = {int.from_bytes(key[:4], nft.BYTE_ORDER)
-                       for key in each.keys}
+            indexes = {int.from_bytes(element.key[:4], nft.BYTE_ORDER)
+                       for element in each.elements}
             self._all |= filter_steps.CANARY in indexes
             self._others |= not indexes <= known
             self._indexes |= indexes & known

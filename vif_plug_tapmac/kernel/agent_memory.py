@@ -10,6 +10,8 @@ anew by who did not make all that was in it.
 import typing
 
 from vif_plug_tapmac.kernel import agent_table
+from vif_plug_tapmac.kernel import emergency_exit
+from vif_plug_tapmac.kernel.emergency_exit import Exits
 from vif_plug_tapmac.kernel import filter_state
 from vif_plug_tapmac.kernel.filter_steps import Elements
 from vif_plug_tapmac.kernel import filter_table as table
@@ -32,11 +34,20 @@ class Others(typing.NamedTuple):
     :param of_agent: which of them pass only what an agent lets pass
     :param ports: what guests may speak from that no agent knows
     :param shields: who is kept from this host
+    :param exits: who is open by the emergency exit
     """
     groups: frozenset[int] = frozenset()
     of_agent: frozenset[int] = frozenset()
     ports: dict[int, Elements] = {}
     shields: tuple[Shield, ...] = ()
+    exits: Exits = emergency_exit.NONE
+
+    def putting(self, session: nft.Session) -> list[nft.Step]:
+        """Return what has shields and exits again in a table made anew."""
+        return [*(shields.putting(session, self.shields)
+                  if self.shields else []),
+                *emergency_exit.additions(self.exits,
+                                          emergency_exit.there(session))]
 
     def closable(self, netlink: nl.Netlink) -> set[int]:
         """Return the groups that may be closed so that no guest is cut off.
@@ -105,9 +116,12 @@ class Memory:
     def look(self, session: nft.Session, at_ports: bool) -> None:
         """Remember what others have in the table, if there is a whole one.
 
+        Not if it changes meanwhile: then that is heard, and it looks again.
+
         :param at_ports: also what guests may speak from, where no agent says
             it: there may be a thousand
         """
+        generation = session.generation()
         found = session.table(table.NAME)
         if (found is None or found.handle != self.handle
                 or not all(filter_state.has_canary(session, each)
@@ -121,5 +135,9 @@ class Memory:
             known = self.indexes
             ports = {index: there for index, there in filter_state.elements(
                 session).items() if index not in known}
-        self.others = Others(groups, of_agent, ports,
-                             tuple(shields.there(session)))
+        others = Others(groups, of_agent, ports,
+                        tuple(shields.there(session)),
+                        emergency_exit.there(session))
+        # Or a part of this may have been flushed meanwhile.
+        if session.generation() == generation:
+            self.others = others

@@ -21,6 +21,7 @@ lets most of them pass, and no way leads to a chain that may be empty.
 
 import typing
 
+from vif_plug_tapmac.kernel import exit_rules
 from vif_plug_tapmac.kernel.nft import Chain
 from vif_plug_tapmac.kernel.nft import Expression
 from vif_plug_tapmac.kernel.nft import Rule
@@ -107,6 +108,7 @@ def _hooks() -> list[Rule]:
 
 def _leaving() -> list[Rule]:
     return [
+        *exit_rules.from_it('leaving'),
         nftx.rule('leaving', nftx.as_map_says(EGRESS, nftx.IIF)),
         nftx.accept('leaving', nftx.is_in(OPEN, nftx.IIF)),
         nftx.drop('leaving', 'its security groups are not known here'),
@@ -120,9 +122,11 @@ def _leaving() -> list[Rule]:
 
 def _entering() -> list[Rule]:
     return [
+        *exit_rules.to_it('entering', to='entering_open'),
         nftx.rule('entering', nftx.as_map_says(INGRESS, nftx.OIF)),
-        *tags('entering'),
-        nftx.accept('entering', nftx.is_in(OPEN, nftx.OIF)),
+        nftx.go('entering', nftx.is_in(OPEN, nftx.OIF), to='entering_open'),
+        *tags('entering_open'),
+        nftx.accept('entering_open'),
         nftx.drop('entering', 'its security groups are not known here'),
         nftx.rule('entering_no_ip', nftx.equals(_ETHERTYPE, _IPV6),
                   nftx.RETURN),

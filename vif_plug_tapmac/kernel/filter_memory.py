@@ -9,6 +9,7 @@ whoever has flushed it.
 
 import typing
 
+from vif_plug_tapmac.kernel import emergency_exit
 from vif_plug_tapmac.kernel import filter_state
 from vif_plug_tapmac.kernel.filter_steps import Elements
 from vif_plug_tapmac.kernel import netlink as nl
@@ -46,6 +47,8 @@ class Memory:
     :ivar closed: what this process has closed: which group TAPs go to whose
         elements nobody knows; None: no one goes, as it is an agent's
     :ivar shields: that are in force
+    :ivar exits: who was open by the emergency exit, when it was looked at last
+        and there was a table
     """
 
     def __init__(self) -> None:
@@ -55,6 +58,7 @@ class Memory:
         self.handle: int | None = None
         self.closed: dict[int, int | None] = {}
         self.shields: set[Shield] = set()
+        self.exits = emergency_exit.NONE
 
     def closes(self, group: int, open_group: int | None) -> bool:
         """Return whether this process has not closed a group so before."""

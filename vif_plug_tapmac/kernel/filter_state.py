@@ -8,6 +8,7 @@ import struct
 import typing
 
 from vif_plug_tapmac.kernel import agent_table
+from vif_plug_tapmac.kernel import emergency_exit
 from vif_plug_tapmac.kernel import filter_steps
 from vif_plug_tapmac.kernel.filter_steps import Elements
 from vif_plug_tapmac.kernel import filter_table as table
@@ -41,6 +42,7 @@ class State(typing.NamedTuple):
     :param agent_groups: which of the groups are an agent's
     :param fed: the indexes of which an agent has said what passes, and
         ``open``, those of them at which all does
+    :param exits: who is open by the emergency exit
     """
     version: int | None
     is_right: bool
@@ -49,6 +51,7 @@ class State(typing.NamedTuple):
     agent_groups: frozenset[int] = frozenset()
     fed: frozenset[int] = frozenset()
     open: frozenset[int] = frozenset()
+    exits: emergency_exit.Exits = emergency_exit.NONE
 
 
 def state() -> State:
@@ -68,7 +71,7 @@ def state() -> State:
             version > table.VERSION or is_right(session)),
             frozenset(groups_in(session, table.GROUPS)), elements(session),
             frozenset(groups_in(session, agent_table.GROUPS)),
-            known | is_open, is_open)
+            known | is_open, is_open, emergency_exit.there(session))
 
 
 def _indexes(session: nft.Session, name: str) -> frozenset[int]:
@@ -160,7 +163,8 @@ def groups_in(session: nft.Session, name: str) -> set[int]:
 
 def is_used(session: nft.Session) -> bool:
     """Return whether guests are kept to something by the table."""
-    return bool(groups_in(session, table.GROUPS) or elements(session))
+    return bool(groups_in(session, table.GROUPS) or elements(session)
+                or any(emergency_exit.there(session)))
 
 
 def is_closed(session: nft.Session, group: int, by_agent: bool) -> bool:

@@ -17,6 +17,7 @@ import socket
 import typing
 
 from vif_plug_tapmac.kernel import agent_table
+from vif_plug_tapmac.kernel import exit_rules
 from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.kernel.nft import Chain
 from vif_plug_tapmac.kernel.nft import Expression
@@ -65,7 +66,8 @@ _DROPS_SET = Set(DROPS, type_of(INDEX, MARK), 8, is_by_rules=True,
                  seconds=604800)
 SETS = (Set(GROUPS, GROUP, 4, is_number=True, size=agent_table.GROUPS_MOST),
         *PORT_SETS, _SHIELDED_SET, Set(SHIELDS, type_of(GROUP, MARK), 8),
-        *agent_table.SETS, _DROPS_SET, Set(LOGGED, INDEX, 4, is_number=True))
+        *agent_table.SETS, _DROPS_SET, *exit_rules.SETS,
+        Set(LOGGED, INDEX, 4, is_number=True))
 #: Hooks, and when they are had: before what others have there, and conntrack.
 #: Source: include/uapi/linux/netfilter_bridge.h
 _PREROUTING, _INPUT, _PRIORITY = 0, 1, -350
@@ -175,6 +177,7 @@ def _any_guest() -> list[Rule]:
               reserved),
         _shield(),
         _drop('guest', 'to what bridges keep to themselves', reserved),
+        *exit_rules.from_it('guest', to='guest_open'),
         _go('guest', nftx.is_in(agent_table.OPEN, nftx.IIF), to='guest_open'),
         # Most frames by far are of one of these.
         *(_go('guest', nftx.equals(_ETHERTYPE, number),

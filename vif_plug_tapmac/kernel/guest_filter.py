@@ -21,6 +21,7 @@ import typing
 
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import agent_table
+from vif_plug_tapmac.kernel import emergency_exit
 from vif_plug_tapmac.kernel import filter_drops
 from vif_plug_tapmac.kernel import filter_memory
 from vif_plug_tapmac.kernel.filter_memory import Plan
@@ -84,8 +85,8 @@ class GuestFilter:
             new = {each: wanted[each] for each in wanted if (
                 there.get(each) != wanted[each] if is_known
                 # To add what is there is no change, and has no number.
-                else handle == filter_memory.MADE or not filter_state.has_element(
-                    session, index, each))}
+                else handle == filter_memory.MADE
+                or not filter_state.has_element(session, index, each))}
             return Plan([*steps, *filter_steps.deletions({index: old}),
                          *filter_steps.additions({index: new})],
                         looked=True, mends=bool(steps), handle=handle)
@@ -253,6 +254,8 @@ class GuestFilter:
             is_known = generation == self._known.generation
             if not is_known:
                 self._known.shields.clear()
+                if session.table(table.NAME) is not None:
+                    self._known.exits = emergency_exit.there(session)
             planned = plan(session, is_known)
             if not planned.steps:
                 self._known.know(generation, planned)
@@ -344,23 +347,28 @@ class GuestFilter:
         if is_whole:
             groups |= filter_state.groups_in(session, table.GROUPS)
             of_agent |= filter_state.groups_in(session, agent_table.GROUPS)
-        return (making_anew(session, found, groups, of_agent, left), {},
-                filter_memory.MADE)
+        return (making_anew(session, found, groups, of_agent, left,
+                            self._known.exits), {}, filter_memory.MADE)
 
 
 def making_anew(session: nft.Session, found: nft.Table | None,
                 groups: set[int], of_agent: set[int],
-                ports: dict[int, Elements]) -> list[nft.Step]:
+                ports: dict[int, Elements],
+                exits: emergency_exit.Exits) -> list[nft.Step]:
     """Return what makes the table instead of one that is there.
 
-    Those who are kept from this host by that one are so by the new one.
+    Those who are kept from this host by that one are so by the new one, and
+    those are open who are open there.
 
     :param found: None: there is none
     :param groups: as for :func:`filter_steps.making`, and ``of_agent``
+    :param exits: who is open where there is none
     """
     return [*([] if found is None else [nft.delete_table(table.NAME)]),
             *filter_steps.making(groups, of_agent),
             *shields.additions(shields.there(session)),
+            *emergency_exit.additions(
+                exits if found is None else emergency_exit.there(session)),
             *filter_steps.additions(ports)]
 
 

@@ -38,12 +38,14 @@ class Event(typing.NamedTuple):
     :param kind: TABLE and so on: to what
     :param name: of a chain, or of a set; the chain that a rule is in; empty:
         of the table
-    :param keys: of elements
+    :param is_gone: whether it is not there any more
+    :param elements: of a set
     """
     port: int
     kind: int
     name: str
-    keys: tuple[bytes, ...] = ()
+    is_gone: bool
+    elements: tuple[nft_sets.Element, ...] = ()
 
 
 class TableEvents(events.Listener):
@@ -77,7 +79,7 @@ class TableEvents(events.Listener):
                         and message.body[:1] == bytes([nft.BRIDGE])):
                     told = nft.read(message.body)
                     if told.text(_TABLE_NAME) == self._table:
-                        yield _event(message.port, _KINDS[message.kind], told)
+                        yield _event(message, told)
         except (OSError, *session.GARBLED):
             raise events.Overrun()  # As if it had not come.
 
@@ -88,10 +90,12 @@ class TableEvents(events.Listener):
                 told.text(_PROCESS_NAME) or 'somebody', number)
 
 
-def _event(port: int, kind: int, told: Attributes) -> Event:
+def _event(message: rtnetlink.Message, told: Attributes) -> Event:
+    kind = _KINDS[message.kind]
     return Event(
-        port, kind, told.text(_NAME[kind]) or '' if kind in _NAME else '',
-        tuple(nft_sets.decoded(Attributes(octets)).key
+        message.port, kind, told.text(_NAME[kind]) or ''
+        if kind in _NAME else '', message.kind != nft.message(kind),
+        tuple(nft_sets.decoded(Attributes(octets))
               for _, octets in attributes.every(
                   told.octets(_LIST_ELEMENTS) or b''))
         if kind == ELEMENTS else ())

@@ -70,6 +70,8 @@ ETHERTYPE = _known(1, 2)
 IIF, IIFGROUP, PROTOCOL = _known(4, 4), _known(21, 4), _known(16, 1)
 #: The same of the port that a frame goes out at.
 OIF, OIFGROUP = _known(5, 4), _known(22, 4)
+#: What kind of links these ports are.
+IIFTYPE, OIFTYPE = _known(8, 2), _known(9, 2)
 #: For whom the frame is, as the kernel sees it, and what its bridge is called.
 PACKET_KIND, BRIDGE = _known(19, 1), _known(17, 16)
 #: A number that a packet carries along inside this host.

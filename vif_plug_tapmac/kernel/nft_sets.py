@@ -38,10 +38,11 @@ _INTERVAL, _MAP, _FORGETS, _BY_RULES, _PARTS, _ENDS = (
 _SWEEPS_EVERY = 3600000
 #: How many elements rules put into a set at most, if it does not say.
 _MOST_BY_RULES = 65535
-#: How nft calls what keys are made of: addresses, MACs, marks, indexes, link
-#: groups, and names of links.
+#: How nft calls what keys are made of: addresses, MACs, marks; indexes, types,
+#: groups and names of links.
 #: Source: nftables, include/datatype.h, enum datatypes
-IP, IP6, ETHER, MARK, INDEX, GROUP, LINK_NAME = 7, 8, 9, 19, 20, 35, 41
+IP, IP6, ETHER, MARK = 7, 8, 9, 19
+INDEX, LINK_TYPE, GROUP, LINK_NAME = 20, 21, 35, 41
 #: What a map has that says where to go on: how nft calls that, and its length.
 VERDICTS = 0xffffff00, 16
 #: How nft keeps which order the octets of a key have, and those of what a map

@@ -8,6 +8,7 @@ from tests import base as tests_base
 from tests.neutron import agents
 from tests.neutron import base
 from tests.neutron import test_binding
+from tests import patience
 from vif_plug_tapmac.ml2 import agents as ml2_agents
 from vif_plug_tapmac.ml2 import driver
 from vif_plug_tapmac.ml2 import exception
@@ -205,6 +206,20 @@ class BindingTest(agents.AgentTestCase):
             'GET', 'networks/%s/dhcp-agents' % network['id'])['agents']
         self.assertEqual([agent], [each['id'] for each in found])
 
+    def test_dhcp_agent_that_is_later(self):
+        """It is held back once, whatever changes before the other is ready."""
+        self.agent('DHCP', self.second)
+        network = self.vlan_network()
+        subnet = self.create('subnet', network_id=network['id'], ip_version=4,
+                             cidr='192.0.2.0/24', enable_dhcp=True)
+        port = self.port(network, self.first, fixed_ips=[
+            {'subnet_id': subnet['id']}])
+        self.guard(port, self.first)
+        self.update(port, name='renamed')
+        self.assertEqual('DOWN', self.show(port)['status'])
+        self.tell_dhcp(port)
+        self.assertEqual('ACTIVE', self.show(port)['status'])
+
     def test_agent_reports_itself_by_the_name_that_is_looked_for(self):
         from vif_plug_tapmac.agent import report
         self.assertEqual(report.AGENT_TYPE, ml2_agents.AGENT_TYPE)
@@ -289,8 +304,13 @@ class OldestTest(tests_base.TestCase):
 
 
 def load_tests(loader, tests, pattern):
-    """Leave out what this Neutron has not: nothing is skipped."""
+    """Leave out what this Neutron has not: nothing is skipped.
+
+    And for the older of those with agents what takes long.
+    """
     del loader, pattern
-    return base.without(tests, *(
-        [OldestTest] if base.AGENT_HOSTS
-        else [AgentEventsTest, BindingTest, RoutedNetworkTest]))
+    if not base.AGENT_HOSTS:
+        return base.without(tests, AgentEventsTest, BindingTest,
+                            RoutedNetworkTest)
+    return base.without(tests, OldestTest, *(
+        [AgentEventsTest] if base.NEUTRON < 29 and not patience.LONG else []))

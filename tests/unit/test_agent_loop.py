@@ -186,6 +186,12 @@ class LoopTest(LoopTestCase):
                          self.handle(ports=[ONE]))
         self.assertIn('is not in agent_group', self.logs.output)
 
+    def test_unguarded_is_said_also_of_what_is_up(self):
+        self.guarded = False
+        self.handle(ports=[ONE])
+        self.assertIn('is not in agent_group', self.logs.output)
+        self.assertEqual({ONE}, set(self.manager._waiting))
+
     def test_made_anew_meanwhile_is_not_up(self):
         self.plug(ONE, DOWN)
         self.guarded = None

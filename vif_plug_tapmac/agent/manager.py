@@ -136,7 +136,9 @@ class Manager:
         here = self._taps.here()
         if batch.lost:
             # Before those that are here again are said to be up.
-            self._server.set_down(batch.lost)
+            for port in self._server.set_down(batch.lost):
+                LOG.warning('Neutron could not have port %s down, whose TAP '
+                            'is gone', port)
         groups = self._concerned(batch)
         ports = set(here) if batch.is_all else here.keys() & (
             batch.ports | self._in_each(groups, here.keys()))
@@ -225,16 +227,14 @@ class Manager:
         up = set()
         for port, tap in asked.items():
             why = outcome.refused.get(port)
-            is_due = (port in outcome.kept
-                      and self._server.is_to_be_up(told[port]))
-            if why is not None or is_due:
-                is_guarded = self._taps.is_guarded(tap)
-                if is_guarded is None:
-                    why = None  # It is another one by now, and dirty.
-                elif is_due and is_guarded:
-                    up.add(port)
-                elif is_due:
+            is_guarded = self._taps.is_guarded(tap)
+            if is_guarded is None:
+                why = None  # It is another one by now, and dirty.
+            elif port in outcome.kept:
+                if not is_guarded:
                     why = _UNGUARDED % tap.name
+                elif self._server.is_to_be_up(told[port]):
+                    up.add(port)
             self._set_waiting(port, why)
         for port in self._server.set_up(up):
             self._set_waiting(port, 'Neutron could not have it up')

@@ -523,6 +523,71 @@ class OthersTest(AgentTestCase):
             thread.join()
 
 
+class UpgradeTest(AgentTestCase):
+    """Services of two releases, of which one is not started again yet."""
+
+    def setUp(self):
+        super().setUp()
+        self.start()
+        self.feed(rule('egress'))
+        # Of a process that runs, no version ever changes.
+        filter_state.tell.cache_clear()
+        self.addCleanup(filter_state.tell.cache_clear)
+
+    def version_and_handle(self):
+        with nft.Session() as session:
+            found = session.table(filter_table.NAME)
+            return found.comment, found.handle
+
+    def assert_as_it_was(self):
+        self.assertEqual({0}, self.send(1, udp(1, 0)))
+        self.assertEqual(set(), self.send(0, udp(0, 1)))
+
+    def test_who_is_older(self):
+        """An agent, and nova-compute, that run while the table is newer."""
+        before = self.version_and_handle()
+        self.send(0, arp(0))
+        self.patch(filter_table, 'VERSION', filter_table.VERSION - 1)
+        self.feed(rule('egress'), rule('egress', 2, family=6))
+        self.assert_logged('newer release', 'start this service again')
+        self.assert_as_it_was()
+        self.start()
+        self.start(3)
+        self.assertEqual(before, self.version_and_handle())
+        self.assert_as_it_was()
+        self.assertEqual(set(), self.send(3, udp(3, 0)))
+
+    def test_who_is_newer(self):
+        """First nova-compute, then the agent."""
+        before = self.version_and_handle()
+        self.send(0, arp(0))
+        self.patch(filter_table, 'VERSION', filter_table.VERSION + 1)
+        self.start()
+        self.start(3)
+        self.assertEqual(before, self.version_and_handle())
+        self.assert_logged('older release', 'start the agent again')
+        self.assert_as_it_was()
+        self.assertEqual(set(), self.send(3, udp(3, 0)))
+        # What it says first is all; the rest is one transaction.
+        self.assertTrue(self.apply(port(1))['needs_all'])
+        self.assert_as_it_was()
+        self.apply(*map(port, self.NUMBERS), groups=(group(rule('egress')),),
+                   is_all=True)
+        self.assertEqual('tapmac %d' % filter_table.VERSION,
+                         self.version_and_handle()[0])
+        self.assertTrue(self.is_right())
+        self.assert_as_it_was()
+        self.start()
+        self.assert_as_it_was()
+
+    def test_an_older_one_of_no_agent(self):
+        self.apply(is_all=True)
+        self.patch(filter_table, 'VERSION', filter_table.VERSION + 1)
+        self.start()
+        self.assertTrue(self.is_right())
+        self.assertEqual(set(), self.send(1, udp(1, 0)))
+
+
 class StartTest(AgentTestCase):
 
     def test_what_is_said_at_the_start(self):

@@ -173,6 +173,17 @@ class HealingTest(HealingTestCase):
         self.feed_all()
         self.assertEqual({0}, self.send(2, agent.udp(2, 0)))
 
+    def test_a_daemon_that_is_gone(self):
+        """As when the package is removed, under guests that run."""
+        self.start(3)
+        self.send(0, agent.arp(0))
+        privsep.filter.stop()
+        for _ in range(2):
+            self.assertEqual({0}, self.send(1, agent.udp(1, 0)))
+            self.assertEqual(set(), self.send(0, agent.arp(0)) & {3})
+            self.assertEqual(set(), self.send(3, agent.udp(3, 0)))
+        self.assertEqual(self.before, state())
+
     def test_frames_while_rules_are_flushed(self):
         """What is allowed is lost at no time, what is not passes for a moment.
 

@@ -376,6 +376,8 @@ class _Work:
     def _making(self, session: nft.Session) -> list[nft.Step]:
         """Return what makes the table right, and the agent's group closed."""
         found, is_whole, lasts = filter_state.look(session)
+        if found is not None:
+            filter_state.tell(filter_state.version_of(found.comment))
         own, others = {self._groups.agent}, self._memory.others
         putting = (others.putting(session) if found is None
                    or self._is_anothers(session) else [])

@@ -3,6 +3,8 @@
 """What is in the kernel of the table that keeps guests to their addresses."""
 
 import contextlib
+import functools
+import logging
 import socket
 import struct
 import typing
@@ -15,6 +17,8 @@ from vif_plug_tapmac.kernel import filter_table as table
 from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.kernel import nft_sets
 from vif_plug_tapmac.wanted.rules import Element
+
+LOG = logging.getLogger(__name__)
 
 
 def element(name: str, octets: bytes) -> tuple[int, Element]:
@@ -147,6 +151,38 @@ def lasts(session: nft.Session, found: nft.Table, is_whole: bool) -> bool:
     return version > table.VERSION or (
         version == table.VERSION and found.is_in_force and is_whole
         and is_right(session))
+
+
+def is_left_to_agent(session: nft.Session, found: nft.Table | None,
+                     is_whole: bool) -> bool:
+    """Return whether only an agent may replace an older release's table.
+
+    That is, one has said what passes at ports: who does not know that would
+    cut them off. It is in force as it is.
+    """
+    if found is None or not (found.is_in_force and is_whole and 0 < version_of(
+            found.comment) < table.VERSION):
+        return False
+    return any(nft_sets.elements(session, table.NAME, name)
+               for name in (agent_table.INGRESS, agent_table.OPEN))
+
+
+@functools.cache
+def tell(version: int, is_left: bool = False) -> None:
+    """Say once that a table is of another release, and what becomes of it.
+
+    :param is_left: whether it is an older one that is left to an agent
+    """
+    if version > table.VERSION:
+        LOG.warning('The table bridge %s is of a newer release (version %d, '
+                    'and this one makes %d), and is left as it is. Remedy: '
+                    'start this service again, so that it runs that release, '
+                    'too.', table.NAME, version, table.VERSION)
+    elif is_left:
+        LOG.warning('The table bridge %s is of an older release (version %d, '
+                    'and this one makes %d), and is left as it is until the '
+                    'agent that feeds it makes it anew. Remedy: start the '
+                    'agent again.', table.NAME, version, table.VERSION)
 
 
 def version_of(comment: str) -> int:

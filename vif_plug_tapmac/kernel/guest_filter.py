@@ -313,7 +313,7 @@ class GuestFilter:
         if self._released:
             self._released = filtered_group.take_back(
                 netlink, self._released, filter_state.elements(session))
-        found, is_whole, lasts = filter_state.look(session)
+        found, is_whole, lasts = self._look(session)
         is_closed = lasts and is_whole and all(
             filter_state.is_closed(session, group, open_group is None)
             for group, open_group in self._known.closed.items())
@@ -328,7 +328,7 @@ class GuestFilter:
             (group, open_group): filtered_group.members(netlink, group)
             for group, open_group in self._known.closed.items()
             if open_group is not None}
-        found, is_whole, lasts = filter_state.look(session)
+        found, is_whole, lasts = self._look(session)
         there = filter_state.elements(session)
         self._known.learn(there if is_whole else {})
         left = self._known.left(netlink, index)
@@ -349,6 +349,15 @@ class GuestFilter:
             of_agent |= filter_state.groups_in(session, agent_table.GROUPS)
         return (making_anew(session, found, groups, of_agent, left,
                             self._known.exits), {}, filter_memory.MADE)
+
+    @staticmethod
+    def _look(session: nft.Session) -> tuple[nft.Table | None, bool, bool]:
+        """Return what :func:`filter_state.look` does; agents' ones stay."""
+        found, is_whole, lasts = filter_state.look(session)
+        is_left = filter_state.is_left_to_agent(session, found, is_whole)
+        if found is not None:
+            filter_state.tell(filter_state.version_of(found.comment), is_left)
+        return found, is_whole, lasts or is_left
 
 
 def making_anew(session: nft.Session, found: nft.Table | None,

@@ -30,6 +30,7 @@ from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import audit
 from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.host import mending
+from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.kernel import source_filter
@@ -343,6 +344,24 @@ class PlugTest(PairsTestCase):
         self.guests.pop(1).close()
         self.start(1)
         self.assert_kept(1)
+
+    def test_a_kernel_without_locks(self):
+        told = link_data._port_data
+        self.patch(link_data, '_port_data',
+                   lambda data: dict(told(data), locked=None))
+        self.configure(anti_spoofing='none', arriving_guests='lock')
+        self.start()
+        for its, macs in ((port(1), {mac(1)}),
+                          (pairs_port(1), {mac(1), VIRTUAL}),
+                          (port(1, [], is_open=True), None),
+                          (port(1), {mac(1)})):
+            applied = self.apply(its, groups=(group(*EVERYTHING),))
+            self.assertEqual({}, applied['refused'])
+            with nl.Netlink() as netlink:
+                self.assertEqual(macs, source_filter.sources(
+                    netlink, self.host.link(vif(1).vif_name)))
+            self.assertEqual([], self.findings())
+        self.assert_nothing_else_learned(1)
 
     def test_who_is_elsewhere_still(self):
         frame = udp(1, 0)

@@ -77,10 +77,11 @@ def is_source_filtered(seen: 'Inventory', tap: Tap) -> bool:
     kept = by_agent(seen, tap)
     if kept is not None and not kept.locked:
         return kept.macs is not None and _has_filter(tap, *kept.macs)
-    if (not seen.wanted or seen.wanted['arriving_guests'] != 'filter'
-            or tap.guest_mac is None):
-        return False
-    return _has_filter(tap, tap.guest_mac)
+    # Where the kernel has no lock, an agent has a filter instead.
+    may_be = kept is not None and tap.link.locked is None or (
+        seen.wanted and seen.wanted['arriving_guests'] == 'filter')
+    return (tap.guest_mac is not None and bool(may_be)
+            and _has_filter(tap, tap.guest_mac))
 
 
 def _has_filter(tap: Tap, *macs: str) -> bool:

@@ -8,7 +8,6 @@ are all. Between two of them is a change, which has what differs, and no more.
 
 import typing
 
-from vif_plug_tapmac.wanted import prefixes
 from vif_plug_tapmac.wanted.security_groups import Change
 from vif_plug_tapmac.wanted.security_groups import Group
 from vif_plug_tapmac.wanted.security_groups import Members
@@ -54,53 +53,6 @@ def after(former: Change, change: Change) -> Change:
         former.members, change.members, change.gone_members)
         if each.key in asked)
     return Change(ports, groups=groups, members=members, is_all=True)
-
-
-def narrowed(former: Change, new: Change) -> frozenset[str]:
-    """Return which ports there were that something passes no more.
-
-    So connections that they have may not be allowed any more. That another
-    rule allows the same may be overlooked.
-
-    :param former: which is all
-    :param new: which is all
-    :returns: their UUIDs
-    """
-    fewer = {each.key for each in former.members
-             if _lost(each, _by_key(new.members).get(each.key))}
-    groups = _by_key(new.groups)
-    stricter = {each.id for each in former.groups
-                if each.id not in groups
-                or _rules(each) - _rules(groups[each.id])
-                or any(rule.members in fewer for rule in each.rules)}
-    ports = _by_key(new.ports)
-    return frozenset(
-        each.vif_id for each in former.ports
-        if _is_narrower(each, ports.get(each.vif_id), stricter))
-
-
-def _is_narrower(former: Port, new: Port | None, stricter: set[str]) -> bool:
-    if new is None or former.tap != new.tap:
-        return True
-    if new.is_open:
-        return False
-    return (former.is_open or former.stateful and not new.stateful
-            or bool(set(former.own) - set(new.own))
-            or bool(set(former.groups) - set(new.groups))
-            or bool(stricter.intersection(former.groups)))
-
-
-def _rules(group: Group) -> set[tuple[typing.Any, ...]]:
-    """Return what its rules say, however they are called."""
-    return {(each.direction, each.family, each.protocol, each.first,
-             each.last, each.remote, each.remote_set)
-            for each in group.rules}
-
-
-def _lost(former: Members, new: Members | None) -> bool:
-    there = new.prefixes if new else frozenset()
-    return bool(former.prefixes - there) and there != frozenset(
-        prefixes.merged(former.prefixes | there, former.family))
 
 
 def _by_key(things: tuple[_ThingT, ...]) -> dict[typing.Any, _ThingT]:

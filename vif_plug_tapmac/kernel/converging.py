@@ -73,7 +73,8 @@ def converge(netlink: nl.Netlink, port: TapPort, limits: Limits,
     lasting = dict(wanted, master=on_bridge.index)
     shield.ensure(netlink, port, limits.service)
     found, locks = link, False
-    if not _is_agents(port, on_bridge, link):
+    by_agent = _is_agents(port, on_bridge, link)
+    if not by_agent:
         guard.forget_former(netlink, port, link)
     rounds, until = _ROUNDS, time.monotonic() + _GIVES_UP_AFTER
     try:
@@ -81,7 +82,6 @@ def converge(netlink: nl.Netlink, port: TapPort, limits: Limits,
             rounds -= 1
             wanted = dict(lasting, mac=clash.settle_tap_mac(
                 netlink, on_bridge, port, link))
-            by_agent = _is_agents(port, on_bridge, link)
             entry = (None if by_agent else
                      guard.find_guest(netlink, on_bridge, port, link))
             arriving = (guard.is_arriving(port, link, entry)
@@ -124,6 +124,7 @@ def converge(netlink: nl.Netlink, port: TapPort, limits: Limits,
             _set(netlink, port, on_bridge, link, differing,
                  guarded or arriving)
             link = require_tap(netlink.get(link.index, port.name), port)
+            by_agent = _is_agents(port, on_bridge, link)
     except exception.KernelRefused:
         # If the bridge is gone, that is why.
         require_bridge_name(port, on_bridge)

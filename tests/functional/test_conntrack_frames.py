@@ -351,6 +351,25 @@ class StatefulTest(ConntrackTestCase):
         self.assertEqual(1, conntrack.delete(self.zone(), [IP[NEIGHBOUR]]))
         self.assert_stopped(others, wire, neighbour)
 
+    def test_cut_and_begun_again_by_the_guest(self):
+        """See "What stays open" of the page on security."""
+        self.lay_network()
+        guest = self.add_port('guest', GUEST, ingress='in_ssh_dns')
+        wire = self.add_wire()
+        for loose in '1', '0':
+            with open('/proc/sys/net/netfilter/nf_conntrack_tcp_loose',
+                      'w') as opened:
+                opened.write(loose)
+            self.transact(*_chain('in_ssh_dns', _SSH_DNS))
+            asks, answers = self.open_tcp(wire, guest, 4000 + int(loose))
+            self.transact(*_chain('in_ssh_dns', []))
+            conntrack.delete(self.zone(), [IP[GUEST]])
+            self.assert_stopped(asks, wire, guest)
+            # It may begin what it likes, and so go on with that.
+            passes = self.passes(answers, guest, wire)
+            self.assertEqual(loose == '1', passes)
+            self.assertEqual(loose == '1', self.passes(asks, wire, guest))
+
     def test_what_is_still_allowed_goes_on(self):
         self.lay_network()
         guest = self.add_port('guest', GUEST, ingress='in_ssh_dns')

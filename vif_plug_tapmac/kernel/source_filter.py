@@ -55,12 +55,10 @@ REMEDY = 'load sch_ingress and cls_bpf'
 class _Filter:
     """A filter of a link, of anybody's.
 
-    :param is_ours: whether it is one of this module
-    :param macs: the sources that it takes; None: all of them
+    :param macs: the sources that it takes; None: it is not ours
     """
     priority: int
     handle: int
-    is_ours: bool
     macs: frozenset[str] | None
 
     @classmethod
@@ -69,7 +67,7 @@ class _Filter:
         handle, info, told = rtnetlink.read_traffic_control(body)
         if told.number(_TCA_CHAIN):
             return None
-        return cls(info >> 16, handle, *_read(told))
+        return cls(info >> 16, handle, _macs_of(told))
 
 
 def put(netlink: nl.Netlink, link: Link, *macs: str) -> None:
@@ -99,7 +97,16 @@ def put(netlink: nl.Netlink, link: Link, *macs: str) -> None:
     ours, others = _split(_filters(netlink, link))
     place = _place(others)
     handle = next((each.handle for each in ours if each.priority == place), 1)
-    _replace(netlink, link, place, handle, step, _only_from(macs))
+    program = _only_from(macs)
+    netlink.set(
+        link.name, step, rtnetlink.NEW_FILTER,
+        _filter(link, place, handle, attributes.attribute(
+            _TCA_OPTIONS, b''.join((
+                attributes.attribute(_TCA_BPF_OPS_LEN, struct.pack(
+                    'H', len(program) // _INSTRUCTION.size)),
+                attributes.attribute(_TCA_BPF_OPS, program),
+                attributes.number(_TCA_BPF_FLAGS, _ACT_DIRECT))))),
+        rtnetlink.CREATE | rtnetlink.REPLACE)
     _remove(netlink, link, [each for each in ours if
                             (each.priority, each.handle) != (place, handle)])
 
@@ -139,10 +146,10 @@ def _filters(netlink: nl.Netlink, link: Link) -> list[_Filter]:
 
 def _split(filters: list[_Filter]) -> tuple[list[_Filter], list[_Filter]]:
     """Return ours, and those of others."""
-    ours = [each for each in filters if each.is_ours]
+    ours = [each for each in filters if each.macs is not None]
     places = {each.priority for each in ours}
     # Of each place there is one more that has none but its number.
-    return ours, [each for each in filters if not each.is_ours
+    return ours, [each for each in filters if each.macs is None
                   and (each.handle or each.priority not in places)]
 
 
@@ -156,41 +163,21 @@ def _place(others: list[_Filter]) -> int:
                 if number not in taken)
 
 
-def _replace(netlink: nl.Netlink, link: Link, priority: int, handle: int,
-             step: str, program: bytes) -> None:
-    netlink.set(
-        link.name, step, rtnetlink.NEW_FILTER,
-        _filter(link, priority, handle, attributes.attribute(
-            _TCA_OPTIONS, b''.join((
-                attributes.attribute(_TCA_BPF_OPS_LEN, struct.pack(
-                    'H', len(program) // _INSTRUCTION.size)),
-                attributes.attribute(_TCA_BPF_OPS, program),
-                attributes.number(_TCA_BPF_FLAGS, _ACT_DIRECT))))),
-        rtnetlink.CREATE | rtnetlink.REPLACE)
-
-
 def _remove(netlink: nl.Netlink, link: Link,
             filters: list[_Filter]) -> None:
-    step = 'removing its filter'
     for each in filters:
-        if len(each.macs or ()) > 1:
-            # The kernel has to say which filter goes, in one page.
-            # Source: net/sched/cls_api.c, tfilter_del_notify
-            _replace(netlink, link, each.priority, each.handle, step, _ALL)
-        netlink.set(link.name, step, rtnetlink.DELETE_FILTER,
+        netlink.set(link.name, 'removing its filter', rtnetlink.DELETE_FILTER,
                     _filter(link, each.priority, each.handle),
                     tolerated=errno.ENOENT)
 
 
-def _read(told: Attributes) -> tuple[bool, frozenset[str] | None]:
-    """Return whether a filter is ours, and the MACs of it; None: all."""
+def _macs_of(told: Attributes) -> frozenset[str] | None:
+    """Return the MACs of a filter of ours, None if it is none."""
     options = told.nested(_TCA_OPTIONS)
     program = options.octets(_TCA_BPF_OPS)
     if (program is None or len(program) % _INSTRUCTION.size
             or options.number(_TCA_BPF_FLAGS) != _ACT_DIRECT):
-        return False, None
-    if program == _ALL:
-        return True, None
+        return None
     found, first = set(), 0
     for code, _, otherwise, value in _INSTRUCTION.iter_unpack(program):
         if code == _IF_EQUAL and otherwise == 1:
@@ -198,7 +185,7 @@ def _read(told: Attributes) -> tuple[bool, frozenset[str] | None]:
         elif code == _IF_EQUAL:
             first = value
     macs = frozenset(each.hex(':') for each in found)
-    return program == _only_from(macs), macs
+    return macs if program == _only_from(macs) else None
 
 
 def _only_from(macs: typing.Iterable[str]) -> bytes:
@@ -226,10 +213,6 @@ def _only_from(macs: typing.Iterable[str]) -> bytes:
         program += [(_IF_EQUAL, 0, len(found), first), *found]
     program.append((_END, 0, 0, _DROP))
     return b''.join(_INSTRUCTION.pack(*each) for each in program)
-
-
-#: The program that takes all, and that nobody else has.
-_ALL = _INSTRUCTION.pack(*_LOAD_FIRST) + _INSTRUCTION.pack(_END, 0, 0, _PASS)
 
 
 def _filter(link: Link, priority: int, handle: int,

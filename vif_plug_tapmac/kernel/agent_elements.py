@@ -35,6 +35,12 @@ def index_of(element: Element) -> bytes:
     return element.key[:_INDEX_LENGTH]
 
 
+def unlocked(sets: Sets) -> set[int]:
+    """Return the indexes of ports that no bridge is to lock."""
+    return {int.from_bytes(each.key, nft.BYTE_ORDER)
+            for each in sets.get(agent_table.UNLOCKED, {}).values()}
+
+
 def there(session: nft.Session,
           names: typing.Iterable[str] = NAMES) -> Sets:
     """Return what is in sets now, but for what is of no port."""

@@ -9,11 +9,10 @@ at any point, or comes new, finds out what there is by asking.
 
 Only after that a TAP joins the agent's link group, from which on nothing else
 passes: so no guest is cut off that passed before. What the bridge keeps a port
-to goes before where it becomes narrower, and comes last where it becomes less.
+to is narrower before, where it becomes so, and wider after all else.
 """
 
 import contextlib
-import logging
 import typing
 
 from vif_plug_tapmac import exception
@@ -39,8 +38,6 @@ from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted.port import Groups
 from vif_plug_tapmac.wanted.security_groups import Change
 from vif_plug_tapmac.wanted.security_groups import Port
-
-LOG = logging.getLogger(__name__)
 
 _STEP = 'having guests kept to their security groups'
 #: All threads of this process have one session, and one memory of what it did
@@ -208,12 +205,6 @@ def has_table() -> bool:
     return sessions.get()[0].table(table.NAME) is not None
 
 
-def _indexes(sets: agent_elements.Sets) -> set[int]:
-    """Return the ports that are not locked, by their index."""
-    return {int.from_bytes(each.key, nft.BYTE_ORDER)
-            for each in sets.get(agent_table.UNLOCKED, {}).values()}
-
-
 class _Work:
     """One change, and where it is to be done.
 
@@ -234,7 +225,7 @@ class _Work:
         self._ends: list[nft.Step] = []
         self._first: agent_elements.Sets | None = None
         self._last: agent_elements.Sets = {}
-        self._narrowed: dict[int, Link] = {}
+        self._narrowing = agent_guard.Narrowing(netlink, groups.agent)
 
     def run(self) -> Applied:
         session, _ = sessions.get()
@@ -242,7 +233,7 @@ class _Work:
         try:
             self.did = sessions.settle(_STEP, self._plan)
         except exception.TapMacError:
-            self._undo()
+            self._narrowing.undo()
             raise
         if self._needs_all:
             return Applied((), self._refused, True)
@@ -298,7 +289,8 @@ class _Work:
             agent_connections.is_possible())
         gone, new = agent_elements.changing(before, after)
         self._ends = chains.ends
-        self._narrow(*(_indexes(each) for each in (before, after)))
+        self._narrowing.begin(agent_elements.unlocked(before),
+                              agent_elements.unlocked(after), self.ports)
         connections = agent_connections.planned(
             session, self._netlink, self._change, self.ports, is_new)
         return [*making, *gone, *connections, *chains.before, *new,
@@ -343,31 +335,6 @@ class _Work:
             and agent_elements.index_of(element) not in (
                 gone if name in agent_elements.ONLY_FED else all_gone)},
             **wanted[name]} for name in before}
-
-    def _narrow(self, before: set[int], after: set[int]) -> None:
-        """Have ports kept to less that were not locked, where they are to be.
-
-        :param before: those that the table has as not locked, and ``after``,
-            those that it is to have
-        """
-        for index in before - self._narrowed.keys():
-            port = self.ports.get(index)
-            kept = (agent_guard.wanted(port) if port else None
-                    if index in after else agent_guard.LOCKED)
-            link = kept and self._netlink.get(index)
-            if kept and link and link.group == self._groups.agent:
-                self._narrowed[index] = link
-                agent_guard.narrow(self._netlink, link, kept)
-
-    def _undo(self) -> None:
-        """Have those ports as the table has them, which is as it was."""
-        for link in self._narrowed.values():
-            try:
-                agent_guard.restore(link.name, self._groups.agent)
-            except exception.TapMacError as error:
-                LOG.warning('%s: what its guest sends from MACs of allowed '
-                            'address pairs may not pass before the agent says '
-                            'again what may: %s', link.name, error)
 
     def _is_agents(self, key: bytes) -> bool:
         link = self._netlink.get(int.from_bytes(key, nft.BYTE_ORDER))

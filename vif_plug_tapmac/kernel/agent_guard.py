@@ -17,6 +17,7 @@ feeds it, no port is unlocked.
 """
 
 import contextlib
+import logging
 import typing
 
 from vif_plug_tapmac import exception
@@ -28,6 +29,8 @@ from vif_plug_tapmac.kernel import source_filter
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted import rules
 from vif_plug_tapmac.wanted.security_groups import Port
+
+LOG = logging.getLogger(__name__)
 
 _LOCKED = {'locked': True, 'learning': False}
 _UNLOCKED = {'locked': False, 'learning': True}
@@ -71,14 +74,48 @@ def is_so(link: Link, kept: Kept) -> bool:
     return kept.locked and not link.differences(_LOCKED)
 
 
-def narrow(netlink: nl.Netlink, link: Link, kept: Kept) -> None:
-    """Have a port that is not locked let no more pass than it is to.
+class Narrowing:
+    """Ports that let less pass already, before the rules do.
 
-    And no more than it does.
+    Should they have to stay as they are, these go back.
 
-    :param link: a port, as it was read
-    :raises KernelRefused, VerifyFailed: it is as it was, or narrower
+    :param group: that of TAPs that an agent feeds: all others are left alone
     """
+
+    def __init__(self, netlink: nl.Netlink, group: int) -> None:
+        self._netlink, self._group = netlink, group
+        self._done: dict[int, Link] = {}
+
+    def begin(self, before: set[int], after: set[int],
+              ports: typing.Mapping[int, Port]) -> None:
+        """Have ports let no more pass than they are to; once each.
+
+        :param before: the indexes of those that the table has as not locked
+        :param after: and of those that it is to have then
+        :param ports: which of these there is something new of; others that
+            are not locked then stay as they are
+        :raises KernelRefused, VerifyFailed: one is as it was, or narrower
+        """
+        for index in before - self._done.keys():
+            kept = (wanted(ports[index]) if index in ports
+                    else None if index in after else LOCKED)
+            link = kept and self._netlink.get(index)
+            if kept and link and link.group == self._group:
+                self._done[index] = link
+                _narrow(self._netlink, link, kept)
+
+    def undo(self) -> None:
+        """Have them as the table has them, which is as it was."""
+        for link in self._done.values():
+            try:
+                restore(link.name, self._group)
+            except exception.TapMacError as error:
+                LOG.warning('%s: what its guest sends from MACs of allowed '
+                            'address pairs may not pass before the agent says '
+                            'again what may: %s', link.name, error)
+
+
+def _narrow(netlink: nl.Netlink, link: Link, kept: Kept) -> None:
     if link.locked:
         return
     if kept.locked:
@@ -181,7 +218,7 @@ def restore(name: str, group: int) -> None:
             return
         kept = of_table(filter_state.state(), link.index)
         if kept is not None:
-            narrow(netlink, link, kept)
+            _narrow(netlink, link, kept)
             seen = netlink.get(link.index, name)
             if seen is not None:
                 have(netlink, seen, kept)

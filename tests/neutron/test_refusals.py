@@ -238,7 +238,7 @@ class RefusalTest(RefusalTestCase):
         port = self.port(self.network, fixed_ips=self.subnet_with(
             '192.0.2.10'))
         # Of several bindings each may become the active one.
-        for host in 'host5', 'host6', 'host7':
+        for host in 'host2', 'host6', 'host8':
             self.bind_second(port, host)
         self.assert_subnet_refused(port, lambda: self.create(
             'subnet', **self.ipv6_subnet()))

@@ -379,8 +379,8 @@ def main() -> int:
                 starts=1 if quick else 5, pairs=100 if quick else 10000,
                 snooping=arguments.snooping, most=100 if quick else 1 << 30,
                 filtered=dict(zip(
-                    filters.NAMES, (2, 10, 60, 10, 60, 20) if quick
-                    else (2, 10, 1000, 10, 1000, 200))),
+                    filters.NAMES, (2, 10, 60, 10, 60, 60, 20) if quick
+                    else (2, 10, 1000, 10, 1000, 1000, 200))),
                 frames=400 if quick else 10000)
     chosen = [name for name in contestants.NAMES if name in arguments.only]
     parts = [part for part in PARTS if part in arguments.only]

@@ -7,7 +7,8 @@ them, in the middle of all, are held by guests, and one sends to the other what
 a rule lets pass for members of their group. A frame is where it goes when the
 call that sends it returns, so what it cost is the processor time of that.
 
-No filter knows connections here, but Neutron's, which iptables needs for that.
+No filter knows connections, but Neutron's, which iptables needs for that, and
+one of ours, where the kernel has conntrack for bridges.
 """
 
 import contextlib
@@ -22,6 +23,7 @@ from tests import hosts
 from tests.oracle import driver
 from tests.oracle import ours
 from tests.oracle import worlds
+from vif_plug_tapmac.kernel import agent_connections
 from vif_plug_tapmac.kernel import guest_filter
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac import mark
@@ -32,9 +34,9 @@ _GROUPS = 50
 #: How many frames are sent before the guest takes them: they are in a queue.
 _AT_ONCE = 200
 #: Who is measured.
-WITHOUT, FULL_FEW, FULL, FEW, MANY, NEUTRON = NAMES = (
+WITHOUT, FULL_FEW, FULL, FEW, MANY, CONNECTIONS, NEUTRON = NAMES = (
     'no filter', 'full, few ports', 'full', 'tapmac, few ports', 'tapmac',
-    'Neutron 29, iptables')
+    'tapmac, stateful', 'Neutron 29, iptables')
 _BRIDGE = 'brq' + worlds.NETWORK_ID[:11]
 _NUD_NOARP, _NTF_MASTER = 0x40, 0x04
 #: The link groups of TAPs whose guests are kept to their MACs, to their
@@ -160,7 +162,7 @@ class Filtered:
                 self.host.set(port['device'], group=_AGENT_GROUP, ifalias=str(
                     mark.TapMark(port['id'], port['mac_address'], _BRIDGE, 1)))
             with self.host.here():
-                ours.apply(told(wanted), [])
+                ours.apply(told(wanted), [], stateful=name == CONNECTIONS)
 
     def _keep_to_addresses(self, wanted: worlds.World) -> None:
         """Do for each port what a plug with anti_spoofing = full does."""
@@ -233,12 +235,14 @@ def costs(ports: typing.Mapping[str, int], turns: int, frames: int,
     :param frames: how many are sent in a turn
     """
     found: dict[str, list[float]] = {}
-    why = driver.missing()
+    missing = {NEUTRON: driver.missing(), CONNECTIONS: (
+        None if agent_connections.is_possible()
+        else 'this kernel has no conntrack for bridges')}
     with contextlib.ExitStack() as closing:
         ready = {}
         for name, count in ports.items():
-            if name == NEUTRON and why:
-                say('Without %s: %s.' % (name, why))
+            if missing.get(name):
+                say('Without %s: %s.' % (name, missing[name]))
                 continue
             say('%s: %d ports' % (name, count))
             ready[name] = Filtered(name, count, closing)

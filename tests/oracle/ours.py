@@ -13,21 +13,21 @@ _Told = dict[str, typing.Any]
 
 
 def apply(info: _Told, details: typing.Iterable[_Told],
-          is_all: bool = True) -> None:
+          is_all: bool = True, stateful: bool = False) -> None:
     """Have what Neutron says of this host.
-
-    As if all groups were stateless, because not every kernel knows the
-    connections of bridges: what begins one is judged alike.
 
     :param info: of security_group_info_for_devices
     :param details: of get_devices_details_list
     :param is_all: whether it is instead of all that was there
+    :param stateful: whether groups are what Neutron says; else all are
+        stateless, because not every kernel knows the connections of bridges:
+        what begins one is judged alike
     :raises AssertionError: something of it was refused
     """
     answer = from_neutron.from_rpc(info, details, is_all=is_all)
     assert not answer.refused, answer.refused
     change = dataclasses.replace(answer.change, ports=tuple(
-        dataclasses.replace(each, stateful=False)
+        dataclasses.replace(each, stateful=each.stateful and stateful)
         for each in answer.change.ports))
     privsep.filter.set_client_mode(False)
     applied = privileged.apply_filter(change.as_fields())

@@ -105,6 +105,13 @@ def log_lines(section: str | None = None) -> list[str]:
 
 
 def without_chance(line: str) -> str:
-    """Return a line of the log without the MACs and names that are random."""
+    """Return a line of the log without the MACs and names that are random.
+
+    And without times, who did something, and releases.
+    """
+    line = re.sub(r'after \d+ ms$', 'after ... ms', line)
+    line = re.sub(r'times in [-e.\d]+ s', 'times in ... s', line)
+    line = re.sub(r'\w+ \(process \d+\)', '...', line)
+    line = re.sub(r'version \d+, and this one makes \d+', '...', line)
     line = re.sub(r'\b02(:[0-9a-f]{2}){5}\b', '02:...', line)
     return re.sub(r'\btapmac-[0-9a-f]{8}\b', 'tapmac-...', line)

@@ -196,9 +196,10 @@ class HealingTest(HealingTestCase):
         def talk():
             while not done.is_set():
                 number = next(frames)
-                if self.send(1, agent.udp(1, 2, sport=1 + number % 60000)
-                             ) != {2}:
-                    lost.append(number)
+                got = self.send(1, agent.udp(1, 2,
+                                             sport=1024 + number % 60000))
+                if got != {2}:
+                    lost.append((number, got))
         thread = threading.Thread(target=talk)
         thread.start()
         seconds = []

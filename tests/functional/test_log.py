@@ -15,6 +15,7 @@ import pathlib
 import re
 import signal
 import types
+from unittest import mock
 
 import fixtures
 import os_vif
@@ -27,19 +28,25 @@ from tests import base
 from tests import documents
 from tests.functional import test_claim
 from tests import hosts
+from tests import patience
 from tests import udevd
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import agent_healing
 from vif_plug_tapmac.kernel import bridge_health
 from vif_plug_tapmac.kernel import converging
+from vif_plug_tapmac.kernel import filter_state
 from vif_plug_tapmac.kernel import filter_table
 from vif_plug_tapmac.kernel import guest_filter
+from vif_plug_tapmac.kernel import lasting_session
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.kernel import removing
 from vif_plug_tapmac import linux_bridge
 from vif_plug_tapmac.mac import alternate_tap_macs
 from vif_plug_tapmac import mark
+from vif_plug_tapmac import privileged
 from vif_plug_tapmac import privsep
+from vif_plug_tapmac.wanted import security_groups
 
 _MULTI_QUEUE = hosts.IFF_TAP | hosts.IFF_MULTI_QUEUE
 _RIVAL_MAC = 'fe:16:3e:28:64:c2'
@@ -189,6 +196,95 @@ class LogTest(test_claim.ClaimTestCase):
                     'vif_plug_tapmac.kernel.guest_filter.of_this_process',
                     guest_filter.GuestFilter())):
             self.plug()
+
+    def feed(self, *pairs):
+        """Have an agent say what passes at the TAP, of these MACs besides."""
+        return privileged.apply_filter(security_groups.Change((
+            security_groups.Port(
+                vif_id=base.VIF_ID, tap=base.TAP, mac=base.GUEST_MAC,
+                own=tuple((mac, '10.0.0.5/32')
+                          for mac in (base.GUEST_MAC, *pairs)),
+                groups=(), stateful=False),), is_all=True).as_fields())
+
+    def start_fed(self, *pairs):
+        self.configure(firewall='agent')
+        self.plug()
+        self.feed(*pairs)
+
+    def delete_table(self):
+        with nft.Session() as session:
+            session.transact('', [nft.delete_table(filter_table.NAME)])
+
+    def case_security_groups_that_somebody_flushes(self):
+        self.start_fed()
+        self.hear_and_undo()
+        self.delete_table()
+        self.wait_for_line('it is there again')
+        for error in exception.KernelRefused.from_errno(
+                'nftables', 'having guests kept to their security groups',
+                errno.ENOMEM), ValueError:
+            with fixtures.MonkeyPatch(
+                    'vif_plug_tapmac.kernel.agent_filter.heal',
+                    mock.Mock(side_effect=error)):
+                self.delete_table()
+                self.wait_for_line('it is not yet as the agent wants'
+                                   if isinstance(error, Exception)
+                                   else 'is not undone\n')
+            self.wait_for_line('it is there again')
+
+    def case_security_groups_that_two_want_otherwise(self):
+        self.start_fed()
+        healer = agent_healing._Healer(lasting_session.where())
+        with healer._events:
+            for _ in range(20):
+                healer._rest()
+
+    def case_security_groups_that_nobody_watches(self):
+        with fixtures.MonkeyPatch(
+                'vif_plug_tapmac.kernel.nft_events.TableEvents',
+                mock.Mock(side_effect=PermissionError(
+                    errno.EPERM, 'Operation not permitted'))):
+            self.hearing()
+
+    def hear_and_undo(self):
+        """Have a thread do so until the case ends."""
+        self.case.enter_context(fixtures.MonkeyPatch(
+            'vif_plug_tapmac.kernel.agent_healing._ENDS_WITHIN', 0.1))
+        self.hearing()
+
+        def end():
+            healer, agent_healing._healer = agent_healing._healer, None
+            healer.join()
+        self.case.callback(end)
+
+    def wait_for_line(self, words):
+        said = len(self.logs.output)
+        patience.wait_until(lambda: words in self.logs.output[said:],
+                            'nobody says: ' + words)
+
+    def case_security_groups_that_can_not_be_narrower(self):
+        self.start_fed('00:00:5e:00:01:07')
+        with fixtures.MonkeyPatch(
+                'vif_plug_tapmac.kernel.nft.Session.transact',
+                mock.Mock(side_effect=exception.KernelRefused.from_errno(
+                    'nftables', 'changing rules', errno.EPERM))), (
+                fixtures.MonkeyPatch(
+                    'vif_plug_tapmac.kernel.source_filter.put',
+                    mock.Mock(side_effect=exception.KernelRefused.from_errno(
+                        base.TAP, 'filtering by the source '
+                        '00:00:5e:00:01:07', errno.ENOMEM)))):
+            self.assertRaises(exception.KernelRefused, self.feed)
+
+    def case_security_groups_of_two_releases(self):
+        self.start_fed()
+        version = filter_table.VERSION
+        for number in version + 1, version - 1:
+            with fixtures.MonkeyPatch(
+                    'vif_plug_tapmac.kernel.filter_table.VERSION', number), (
+                    fixtures.MonkeyPatch(
+                        'vif_plug_tapmac.kernel.guest_filter.'
+                        'of_this_process', guest_filter.GuestFilter())):
+                self.plug()
 
     def case_mac_of_the_gateway(self):
         self.configure(arriving_guests='lock')
@@ -451,14 +547,15 @@ class LogTest(test_claim.ClaimTestCase):
         # What is wrong with these is said once in a process.
         self.patch(bridge_health, '_warned', set())
         self.patch(linux_bridge, '_warned', set())
+        filter_state.tell.cache_clear()
         with fixtures.FakeLogger(
                 'vif_plug_tapmac', logging.INFO,
-                '%(levelname)s %(name)s %(message)s') as logs:
+                '%(levelname)s %(name)s %(message)s') as self.logs:
             with hosts.Host() as self.host:
                 with contextlib.ExitStack() as self.case:
                     os_vif.initialize(reset=True)
                     getattr(self, name)()
-            return [line for line in logs.output.splitlines()
+            return [line for line in self.logs.output.splitlines()
                     if re.match(r'[A-Z]+ vif_plug_tapmac\.', line)]
 
     @base.needs_locked_ports
@@ -467,9 +564,9 @@ class LogTest(test_claim.ClaimTestCase):
         logged = {
             documents.without_chance(line) for name in dir(self)
             if name.startswith('case_') for line in self.run_case(name)}
-        # What the mechanism driver says is seen in tests/neutron.
+        # What the mechanism driver and the agent say is seen in tests/neutron.
         lines = {documents.without_chance(line)
                  for line in documents.log_lines()
-                 if ' vif_plug_tapmac.ml2.' not in line}
+                 if not re.search(r' vif_plug_tapmac\.(ml2|agent)\.', line)}
         self.assertNotEqual(set(), lines)
         self.assertEqual(set(), lines - logged)

@@ -153,7 +153,8 @@ def _current() -> agent_memory.Memory:
     return _memory
 
 
-def heal(indexes: typing.Collection[int] | None) -> bool:
+def heal(indexes: typing.Collection[int] | None,
+         catch_up: typing.Callable[[], None]) -> bool:
     """Have it again as it was done, if somebody else has changed it.
 
     A TAP that is not in the agent's group any more is left as it is: it is
@@ -161,6 +162,8 @@ def heal(indexes: typing.Collection[int] | None) -> bool:
 
     :param indexes: of the TAPs whose elements may be others; None: anything
         may be
+    :param catch_up: remembers what others have done until now; called before
+        anything of it is had in a table that is made anew
     :returns: whether anything had to be done
     :raises KernelRefused, VerifyFailed: as :func:`apply`
     """
@@ -172,7 +175,7 @@ def heal(indexes: typing.Collection[int] | None) -> bool:
         work = _Healing(netlink, memory.change(
             [port for index, port in known.items()
              if indexes is None or index in indexes], indexes is None),
-            {}, {}, memory.groups, memory)
+            memory.groups, memory, catch_up)
         work.run()
         return work.did
 
@@ -370,7 +373,17 @@ class _Healing(_Work):
 
     heals = True
 
+    def __init__(self, netlink: nl.Netlink, change: Change, groups: Groups,
+                 memory: agent_memory.Memory,
+                 catch_up: typing.Callable[[], None]) -> None:
+        super().__init__(netlink, change, {}, {}, groups, memory)
+        self._catch_up = catch_up
+
     def _plan(self, session: nft.Session) -> list[nft.Step]:
+        if session.table(table.NAME) is None or self._is_anothers(session):
+            # All that was done to the former table is told before it is gone,
+            # and what was done last may not have been heard yet.
+            self._catch_up()
         self._links = {
             port.vif_id: link
             for index, port in self._memory.indexes.items()

@@ -107,7 +107,6 @@ class _Healer(threading.Thread):
                 return
             self._note(found)
             mends = (self._all or bool(self._indexes)) and self._mend()
-            self._all, self._indexes = False, set()
             if self._others:
                 is_time = (time.monotonic() >= self._looked_at + _LOOKS_EVERY)
                 agent_filter.look(at_ports=is_time)
@@ -129,6 +128,14 @@ class _Healer(threading.Thread):
             return found
         self._all = self._others = True
         return found
+
+    def _catch_up(self) -> None:
+        """Remember what had happened before the table was found gone."""
+        with contextlib.suppress(events.Overrun):
+            while (more := self._events.wait(0)) is not None:
+                self._note(more)
+            return
+        self._all = self._others = True
 
     def _note(self, found: typing.Iterable[Event]) -> None:
         """Remember of what has happened what there is to be done."""
@@ -154,7 +161,12 @@ class _Healer(threading.Thread):
         """Undo it; return whether the table was there, and is another now."""
         started = time.monotonic()
         was_there = agent_filter.has_table()
-        if not agent_filter.heal(None if self._all else self._indexes):
+        indexes = None if self._all else frozenset(self._indexes)
+        did = agent_filter.heal(indexes, self._catch_up)
+        # What was heard meanwhile had happened before it was looked at.
+        self._all &= indexes is not None
+        self._indexes -= self._indexes if indexes is None else indexes
+        if not did:
             return False
         LOG.warning('%s has changed what the agent had in the table bridge '
                     '%s; it is there again after %d ms', self._events.by_whom

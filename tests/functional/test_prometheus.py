@@ -92,7 +92,15 @@ class ServiceTest(test_operator.OperatorTestCase):
         if not os.path.exists(program):
             self.cannot_run('needs systemd-analyze: run tools/programs.sh')
         libraries = str(pathlib.Path(program).parent.parent / 'lib')
-        units = [str(path) for path in _UNITS.iterdir() if path.is_file()]
+        # What a package has installed is not here.
+        copies = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        units = []
+        for path in _UNITS.iterdir():
+            if path.is_file():
+                units.append(str(copies / path.name))
+                (copies / path.name).write_text(path.read_text().replace(
+                    '\nExecStart=/usr/bin/tapmac-agent\n',
+                    '\nExecStart=/bin/true\n'))
         done = subprocess.run(
             [program, 'verify', '--man=no', *units],
             text=True, capture_output=True, env=dict(

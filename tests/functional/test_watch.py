@@ -133,6 +133,19 @@ class UnreadableTest(test_operator.WatchingTestCase):
                           for event in happening.wait(patience.HANG)]
         self.assertNotIn('tap0', names)
 
+    def test_more_than_is_kept(self):
+        """What happens after that was said is told again."""
+        self.host.add_tap('tap0')
+        self.patch(events, '_EVENT_BUFFER', 1 << 13)
+        with events.LinkEvents() as happening:
+            for number in range(100):
+                self.host.set('tap0', mtu=1000 + number)
+            lost = self.assertRaises(events.Overrun, happening.wait, 0)
+            self.assertNotEqual([], lost.kept)
+            self.host.set('tap0', mtu=1500)
+            self.assertEqual([1500], [
+                event.link.mtu for event in happening.wait(patience.HANG)])
+
 
 class SilentLibvirtTest(test_operator.WatchingTestCase):
 

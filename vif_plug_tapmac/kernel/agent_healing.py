@@ -11,7 +11,6 @@ When that process ends, as it does with its agent, nothing is undone any more.
 """
 
 import collections
-import contextlib
 import logging
 import threading
 import time
@@ -120,22 +119,20 @@ class _Healer(threading.Thread):
         """Return all that has happened until now; nothing after a while."""
         seconds = (_TRIES_AGAIN_AFTER if self._all or self._indexes
                    else _LOOKS_EVERY if self._others else _ENDS_WITHIN)
-        found: list[Event] = []
-        with contextlib.suppress(events.Overrun):
-            while (more := self._events.wait(seconds)) is not None:
-                found += more
-                seconds = 0
-            return found
-        self._all = self._others = True
-        return found
+        return list(self._read(seconds))
 
     def _catch_up(self) -> None:
         """Remember what had happened before the table was found gone."""
-        with contextlib.suppress(events.Overrun):
-            while (more := self._events.wait(0)) is not None:
-                self._note(more)
-            return
-        self._all = self._others = True
+        self._note(list(self._read(0)))
+
+    def _read(self, seconds: float) -> typing.Iterator[Event]:
+        try:
+            while (more := self._events.wait(seconds)) is not None:
+                yield from more
+                seconds = 0
+        except events.Overrun as lost:
+            self._all = self._others = True
+            yield from lost.kept
 
     def _note(self, found: typing.Iterable[Event]) -> None:
         """Remember of what has happened what there is to be done."""

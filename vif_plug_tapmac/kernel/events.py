@@ -32,7 +32,18 @@ class LinkEvent:
 
 
 class Overrun(Exception):
-    """Events were lost, for the kernel had more than it could keep."""
+    """Events were lost, for the kernel had more than it could keep.
+
+    It says so once, and keeps nothing more before all is read: so all has been
+    read by now, and who looks then misses nothing.
+    Source: net/netlink/af_netlink.c, netlink_overrun and netlink_rcv_wake
+
+    :ivar kept: what it had kept before that, as who raises this tells it
+    """
+
+    def __init__(self, kept: typing.Sequence[typing.Any] = ()) -> None:
+        super().__init__()
+        self.kept = kept
 
 
 class Listener:
@@ -72,12 +83,28 @@ class Listener:
         if not poll.poll(None if seconds is None else seconds * 1000):
             return None
         try:
-            data, _, _, sender = self._socket.recvmsg(_EVENT_SIZE)
+            return self._read()
+        except Overrun:
+            raise Overrun(list(self._rest()))
+
+    def _read(self, flags: int = 0) -> bytes:
+        try:
+            data, _, _, sender = self._socket.recvmsg(_EVENT_SIZE, 0, flags)
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
             raise Overrun()
         return data if sender[0] == rtnetlink.KERNEL else b''
+
+    def _rest(self) -> typing.Iterator[bytes]:
+        """Yield what there is still, whatever else was lost meanwhile."""
+        while True:
+            try:
+                yield self._read(socket.MSG_DONTWAIT)
+            except Overrun:
+                pass
+            except BlockingIOError:
+                return
 
 
 class LinkEvents(Listener):

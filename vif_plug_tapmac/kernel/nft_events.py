@@ -65,9 +65,13 @@ class TableEvents(events.Listener):
 
         :param seconds: None: for ever
         :returns: None if nothing comes in time
-        :raises Overrun: some was lost
+        :raises Overrun: some was lost; it has those that were kept
         """
-        data = self.receive(seconds)
+        try:
+            data = self.receive(seconds)
+        except events.Overrun as lost:
+            raise events.Overrun([event for data in lost.kept
+                                  for event in self._events(data)])
         return None if data is None else list(self._events(data))
 
     def _events(self, data: bytes) -> typing.Iterator[Event]:

@@ -59,8 +59,9 @@ class PackageTest(base.TestCase):
                           (info / 'METADATA').read_text())
         self.assertIn('tapmac = vif_plug_tapmac.plugin:TapMacPlugin',
                       (info / 'entry_points.txt').read_text())
-        self.assertEqual({'tapmac', 'tapmac-migrate', 'tapmac-status'}, {
-            path.name for path in (target / 'bin').iterdir()})
+        self.assertEqual(
+            {'tapmac', 'tapmac-agent', 'tapmac-migrate', 'tapmac-status'},
+            {path.name for path in (target / 'bin').iterdir()})
         self.run_command(sys.executable, '-c', 'import sys, vif_plug_tapmac; '
                          'sys.exit(%r not in vif_plug_tapmac.__file__)'
                          % str(target), cwd='/', PYTHONPATH=str(target))

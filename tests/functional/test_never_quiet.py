@@ -194,6 +194,9 @@ class NeverQuietTest(test_operator.WatchingTestCase):
             self.assertIn('would be removed', self.run_here(
                 'unplug', *by_hand, '--dry-run'))
             self.assertIn('is removed', self.run_here('unplug', *by_hand))
+            for which in 'off', 'on':
+                row, = self.rows_here('filter', '--' + which)
+                self.assertEqual(which, row['Filter'])
         self.many(change)
 
     def test_plugin_beside_an_audit(self):
@@ -236,7 +239,7 @@ class NeverQuietTest(test_operator.WatchingTestCase):
                     fromlist=['x'])).values())}
         self.assertEqual(
             {'list', 'show', 'audit', 'mac', 'repair', 'purge', 'plug',
-             'unplug', 'watch', 'explain',
+             'unplug', 'watch', 'explain', 'filter',
              'complete',  # It looks at nothing.
              'demo'},  # In a network namespace of its own.
             commands)

@@ -65,8 +65,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-# Those that take longest come first: our own, then real guests, which are in
-# the newest Novas.
+# The newest come first: real guests are in the newest Novas.
 peers() {
     ! can_install || peer_venvs "$1" | sort -t - -k 2,2r -k 3
 }

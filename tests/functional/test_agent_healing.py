@@ -322,6 +322,7 @@ class BesidesTest(HealingTestCase):
             self.wait_for(before, 'they do not agree')
         self.assertEqual({2}, self.send(1, agent.udp(1, 2)))
 
+    @base.too_slow_emulated('twenty changes that are undone in ten seconds')
     def test_of_another_agent(self):
         """Two who want something else do not keep the host busy with that."""
         self.start()

@@ -12,8 +12,8 @@ that takes events.
 
 import atexit
 import contextlib
-import http.client
-import http.server
+from http import client as http_client
+from http import server as http_server
 from importlib import metadata
 import itertools
 import json
@@ -239,10 +239,13 @@ class Nova(fixtures.Fixture):
     """What listens to Neutron's events for servers, and keeps them."""
 
     def _setUp(self) -> None:
+        # To load much of Neutron makes "http.server" another module, whose
+        # threads never run here: that is eventlet's.
+        assert vars(http_server)['socketserver'].socket is socket
         self._events: list[dict[str, str]] = []
         kept = self._events
 
-        class Handler(http.server.BaseHTTPRequestHandler):
+        class Handler(http_server.BaseHTTPRequestHandler):
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(
@@ -259,7 +262,7 @@ class Nova(fixtures.Fixture):
             def log_message(self, *arguments: typing.Any) -> None:
                 pass
 
-        server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+        server = http_server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
         self.port: int = server.server_address[1]
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
@@ -277,7 +280,7 @@ class Nova(fixtures.Fixture):
                 and event['name'].startswith('network-vif-')]
 
 
-class _Connection(http.client.HTTPConnection):
+class _Connection(http_client.HTTPConnection):
 
     def __init__(self, address: pathlib.Path | int) -> None:
         super().__init__('localhost', timeout=patience.HANG)

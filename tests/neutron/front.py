@@ -8,7 +8,6 @@ as they need it; tests/nova has a real one.
 """
 
 import contextlib
-import http.server
 import io
 import json
 import pathlib
@@ -112,7 +111,7 @@ class Front(fixtures.Fixture):
     def _setUp(self) -> None:
         front = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
+        class Handler(base.http_server.BaseHTTPRequestHandler):
 
             protocol_version = 'HTTP/1.1'
 
@@ -142,7 +141,8 @@ class Front(fixtures.Fixture):
             def log_message(self, *arguments: typing.Any) -> None:
                 pass
 
-        server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+        server = base.http_server.ThreadingHTTPServer(
+            ('127.0.0.1', 0), Handler)
         server.daemon_threads = True
         server.block_on_close = False
         thread = threading.Thread(target=server.serve_forever, daemon=True)

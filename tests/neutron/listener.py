@@ -24,7 +24,9 @@ _METHODS = ('port_update', 'port_delete', 'security_groups_rule_updated',
 
 
 def _say(name, fields):
-    print(jsonutils.dumps([name, fields]), flush=True)
+    # As a whole: several threads hear.
+    sys.stdout.write(jsonutils.dumps([name, fields]) + '\n')
+    sys.stdout.flush()
 
 
 class _Heard:

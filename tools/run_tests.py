@@ -51,8 +51,8 @@ _LEFT_OUT = {
         r'|run_tests|getting_started|deploying|troubleshooting)'
         r'|functional\.test_(benchmark|churn|contention|strangers|interference'
         r'|sigkill|demo|deleting|deleting_under_fire|never_quiet'
-        r'|against_neutron|right|group_rules|guest_filter|agent_filter|shield'
-        r'|full_fire|full_frames|full_rollout|agent_rollout|udev|audit|before'
+        r'|against_neutron|right|group_rules|guest_filter|shield|agent_\w+'
+        r'|full_fire|full_frames|full_rollout|udev|audit|before'
         r'|explain|network_managers|manager_checks|silent)\.'
         r'|faults\.test_(scale|soak|steps|agent_steps|netlink)\.)'),
     # Where libvirt makes the TAP, os-vif 5 is called for a bridge alone, and

@@ -2,15 +2,13 @@
 
 """Neutron's own driver for iptables, on one of the hosts."""
 
-import json
 import os
-import pathlib
 import shutil
-import subprocess
 import typing
 
 import fixtures
 
+from tests import answering
 from tests import base
 from tests import hosts
 from tests.oracle import worlds
@@ -19,8 +17,6 @@ _PYTHON = base.CHECKOUT / '.venv' / 'neutron-29' / 'bin' / 'python'
 #: Where tools/programs.sh unpacks what a machine does not have.
 _UNPACKED = base.CHECKOUT / '.venv' / 'firewall' / 'root' / 'usr'
 _PROGRAMS = ('iptables-restore', 'ip6tables-restore', 'ipset', 'conntrack')
-#: How much of its log is shown when it ends before its time.
-_LOG_SHOWN = 4000
 
 
 def missing() -> str | None:
@@ -54,24 +50,11 @@ class Driver(fixtures.Fixture):
         self._host = host
 
     def _setUp(self) -> None:
-        directory = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
-        self._log = directory / 'log'
-        with self._log.open('w') as log:
-            self._process = subprocess.Popen(
-                [str(_PYTHON), '-m', 'tests.oracle.firewall',
-                 '/proc/%d/fd/%d' % (os.getpid(), self._host.namespace),
-                 str(directory)], text=True,
-                preexec_fn=hosts.die_with_parent, cwd=base.CHECKOUT,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-                env=_environment())
-        self.addCleanup(self._end)
-        self._read()
-
-    def _end(self) -> None:
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.close()
-        self._process.wait()
-        self._process.stdout.close()
+        self._program = self.useFixture(answering.Program(
+            _PYTHON, '-m', 'tests.oracle.firewall',
+            '/proc/%d/fd/%d' % (os.getpid(), self._host.namespace),
+            self.useFixture(fixtures.TempDir()).path,
+            environment=_environment()))
 
     def apply(self, world: worlds.World) -> dict[str, typing.Any]:
         """Have a world instead of what was there.
@@ -80,14 +63,4 @@ class Driver(fixtures.Fixture):
             and "sg_member_ips", as Neutron's RPC calls them
         :raises AssertionError: Neutron does not take it
         """
-        assert self._process.stdin
-        self._process.stdin.write(json.dumps(world) + '\n')
-        self._process.stdin.flush()
-        return typing.cast(dict[str, typing.Any], self._read())
-
-    def _read(self) -> typing.Any:
-        assert self._process.stdout
-        line = self._process.stdout.readline()
-        if not line:
-            raise AssertionError(self._log.read_text()[-_LOG_SHOWN:])
-        return json.loads(line)
+        return typing.cast(dict[str, typing.Any], self._program.ask(world))

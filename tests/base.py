@@ -50,6 +50,7 @@ BRIDGE = 'br100'
 INSTANCE = instance_info.InstanceInfo(
     uuid='d1b6c1b2-0000-4000-8000-000000000000', name='demo')
 _Test = typing.TypeVar('_Test', bound=typing.Callable[..., typing.Any])
+_Entered = typing.TypeVar('_Entered')
 #: A field of a VIF that is to stay unset.
 UNSET = object()
 
@@ -203,6 +204,12 @@ class TestCase(testtools.TestCase):
     @property
     def options(self) -> typing.Any:
         return cfg.CONF[opts.GROUP]
+
+    def enter(self, context: typing.ContextManager[_Entered]) -> _Entered:
+        """Be in a context until the test ends; return what it gives."""
+        entered = context.__enter__()
+        self.addCleanup(context.__exit__, None, None, None)
+        return entered
 
     def cannot_run(self, reason: str) -> None:
         """Skip, or fail where every test that can run must run."""

@@ -59,9 +59,7 @@ class AuditTestCase(base.FunctionalTestCase):
         missing = libvirt_domains.missing()
         if missing and patience.IN_FULL:
             self.cannot_run(missing)
-        mounts = hosts.private_mounts()
-        mounts.__enter__()
-        self.addCleanup(mounts.__exit__, None, None, None)
+        self.enter(hosts.private_mounts())
         # Of this network namespace.
         hosts.mount('sysfs', '/sys', 'sysfs')
         # What manages the network of this machine is none of the test's.

@@ -481,9 +481,7 @@ class OperatorTest(FullTestCase):
 
     def setUp(self):
         super().setUp()
-        mounts = hosts.private_mounts()
-        mounts.__enter__()
-        self.addCleanup(mounts.__exit__, None, None, None)
+        self.enter(hosts.private_mounts())
         # What this machine starts is none of the test's.
         hosts.mount('tmpfs', '/etc/systemd', 'tmpfs')
 

@@ -86,9 +86,7 @@ class RightTest(base.FunctionalTestCase):
 
     def setUp(self):
         super().setUp()
-        mounts = hosts.private_mounts()
-        mounts.__enter__()
-        self.addCleanup(mounts.__exit__, None, None, None)
+        self.enter(hosts.private_mounts())
         hosts.mount('sysfs', '/sys', 'sysfs')
         switch = pathlib.Path('/proc/sys/net/bridge/bridge-nf-call-iptables')
         if switch.exists():

@@ -93,9 +93,7 @@ class StrangersTest(base.FunctionalTestCase):
 
     def setUp(self):
         super().setUp()
-        mounts = contextlib.ExitStack()
-        self.addCleanup(mounts.close)
-        mounts.enter_context(hosts.private_mounts())
+        self.enter(hosts.private_mounts())
         hosts.mount('tmpfs', '/dev/net', 'tmpfs', options='mode=755')
         os.mknod('/dev/net/tun', stat.S_IFCHR | 0o666, os.makedev(10, 200))
         os.chmod('/dev/net/tun', 0o666)

@@ -159,10 +159,6 @@ class LyingUdevTest(base.FunctionalTestCase):
         self.run = self.enter(udevd.run_directory())
         (self.run / 'control').touch()
 
-    def enter(self, context):
-        self.addCleanup(context.__exit__, None, None, None)
-        return context.__enter__()
-
     def plug_for(self):
         """Plug; return how many seconds it took."""
         start = time.monotonic()

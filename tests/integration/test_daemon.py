@@ -76,9 +76,7 @@ class UnprivilegedTestCase(base.FunctionalTestCase):
         if not shutil.which('sudo'):
             self.cannot_run('needs sudo: run tools/peers.sh')
         self.user = pwd.getpwnam('nobody')
-        mounts = contextlib.ExitStack()
-        self.addCleanup(mounts.close)
-        mounts.enter_context(hosts.private_mounts())
+        self.enter(hosts.private_mounts())
         self.addCleanup(self.end_processes)
         for directory in base.CHECKOUT, sys.prefix, sys.base_prefix:
             hosts.make_reachable(str(directory))

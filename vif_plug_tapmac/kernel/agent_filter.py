@@ -253,19 +253,20 @@ class _Work:
         return Applied(tuple(each.vif_id for each in self.ports.values()),
                        self._refused)
 
-    def _is_anothers(self, session: nft.Session) -> bool:
+    def _is_anothers(self, found: nft.Table | None) -> bool:
         """Return whether somebody has made the table since this process did.
 
         As a plug does after a flush, who does not know what was in there.
+
+        :param found: the table that there is
         """
-        found = session.table(table.NAME)
         return (self._memory.handle is not None and found is not None
                 and self._memory.handle != found.handle)
 
     def _plan(self, session: nft.Session) -> list[nft.Step]:
         making = self._making(session)
         is_new = any(kind == nft.NEW_TABLE for kind, _, _ in making)
-        is_anew = is_new or self._is_anothers(session)
+        is_anew = is_new or self._is_anothers(session.table(table.NAME))
         self._needs_all = is_anew and not (self._change.is_all or self.heals)
         if self._needs_all:
             return []
@@ -350,7 +351,7 @@ class _Work:
             filter_state.tell(filter_state.version_of(found.comment))
         own, others = {self._groups.agent}, self._memory.others
         putting = (others.putting(session) if found is None
-                   or self._is_anothers(session) else [])
+                   or self._is_anothers(found) else [])
         if lasts:
             if filter_state.is_closed(session, self._groups.agent, True):
                 return putting
@@ -380,7 +381,8 @@ class _Healing(_Work):
         self._catch_up = catch_up
 
     def _plan(self, session: nft.Session) -> list[nft.Step]:
-        if session.table(table.NAME) is None or self._is_anothers(session):
+        found = session.table(table.NAME)
+        if found is None or self._is_anothers(found):
             # All that was done to the former table is told before it is gone,
             # and what was done last may not have been heard yet.
             self._catch_up()

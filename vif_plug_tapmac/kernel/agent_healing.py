@@ -160,9 +160,11 @@ class _Healer(threading.Thread):
         was_there = agent_filter.has_table()
         indexes = None if self._all else frozenset(self._indexes)
         did = agent_filter.heal(indexes, self._catch_up)
-        # What was heard meanwhile had happened before it was looked at.
-        self._all &= indexes is not None
-        self._indexes -= self._indexes if indexes is None else indexes
+        if indexes is None:
+            # What was heard meanwhile had happened before it was looked at.
+            self._all, self._indexes = False, set()
+        else:
+            self._indexes -= indexes
         if not did:
             return False
         LOG.warning('%s has changed what the agent had in the table bridge '

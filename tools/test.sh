@@ -65,9 +65,8 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-# The newest come first: real guests are in the newest Novas.
 peers() {
-    ! can_install || peer_venvs "$1" | sort -t - -k 2,2r -k 3
+    ! can_install || peer_venvs "$1"
 }
 checks='flake8 shellcheck'
 ! { find_python && is_python_311; } || checks="$checks mypy"

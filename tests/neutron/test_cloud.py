@@ -3,6 +3,7 @@
 """What an agent hears of Neutron, and is told, by a real message queue."""
 
 import json
+import pathlib
 import subprocess
 import sys
 import threading
@@ -51,7 +52,10 @@ class CloudTest(cloud.CloudTestCase):
                 cwd=tests_base.CHECKOUT, text=True, stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE, stderr=errors,
                 preexec_fn=hosts.die_with_parent)
-        self.addDetail('stderr', content.content_from_file(log))
+        # Read while it is there: a Content of the file would be read after
+        # the test, when its directory is gone.
+        self.addOnException(lambda _: self.addDetail(
+            'stderr', content.text_content(pathlib.Path(log).read_text())))
         reader = threading.Thread(target=self._read)
         reader.start()
         self.addCleanup(self._process.wait)

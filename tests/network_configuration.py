@@ -427,8 +427,12 @@ def _run_ifupdown2(command: list[str], interfaces: str, state: str) -> None:
         hosts.die_with_parent()
         _own_files()
         hosts.mount('sysfs', '/sys', 'sysfs')
-        os.mkdir('/run/network')
-        hosts.mount(state, '/run/network', None, hosts.MS_BIND)
+        # What it brought up is in the second; it takes down what is no longer
+        # wanted of that, so that it must not be another test's.
+        hosts.mount('tmpfs', '/var/tmp', 'tmpfs')
+        for path in '/run/network', '/var/tmp/network':
+            os.mkdir(path)
+            hosts.mount(state, path, None, hosts.MS_BIND)
         _unpack_ifupdown2()
         pathlib.Path('/etc/network/interfaces').write_text(interfaces)
     done = subprocess.run(

@@ -326,7 +326,8 @@ class Group(Job):
                 or not self._all_ended_well
                 and not self.board.has_failed(self.name)):
             self.board.failed(self.name, 'stestr ended with %d after %d tests'
-                              % (process.returncode, self._tests))
+                              % (process.returncode, self._tests),
+                              self._log_until_now())
         return '%d tests done' % self._tests
 
     def _ended(self, test: dict[str, typing.Any]) -> None:
@@ -347,6 +348,9 @@ class Group(Job):
             status, test['id'], (end - begin).total_seconds() if end else 0,
             reason or ''))
         details = {}
+        # Of one that never ended, it says nothing; whatever ended its process
+        # may have.
+        said = self._log_until_now() if status == 'never ended' else ''
         if status not in (*_PASSED, 'skip'):
             details = {name: content.as_text() for name, content
                        in test['details'].items()}
@@ -355,7 +359,11 @@ class Group(Job):
         self.log.flush()
         self.board.test_ended(
             self.name, test['id'], status, reason,
-            details.get('traceback') or '\n'.join(details.values()))
+            details.get('traceback') or '\n'.join(details.values()) or said)
+
+    def _log_until_now(self) -> str:
+        self.log.flush()
+        return (_LOGS / self.name).read_text(errors='replace')
 
 
 class Kernel(Group):

@@ -142,16 +142,20 @@ class RunTestsTest(base.TestCase):
         self.run_tests('no.such.test', status=1)
 
     def test_worker_that_dies(self):
-        self.suite('dying', 'os._exit(0)')
+        self.suite('dying', 'os.write(2, b"for this reason\\n")',
+                   'os._exit(0)')
         said = self.run_tests(status=1)
-        self.assertIn('FAILED tests.test_dying.T.test_0 (test): never ended',
+        self.assertIn('FAILED tests.test_dying.T.test_1 (test): never ended',
                       said)
+        self.assertIn('\n    | for this reason\n', said)
 
     def test_module_that_cannot_be_imported(self):
         self.suite('good', 'pass')
         (self.checkout / 'tests/test_bad.py').write_text('import nowhere')
         said = self.run_tests(status=1)
         self.assertIn('FAILED test: ', said)
+        self.assertIn("    | ModuleNotFoundError: No module named 'nowhere'",
+                      said)
         self.assertIn('nowhere', (
             self.checkout / '.venv/log/test').read_text())
 

@@ -513,7 +513,7 @@ def main() -> int:
     groups = sorted(arguments.groups, key=lambda name: (
         _FIRST.index(name) if name in _FIRST else len(_FIRST)))
     alone = len(groups) == 1
-    workers = {name: 2 * processors if alone else processors if name == 'test'
+    workers = {name: 3 * processors if alone else processors if name == 'test'
                else (processors + 1) // 2 for name in groups}
     prefix = _namespace()
     if prefix:

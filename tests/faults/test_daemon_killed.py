@@ -175,6 +175,7 @@ class KilledTest(base.FunctionalTestCase):
         self.assert_works_again()
 
     def test_in_the_middle_of_a_call(self):
+        self.only_in_full()
         lost = number = 0
         while number < _KILLS or not lost:
             daemon = self.daemon()

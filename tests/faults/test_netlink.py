@@ -147,6 +147,7 @@ class AnswersTest(test_steps.StepsTestCase):
 class PlugTest(AnswersTest):
 
     def test_on_a_new_bridge(self):
+        self.only_in_full()
         self.mangle_all()
 
 

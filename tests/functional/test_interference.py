@@ -188,6 +188,7 @@ class InterferenceTest(base.FunctionalTestCase):
 
     @base.too_slow_emulated('a bridge with all the ports that it can have')
     def test_bridge_is_filled(self):
+        self.only_in_full()
         for number in range(_PORTS):
             self.host.add_tap('port%d' % number)
         errors = self.assert_right_whenever('fill_bridge', bridge_there=True)

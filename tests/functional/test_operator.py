@@ -638,6 +638,7 @@ class PurgeTest(OperatorTestCase):
                          self.results('--older-than', '0', base.TAP))
 
     def test_what_a_purge_left_that_was_killed(self):
+        self.only_in_full()
         self.plug_old(1, 2)
         self.domains.define(('tap00000002', 'fa:16:3e:00:00:02', False, 1))
         for name in 'tap00000001', 'tap00000002':

@@ -192,7 +192,7 @@ class RightTest(base.FunctionalTestCase):
 
     def try_each(self, kinds):
         wrong, healthy = [], None
-        if patience.EMULATED:
+        if patience.EMULATED or not patience.IN_FULL:
             kinds = itertools.islice(kinds, 0, None, 4)
         for change in kinds:
             if change.harmless and not patience.IN_FULL:

@@ -150,6 +150,7 @@ class UnreadableTest(test_operator.WatchingTestCase):
 class SilentLibvirtTest(test_operator.WatchingTestCase):
 
     def test_links_are_seen(self):
+        self.only_in_full()
         self.domains.define()
         self.useFixture(libvirt_domains.Silent())
         self.start()

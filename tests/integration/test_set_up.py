@@ -39,6 +39,8 @@ class SetUpTest(base.TestCase):
 
     def setUp(self):
         super().setUp()
+        # Who changes tools/ runs them.
+        self.only_in_full()
         missing = hosts.missing_privilege()
         if missing:
             self.cannot_run(missing)
@@ -194,7 +196,6 @@ class SetUpTest(base.TestCase):
         self.assert_refused(done, 'apt-get install', 'failed')
 
     def test_goes_on_where_it_stopped(self):
-        self.only_in_full()
         self.have_uv()
         self.assertEqual(1, self.demo(*_OFFLINE).returncode)
         run = functools.partial(

@@ -535,6 +535,16 @@ class OperatorTest(FullTestCase):
     def assert_one(self, code, device):
         self.assertEqual([(code, device)], self.findings())
 
+    def test_a_set_that_somebody_empties(self):
+        self.plug(self.vif)
+        for name in rules.IPV4, rules.IPV6, rules.LINK_LOCAL:
+            with nft.Session() as session:
+                there = list(nft_sets.elements(
+                    session, filter_table.NAME, name))
+            self.change(*nft_sets.delete_elements(
+                filter_table.NAME, name, there))
+            self.assert_found('TM313', 'nftables')
+
     def test_tm315(self):
         system = pathlib.Path('/etc/systemd/system')
         drop_ins = system / 'nftables.service.d'

@@ -103,8 +103,9 @@ def _changed(seen: Inventory) -> Seen:
     if _names(seen) and (seen.guest_filter is not None
                          and seen.guest_filter.version is not None
                          and not seen.guest_filter.is_right):
-        yield (_TABLE, '%s has not what tapmac makes it of, or is of an older '
-               'release, or dormant' % _WHAT, REPLUG)
+        yield (_TABLE, '%s has not what tapmac makes it of, or somebody '
+               'emptied its sets, or it is of an older release, or dormant'
+               % _WHAT, REPLUG)
 
 
 @finds('TM314')

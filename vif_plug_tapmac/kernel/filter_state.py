@@ -40,7 +40,8 @@ class State(typing.NamedTuple):
     """What is in the kernel.
 
     :param version: of the table; None: there is none
-    :param is_right: whether it has all that it is made of, and no more
+    :param is_right: whether it has all that it is made of, and no more, and
+        nobody has emptied its sets
     :param groups: the link groups whose ports are closed
     :param ports: what is in the sets for each index
     :param agent_groups: which of the groups are an agent's
@@ -64,15 +65,14 @@ def state() -> State:
     :raises KernelRefused: nf_tables is missing, or no privilege to ask
     """
     with nft.Session() as session:
-        found = session.table(table.NAME)
+        found, _, stays = look(session)
         if found is None:
             return State(None, False, frozenset(), {})
-        version = version_of(found.comment)
         known, is_open = (_indexes(session, name) for name in (
             agent_table.INGRESS, agent_table.OPEN))
         # What a newer release made of it is not for us to judge.
-        return State(version, found.is_in_force and (
-            version > table.VERSION or is_right(session)),
+        return State(
+            version_of(found.comment), found.is_in_force and stays,
             frozenset(groups_in(session, table.GROUPS)), elements(session),
             frozenset(groups_in(session, agent_table.GROUPS)),
             known | is_open, is_open, emergency_exit.there(session))

@@ -26,10 +26,12 @@ from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.kernel import agent_chains
 from vif_plug_tapmac.kernel import agent_conntrack
 from vif_plug_tapmac.kernel import agent_elements
+from vif_plug_tapmac.kernel import agent_table
 from vif_plug_tapmac.kernel import filter_state
 from vif_plug_tapmac.kernel import filter_table
 from vif_plug_tapmac.kernel import group_rules
 from vif_plug_tapmac.kernel import nft
+from vif_plug_tapmac.kernel import nft_expressions as nftx
 from vif_plug_tapmac.kernel import nft_sets
 from vif_plug_tapmac import privileged
 from vif_plug_tapmac import startup
@@ -629,6 +631,30 @@ class AuditTest(AgentTestCase):
         self.assert_none_of_ours()
         self.apply(port(1, [], is_open=True))
         self.assert_none_of_ours()
+
+    def change(self, *steps):
+        with nft.Session() as session:
+            session.transact('', steps, session.generation())
+
+    def test_tm236_of_one_direction(self):
+        self.start(1)
+        for name in agent_table.EGRESS, agent_table.INGRESS:
+            self.feed(numbers=[1])
+            self.assert_none_of_ours()
+            with nft.Session() as session:
+                there = list(nft_sets.elements(
+                    session, filter_table.NAME, name))
+            self.change(*nft_sets.delete_elements(
+                filter_table.NAME, name, there))
+            self.assert_found('TM236')
+
+    def test_tm313(self):
+        for chain in 'leaving', 'entering':
+            self.start(1)
+            self.apply(port(1), groups=(group(),), is_all=True)
+            self.assert_none_of_ours()
+            self.change(nft.new_rule(filter_table.NAME, nftx.accept(chain)))
+            self.assert_found('TM313', 'nftables')
 
     def test_tm316(self):
         self.start()

@@ -83,11 +83,14 @@ def _is_closed(seen: Inventory, tap: Tap) -> bool:
     return tap.link.group == seen.filtered_group and tap.bridge is not None
 
 
-def _names(seen: Inventory) -> list[str]:
-    """Return the names of the TAPs that are in the closed group."""
+def _names(seen: Inventory, *groups: int) -> list[str]:
+    """Return the names of the TAPs that are in one of these groups.
+
+    :param groups: none: the closed one
+    """
     return sorted(link.name for link in seen.links.values()
-                  if link.is_tap and link.group == seen.filtered_group
-                  and link.master is not None)
+                  if link.is_tap and link.master is not None
+                  and link.group in (groups or [seen.filtered_group]))
 
 
 @finds('TM312')
@@ -100,9 +103,10 @@ def _missing(seen: Inventory) -> Seen:
 
 @finds('TM313')
 def _changed(seen: Inventory) -> Seen:
-    if _names(seen) and (seen.guest_filter is not None
-                         and seen.guest_filter.version is not None
-                         and not seen.guest_filter.is_right):
+    if _names(seen, seen.filtered_group, seen.agent_group) and (
+            seen.guest_filter is not None
+            and seen.guest_filter.version is not None
+            and not seen.guest_filter.is_right):
         yield (_TABLE, '%s has not what tapmac makes it of, or somebody '
                'emptied its sets, or it is of an older release, or dormant'
                % _WHAT, REPLUG)

@@ -45,8 +45,8 @@ class State(typing.NamedTuple):
     :param groups: the link groups whose ports are closed
     :param ports: what is in the sets for each index
     :param agent_groups: which of the groups are an agent's
-    :param fed: the indexes of which an agent has said what passes, and
-        ``open``, those of them at which all does
+    :param fed: the indexes of which an agent has said what passes, in both
+        directions, and ``open``, those of them at which all does
     :param exits: who is open by the emergency exit
     """
     version: int | None
@@ -68,14 +68,15 @@ def state() -> State:
         found, _, stays = look(session)
         if found is None:
             return State(None, False, frozenset(), {})
-        known, is_open = (_indexes(session, name) for name in (
-            agent_table.INGRESS, agent_table.OPEN))
+        leaving, entering, is_open = (_indexes(session, name) for name in (
+            agent_table.EGRESS, agent_table.INGRESS, agent_table.OPEN))
         # What a newer release made of it is not for us to judge.
         return State(
             version_of(found.comment), found.is_in_force and stays,
             frozenset(groups_in(session, table.GROUPS)), elements(session),
             frozenset(groups_in(session, agent_table.GROUPS)),
-            known | is_open, is_open, emergency_exit.there(session))
+            leaving & entering | is_open, is_open,
+            emergency_exit.there(session))
 
 
 def _indexes(session: nft.Session, name: str) -> frozenset[int]:

@@ -303,7 +303,7 @@ class ProcessTest(tests_base.FunctionalTestCase):
         impl_rabbit.LOG.info('Connection failed')
         self.assertEqual(dirty.EMPTY, told.take(0))
         impl_rabbit.LOG.info(said)
-        self.assertTrue(told.take(0).is_all)
+        self.assertTrue(told.take(0).resync)
 
     def test_threads_are_threads_and_not_lost_one_by_one(self):
         # To load a Neutron takes a while: it is done once.

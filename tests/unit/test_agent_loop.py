@@ -117,6 +117,8 @@ class Neutron:
 
 class LoopTestCase(base.TestCase):
 
+    spread = 0
+
     def setUp(self):
         super().setUp()
         self.said = []
@@ -132,7 +134,7 @@ class LoopTestCase(base.TestCase):
                                      is_guarded=lambda tap: self.guarded)
         self.manager = manager.Manager(
             self.dirty, seen, self.neutron, firewall.Firewall(False),
-            self.state, 3600)
+            self.state, 3600, self.spread)
         for port in ONE, TWO:
             self.plug(port)
 
@@ -356,6 +358,51 @@ class RunTest(LoopTestCase):
         self.applied = {}
         patience.wait_until(lambda: self.state.waiting == 0, 'none waits')
         self.assertLess(0, self.state.retries)
+
+    def test_what_all_hosts_do(self):
+        self.start()
+        self.wait_for('apply', 'all', ONE, TWO)
+        self.said.clear()
+        self.dirty.add(Batch(resync=True))
+        self.wait_for('apply', 'all', ONE, TWO)
+
+
+class SpreadTest(LoopTestCase):
+    """What all hosts have reason to do at one moment, they do at others."""
+
+    spread = 600
+
+    def test_moments_differ(self):
+        def due():
+            now = time.monotonic()
+            self.manager._resync_due = now + 3600
+            self.dirty.add(Batch(resync=True))
+            # Nothing but that, and nobody waits for it.
+            self.assertEqual(dirty.EMPTY, self.manager._next())
+            return self.manager._resync_due - now
+        moments = [due() for _ in range(100)]
+        self.assertLess(min(moments), 100)
+        self.assertGreater(max(moments), 500)
+        self.assertLess(max(moments), 610)
+
+    def test_at_the_start(self):
+        self.dirty.add(Batch(ports=frozenset({ONE})))
+        self.assertLess(self.manager._resync_due, time.monotonic() + 600)
+        # What is new does not wait.
+        self.assertEqual(Batch(ports=frozenset({ONE})), self.manager._next())
+
+    def test_what_was_to_come_sooner_does(self):
+        self.manager._resync_due = 0
+        self.dirty.add(Batch(resync=True))
+        self.assertTrue(self.manager._next().is_all)
+
+    def test_resyncs_drift_apart(self):
+        def pause():
+            self.handle(is_all=True)
+            return self.manager._resync_due - time.monotonic()
+        pauses = [pause() for _ in range(50)]
+        self.assertLess(max(pauses), 3601)
+        self.assertGreater(max(pauses) - min(pauses), 300)
 
 
 class StateTest(base.TestCase):

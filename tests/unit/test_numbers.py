@@ -155,7 +155,8 @@ class ConfigurationTest(base.TestCase):
                 self.assertEqual(limit, self.written(group, opt, str(limit)))
         self.assertEqual({'link_group', 'bridge_group', 'filtered_group',
                           'agent_group', 'udev_timeout',
-                          'network_device_mtu', 'resync_interval'}, found)
+                          'network_device_mtu', 'resync_interval',
+                          'resync_spread'}, found)
 
     def test_owner_that_is_a_number(self):
         for text in _NONSENSE:

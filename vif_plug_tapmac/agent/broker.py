@@ -26,6 +26,6 @@ def listen(dirty: Dirty) -> None:
 
     def look(record: logging.LogRecord) -> bool:
         if _BACK in str(record.msg):
-            dirty.add(Batch(is_all=True))
+            dirty.add(Batch(resync=True))
         return True
     logger.addFilter(look)

@@ -22,18 +22,21 @@ class Batch(typing.NamedTuple):
     :param members: UUIDs of security and address groups that may have others
         in them
     :param is_all: whether all ports here are to be looked at
+    :param resync: whether they are to be looked at soon. Other hosts have the
+        same reason at this moment, so each does it at a moment of its own
     """
     ports: frozenset[str] = _NOTHING
     lost: frozenset[str] = _NOTHING
     groups: frozenset[str] = _NOTHING
     members: frozenset[str] = _NOTHING
     is_all: bool = False
+    resync: bool = False
 
     def also(self, other: 'Batch') -> 'Batch':
         """Return all that is in one of the two."""
         return Batch(self.ports | other.ports, self.lost | other.lost,
                      self.groups | other.groups, self.members | other.members,
-                     self.is_all or other.is_all)
+                     self.is_all or other.is_all, self.resync or other.resync)
 
 
 EMPTY = Batch()

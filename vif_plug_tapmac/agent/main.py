@@ -131,7 +131,7 @@ class Agent:
         self._manager = manager.Manager(
             self._dirty, self._taps, self._server,
             firewall.Firewall(_has_conntrack(options)), state,
-            options.resync_interval)
+            options.resync_interval, options.resync_spread)
         self._worker = threading.Thread(name='tapmac_agent', daemon=True,
                                         target=self._work)
 

@@ -8,6 +8,7 @@ wired stays as it is until Neutron has said something else of it.
 """
 
 import logging
+import math
 import random
 import threading
 import time
@@ -62,15 +63,20 @@ class Manager:
     """Keeps the ports of this host as Neutron says.
 
     :param resync_interval: after how many seconds all are asked for anew
+    :param resync_spread: within how many seconds that is done that other hosts
+        do, too
     """
 
     def __init__(self, dirty: dirty_ports.Dirty, taps: Taps,
                  server: 'Server', keeper: Firewall, state: State,
-                 resync_interval: float) -> None:
+                 resync_interval: float, resync_spread: float) -> None:
         self._dirty, self._taps, self._server = dirty, taps, server
         self._firewall, self._state = keeper, state
         self._resync_interval = resync_interval
-        self._resync_due = time.monotonic()
+        self._resync_spread = resync_spread
+        # As if there was nothing to do before.
+        self._resync_due = math.inf
+        self._resync_soon()
         self._stopped = threading.Event()
         self._failures = 0
         self._waiting: dict[str, _Waiting] = {}
@@ -103,11 +109,19 @@ class Manager:
         due = min([self._resync_due,
                    *(each.due for each in self._waiting.values())])
         batch = self._dirty.take(due - time.monotonic())
+        if batch.resync:
+            self._resync_soon()
+            batch = batch._replace(resync=False)
         now = time.monotonic()
         again = frozenset(port for port, each in self._waiting.items()
                           if each.due <= now)
         self._state.retries += len(again)
         return batch.also(Batch(ports=again, is_all=now >= self._resync_due))
+
+    def _resync_soon(self) -> None:
+        """Have all ports asked for at a moment that others do not have."""
+        self._resync_due = min(self._resync_due, time.monotonic()
+                               + random.uniform(0, self._resync_spread))
 
     def _fail(self, error: Exception) -> None:
         self._failures += 1
@@ -160,7 +174,7 @@ class Manager:
             group for port in self._ports.values() if port.vif_id in here
             for group in port.groups)))
         if batch.is_all:
-            self._resync_due = time.monotonic() + (
+            self._resync_due = time.monotonic() + random.uniform(0.8, 1) * (
                 self._resync_interval if is_all else _LONGEST_PAUSE)
 
     def _put_in_force(self, asked: dict[str, Tap], answer: 'Answer',

@@ -42,6 +42,17 @@ TAPMAC_AGENT_OPTS = [
              'after the message queue was gone all is asked for anyway; this '
              'is for what gets lost nevertheless. Neutron has to look up each '
              'port of the host: with many hosts, longer is better.'),
+    cfg.IntOpt(
+        'resync_spread',
+        default=3,
+        min=0,
+        max=600,
+        help='Over how many seconds hosts spread what all of them have reason '
+             'to do at one moment, 0 to 600: to ask for all their ports when '
+             'the message queue or Neutron is back, or when all agents were '
+             'started at once. New ports, and changes that Neutron tells, do '
+             'not wait for that. With more than a hundred hosts, longer is '
+             'kinder to Neutron: see "Scale" in the documentation.'),
     cfg.StrOpt(
         'metrics_file',
         default='',

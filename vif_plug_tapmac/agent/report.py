@@ -3,6 +3,7 @@
 """How this agent is, told to Neutron; and whether that heard it."""
 
 import logging
+import random
 import threading
 import time
 import typing
@@ -30,8 +31,8 @@ class Report:
     """Tells Neutron, again and again, and has the state written.
 
     :param bridge_mappings: the bridge of each physical network of this host
-    :param dirty: is told that all is to be looked at, after Neutron has not
-        heard of this agent for a while
+    :param dirty: is told that all is to be looked at soon, after Neutron has
+        not heard of this agent for a while
     """
 
     def __init__(self, state: State, bridge_mappings: dict[str, str],
@@ -61,8 +62,9 @@ class Report:
             began = time.monotonic()
             if interval:
                 self._tell(server)
-            time.sleep(max(1.0, began + (interval or _PAUSE)
-                           - time.monotonic()))
+            # Those that were started at once do not tell at once for ever.
+            pause = (interval or _PAUSE) * random.uniform(0.9, 1.0)
+            time.sleep(max(1.0, began + pause - time.monotonic()))
 
     def _tell(self, server: typing.Any) -> None:
         state = self._state
@@ -81,7 +83,7 @@ class Report:
         if self._has_failed or status == agent_constants.AGENT_REVIVED:
             LOG.info('Neutron hears this agent again: all ports are asked '
                      'for anew')
-            self._dirty.add(Batch(is_all=True))
+            self._dirty.add(Batch(resync=True))
         self._has_failed = False
         self._told.pop('resource_versions', None)
         if state.synced:

@@ -41,7 +41,7 @@ class Taps:
 
     :param groups: the link groups that they are in
     :param dirty: is told which ports have a TAP, have it no more, or have it
-        on another bridge
+        on another bridge, since they were listed first
     """
 
     def __init__(self, groups: Groups, dirty: Dirty) -> None:
@@ -127,7 +127,7 @@ class Taps:
         old = self._taps.pop(index, None)
         if new is not None:
             self._taps[index] = new
-        if new == old:
+        if new == old or not self._listed.is_set():
             return
         self._dirty.add(Batch(
             ports=frozenset({new.vif_id} if new else ()),

@@ -24,6 +24,7 @@ from vif_plug_tapmac.kernel import filter_table as table
 from vif_plug_tapmac.kernel import group_rules
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import nft
+from vif_plug_tapmac.kernel import nft_rules
 from vif_plug_tapmac.kernel import nft_sets
 from vif_plug_tapmac.wanted import rules
 from vif_plug_tapmac.wanted.security_groups import Change
@@ -43,6 +44,7 @@ class Seen(typing.NamedTuple):
     """What there is.
 
     :param rules: how often each rule is in each chain, as the kernel tells it
+        but for what it has counted
     :param members: first and last of each interval, by the name of the set
     :param zones: of each bridge
     """
@@ -64,7 +66,8 @@ def look(session: nft.Session, change: Change) -> Seen:
     for told in map(nft.read, session.rules(table.NAME, None)):
         chains.setdefault(told.text(nft.RULE_CHAIN) or '',
                           collections.Counter())[
-            told.octets(nft.RULE_EXPRESSIONS) or b''] += 1
+            nft_rules.uncounted(
+                told.octets(nft.RULE_EXPRESSIONS) or b'')] += 1
     keys = (*(each.key for each in change.members), *change.gone_members)
     names = {group_rules.members_set(*key).name for key in keys}
     if change.is_all:

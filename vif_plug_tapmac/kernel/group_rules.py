@@ -61,6 +61,7 @@ class Made(typing.NamedTuple):
 def chains(group: Group) -> Made:
     """Return what a group is: what a rule of it lets pass is accepted.
 
+    Each counts what it lets pass, from when its chain was made or changed on.
     What no rule does is left to who asked. Sets that its rules look at are
     :func:`members_set`, which have to be there before.
     """
@@ -163,7 +164,7 @@ def _chains(of: str) -> tuple[Chain, ...]:
 def _accept(chain: str, rule: security_groups.Rule,
             ports: tuple[Expression, ...] = ()) -> Rule:
     return Rule(chain, (*_family(rule.family), *_protocol(rule), *ports,
-                        *_remote(rule), *nftx.ACCEPT), rule.id)
+                        *_remote(rule), *nftx.COUNTED, *nftx.ACCEPT), rule.id)
 
 
 def _family(family: int) -> tuple[Expression, ...]:

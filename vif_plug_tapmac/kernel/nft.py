@@ -41,8 +41,8 @@ _GENERATION_ID, _BATCH_GENERATION = 1, 1
 _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = (
     1, 3, 4, 5, 7)
 _HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
-_RULE_TABLE, RULE_CHAIN, RULE_EXPRESSIONS, _RULE_USERDATA = 1, 2, 4, 7
-_EXPRESSION_NAME, _EXPRESSION_DATA = 1, 2
+_RULE_TABLE, RULE_CHAIN, RULE_EXPRESSIONS, RULE_USERDATA = 1, 2, 4, 7
+EXPRESSION_NAME, EXPRESSION_DATA = 1, 2
 #: Of each that is in a list.
 IN_LIST = 1
 #: How nft keeps the comment of a table, a rule or an element: which kind of
@@ -220,7 +220,7 @@ class Session(session.Session):
         """
         found = list(map(read, self.rules(table, chain)))
         return len(found) == len(rules) and all(
-            comment_of(told.octets(_RULE_USERDATA)) == rule.comment
+            comment_of(told.octets(RULE_USERDATA)) == rule.comment
             and _has_expressions(told, rule)
             for told, rule in zip(found, rules))
 
@@ -296,11 +296,11 @@ def new_rule(table: str, rule: Rule) -> Step:
     parts = [attributes.text(_RULE_TABLE, table),
              attributes.text(RULE_CHAIN, rule.chain),
              nested(RULE_EXPRESSIONS, *(
-                 nested(IN_LIST, attributes.text(_EXPRESSION_NAME, name),
-                        nested(_EXPRESSION_DATA, *_encoded(values)))
+                 nested(IN_LIST, attributes.text(EXPRESSION_NAME, name),
+                        nested(EXPRESSION_DATA, *_encoded(values)))
                  for name, values in rule.expressions))]
     if rule.comment:
-        parts.append(attributes.attribute(_RULE_USERDATA,
+        parts.append(attributes.attribute(RULE_USERDATA,
                                           userdata(rule.comment)))
     return message(_RULE), rtnetlink.CREATE | _APPEND, body(*parts)
 
@@ -337,8 +337,8 @@ def _has_expressions(told: Attributes, rule: Rule) -> bool:
     found = [Attributes(octets) for _, octets in attributes.every(
         told.octets(RULE_EXPRESSIONS) or b'')]
     return (len(found) == len(rule.expressions) and all(
-        each.text(_EXPRESSION_NAME) == name
-        and _has(each.nested(_EXPRESSION_DATA), values)
+        each.text(EXPRESSION_NAME) == name
+        and _has(each.nested(EXPRESSION_DATA), values)
         for each, (name, values) in zip(found, rule.expressions)))
 
 

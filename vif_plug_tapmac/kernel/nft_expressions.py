@@ -282,6 +282,8 @@ def _verdict(code: int, chain: str = '') -> tuple[Expression, ...]:
 
 DROP, ACCEPT, RETURN = (
     _verdict(_DROP), _verdict(_ACCEPT), _verdict(_RETURN))
+#: Have the rule count what has matched so far: packets, and bytes.
+COUNTED: tuple[Expression, ...] = ('counter', {}),
 #: Have conntrack pass a frame over.
 NO_TRACK: tuple[Expression, ...] = ('notrack', {}),
 

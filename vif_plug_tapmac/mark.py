@@ -61,6 +61,54 @@ class TapMark:
         return time.time() - self.made >= seconds
 
 
+#: The link group of the host end of each interface of a DHCP or L3 agent.
+#: Nothing is closed in it, and no option moves it: what is in it has our mark,
+#: or the name of a port of Neutron.
+INTERFACE_GROUP = 29797
+
+_INTERFACE_MARK = re.compile(
+    r'tapmac:interface:1:(?P<port_id>[0-9a-f-]{36}):'
+    r'(?P<mac>[0-9a-f]{2}(?::[0-9a-f]{2}){5}):(?P<bridge>[^:]*)\Z')
+
+
+@dataclasses.dataclass(frozen=True)
+class InterfaceMark:
+    """Whose end of a cable this is: of a port of DHCP, or of a router.
+
+    :param port_id: the port's UUID
+    :param mac: of the other end, which the agent has
+    :param bridge: the name of the bridge that it was put on; None if nobody
+        has put it on one yet
+    """
+    port_id: str
+    mac: str
+    bridge: str | None
+
+    def __str__(self) -> str:
+        return 'tapmac:interface:1:%s:%s:%s' % (
+            self.port_id, self.mac, self.bridge or '')
+
+    @classmethod
+    def parse(cls, alias: str | None) -> 'InterfaceMark | None':
+        """Return the mark that an alias holds; None if it holds none."""
+        match = _INTERFACE_MARK.match(alias or '')
+        if match is None or match['bridge'] and not names.is_device_name(
+                match['bridge']):
+            return None
+        return cls(match['port_id'], match['mac'], match['bridge'] or None)
+
+
+def is_interface(link: 'Link') -> bool:
+    """Return whether this is the host end of an agent's interface.
+
+    It is also where somebody has overwritten its mark.
+    """
+    return link.kind == 'veth' and (
+        InterfaceMark.parse(link.alias) is not None
+        or link.group == INTERFACE_GROUP
+        and names.start_of_vif_id(link.name) is not None)
+
+
 def is_lost(link: 'Link', groups: typing.Container[int | None]) -> bool:
     """Return whether this is a TAP of ours that has lost its mark.
 

@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""What Neutron's DHCP and L3 agents make their interfaces with.
+
+Each is one end of a veth pair, in a namespace of the agent's. The other end
+stays on the host and joins the bridge of the port's segment. tapmac-agent has
+it join; where none runs, the driver does so itself.
+
+All that is privileged here is Neutron's own: the agents have what it needs.
+"""
+
+import dataclasses
+import functools
+import logging
+import time
+import typing
+
+from neutron.agent.linux import interface
+from neutron.agent.linux import ip_lib
+from neutron.agent import rpc as agent_rpc
+from neutron.privileged.agent.linux import ip_lib as privileged
+from neutron_lib.agent import topics
+from neutron_lib import constants
+from neutron_lib import context
+from oslo_config import cfg
+
+from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel.link import Link
+from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac import mac
+from vif_plug_tapmac import mark
+from vif_plug_tapmac.mark import InterfaceMark
+from vif_plug_tapmac.ml2.mappings import Bridges
+from vif_plug_tapmac.ml2 import opts as ml2_opts
+
+LOG = logging.getLogger(__name__)
+
+#: For how many seconds tapmac-agent is waited for, and between two looks.
+_JOINS_WITHIN, _PAUSE = 5.0, 0.02
+_GONE = (ip_lib.NetworkInterfaceNotFound, privileged.NetworkNamespaceNotFound)
+
+
+class TapMacInterfaceDriver(
+        interface.LinuxInterfaceDriver):  # type: ignore[misc]
+    """Makes, mends and removes such pairs.
+
+    Until the host's end is on its bridge it is down, so that the other one has
+    no carrier: IPv6 looks for duplicates when there is somebody to ask.
+
+    :raises InvalidConfig: [ml2_tapmac] has bridge_mappings that are none
+    """
+
+    DEV_NAME_PREFIX = 'ns-'
+
+    def __init__(self, conf: cfg.ConfigOpts, **kwargs: typing.Any) -> None:
+        super().__init__(conf, **kwargs)
+        options = ml2_opts.group(conf)
+        self._bridges = (Bridges.from_config(options)
+                         if options.bridge_mappings else None)
+
+    def plug_new(self, network_id: str, port_id: str, device_name: str,
+                 mac_address: str, bridge: str | None = None,
+                 namespace: str | None = None, prefix: str | None = None,
+                 mtu: int | None = None) -> None:
+        """Make the interface, and have its host's end on a bridge.
+
+        :param device_name: of the interface in its namespace
+        :param bridge: None: that of the port's segment
+        :param prefix: that its name has; None: that of DHCP's
+        :param mtu: in bytes; None or 0: the kernel's default
+        :raises TapMacError: it can not be had; there is none
+        """
+        name = self._host_end(device_name, prefix)
+        if name is None:
+            raise exception.DeviceConflict(
+                device=device_name, reason='an interface of port %s is to '
+                'have this name, which does not begin with %s' % (
+                    port_id, prefix or self.DEV_NAME_PREFIX),
+                remedy='have another interface_driver for this agent')
+        _remove_left_over(name)
+        if namespace:
+            ip_lib.IPWrapper().ensure_namespace(namespace)
+        inner_mac = mac.parse(mac_address)
+        more = {'mtu': mtu} if mtu else {}
+        peer = {'ifname': device_name, 'address': inner_mac, **more,
+                **({'net_ns_fd': namespace} if namespace else {})}
+        privileged.create_interface(
+            name, None, 'veth', address=mac.tap_mac(inner_mac),
+            group=mark.INTERFACE_GROUP, peer=peer, **more)
+        try:
+            self._finish(name, InterfaceMark(port_id, inner_mac, None), bridge)
+            ip_lib.IPDevice(device_name, namespace).link.set_up()
+            if not bridge and self._bridges is None:
+                _wait_for_agent(name)
+        except Exception:
+            _delete(name)
+            raise
+        LOG.info('%s is made for port %s of network %s, with %s on this host',
+                 device_name, port_id, network_id, name)
+
+    def unplug(self, device_name: str, bridge: str | None = None,
+               namespace: str | None = None,
+               prefix: str | None = None) -> None:
+        """Remove an interface, both ends of it; none is success."""
+        name = self._host_end(device_name, prefix)
+        link = name and _find(name)
+        if link and link.kind == 'veth':
+            _delete(link.name)
+        _delete(device_name, namespace)
+
+    def set_mtu(self, device_name: str, mtu: int,
+                namespace: str | None = None,
+                prefix: str | None = None) -> None:
+        """Have both ends of an interface as they are to be, with this MTU.
+
+        The agents call this for each that they find when they start: it may
+        be half-made, or of another driver.
+        """
+        inner = ip_lib.IPDevice(device_name, namespace)
+        name = self._host_end(device_name, prefix)
+        link = name and _find(name)
+        if not link or link.kind != 'veth':
+            raise exception.DeviceConflict(
+                device=device_name, reason='its end on this host, %s, is '
+                'missing' % (name or 'whatever it is called'),
+                remedy='remove it with "ip -n %s link delete %s", and start '
+                'the agent again' % (namespace, device_name))
+        for each in ip_lib.IPDevice(link.name), inner:
+            each.link.set_mtu(mtu)
+        found = mark.InterfaceMark.parse(link.alias)
+        bridge = found.bridge if found else None
+        self._finish(link.name, InterfaceMark(
+            found.port_id if found else self._ask(link.name)['port_id'],
+            inner.link.address, bridge))
+
+    def _host_end(self, device_name: str, prefix: str | None) -> str | None:
+        """Return how the host's end is called: as Nova calls a TAP."""
+        prefix = prefix or self.DEV_NAME_PREFIX
+        if not device_name.startswith(prefix):
+            return None
+        return str(constants.TAP_DEVICE_PREFIX
+                   + device_name.removeprefix(prefix))
+
+    def _finish(self, name: str, its_mark: InterfaceMark,
+                bridge: str | None = None) -> None:
+        """Have the host's end as it is to be, and on its bridge."""
+        # Before its first frame: a bridge takes the lowest MAC of its ports.
+        told = {'address': mac.tap_mac(its_mark.mac),
+                'group': mark.INTERFACE_GROUP, 'ifalias': str(its_mark)}
+        ip_lib.IPDevice(name).disable_ipv6()
+        if not bridge and self._bridges is None:
+            privileged.set_link_attribute(name, None, **told)
+            return
+        link = _require_bridge(name, bridge or self._bridge_of(
+            its_mark.port_id))
+        told['ifalias'] = str(dataclasses.replace(its_mark, bridge=link.name))
+        for step in told, {'master': link.index}, {'state': 'up'}:
+            privileged.set_link_attribute(name, None, **step)
+        if not bridge:
+            self._server.update_device_up(**self._asked(its_mark.port_id))
+
+    def _bridge_of(self, port_id: str) -> str:
+        """Return the bridge of a port's segment, where no agent knows it.
+
+        :raises DeviceConflict: it has none here
+        """
+        told = self._ask(port_id)
+        assert self._bridges is not None
+        bridge = self._bridges.bridge(told)
+        if bridge is None:
+            raise exception.DeviceConflict(
+                device=port_id, reason='its segment (%s, physical network %s) '
+                'has no bridge here' % (told['network_type'],
+                                        told['physical_network']),
+                remedy='have it in bridge_mappings of [ml2_tapmac] in the '
+                'configuration of this agent')
+        return bridge
+
+    def _ask(self, device: str) -> dict[str, typing.Any]:
+        """Return what Neutron says of a port, by its UUID or its TAP's name.
+
+        It is BUILD there until somebody says that it is wired.
+
+        :raises DeviceConflict: it is not bound to this host
+        """
+        told: dict[str, typing.Any] = self._server.get_device_details(
+            **self._asked(device))
+        if 'port_id' not in told:
+            raise exception.DeviceConflict(
+                device=device, reason='Neutron has not bound its port to this '
+                'host, %s' % self.conf.host,
+                remedy='see why in the log of neutron-server; hosts, and '
+                'agent_hosts, of [ml2_tapmac] there must have it')
+        return told
+
+    @functools.cached_property
+    def _server(self) -> typing.Any:
+        return agent_rpc.PluginApi(topics.PLUGIN)
+
+    def _asked(self, device: str) -> dict[str, typing.Any]:
+        return {'context': context.get_admin_context_without_session(),
+                'device': device, 'host': self.conf.host,
+                'agent_id': 'tapmac-interface-%s' % self.conf.host}
+
+
+def _find(name: str) -> Link | None:
+    with nl.Netlink() as netlink:
+        return netlink.find(name)
+
+
+def _require_bridge(name: str, bridge: str) -> Link:
+    """Return the bridge that a device is to join.
+
+    :raises DeviceConflict: there is none of this name
+    """
+    link = _find(bridge)
+    if link is None or link.kind != 'bridge':
+        raise exception.DeviceConflict(
+            device=name, reason='it is to be on the bridge %s, %s' % (
+                bridge, 'which is missing' if link is None else
+                'and a device of another kind has this name'),
+            remedy='make that bridge, with the uplink of its network, in what '
+            'configures the network of this host')
+    return link
+
+
+def _remove_left_over(name: str) -> None:
+    """Remove what an agent left that was killed, or its namespace.
+
+    :raises DeviceConflict: something else has the name
+    """
+    link = _find(name)
+    if link is None:
+        return
+    if link.kind != 'veth':
+        raise exception.DeviceConflict(
+            device=name, reason='the host\'s end of an interface of Neutron '
+            'is to have this name, and a device of another kind (%s) has it'
+            % (link.kind or 'hardware'),
+            remedy='rename or remove that device')
+    LOG.warning('%s was left over, without its other end where it is to be; '
+                'it is made anew', name)
+    _delete(name)
+
+
+def _delete(name: str, namespace: str | None = None) -> None:
+    try:
+        privileged.delete_interface(name, namespace)
+    except _GONE:
+        pass
+
+
+def _wait_for_agent(name: str) -> None:
+    """Wait until tapmac-agent has the host's end on its bridge.
+
+    Whoever begins to speak before loses what he says.
+    """
+    deadline = time.monotonic() + _JOINS_WITHIN
+    while time.monotonic() < deadline:
+        link = _find(name)
+        if link is None or link.master is not None and link.up:
+            return
+        time.sleep(_PAUSE)
+    LOG.warning('%s is on no bridge yet, for which tapmac-agent is to see. If '
+                'it stays so: see that it runs on this host, and what it '
+                'logs; or have bridge_mappings of [ml2_tapmac] in the '
+                'configuration of this agent, which then does it itself.',
+                name)

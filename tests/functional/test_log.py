@@ -31,6 +31,7 @@ from tests import hosts
 from tests import patience
 from tests import udevd
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import agent_arrivals
 from vif_plug_tapmac.kernel import agent_healing
 from vif_plug_tapmac.kernel import bridge_health
 from vif_plug_tapmac.kernel import converging
@@ -257,8 +258,13 @@ class LogTest(test_claim.ClaimTestCase):
             healer.join()
         self.case.callback(end)
 
-    def wait_for_line(self, words):
-        said = len(self.logs.output)
+    def wait_for_line(self, words, said=None):
+        """Wait until it is said; once more, if it was said before.
+
+        :param said: how much had been said before; None: all until now
+        """
+        if said is None:
+            said = len(self.logs.output)
         patience.wait_until(lambda: words in self.logs.output[said:],
                             'nobody says: ' + words)
 
@@ -274,6 +280,35 @@ class LogTest(test_claim.ClaimTestCase):
                         base.TAP, 'filtering by the source '
                         '00:00:5e:00:01:07', errno.ENOMEM)))):
             self.assertRaises(exception.KernelRefused, self.feed)
+
+    def case_guest_that_arrives(self):
+        self.configure(firewall='agent')
+        self.hear_on_the_wire()
+        self.plug()
+        with fixtures.MonkeyPatch(
+                'vif_plug_tapmac.kernel.events.HeardEvents',
+                mock.Mock(side_effect=OSError(
+                    errno.EMFILE, 'Too many open files'))):
+            self.feed()
+        self.case.enter_context(fixtures.MonkeyPatch(
+            'vif_plug_tapmac.kernel.agent_arrivals._ENDS_WITHIN', 0.1))
+        self.feed()
+        self.case.callback(self.end_listening)
+        guest = self.hold()
+        self.host.wait_until_forwarding(base.TAP)
+        with fixtures.MonkeyPatch(
+                'vif_plug_tapmac.kernel.agent_guard.have',
+                mock.Mock(side_effect=exception.KernelRefused.from_errno(
+                    base.TAP, 'locking it', errno.ENOMEM))):
+            # The bridge learns from that, whatever rules say.
+            guest.write(hosts.frame('01:80:c2:00:00:0e', base.GUEST_MAC,
+                                    b''))
+            self.wait_for_line('is not locked yet', 0)
+        self.wait_for_line('has arrived, and', 0)
+
+    def end_listening(self):
+        listener, agent_arrivals._listener = agent_arrivals._listener, None
+        listener.join()
 
     def case_security_groups_of_two_releases(self):
         self.start_fed()

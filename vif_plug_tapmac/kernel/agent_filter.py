@@ -16,6 +16,7 @@ import contextlib
 import typing
 
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import agent_arrivals
 from vif_plug_tapmac.kernel import agent_chains
 from vif_plug_tapmac.kernel import agent_connections
 from vif_plug_tapmac.kernel import agent_cuts
@@ -141,7 +142,7 @@ def _guard(netlink: nl.Netlink, link: Link, port: Port,
     seen = netlink.get(link.index, link.name)
     if (seen is not None and _why_not(seen, port, groups) is None
             and seen.group == groups.agent):
-        agent_guard.have(netlink, seen, kept)
+        agent_arrivals.have(netlink, seen, kept)
 
 
 def _current() -> agent_memory.Memory:

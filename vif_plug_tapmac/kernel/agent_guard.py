@@ -127,35 +127,38 @@ def _narrow(netlink: nl.Netlink, link: Link, kept: Kept) -> None:
                 kept.macs if there is None else kept.macs & there))
 
 
-def have(netlink: nl.Netlink, link: Link, kept: Kept) -> None:
+def have(netlink: nl.Netlink, link: Link, kept: Kept) -> bool:
     """Have a port kept to this.
 
     :param link: a TAP, as it was read; one that is on no bridge is for the
         plug that puts it there
+    :returns: whether it is to be locked when its guest is heard there, which
+        speaks elsewhere still, and is kept to its MAC by a filter until then
     :raises KernelRefused, VerifyFailed: it is kept to that, to what it was
         kept to, or to less
     """
     found = mark.TapMark.parse(link.alias)
     if link.master is None or found is None:
-        return
+        return False
     if kept.locked and link.locked is None:
         # Before Linux 5.18 it can not be, and some of these have no filter.
         with contextlib.suppress(exception.KernelRefused):
             _unlock(netlink, link, found.guest_mac,
                     frozenset([found.guest_mac]))
     elif kept.locked:
-        _lock(netlink, link, found.guest_mac)
+        return not _lock(netlink, link, found.guest_mac)
     else:
         _unlock(netlink, link, found.guest_mac, kept.macs)
+    return False
 
 
-def _lock(netlink: nl.Netlink, link: Link, mac: str) -> None:
+def _lock(netlink: nl.Netlink, link: Link, mac: str) -> bool:
     entry = _entry(netlink, link, mac)
     if (not link.locked and entry and not entry.local
             and entry.port_index != link.index):
         # It has not arrived yet, or somebody there has its MAC: see guard.py.
         _unlock(netlink, link, mac, frozenset([mac]))
-        return
+        return False
     if not entry or not entry.fixed or entry.port_index != link.index:
         netlink.fix_fdb_entry(link, mac)
     if link.differences(_LOCKED):
@@ -164,6 +167,7 @@ def _lock(netlink: nl.Netlink, link: Link, mac: str) -> None:
         netlink.change(link, {'locked': True}, 'locking it')
         _require(netlink, link, _LOCKED)
     source_filter.remove(netlink, link)
+    return True
 
 
 def _unlock(netlink: nl.Netlink, link: Link, mac: str,

@@ -2,11 +2,13 @@
 
 """What happens to links, as the kernel tells everybody who listens."""
 
+import array
 import dataclasses
 import errno
 import logging
 import select
 import socket
+import struct
 import types
 import typing
 
@@ -19,7 +21,21 @@ LOG = logging.getLogger(__name__)
 #: In bytes: of what happens while nobody reads, and of one message at most.
 _EVENT_BUFFER, _EVENT_SIZE = 4 << 20, 1 << 16
 #: Source: include/uapi/linux/rtnetlink.h
-_RTMGRP_LINK = 1
+_RTMGRP_LINK, _RTMGRP_NEIGH = 1, 4
+#: What a socket is to keep of what comes. Source: asm-generic/socket.h
+#: (SO_ATTACH_FILTER), linux/filter.h (struct sock_filter, struct sock_fprog)
+_ATTACH_FILTER = 26
+_INSTRUCTION, _PROGRAM = struct.Struct('HBBI'), struct.Struct('HP')
+#: Instructions: load what is at an offset: two octets, four, or one; go so
+#: much further if it is as said, or not; end, with how much is kept.
+#: Source: include/uapi/linux/bpf_common.h
+_LOAD_2, _LOAD_4, _LOAD_1, _IF_EQUAL, _END = 0x28, 0x20, 0x30, 0x15, 0x06
+_ALL, _NOTHING = (_END, 0, 0, 0xffffffff), (_END, 0, 0, 0)
+#: Where in a message its type is, and in one on an entry of an FDB its family
+#: and the port. Source: struct nlmsghdr, struct ndmsg
+_TYPE_AT, _FAMILY_AT, _INDEX_AT = 4, 16, 20
+#: Of how many ports a program can tell: it has 4096 instructions at most.
+_PORTS_MOST = 2000
 
 _ListenerT = typing.TypeVar('_ListenerT', bound='Listener')
 
@@ -122,6 +138,60 @@ class LinkEvents(Listener):
         :raises Overrun: list the links anew
         """
         return list(_events(self.receive(seconds) or b''))
+
+
+class HeardEvents(Listener):
+    """On which ports bridges hear MACs that they did not hear there before.
+
+    At first on none: what happens elsewhere wakes nobody who waits.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(socket.NETLINK_ROUTE, _RTMGRP_NEIGH)
+        self.only(())
+
+    def only(self, indexes: typing.Collection[int]) -> None:
+        """Hear of these ports from now on, and of no others.
+
+        :param indexes: if they are more than 2000, of all
+        """
+        program = array.array('B', b''.join(
+            _INSTRUCTION.pack(*each) for each in _heard_on(indexes)))
+        self._socket.setsockopt(
+            socket.SOL_SOCKET, _ATTACH_FILTER, _PROGRAM.pack(
+                len(program) // _INSTRUCTION.size, program.buffer_info()[0]))
+
+    def wait(self, seconds: float) -> set[int]:
+        """Return the indexes of the next of these ports; none in time: none.
+
+        :raises Overrun: look at all
+        """
+        try:
+            return {rtnetlink.NeighbourMessage(message.body).index
+                    for message in rtnetlink.messages(
+                        self.receive(seconds) or b'')}
+        except (OSError, *session.GARBLED):
+            raise Overrun()  # As if it had not come.
+
+
+def _heard_on(indexes: typing.Collection[int],
+              ) -> list[tuple[int, int, int, int]]:
+    """Return the program that keeps what is told of entries on these ports.
+
+    Numbers in messages are as this host has them, and are loaded as those of
+    networks are.
+    """
+    if not indexes:
+        return [_NOTHING]
+    ends = [_ALL] if len(indexes) > _PORTS_MOST else [
+        (_LOAD_4, 0, 0, _INDEX_AT), *(
+            each for index in indexes
+            for each in ((_IF_EQUAL, 0, 1, socket.htonl(index)), _ALL)),
+        _NOTHING]
+    return [(_LOAD_2, 0, 0, _TYPE_AT),
+            (_IF_EQUAL, 1, 0, socket.htons(rtnetlink.NEW_NEIGHBOUR)), _NOTHING,
+            (_LOAD_1, 0, 0, _FAMILY_AT),
+            (_IF_EQUAL, 1, 0, socket.AF_BRIDGE), _NOTHING, *ends]
 
 
 def _events(data: bytes) -> typing.Iterator[LinkEvent]:

@@ -5,7 +5,9 @@
 from concurrent import futures
 import contextlib
 import itertools
+import os
 import pathlib
+import re
 import signal
 import socket
 import struct
@@ -23,7 +25,10 @@ from tests import hosts
 from tests.neutron import base
 from tests.neutron import cloud as clouds
 from tests import patience
+from vif_plug_tapmac.kernel import agent_elements
+from vif_plug_tapmac.kernel import filter_table
 from vif_plug_tapmac.kernel import link as link_data
+from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac import privsep
 from vif_plug_tapmac.wanted import names
 
@@ -55,10 +60,13 @@ udev_timeout = 0
 [tapmac_agent]
 bridge_mappings = %(mappings)s
 conntrack = stateless_only
+metrics_file = %(metrics)s
 [tapmac_agent_privileged]
 helper_command = %(helper)s --config-file %(configuration)s
 """
 _AT_ONCE = 65536
+#: How often something happens until it is looked whether that is enough.
+_AT_A_TIME = 100
 #: Of UDP: what members of a group may say to each other, and what nobody may
 #: at first.
 MEMBERS, OTHERS = 7000, 7001
@@ -153,9 +161,11 @@ class Hypervisor(fixtures.Fixture):
         self._program = self._directory / 'tapmac-agent'
         self._program.write_text(_PROGRAM)
         self._configuration = self._directory / 'tapmac.conf'
+        self._metrics = self._directory / 'metrics'
         self._configuration.write_text(_CONFIGURATION % {
             'host': self.name, 'port': self.line.port,
             'directory': self._directory, 'timeout': patience.HANG,
+            'metrics': self._metrics,
             'mappings': '%s:%s' % (PHYSNET, BRIDGE),
             'helper': pathlib.Path(sys.prefix) / 'bin' / 'privsep-helper',
             'configuration': self._configuration})
@@ -220,6 +230,7 @@ class Hypervisor(fixtures.Fixture):
 
     def start_agent(self) -> None:
         """Have its agent run from now on."""
+        self._metrics.unlink(missing_ok=True)
         self._agent = base.Process(
             sys.executable, '-W', 'ignore', self._program, '--config-file',
             self._configuration, log=self._directory / 'log',
@@ -230,6 +241,12 @@ class Hypervisor(fixtures.Fixture):
         """Wait until its agent hears Neutron."""
         assert self._agent is not None
         self._agent.wait_for(lambda: 'has begun' in self.log())
+
+    def wait_until_synced(self) -> None:
+        """Wait until all was once as Neutron says, since its agent began."""
+        assert self._agent is not None
+        self._agent.wait_for(lambda: self._metrics.exists() and bool(re.search(
+            r'_sync_time_seconds [1-9]', self._metrics.read_text())))
 
     def kill_agent(self) -> None:
         assert self._agent is not None
@@ -250,9 +267,60 @@ class Hypervisor(fixtures.Fixture):
         assert self._agent is not None
         self._agent.process.send_signal(signal.SIGCONT)
 
+    @contextlib.contextmanager
+    def deaf(self) -> typing.Iterator[None]:
+        """Have its agent lose what the kernel tells meanwhile.
+
+        Neither it nor its daemon reads what they listen to. That is full when
+        this begins.
+        """
+        assert self._agent is not None
+        processes = [self._agent.process.pid, *map(int, re.findall(
+            'privsep daemon running as pid ([0-9]+)', self.log()))]
+        for each in processes:
+            os.kill(each, signal.SIGSTOP)
+        try:
+            for each in processes:
+                self.run(self._fill, each)
+            yield
+        finally:
+            for each in processes:
+                os.kill(each, signal.SIGCONT)
+
+    def _fill(self, process: int) -> None:
+        with pyroute2.IPRoute() as ip, nft.Session() as session:
+            wire, = ip.link_lookup(ifname='wire')
+            while not min(_lost(process)):
+                for number in range(_AT_A_TIME):
+                    ip.link('set', index=wire, group=number + 1)
+                    session.transact('', [nft.new_table('noise', '')])
+                    session.transact('', [nft.delete_table('noise')])
+
+    def rules(self) -> typing.Any:
+        """Return all rules that guests are kept to, to be compared."""
+        def rules() -> typing.Any:
+            with nft.Session() as session:
+                return agent_elements.there(session), {chain: [
+                    nft.read(each).octets(nft.RULE_EXPRESSIONS)
+                    for each in session.rules(filter_table.NAME, chain)]
+                    for chain in session.chains(filter_table.NAME)}
+        return self.run(rules)
+
     def log(self) -> str:
         """Return what its agent has said since it began."""
         return (self._directory / 'log').read_text()
+
+
+def _lost(process: int) -> list[int]:
+    """Return how much each socket has lost of what a process listens to."""
+    here = pathlib.Path('/proc/%d' % process)
+    sockets = {os.readlink(each) for each in (here / 'fd').iterdir()}
+    found = []
+    for line in (here / 'net' / 'netlink').read_text().splitlines()[1:]:
+        _, _, _, groups, _, _, _, _, drops, inode = line.split()
+        if int(groups, 16) and 'socket:[%s]' % inode in sockets:
+            found.append(int(drops))
+    return found
 
 
 class Nic:
@@ -266,8 +334,9 @@ class Nic:
         self.mac: str = port['mac_address']
         #: Of the guest: it has that which its port had at first.
         self.address: str = port['fixed_ips'][0]['ip_address']
+        self.tap = names.nova_tap_name(port['id'])
         self._vif = tests_base.make_vif(
-            id=port['id'], vif_name=names.nova_tap_name(port['id']),
+            id=port['id'], vif_name=self.tap,
             address=self.mac, bridge_name=BRIDGE)
         self._got: set[bytes] = set()
         # Others may send meanwhile.

@@ -7,13 +7,21 @@ other, all the time, what no rule allows; not one packet of that ever comes.
 """
 
 import contextlib
+import socket
 import time
 
 from tests.neutron import cloud
 from tests.neutron import hypervisor
 from tests import patience
+from vif_plug_tapmac.kernel import agent_table
+from vif_plug_tapmac.kernel import filter_steps
+from vif_plug_tapmac.kernel import filter_table
+from vif_plug_tapmac.kernel import group_rules
+from vif_plug_tapmac.kernel import nft
+from vif_plug_tapmac.kernel import nft_expressions
+from vif_plug_tapmac.kernel import nft_sets
 
-MEMBERS = hypervisor.MEMBERS
+MEMBERS, OTHERS = hypervisor.MEMBERS, hypervisor.OTHERS
 
 
 def load_tests(loader, tests, pattern):
@@ -74,6 +82,53 @@ class ClosedTest(hypervisor.HypervisorTestCase):
             self.wait_until_passes(self.sender, self.rebooted, MEMBERS)
             self.wait_until_passes(self.rebooted, self.sender, MEMBERS)
         self.assertEqual([], self.sentinels.heard())
+
+    def test_agent_that_loses_what_the_kernel_tells(self):
+        """It looks at all then, and misses nothing; nor does its daemon."""
+        self.only_in_full()
+        late = self.bound_port(self.other, self.members_of)
+        with self.sentinels:
+            with self.other.deaf():
+                guest = self.start_guest(self.other, late)
+                self.sentinels.add(guest)
+                self.rebooted.reboot()
+                for each in guest, self.rebooted:
+                    self.assert_closed(each)
+            self.assert_open(guest, self.rebooted)
+            self.wait_until_active(guest)
+            with self.other.deaf():
+                self.other.run(self.spoil_rules)
+                self.wait_until_passes(self.sender, self.receiver, OTHERS)
+                self.wait_until_refused(self.receiver, self.sender, MEMBERS)
+            self.assert_open(guest, self.rebooted, self.receiver)
+        self.assertEqual([], self.sentinels.heard())
+        found = self.other.rules()
+        # Who knows nothing yet looks at all.
+        self.other.kill_agent()
+        self.start_agents(self.other)
+        self.other.wait_until_synced()
+        self.assertEqual(self.other.rules(), found)
+
+    def assert_open(self, *guests):
+        """Expect guests to get, and send, what their group lets them."""
+        for each in guests:
+            self.wait_until_passes(self.sender, each, MEMBERS)
+            self.wait_until_passes(each, self.sender, MEMBERS)
+            self.wait_until_refused(self.sender, each, OTHERS)
+
+    def spoil_rules(self):
+        """Do what others do: a port has no rules, and a group has more."""
+        chain = group_rules.chain_name('ingress', self.members_of)
+        index = socket.if_nametoindex(self.receiver.tap)
+        with nft.Session() as session:
+            session.transact('', [
+                nft.new_rule(filter_table.NAME, nft_expressions.accept(
+                    chain, nft_expressions.equals(
+                        nft_expressions.field(
+                            nft_expressions.TRANSPORT, 2, 2), OTHERS))),
+                *nft_sets.delete_elements(
+                    filter_table.NAME, agent_table.EGRESS,
+                    [nft_sets.Element(filter_steps.number_key(index))])])
 
     def states(self):
         return [self.agent_is_dead, self.agent_is_slow, self.queue_is_gone,

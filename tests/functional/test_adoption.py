@@ -38,7 +38,8 @@ class AdoptionTestCase(test_full.FullTestCase):
 
     def plug_without_making(self):
         privileged.ensure_port(base.make_port(
-            create_tap=False, anti_spoofing='full',
+            create_tap=False, anti_spoofing=self.options.anti_spoofing,
+            firewall=self.options.firewall,
             addresses=tuple(test_full._ADDRESSES)).to_fields())
 
     def assert_adopted(self):
@@ -65,7 +66,7 @@ class AdoptionTestCase(test_full.FullTestCase):
         return [(each.code, each.device, str(each.remedy))
                 for each in audit.audit_links(
                     inventory.read(self.options).with_answer(None))
-                if each.code in ('TM227', 'TM233')]
+                if each.code in ('TM227', 'TM233', 'TM235')]
 
 
 class AdoptionTest(AdoptionTestCase):
@@ -92,6 +93,20 @@ class AdoptionTest(AdoptionTestCase):
         self.assertEqual(before, self.host.state())
         self.plug(base.make_vif(addresses=['192.0.2.77']))
         self.assert_held(addresses=['192.0.2.77'])
+
+    def test_for_an_agent(self):
+        """It gets the mark, and goes on as it was until the agent comes."""
+        self.configure(anti_spoofing='mac', firewall='agent')
+        with self.sending(self.guest) as lost:
+            for plug in self.plug_without_making, lambda: self.plug(self.vif):
+                plug()
+                self.assertEqual((_UNFILTERED, base.VIF_ID), (
+                    self.host.link(base.TAP).group, mark.TapMark.parse(
+                        self.host.link(base.TAP).alias).vif_id))
+        self.assertEqual([], lost)
+        self.assertNotIn('Remedy', self.logs.output)
+        self.assertEqual([('TM235', base.TAP)], [
+            each[:2] for each in self.findings()])
 
     def test_from_mode_to_mode(self):
         with self.sending(self.guest) as lost:
@@ -205,6 +220,15 @@ class NotAdoptedTest(AdoptionTestCase):
     def test_one_that_stays(self):
         self.guest.persist()
         self.assert_left_alone('neither tapmac nor libvirt made it')
+
+    def test_several_queues_and_an_agent(self):
+        self.configure(firewall='agent')
+        self.plug(base.numbered_vif(1))  # So that the bridge concerns us.
+        self.assert_found('TM235', 'start nova-compute')
+        self.guest.close()
+        self.start_guest(flags=_MULTI_QUEUE)
+        self.assert_found('TM235', 'hard reboot')
+        self.assert_left_alone('several queues', 'hard reboot', 'groups')
 
     def test_another_bridge(self):
         self.host.add('br200', 'bridge')

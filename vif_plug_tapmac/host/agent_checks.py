@@ -7,7 +7,9 @@ from vif_plug_tapmac.host.finding import REBOOT
 from vif_plug_tapmac.host.finding import REPLUG
 from vif_plug_tapmac.host.finding import Seen
 from vif_plug_tapmac.host.inventory import Inventory
+from vif_plug_tapmac.host import keeping
 from vif_plug_tapmac.host.tap import Tap
+from vif_plug_tapmac.kernel import adopting
 from vif_plug_tapmac.kernel import agent_table
 from vif_plug_tapmac.kernel import filter_table
 
@@ -17,11 +19,13 @@ _AGENT = 'see that the agent runs, and what it logs'
 
 @finds('TM235')
 def _unfiltered(seen: Inventory, tap: Tap) -> Seen:
-    if (seen.is_of_agent and tap.bridge is not None and tap.mark is not None
-            and tap.link.group != seen.agent_group):
-        yield (tap.link.name, 'firewall is agent, and it is in link group %d '
-               'instead of %d' % (tap.link.group, seen.agent_group),
-               _AGENT if tap.is_ours else REBOOT)
+    if not keeping.is_to_be_the_agents(seen, tap):
+        return
+    why = None if tap.is_ours else adopting.obstacle(tap.link)
+    yield (tap.link.name, 'firewall is agent, and it is in link group %d '
+           'instead of %d%s' % (tap.link.group, seen.agent_group,
+                                ': %s' % why if why else ''),
+           _AGENT if tap.is_ours else REBOOT if why or tap.mark else REPLUG)
 
 
 @finds('TM236')

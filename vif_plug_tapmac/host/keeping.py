@@ -45,6 +45,25 @@ def is_to_be_filtered(seen: 'Inventory', tap: Tap) -> bool:
             and tap.link.group != seen.filtered_group)
 
 
+def is_to_be_the_agents(seen: 'Inventory', tap: Tap) -> bool:
+    """Return whether an agent is to say what passes a TAP, and does not yet.
+
+    One that is not ours counts as well, if a guest of Nova's runs on it.
+    """
+    return (seen.is_of_agent and tap.bridge is not None
+            and (tap.mark is not None or tap.link.held and tap.has_nova_name)
+            and not tap.is_anothers and tap.link.group != seen.agent_group)
+
+
+def is_the_agents(seen: 'Inventory', tap: Tap) -> bool:
+    """Return whether nothing passes a TAP but what an agent has said of it."""
+    table = seen.guest_filter
+    return (table is not None and by_agent(seen, tap) is not None
+            and seen.agent_group in table.groups
+            and seen.agent_group in table.agent_groups
+            and not is_off(seen, tap.link))
+
+
 def is_off(seen: 'Inventory', link: Link) -> bool:
     """Return whether a port that would be closed is open by the exit."""
     table = seen.guest_filter

@@ -39,16 +39,26 @@ def obstacle(link: Link) -> str | None:
     return None
 
 
-def new_mark(port: TapPort, link: Link) -> mark.TapMark | None:
+def new_mark(port: TapPort, link: Link, has_agent: bool,
+             ) -> mark.TapMark | None:
     """Return the mark of a TAP that is adopted; None if it is not.
 
     Where its guest is kept to its addresses it must be known whose it is: it
-    is in a link group that is closed.
+    is in a link group that is closed. An agent knows by it which port it is
+    to have.
+
+    :param port: as the plug has it
+    :param has_agent: whether an agent is to say what passes, as soon as it
+        knows the port
     """
-    if (not port.is_filtered or not port.has_nova_name
+    if (not (port.is_filtered or has_agent) or not port.has_nova_name
             or not is_of_libvirt(link)):
         return None
-    LOG.info('%s, which libvirt made, is one of tapmac from now on, and its '
-             'guest is kept to its addresses', port.name)
+    if port.is_filtered:
+        LOG.info('%s, which libvirt made, is one of tapmac from now on, and '
+                 'its guest is kept to its addresses', port.name)
+    else:
+        LOG.info('%s, which libvirt made, is one of tapmac from now on',
+                 port.name)
     return mark.TapMark(port.vif_id, port.guest_mac, port.bridge,
                         int(time.time()))

@@ -101,9 +101,9 @@ def _ensure_once(netlink: nl.Netlink, port: TapPort,
             reason='a device of another kind (%s) has the name of this TAP'
                    % (found.kind or 'hardware'),
             remedy='rename or remove that device')
-    port = _with_what_can_be_had(port, found)
+    wanted, port = port, _with_what_can_be_had(port, found)
     if found is not None and _is_held(found):
-        _keep(netlink, port, limits, found)
+        _keep(netlink, port, limits, found, wanted)
         return None
     limits.require_bridge(port)
     try:
@@ -117,7 +117,8 @@ def _ensure_once(netlink: nl.Netlink, port: TapPort,
         # Since we looked; or its carrier was switched off, which hides him.
         assert found is not None
         _keep(netlink, _with_what_can_be_had(
-            port, dataclasses.replace(found, carrier=True)), limits, found)
+            wanted, dataclasses.replace(found, carrier=True)), limits, found,
+            wanted)
         return None
     except exception.KernelRefused as error:
         if (error.kwargs.get('code') not in _OVERTAKEN
@@ -151,7 +152,11 @@ def _with_what_can_be_had(port: TapPort, found: Link | None) -> TapPort:
     own = found is not None and (
         mark.TapMark.parse(found.alias) is not None
         or port.has_nova_name and mark.is_lost(found, port.groups))
-    if found is not None and own and port.is_of_agent:
+    why = None
+    if found is not None and held and not own:
+        why = adopting.obstacle(found)
+    if found is not None and port.is_of_agent and (
+            own or held and why is None and port.has_nova_name):
         return _with_agent(port, found)
     if port.addresses is None and not port.is_of_agent:
         if found is None or not own:
@@ -163,10 +168,6 @@ def _with_what_can_be_had(port: TapPort, found: Link | None) -> TapPort:
     option, value, what = (
         ('firewall', port.firewall, 'security groups') if port.is_of_agent
         else ('anti_spoofing', port.anti_spoofing, 'addresses'))
-    why = None
-    if found is not None and held and not own:
-        why = adopting.obstacle(found) or (
-            'libvirt made it' if port.is_of_agent else None)
     if why is not None:
         LOG.error('%s: its guest is kept to its MAC only, and not to its '
                   '%s (%s = %s), because %s. Remedy: %s.', port.name, what,
@@ -192,9 +193,10 @@ def _unfiltered(port: TapPort) -> TapPort:
 
 
 def _with_agent(port: TapPort, found: Link) -> TapPort:
-    """Return the port of a TAP of ours, of which an agent is to say all.
+    """Return the port of a TAP of which an agent is to say all.
 
-    A guest that runs goes on as it was until the agent knows its port, or it
+    One of ours, or one that is adopted, which the agent knows by its mark. A
+    guest that runs goes on as it was until the agent knows its port, or it
     would be cut off.
     """
     if (not _is_held(found) or found.group == port.agent_group
@@ -235,8 +237,12 @@ def _wait_for_other_plug(netlink: nl.Netlink, port: TapPort,
 
 
 def _keep(netlink: nl.Netlink, port: TapPort, limits: Limits,
-          found: Link) -> None:
-    """Mend a TAP that a guest holds, so that the guest does not notice."""
+          found: Link, asked: TapPort) -> None:
+    """Mend a TAP that a guest holds, so that the guest does not notice.
+
+    :param port: as it can be
+    :param asked: as it was asked for
+    """
     found_mark = mark.TapMark.parse(found.alias)
     _require_same_vif(port, found_mark)
     if found_mark is None and not port.has_nova_name:
@@ -255,7 +261,7 @@ def _keep(netlink: nl.Netlink, port: TapPort, limits: Limits,
         return
     port = _with_what_the_kernel_keeps(netlink, port, found)
     wanted = converging.wanted_fields(port, found_mark or _new_mark(
-        port, found) or adopting.new_mark(port, found))
+        port, found) or adopting.new_mark(port, found, asked.is_of_agent))
     if port.mtu is not None:
         wanted['mtu'] = max(port.mtu, found.mtu)
         if wanted['mtu'] != port.mtu:

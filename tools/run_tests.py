@@ -52,7 +52,7 @@ _LEFT_OUT = {
         r'|run_tests|getting_started|deploying|troubleshooting)'
         r'|functional\.test_(benchmark|churn|contention|strangers|interference'
         r'|sigkill|demo|deleting|deleting_under_fire|never_quiet'
-        r'|against_neutron|right|group_rules|guest_filter|shield|agent_\w+'
+        r'|against_neutron|coming_over|right|group_rules|guest_filter|shield|agent_\w+'
         r'|full_fire|full_frames|full_rollout|udev|audit|before'
         r'|explain|network_managers|manager_checks|silent|rtnetlink|nft|frames'
         r'|kernel_facts|mac_clash|conntrack\w*|vlan_frames|vlan_filtering'

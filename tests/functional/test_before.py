@@ -23,9 +23,12 @@ from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.kernel import bridge_health
 from vif_plug_tapmac.kernel import nftables
 from vif_plug_tapmac.kernel import port_rules
+from vif_plug_tapmac import privileged
+from vif_plug_tapmac.wanted import security_groups
 
 OTHER_TAP = 'tap2b3c4d5e-6f'
 OTHER_MAC = 'fa:16:3e:00:00:02'
+_OTHER_VIF = '2b3c4d5e-6f00-4000-8000-000000000000'
 _SWITCHES = {4: 'bridge/bridge-nf-call-iptables',
              6: 'bridge/bridge-nf-call-ip6tables'}
 
@@ -341,6 +344,39 @@ class FilterTest(AgentTestCase):
                            'physdev', '--physdev-in', 'tap1+', '-j', 'DROP')
             self.assert_tm411('iptables-%s (filter' % kind)
             self.flush(kind, 4)
+
+    def test_tm237(self):
+        """Rules may go when each guest has what an agent says of it."""
+        self.switch([4])
+        self.configure(firewall='agent', anti_spoofing='none')
+        agent.filter_by_iptables([base.TAP, OTHER_TAP], families=[4])
+        agent.filter_by_ebtables(base.TAP, base.GUEST_MAC, '10.0.0.5')
+        ports = []
+        for vif_id, tap, guest_mac in (
+                (base.VIF_ID, base.TAP, base.GUEST_MAC),
+                (_OTHER_VIF, OTHER_TAP, OTHER_MAC)):
+            self.assertEqual([], self.found('TM237'))
+            self.assertEqual({agent.BRIDGE}, {
+                each.device for each in self.found('TM411')})
+            # A bridge without any of ours does not concern us yet.
+            self.assertEqual([tap] if ports else [], [
+                each.device for each in self.found('TM235')])
+            self.plug(base.make_vif(
+                id=vif_id, vif_name=tap, address=guest_mac,
+                bridge_name=agent.BRIDGE))
+            ports.append(security_groups.Port(
+                vif_id=vif_id, tap=tap, mac=guest_mac, own=(), groups=(),
+                stateful=False))
+            applied = privileged.apply_filter(security_groups.Change(
+                tuple(ports), is_all=True).as_fields())
+            self.assertEqual({}, applied['refused'])
+        self.assertEqual([], self.found('TM411'))
+        self.assert_one('TM237', 'netfilter', 'iptables-nft (filter neutron-',
+                        'ebtables-nft (nat ', base.TAP, OTHER_TAP)
+        self.assertNotIn('open', self.found('TM301')[0].remedy)
+        self.host.set(base.TAP, group=self.options.link_group)
+        self.assertEqual([], self.found('TM237'))
+        self.assertIn(base.TAP, self.found('TM411')[0].evidence)
 
     def test_tm412(self):
         agent.filter_by_iptables([base.TAP])

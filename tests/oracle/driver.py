@@ -14,15 +14,22 @@ from tests import hosts
 from tests.oracle import worlds
 
 _PYTHON = base.CHECKOUT / '.venv' / 'neutron-29' / 'bin' / 'python'
+_OLD = base.CHECKOUT / '.venv' / 'neutron-25'
+_PACKAGES = 'lib/python3*/site-packages'
 #: Where tools/programs.sh unpacks what a machine does not have.
 _UNPACKED = base.CHECKOUT / '.venv' / 'firewall' / 'root' / 'usr'
 _PROGRAMS = ('iptables-restore', 'ip6tables-restore', 'ipset', 'conntrack')
 
 
-def missing() -> str | None:
-    """Return what keeps us from running it, None if nothing does."""
+def missing(ebtables: bool = False) -> str | None:
+    """Return what keeps us from running it, None if nothing does.
+
+    :param ebtables: as for :class:`Driver`
+    """
     if not _PYTHON.exists():
         return 'needs .venv/neutron-29: run tools/peers.sh'
+    if ebtables and not list(_OLD.glob(_PACKAGES)):
+        return 'needs %s: run tools/peers.sh' % _OLD
     if not os.path.exists('/proc/sys/net/bridge'):
         return 'needs br_netfilter: modprobe br_netfilter'
     for program in _PROGRAMS:
@@ -43,17 +50,20 @@ class Driver(fixtures.Fixture):
     """The process that it is in.
 
     :param host: where it is; its bridges have br_netfilter
+    :param ebtables: whether it has the rules of ebtables, too, that the Linux
+        bridge agent of Neutron 25 had
     """
 
-    def __init__(self, host: hosts.Host) -> None:
+    def __init__(self, host: hosts.Host, ebtables: bool = False) -> None:
         super().__init__()
         self._host = host
+        self._packages = list(_OLD.glob(_PACKAGES)) if ebtables else []
 
     def _setUp(self) -> None:
         self._program = self.useFixture(answering.Program(
             _PYTHON, '-m', 'tests.oracle.firewall',
             '/proc/%d/fd/%d' % (os.getpid(), self._host.namespace),
-            self.useFixture(fixtures.TempDir()).path,
+            self.useFixture(fixtures.TempDir()).path, *self._packages,
             environment=_environment()))
 
     def apply(self, world: worlds.World) -> dict[str, typing.Any]:

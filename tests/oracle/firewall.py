@@ -14,9 +14,14 @@ A world has:
 - rules: of security groups, as the REST API shows them
 - stateful: of each security group, by its id
 - address_groups: the addresses of each, by its id
+
+If it is told where Neutron 25 is, it also has for each port what the Linux
+bridge agent of that had by ebtables; of iptables that had what each newer
+Neutron has, too.
 """
 
 import ctypes
+import importlib.util
 import json
 import os
 import sys
@@ -32,6 +37,9 @@ from neutron_lib.utils import net
 from oslo_config import cfg
 
 _CLONE_NEWNET = 0x40000000
+#: After which Neutron names its chains.
+_PROGRAM = 'neutron-linuxbridge-agent'
+_ARP_PROTECT = 'neutron/plugins/ml2/drivers/linuxbridge/agent/arp_protect.py'
 
 
 class Server(securitygroups_rpc_base.SecurityGroupServerRpcMixin):
@@ -102,10 +110,26 @@ def sorted_list(values):
     return sorted(values, key=str)
 
 
-class Host:
-    """An agent's part for security groups, on this host."""
+def load_arp_protect(packages):
+    """Return a module of Neutron 25, which goes with this Neutron's.
 
-    def __init__(self):
+    :param packages: the directory of all that is installed there
+    """
+    specification = importlib.util.spec_from_file_location(
+        'arp_protect', os.path.join(packages, _ARP_PROTECT))
+    found = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(found)
+    return found
+
+
+class Host:
+    """An agent's part for security groups, on this host.
+
+    :param packages: of Neutron 25, if rules of ebtables are wanted
+    """
+
+    def __init__(self, packages=None):
+        self._arp_protect = packages and load_arp_protect(packages)
         self._server = Server()
         self._agent = securitygroups_rpc.SecurityGroupAgentRpc(
             None, self._server)
@@ -120,6 +144,11 @@ class Host:
         self._devices = {port['device'] for port in world['ports']
                          if port.get('device')}
         self._agent.prepare_devices_filter(self._devices)
+        if self._arp_protect:
+            for port in world['ports']:
+                if port.get('device'):
+                    self._arp_protect.setup_arp_spoofing_protection(
+                        port['device'], port)
         return self._server.security_group_info_for_devices(
             None, self._devices)
 
@@ -146,11 +175,12 @@ def configure(directory):
         context.set_client_mode(False)
 
 
-def main(namespace, directory):
+def main(namespace, directory, *packages):
     """Answer each line of JSON by one: a world by what an agent is told."""
+    sys.argv[0] = _PROGRAM
     enter(namespace)
     configure(directory)
-    host = Host()
+    host = Host(*packages)
     print(json.dumps({'ready': firewall.__name__}), flush=True)
     for line in sys.stdin:
         print(json.dumps(host.apply(json.loads(line))), flush=True)

@@ -19,6 +19,7 @@ from vif_plug_tapmac.host.finding import finds
 from vif_plug_tapmac.host.finding import Remedy
 from vif_plug_tapmac.host.finding import Seen
 from vif_plug_tapmac.host.inventory import Inventory
+from vif_plug_tapmac.host import keeping
 from vif_plug_tapmac.host.tap import Tap
 from vif_plug_tapmac.kernel import bridge_health
 from vif_plug_tapmac.kernel.link import Link
@@ -82,10 +83,24 @@ class Filters:
             what: {} for what in (*bridge_health.SWITCHES, nftables.FRAMES)}
         for name, rules in self.of_taps.items():
             for rule in rules:
-                if rule.filters and not (rule.what == nftables.FRAMES
-                                         and name in self._kept_by_us):
+                if rule.filters and name not in self.agents and not (
+                        rule.what == nftables.FRAMES
+                        and name in self._kept_by_us):
                     found[rule.what].setdefault(name, []).append(rule)
         return found
+
+    @functools.cached_property
+    def needless(self) -> _Rules:
+        """Those about TAPs that pass nothing but what our agent says."""
+        found = {name: [rule for rule in self.of_taps[name] if rule.filters]
+                 for name in self.agents}
+        return {name: rules for name, rules in found.items() if rules}
+
+    @functools.cached_property
+    def agents(self) -> set[str]:
+        """The TAPs that pass nothing but what our agent says."""
+        return {tap.link.name for tap in self.seen.taps
+                if keeping.is_the_agents(self.seen, tap)}
 
     @functools.cached_property
     def _kept_by_us(self) -> set[str]:
@@ -109,6 +124,7 @@ def find(filters: Filters) -> list[Finding]:
     for tap in filters.seen.taps:
         found.extend(not_filtered(filters, tap))
     found.extend(left_over(filters))
+    found.extend(needless(filters))
     return found
 
 
@@ -179,7 +195,8 @@ def passed_by(filters: Filters, bridge: Link) -> Seen:
 def not_filtered(filters: Filters, tap: Tap) -> Seen:
     """Look for a guest that no rule knows, where others are filtered."""
     if (names.start_of_vif_id(tap.name) is None
-            or filters.of_taps[tap.link.name]):
+            or filters.of_taps[tap.link.name]
+            or tap.link.name in filters.agents):
         return
     found = [what for what in bridge_health.SWITCHES
              if filters.filtered[what]]
@@ -205,6 +222,19 @@ def left_over(filters: Filters) -> Seen:
                    _where(gone), _some(gone),
                    'is' if len(gone) == 1 else 'are'),
                'remove these rules, and no others')
+
+
+@finds('TM237')
+def needless(filters: Filters) -> Seen:
+    """Look for rules that are nobody's only filter any more."""
+    if filters.needless and not any(filters.filtered.values()):
+        yield ('netfilter', 'rules of %s filter %s beside tapmac-agent, and '
+               'nobody brings them in line with Neutron: what they do not '
+               'let pass is lost, whatever the security groups say' % (
+                   _where(filters.needless), _some(filters.needless)),
+               'nobody is opened by it: remove them, if they are those of '
+               'Neutron\'s Linux bridge agent, as "Clean-up" of the page '
+               'about coming from there says')
 
 
 def with_care(filters: Filters, finding: Finding) -> Finding:

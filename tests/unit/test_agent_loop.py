@@ -76,7 +76,7 @@ class Neutron:
         self.ports = {}
         #: By group: whether it is stateful, and whom its rules name.
         self.groups = {GROUP: (False, None)}
-        self.failed = frozenset()
+        self.failed = self.not_down = frozenset()
         self.meanwhile = lambda: None
         self.fails = False
         self.more = {}
@@ -111,8 +111,9 @@ class Neutron:
         return frozenset()
 
     def set_down(self, ports):
-        self.said.append(('down', *sorted(ports)))
-        return frozenset()
+        if ports:
+            self.said.append(('down', *sorted(ports)))
+        return self.not_down & ports
 
 
 class LoopTestCase(base.TestCase):
@@ -365,6 +366,34 @@ class RunTest(LoopTestCase):
         self.said.clear()
         self.dirty.add(Batch(resync=True))
         self.wait_for('apply', 'all', ONE, TWO)
+
+    def test_down_is_tried_again(self):
+        self.start()
+        self.wait_for('apply', 'all', ONE, TWO)
+        self.neutron.not_down = frozenset({TWO})
+        del self.here[TWO]
+        self.dirty.add(Batch(lost=frozenset({ONE, TWO})))
+        self.wait_for('down', TWO)
+        patience.wait_until(lambda: self.state.waiting == 1, 'one waits')
+        self.assertEqual(1, self.logs.output.count('could not have port'))
+        self.neutron.not_down = frozenset()
+        patience.wait_until(lambda: self.state.waiting == 0, 'none waits')
+        self.assertLess(0, self.state.retries)
+        self.assertEqual([('down', ONE, TWO)], [
+            each for each in self.said if each[0] == 'down' and ONE in each])
+
+    def test_down_and_here_again(self):
+        """It is up when it has been down, or Nova would not hear of it."""
+        self.start()
+        self.wait_for('apply', 'all', ONE, TWO)
+        self.neutron.not_down = frozenset({ONE})
+        self.dirty.add(Batch(ports=frozenset({ONE}), lost=frozenset({ONE})))
+        patience.wait_until(lambda: self.said.count(('down', ONE)) > 2,
+                            'tried again')
+        self.assertNotIn(('up', ONE), self.said)
+        self.neutron.ports[ONE] = DOWN, GROUP
+        self.neutron.not_down = frozenset()
+        self.wait_for('up', ONE)
 
 
 class SpreadTest(LoopTestCase):

@@ -58,6 +58,20 @@ class _Waiting(typing.NamedTuple):
     tries: int
     due: float
 
+    @classmethod
+    def after(cls, before: '_Waiting | None', why: str) -> '_Waiting':
+        """Return it when it was tried once more; None: for the first time."""
+        tries = before.tries + 1 if before else 1
+        return cls(why, tries,
+                   time.monotonic() + _pause(tries, _LONGEST_OF_ONE))
+
+
+def _due(waiting: typing.Mapping[str, _Waiting]) -> frozenset[str]:
+    """Return those that are to be tried again now."""
+    now = time.monotonic()
+    return frozenset(port for port, each in waiting.items()
+                     if each.due <= now)
+
 
 class Manager:
     """Keeps the ports of this host as Neutron says.
@@ -80,6 +94,8 @@ class Manager:
         self._stopped = threading.Event()
         self._failures = 0
         self._waiting: dict[str, _Waiting] = {}
+        # Those whose TAP went, which Neutron does not know yet.
+        self._lost: dict[str, _Waiting] = {}
         # As Neutron said last, whether they could be had or not.
         self._ports: dict[str, Port] = {}
         self._groups: dict[str, Group] = {}
@@ -106,17 +122,19 @@ class Manager:
 
     def _next(self) -> Batch:
         """Wait for something to do, and return it; it may be nothing."""
-        due = min([self._resync_due,
-                   *(each.due for each in self._waiting.values())])
+        due = min([self._resync_due, *(
+            each.due for some in (self._waiting, self._lost)
+            for each in some.values())])
         batch = self._dirty.take(due - time.monotonic())
         if batch.resync:
             self._resync_soon()
             batch = batch._replace(resync=False)
-        now = time.monotonic()
-        again = frozenset(port for port, each in self._waiting.items()
-                          if each.due <= now)
+        lost = _due(self._lost)
+        again = _due(self._waiting) | lost
         self._state.retries += len(again)
-        return batch.also(Batch(ports=again, is_all=now >= self._resync_due))
+        return batch.also(Batch(
+            ports=again, lost=lost,
+            is_all=time.monotonic() >= self._resync_due))
 
     def _resync_soon(self) -> None:
         """Have all ports asked for at a moment that others do not have."""
@@ -138,8 +156,9 @@ class Manager:
     def _count(self) -> None:
         self._state.ports = len(self._taps.here())
         is_known = self._state.synced and not self._failures
-        self._state.waiting = (len(self._waiting) if is_known
-                               else self._state.ports)
+        self._state.waiting = (
+            len(self._waiting.keys() | self._lost.keys()) if is_known
+            else self._state.ports)
         self._state.write()
 
     def handle(self, batch: Batch) -> None:
@@ -148,11 +167,8 @@ class Manager:
         :raises Exception: of whatever kind, it has to be done again
         """
         here = self._taps.here()
-        if batch.lost:
-            # Before those that are here again are said to be up.
-            for port in self._server.set_down(batch.lost):
-                LOG.warning('Neutron could not have port %s down, whose TAP '
-                            'is gone', port)
+        # Before those that are here again are said to be up.
+        self._set_down(batch.lost)
         groups = self._concerned(batch)
         ports = set(here) if batch.is_all else here.keys() & (
             batch.ports | self._in_each(groups, here.keys()))
@@ -176,6 +192,22 @@ class Manager:
         if batch.is_all:
             self._resync_due = time.monotonic() + random.uniform(0.8, 1) * (
                 self._resync_interval if is_all else _LONGEST_PAUSE)
+
+    def _set_down(self, lost: frozenset[str]) -> None:
+        """Say that the TAPs of these went; what fails is tried again.
+
+        One that is here again meanwhile is asked for with that, and is up as
+        Neutron has it until it is down.
+        """
+        failed = self._server.set_down(lost)
+        for port in lost:
+            before = self._lost.pop(port, None)
+            if port not in failed:
+                continue
+            if before is None:
+                LOG.warning('Neutron could not have port %s down, whose TAP '
+                            'is gone; it is told so again and again', port)
+            self._lost[port] = _Waiting.after(before, '')
 
     def _put_in_force(self, asked: dict[str, Tap], answer: 'Answer',
                       gone: typing.Iterable[str], is_all: bool,
@@ -267,9 +299,7 @@ class Manager:
                 LOG.info('Port %s is not wired: %s', port, why)
             else:
                 LOG.error('Port %s is not wired: %s', port, why)
-        tries = before.tries + 1 if before else 1
-        due = time.monotonic() + _pause(tries, _LONGEST_OF_ONE)
-        self._waiting[port] = _Waiting(why, tries, due)
+        self._waiting[port] = _Waiting.after(before, why)
 
 
 def _words(error: Exception) -> str:

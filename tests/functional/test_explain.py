@@ -71,7 +71,7 @@ class KernelTest(frames.FullFramesTestCase):
         index = self.host.link(base.TAP).index
         return interpreting.judge(
             Packet(octets, index, _FILTERED), sets_for(index, addresses),
-            filter_table.CHAINS, filter_table.RULES)
+            explaining.RULES)
 
     def assert_same(self, sent, addresses):
         """Expect of each of these frames what the kernel does."""
@@ -173,7 +173,7 @@ class AdviceTest(base.TestCase):
         packet = Packet(bytes(frames.arp()), 7, _FILTERED)
         raised = self.assertRaises(
             interpreting.NotUnderstood, interpreting.judge, packet, {},
-            filter_table.CHAINS, [rule])
+            interpreting.Rules(filter_table.CHAINS, [rule]))
         self.assertIn('socket', str(raised))
 
 
@@ -246,7 +246,9 @@ class ExplainTest(test_operator.OperatorTestCase):
             'Because': 'sender MAC in ARP fa:16:3e:28:64:c2 and sender '
                        'address in ARP 192.0.2.1',
             'Passes with': ['sender address in ARP 192.0.2.10 instead of '
-                            '192.0.2.1']}, row)
+                            '192.0.2.1'],
+            'Let pass by': None, 'Security group': None,
+            'Security group rule': None}, row)
         self.assertEqual('', self.said)
         row, = self.explain(frames.arp(), which=base.VIF_ID[:8])
         self.assertEqual(('passes', None, []), (

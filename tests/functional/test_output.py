@@ -6,6 +6,7 @@ The tables of that page are what is expected.
 """
 
 import datetime
+import functools
 import json
 import re
 
@@ -45,6 +46,11 @@ _TYPES = {
         Contract('A finding').wrong(each) == [] for each in value),
     'list of drops': lambda value: isinstance(value, list) and all(
         Contract('A drop').wrong(each) == [] for each in value),
+    **{'list of ' + what: functools.partial(
+        lambda title, value: isinstance(value, list) and all(
+            Contract(title).wrong(each) == [] for each in value), title)
+       for what, title in (('groups', 'A group'), ('rules', 'A rule'),
+                           ('connections', 'A connection'))},
     'true, false or null': lambda value: value in (True, False, None),
 }
 

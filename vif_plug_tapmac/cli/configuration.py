@@ -12,6 +12,8 @@ from oslo_config import cfg
 from oslo_log import log as logging
 
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.host import agent_names
+from vif_plug_tapmac import names_file
 from vif_plug_tapmac import opts
 
 LOG = logging.getLogger(__name__)
@@ -37,6 +39,14 @@ def read(app_args: argparse.Namespace | None) -> cfg.ConfigOpts.GroupAttr:
     cfg.CONF([], project=_PROJECT, default_config_files=files,
              default_config_dirs=directories)
     return opts.group(cfg.CONF)
+
+
+def names() -> agent_names.Names:
+    """Return how security groups are called, by what tapmac-agent wrote.
+
+    In the file that the configuration says which was read, or its default.
+    """
+    return agent_names.read(names_file.path(cfg.CONF))
 
 
 def read_to_change(

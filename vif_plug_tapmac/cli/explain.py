@@ -3,6 +3,7 @@
 """``tapmac explain``: what becomes of a frame that a guest sends, and why."""
 
 import argparse
+import dataclasses
 import os
 import sys
 import typing
@@ -15,14 +16,19 @@ from vif_plug_tapmac.cli import layout
 from vif_plug_tapmac.cli import output
 from vif_plug_tapmac.cli import tap_table
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.host import agent_frames
+from vif_plug_tapmac.host import agent_names
 from vif_plug_tapmac.host import capture
 from vif_plug_tapmac.host import explaining
+from vif_plug_tapmac.host import group_wording
 from vif_plug_tapmac.host import interpreting
 from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.host import keeping
 from vif_plug_tapmac.host.packet import Packet
 from vif_plug_tapmac.host.tap import Tap
 from vif_plug_tapmac.host import wording
+from vif_plug_tapmac.kernel.agent_port import AgentPort
+from vif_plug_tapmac.kernel.agent_port import group_of
 from vif_plug_tapmac.kernel import exit_rules
 from vif_plug_tapmac.kernel import filter_steps
 from vif_plug_tapmac.kernel import filter_table
@@ -31,7 +37,8 @@ from vif_plug_tapmac.kernel import guest_filter
 LOG = logging.getLogger(__name__)
 
 _COLUMNS = ('Number', 'Frame', 'Verdict', 'By', 'Chain', 'Rule', 'Because',
-            'Passes with')
+            'Passes with', 'Let pass by', 'Security group',
+            'Security group rule')
 _PASSES, _DROPPED = 'passes', 'dropped'
 #: The exit status if a frame is dropped.
 _SOME_DROPPED = 10
@@ -41,15 +48,29 @@ _LLDP = bytes.fromhex('0180c200000e')
 _MOST = 64 << 20
 
 
+class _Judges(typing.NamedTuple):
+    """By what the frames of a TAP are judged."""
+    sets: interpreting.Sets
+    rules: interpreting.Rules
+    port: AgentPort | None
+    names: agent_names.Names
+
+
 class Explain(output.Lister):
     """Say what becomes of frames that the guest of a TAP sends, and why.
 
     The rules that keep guests to their addresses (anti_spoofing = full) are
-    gone through with what the kernel has for this TAP, and so is the lock of
-    its port. Of a frame that is dropped it is said by which rule, what that
-    has seen in it, and with what instead it would pass. No frame is sent, and
-    nothing is changed, but by --log-drops. For a capture of what the guest
-    sends, and only that: "tcpdump -i TAP -Q in -w - | tapmac explain TAP -".
+    gone through with what the kernel has for this TAP, and so are its security
+    groups, if tapmac-agent enforces them, and the lock of its port. With --to,
+    the frames are for the guest, and only its security groups are asked. Of a
+    frame that is dropped it is said by which rule, what that has seen in it,
+    and with what instead it would pass; of one that passes, which rule of
+    which security group lets it. Where groups are stateful, it is looked
+    whether the kernel has a connection that the frame belongs to; the first
+    frame of one is meant if not. No frame is sent, and nothing is changed, but
+    by --log-drops. For a capture of what the guest sends, and only that:
+    "tcpdump -i TAP -Q in -w - | tapmac explain TAP -"; of what it gets, "-Q
+    out" and --to.
 
     Exit status: 0 if all frames pass, 10 if one is dropped, 1 if it can not be
     told. Needs CAP_NET_ADMIN, to see the rules.
@@ -70,6 +91,10 @@ class Explain(output.Lister):
             help='instead, have the kernel\'s log say what is dropped of '
                  'this TAP\'s frames, ten in a second at most, or not; until '
                  'the table is made anew, as after "nft flush ruleset"')
+        parser.add_argument(
+            '--to', action='store_true',
+            help='the frames are for the guest, not from it; what becomes of '
+                 'them where they come from is another matter')
         parser.add_argument(
             'frame', metavar='FRAME', nargs='?',
             help='a frame in hex, from its destination MAC on, or a pcap '
@@ -95,14 +120,15 @@ class Explain(output.Lister):
             return _COLUMNS, []
         for note in _notes(seen, tap):
             LOG.warning('%s', note)
-        sets = _sets(seen, tap)
+        judges = _judges(seen, tap)
         rows = []
         for number, frame in enumerate(frames, 1):
             if not frame.is_whole:
                 LOG.warning('Frame %d was cut off when it was captured: what '
                             'is missing is taken for zeros.', number)
-            rows.append((number, *_row(seen, tap, sets, Packet(
-                frame.octets, tap.link.index, tap.link.group))))
+            rows.append((number, *_row(seen, tap, judges, Packet(
+                frame.octets, tap.link.index, tap.link.group,
+                parsed_args.to))))
         self._dropped = any(_DROPPED in row for row in rows)
         return _COLUMNS, rows
 
@@ -131,6 +157,20 @@ def _frames(what: str) -> list[capture.Frame]:
         raise exception.TapMacError('%s tells no frame: %s.' % (
             'Standard input' if what == '-' else what[:80],
             getattr(error, 'strerror', None) or error))
+
+
+def _judges(seen: inventory.Inventory, tap: Tap) -> _Judges:
+    """Return what this kernel has for a TAP."""
+    sets, rules, port = _sets(seen, tap), explaining.RULES, None
+    names = agent_names.NONE
+    if keeping.is_agents(seen, tap):
+        port = keeping.agent_port(tap)
+        sets = {**sets, **agent_frames.sets(port, tap.link.index,
+                                            tap.link.group)}
+        names = configuration.names()
+    if port is not None:
+        rules = agent_frames.rules(port)
+    return _Judges(sets, rules, port, names)
 
 
 def _sets(seen: inventory.Inventory, tap: Tap) -> interpreting.Sets:
@@ -178,29 +218,60 @@ def _notes(seen: inventory.Inventory, tap: Tap) -> typing.Iterator[str]:
                'sends is dropped (TM228).' % (filter_table.NAME, name))
 
 
-def _row(seen: inventory.Inventory, tap: Tap, sets: interpreting.Sets,
+def _row(seen: inventory.Inventory, tap: Tap, judges: _Judges,
          packet: Packet) -> tuple[typing.Any, ...]:
     """Return what a frame has in the columns, but for its number."""
     frame = wording.summary(packet)
-    if packet.octets.startswith(_LLDP):
-        return (frame, _DROPPED, 'bridge', None, None,
-                'destination MAC %s, for which no rule is asked: a bridge '
-                'forwards it to nobody, and programs of this host that listen '
-                'at the TAP get it' % _LLDP.hex(':'), [])
+    if packet.octets.startswith(_LLDP) and not packet.goes_out:
+        return _dropped(
+            frame, 'bridge', 'destination MAC %s, for which no rule is asked: '
+            'a bridge forwards it to nobody, and programs of this host that '
+            'listen at the TAP get it' % _LLDP.hex(':'))
+    if judges.port is not None and judges.port.stateful:
+        packet = dataclasses.replace(packet, state=agent_frames.state(
+            packet, judges.port))
     try:
-        found = (explaining.explain(packet, sets) if filter_table.GROUPS in
-                 sets else explaining.Explanation())
+        found = (explaining.explain(packet, judges.sets, judges.rules)
+                 if filter_table.GROUPS in judges.sets
+                 else explaining.Explanation())
     except interpreting.NotUnderstood as error:
         raise exception.TapMacError('Nothing can be told: %s.' % error)
     if not found.passes:
-        return (frame, _DROPPED, 'filter', found.chain, found.why,
-                found.because, list(found.passes_with))
+        return (frame, _DROPPED, 'security groups'
+                if agent_frames.is_of_groups(found.chain) else 'filter',
+                found.chain, found.why,
+                found.because or 'no rule of its security groups is about '
+                'such frames', list(found.passes_with), None, None, None)
     source = packet.octets[6:12].hex(':')
-    by = ('lock' if keeping.is_locked_out(tap, source) else
-          'source filter' if source not in keeping.macs(seen, tap)
-          and not tap.link.locked and keeping.is_source_filtered(seen, tap)
-          else None)
+    by = None if packet.goes_out else (
+        'lock' if keeping.is_locked_out(tap, source) else
+        'source filter' if source not in keeping.macs(seen, tap)
+        and not tap.link.locked and keeping.is_source_filtered(seen, tap)
+        else None)
     if by is None:
-        return frame, _PASSES, None, None, None, None, []
-    return (frame, _DROPPED, by, None, None, 'source MAC %s' % source,
-            ['source MAC %s' % tap.guest_mac] if tap.guest_mac else [])
+        return (frame, _PASSES, None, None, None, None, [],
+                *_let_pass(found, packet, judges))
+    return _dropped(frame, by, 'source MAC %s' % source,
+                    ['source MAC %s' % tap.guest_mac] if tap.guest_mac else [])
+
+
+def _dropped(frame: str, by: str, because: str,
+             passes_with: list[str] = []) -> tuple[typing.Any, ...]:
+    return (frame, _DROPPED, by, None, None, because, passes_with, None, None,
+            None)
+
+
+def _let_pass(found: explaining.Explanation, packet: Packet,
+              judges: _Judges) -> tuple[typing.Any, ...]:
+    """Return by what it passes: in words, group, and rule."""
+    port = judges.port
+    if port is None or found.by is None:
+        return None, None, None
+    group = group_of(found.by.chain)
+    if group is None:
+        return (agent_frames.passes_by(found.by.chain, port), None, None)
+    rule = judges.names.rule(group, found.by)
+    says = group_wording.says(found.by, judges.names.group)
+    return ('rule %s of security group %s' % (
+        '%s (%s)' % (rule, says) if rule else '"%s"' % says,
+        judges.names.group(group)), group, rule)

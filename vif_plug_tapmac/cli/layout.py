@@ -72,10 +72,12 @@ class Fields(base.SingleFormatter):
     """A line for each field, and what is wrong below.
 
     :param hidden: the fields that are not shown
+    :param if_told: those that are not where there is nothing to tell
     """
 
-    def __init__(self, hidden: tuple[str, ...]) -> None:
-        self._hidden = hidden
+    def __init__(self, hidden: tuple[str, ...],
+                 if_told: tuple[str, ...] = ()) -> None:
+        self._hidden, self._if_told = hidden, if_told
 
     def add_argument_group(self, parser: argparse.ArgumentParser) -> None:
         pass
@@ -85,11 +87,19 @@ class Fields(base.SingleFormatter):
                  parsed_args: argparse.Namespace) -> None:
         fields = dict(zip(column_names, data))
         findings = fields.pop('Wrong').value
-        width = max(map(len, fields)) + len(_GAP)
-        for name, value in fields.items():
-            if name not in self._hidden:
-                stdout.write(_wrapped(name.ljust(width) + _text(value),
-                                      '', ' ' * width) + '\n')
+        shown = {name: value for name, value in fields.items()
+                 if name not in self._hidden
+                 and not (value is None and name in self._if_told)}
+        width = max(map(len, shown)) + len(_GAP)
+        for name, value in shown.items():
+            first, *lines = _text(value).split('\n')
+            stdout.write(_wrapped(name.ljust(width) + first,
+                                  '', ' ' * width) + '\n')
+            # What has lines of its own has them below it.
+            for line in lines:
+                text = line.lstrip()
+                stdout.write(_wrapped(text, '  ' + line[:-len(text)],
+                                      '      ') + '\n')
         for finding in findings:
             stdout.write('\n' + paragraph(finding))
         stdout.write('\n' + _count(findings) + '\n')
@@ -115,6 +125,8 @@ class Verdicts(base.ListFormatter):
                 lines.append('  Seen: ' + frame['Because'])
                 lines.append('  Passes with: ' + (', or with '.join(
                     frame['Passes with']) or 'nothing that is nearly like it'))
+            elif frame['Let pass by'] is not None:
+                lines.append('  By: ' + frame['Let pass by'])
             stdout.write('\n'.join(_wrapped(line, '', '    ')
                                    for line in lines) + '\n')
 

@@ -16,17 +16,30 @@ from vif_plug_tapmac.host.interpreting import Met
 from vif_plug_tapmac.host.interpreting import Outcome
 from vif_plug_tapmac.host.packet import Packet
 from vif_plug_tapmac.host import wording
+from vif_plug_tapmac.kernel import agent_table
 from vif_plug_tapmac.kernel import filter_table
+from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.kernel import nft_expressions as nftx
 
 #: What makes another kind of frame of it, and is no advice: its ethertype,
 #: what is in IP, and the kind of an option.
 _KINDS = ('ethertype', 'next header', 'protocol', 'kind of the option')
 #: How many parts of a frame are changed at most, and how many frames are
-#: tried: a set may have a thousand addresses.
-_CHANGES, _TRIES = 3, 4000
+#: tried: a set may have a thousand addresses. With many rules, so many that
+#: no more of these are looked at.
+_CHANGES, _TRIES, _LOOKS = 3, 4000, 1000000
 #: How many values are named of one part.
 _SHOWN = 8
+#: The rules that are the same for all ports.
+RULES = interpreting.Rules(filter_table.CHAINS, filter_table.RULES)
+#: What passes whatever groups say, which is no advice for what they drop.
+_ALWAYS = tuple(agent_table.LAST.values())
+
+
+class _Table(typing.NamedTuple):
+    """What is judged by."""
+    sets: interpreting.Sets
+    rules: interpreting.Rules
 
 
 class Change(typing.NamedTuple):
@@ -47,46 +60,59 @@ class Explanation:
     :param because: what in the frame it is about
     :param passes_with: each in words a way in which it would pass; none:
         nothing that is nearly like it does
+    :param by: the rule that lets it pass, where that has a name, as those of
+        security groups have; None: it is dropped, or passes by another
     """
     chain: str | None = None
     why: str = ''
     because: str = ''
     passes_with: tuple[str, ...] = ()
+    by: nft.Rule | None = None
 
     @property
     def passes(self) -> bool:
         return self.chain is None
 
 
-def explain(packet: Packet, sets: interpreting.Sets) -> Explanation:
-    """Return what the rules of this release do with a frame, and why.
+def explain(packet: Packet, sets: interpreting.Sets,
+            rules: interpreting.Rules = RULES) -> Explanation:
+    """Return what rules do with a frame, and why.
 
+    :param rules: those of this release, and those of groups, if there are any
     :raises NotUnderstood: nobody knows
     """
-    outcome = _judge(packet, sets)
+    table = _Table(sets, rules)
+    outcome = _judge(packet, table)
     if outcome.passes:
-        return Explanation()
+        return Explanation(by=outcome.by and outcome.by.rule)
     last = outcome.why
-    nearest = [] if last.conditions else _nearest(outcome)
-    ways = tuple(dict.fromkeys(_in_words(packet, _ways(packet, sets))))
+    nearest = ([] if last.conditions
+               and not last.rule.chain.startswith(_ALWAYS)
+               else _nearest(outcome))
+    ways = tuple(dict.fromkeys(_in_words(packet, _ways(packet, table))))
     return Explanation(
         last.rule.chain, last.rule.comment,
-        ', '.join(dict.fromkeys(wording.condition(each, packet)
-                                for each in last.conditions or nearest)),
+        ', '.join(dict.fromkeys(
+            wording.condition(each, packet)
+            for each in nearest or last.conditions)),
         ways or tuple(_of_another_kind(packet, nearest)))
 
 
-def _judge(packet: Packet, sets: interpreting.Sets) -> Outcome:
-    return interpreting.judge(packet, sets, filter_table.CHAINS,
-                              filter_table.RULES)
+def _judge(packet: Packet, table: _Table) -> Outcome:
+    return interpreting.judge(packet, table.sets, table.rules)
 
 
 def _nearest(outcome: Outcome) -> list[Condition]:
-    """Return what the last chain would have taken, and was not so."""
+    """Return what would have been taken, and was not so.
+
+    By the last chain; or by rules of groups, of what these have dropped.
+    """
     chain = outcome.why.rule.chain
+    of_groups = chain.startswith(_ALWAYS)
     tried = [_not_so(each) for each in outcome.met
-             if each.meaning.rule.chain == chain and each.meaning.lets_on
-             and not all(each.matches)]
+             if (each.meaning.rule.comment if of_groups
+                 else each.meaning.rule.chain == chain)
+             and each.meaning.lets_on and not all(each.matches)]
     least = min(map(len, tried), default=0)
     return [each for some in tried if len(some) == least for each in some]
 
@@ -96,22 +122,23 @@ def _not_so(met: Met) -> list[Condition]:
             if not is_so]
 
 
-def _ways(packet: Packet, sets: interpreting.Sets,
+def _ways(packet: Packet, table: _Table,
           ) -> list[tuple[Change, ...]]:
     """Return the changes with which it would pass, of as few as it takes."""
-    tries = itertools.count()
+    tries, most = itertools.count(), min(
+        _TRIES, _LOOKS // max(1, len(table.rules)))
     level: list[tuple[Packet, tuple[Change, ...]]] = [(packet, ())]
     while level:
         found, after = [], []
         for changed, changes in level:
-            for other, more in _nearly(changed, sets):
+            for other, more in _nearly(changed, table):
                 known = {wording.field(each.part, packet)
                          for each in changes}
                 if len(changes) + len(more) > _CHANGES or any(
                         wording.field(each.part, packet) in known
-                        for each in more) or next(tries) > _TRIES:
+                        for each in more) or next(tries) > most:
                     continue
-                if _judge(other, sets).passes:
+                if _judge(other, table).passes:
                     found.append(changes + more)
                 else:
                     after.append((other, changes + more))
@@ -122,20 +149,22 @@ def _ways(packet: Packet, sets: interpreting.Sets,
     return []
 
 
-def _nearly(packet: Packet, sets: interpreting.Sets,
+def _nearly(packet: Packet, table: _Table,
             ) -> typing.Iterator[tuple[Packet, tuple[Change, ...]]]:
     """Yield frames that go another way, each with what differs."""
-    outcome = _judge(packet, sets)
+    outcome = _judge(packet, table)
     for met in outcome.met:
+        if met.meaning.rule.chain.startswith(_ALWAYS):
+            continue
         if met.meaning.drops and all(met.matches):
             for each in met.meaning.conditions:
-                yield from _without(packet, each, sets)
+                yield from _without(packet, each, table)
         elif met.meaning.lets_on and not all(met.matches):
-            yield from _with(packet, _not_so(met), sets)
+            yield from _with(packet, _not_so(met), table)
 
 
 def _with(packet: Packet, conditions: list[Condition],
-          sets: interpreting.Sets,
+          table: _Table,
           ) -> typing.Iterator[tuple[Packet, tuple[Change, ...]]]:
     """Yield frames of which all of these conditions are so."""
     if len(conditions) > _CHANGES:
@@ -143,32 +172,35 @@ def _with(packet: Packet, conditions: list[Condition],
     ways: list[tuple[Packet, tuple[Change, ...]]] = [(packet, ())]
     for each in conditions:
         ways = [(further, changes + more) for changed, changes in ways
-                for further, more in _made_so(changed, each, sets)]
+                for further, more in _made_so(changed, each, table)]
     yield from ways
 
 
-def _made_so(packet: Packet, condition: Condition, sets: interpreting.Sets,
+def _made_so(packet: Packet, condition: Condition, table: _Table,
              ) -> typing.Iterator[tuple[Packet, tuple[Change, ...]]]:
     """Yield frames of which a condition is so."""
     if condition.how is None:
         if not condition.inverted:
-            yield from _in_set(packet, condition, sets)
+            yield from _in_set(packet, condition, table)
         return
     part, = condition.parts
     seen = packet.read(part)
     if seen is None:
         return
     if condition.mask is not None:
-        if condition.how == nftx.EQUAL and not any(condition.value):
+        if condition.how == nftx.EQUAL:
             yield from _changed(packet, part, bytes(
-                one & ~other for one, other in zip(seen, condition.mask)))
+                one & ~other | value for one, other, value in zip(
+                    seen, condition.mask, condition.value)))
+    elif condition.how == interpreting.WITHIN:
+        yield from _changed(packet, part, condition.value)
     elif condition.how == nftx.EQUAL:
         yield from _changed(packet, part, condition.value)
 
 
-def _in_set(packet: Packet, condition: Condition, sets: interpreting.Sets,
+def _in_set(packet: Packet, condition: Condition, table: _Table,
             ) -> typing.Iterator[tuple[Packet, tuple[Change, ...]]]:
-    for key in sorted(sets.get(condition.set, ())):
+    for key in sorted(table.sets.get(condition.set, ())):
         place, changed, changes = 0, packet, []
         for part in condition.parts:
             wanted = key[place:place + part.length]
@@ -184,12 +216,12 @@ def _in_set(packet: Packet, condition: Condition, sets: interpreting.Sets,
             yield changed, tuple(changes)
 
 
-def _without(packet: Packet, condition: Condition, sets: interpreting.Sets,
+def _without(packet: Packet, condition: Condition, table: _Table,
              ) -> typing.Iterator[tuple[Packet, tuple[Change, ...]]]:
     """Yield frames of which a condition is not so any more."""
     if condition.how is None:
         if condition.inverted:
-            yield from _in_set(packet, condition, sets)
+            yield from _in_set(packet, condition, table)
         return
     part = condition.parts[-1]
     if packet.read(part) is None:
@@ -201,7 +233,7 @@ def _without(packet: Packet, condition: Condition, sets: interpreting.Sets,
                        b'\x80' * part.length,
                        (8).to_bytes(part.length, 'big')):
             for changed, _ in _changed(packet, part, wanted):
-                if not interpreting.is_so(condition, changed, sets):
+                if not interpreting.is_so(condition, changed, table.sets):
                     yield changed, (Change(part, None),)
 
 

@@ -5,9 +5,11 @@
 The rules are the values that the kernel is given; what they are made of is
 understood as the kernel does. Pure.
 Source: net/netfilter/nft_payload.c, nft_meta.c, nft_exthdr.c, nft_cmp.c,
-nft_bitwise.c, nft_lookup.c, nf_tables_core.c
+nft_bitwise.c, nft_lookup.c, nft_range.c, nft_ct.c, nf_tables_core.c
 """
 
+import collections.abc
+import functools
 import struct
 import typing
 
@@ -15,12 +17,20 @@ from vif_plug_tapmac.host.packet import Packet
 from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.kernel import nft_expressions as nftx
 
-#: The keys that are in each set, by its name.
-Sets = typing.Mapping[str, typing.Collection[bytes]]
+#: The keys that are in each set, by its name; of a map of verdicts, with the
+#: chain that each leads to.
+Keys = typing.Collection[bytes]
+Sets = typing.Mapping[str, Keys]
 #: What counts or tells, and decides nothing: neither does what it is given.
 _WITHOUT_EFFECT = ('counter', 'log', 'limit', 'quota', 'dynset', 'objref')
-_DROP, _ACCEPT, _JUMP, _GOTO = 0, 1, -3, -4
+_DROP, _ACCEPT, _JUMP, _GOTO, _RETURN = 0, 1, -3, -4, -5
+#: Beside those of nftx: how what is between two values compares.
+WITHIN = 6
 _VERDICT_REGISTER, _MARK = 0, 3
+_LOADS = 'payload', 'meta', 'exthdr', 'ct'
+#: What of the kernel's own is not four octets long.
+_LENGTHS = {each.values[2]: each.length for each in (
+    nftx.PROTOCOL, nftx.IIFTYPE, nftx.OIFTYPE, nftx.ETHERTYPE)}
 
 
 class NotUnderstood(Exception):
@@ -33,6 +43,26 @@ class NotUnderstood(Exception):
         super().__init__('a rule in the chain %s has %r' % (rule.chain, what))
 
 
+class Intervals(collections.abc.Collection[bytes]):
+    """All keys from one to another, several times; each begins with a first.
+
+    :param pairs: first and last of each
+    """
+
+    def __init__(self, pairs: typing.Iterable[tuple[bytes, bytes]]) -> None:
+        self._pairs = sorted(pairs)
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, bytes) and any(
+            first <= key <= last for first, last in self._pairs)
+
+    def __iter__(self) -> typing.Iterator[bytes]:
+        return (first for first, _ in self._pairs)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+
 class Condition(typing.NamedTuple):
     """What a rule looks at, and how that is to be.
 
@@ -43,6 +73,7 @@ class Condition(typing.NamedTuple):
     :param value: None: likewise
     :param set: where it is looked up
     :param inverted: whether it is not to be there
+    :param last: of WITHIN, up to where
     """
     parts: tuple[nftx.Load, ...]
     mask: bytes | None = None
@@ -50,23 +81,30 @@ class Condition(typing.NamedTuple):
     value: bytes = b''
     set: str = ''
     inverted: bool = False
+    last: bytes = b''
 
 
 class Meaning(typing.NamedTuple):
     """A rule, as it is to be read.
 
     :param verdict: one of those above; None: it decides nothing
-    :param chain: where it goes on
+    :param chain: where it goes on; with a map, the name of this, which says it
+        of what the last condition is about
     """
     rule: nft.Rule
     conditions: tuple[Condition, ...]
     verdict: int | None
     chain: str
+    is_map: bool = False
 
     @property
     def drops(self) -> bool:
         """Whether frames that it matches are dropped: it says why."""
-        return bool(self.rule.comment)
+        return bool(self.rule.comment) and self.verdict != _ACCEPT
+
+    @property
+    def accepts(self) -> bool:
+        return self.verdict == _ACCEPT
 
     @property
     def lets_on(self) -> bool:
@@ -98,17 +136,42 @@ class Outcome(typing.NamedTuple):
         return [each.meaning for each in self.met
                 if all(each.matches) and each.meaning.drops][-1]
 
+    @property
+    def by(self) -> Meaning | None:
+        """The rule that let it pass last, of one that passes; None: none."""
+        return next((each.meaning for each in reversed(self.met)
+                     if all(each.matches) and each.meaning.accepts), None)
 
-def judge(packet: Packet, sets: Sets, chains: typing.Sequence[nft.Chain],
-          rules: typing.Sequence[nft.Rule]) -> Outcome:
-    """Return what becomes of a frame that a port's guest sends.
+
+class Rules:
+    """Chains, and what is in them.
 
     :param chains: of which those with a hook are entered, in their order
+    """
+
+    def __init__(self, chains: typing.Iterable[nft.Chain],
+                 rules: typing.Iterable[nft.Rule]) -> None:
+        self.entries = [each.name for each in chains if each.hook is not None]
+        self._rules: dict[str, list[nft.Rule]] = {}
+        for rule in rules:
+            self._rules.setdefault(rule.chain, []).append(rule)
+        self.of = functools.cache(self._of)
+
+    def __len__(self) -> int:
+        return sum(map(len, self._rules.values()))
+
+    def _of(self, chain: str) -> list['Meaning']:
+        return [meaning(each) for each in self._rules.get(chain, ())]
+
+
+def judge(packet: Packet, sets: Sets, rules: Rules) -> Outcome:
+    """Return what becomes of a frame that a port's guest sends, or gets.
+
     :raises NotUnderstood: nobody knows
     """
     journey = _Journey(packet, sets, rules)
-    for chain in chains:
-        if chain.hook is not None and journey.go(chain.name) is False:
+    for chain in rules.entries:
+        if journey.go(chain) is False:
             return Outcome(False, tuple(journey.met))
     return Outcome(True, tuple(journey.met))
 
@@ -116,8 +179,7 @@ def judge(packet: Packet, sets: Sets, chains: typing.Sequence[nft.Chain],
 class _Journey:
     """A frame on its way through chains."""
 
-    def __init__(self, packet: Packet, sets: Sets,
-                 rules: typing.Sequence[nft.Rule]) -> None:
+    def __init__(self, packet: Packet, sets: Sets, rules: Rules) -> None:
         self._packet, self._sets, self._rules = packet, sets, rules
         self.met: list[Met] = []
 
@@ -126,10 +188,7 @@ class _Journey:
 
         :returns: None if none of them says anything
         """
-        for rule in self._rules:
-            if rule.chain != chain:
-                continue
-            found = meaning(rule)
+        for found in self._rules.of(chain):
             matches = tuple(is_so(each, self._packet, self._sets)
                             for each in found.conditions)
             self.met.append(Met(found, matches))
@@ -137,10 +196,19 @@ class _Journey:
                 continue
             if found.verdict in (_DROP, _ACCEPT):
                 return found.verdict == _ACCEPT
-            said = self.go(found.chain)
+            if found.verdict == _RETURN:
+                return None
+            said = self.go(self._where(found))
             if said is not None or found.verdict == _GOTO:
                 return said
         return None
+
+    def _where(self, found: 'Meaning') -> str:
+        """Return in which chain it goes on."""
+        if not found.is_map:
+            return found.chain
+        led = typing.cast(typing.Mapping[bytes, str], self._sets[found.chain])
+        return led[_key(found.conditions[-1], self._packet) or b'']
 
 
 def meaning(rule: nft.Rule) -> Meaning:
@@ -150,21 +218,23 @@ def meaning(rule: nft.Rule) -> Meaning:
     """
     parts: list[nftx.Load] = []
     conditions: list[Condition] = []
-    mask, verdict, chain = None, None, ''
+    mask, verdict, chain, is_map = None, None, '', False
     for name, values in rule.expressions:
-        if name in ('payload', 'meta', 'exthdr') and 1 in values:
+        if name in _LOADS and 1 in values:
             parts.append(_load(name, values))
         elif name == 'bitwise':
             mask = _octets(values, 4)
-        elif name == 'cmp':
-            conditions.append(Condition(
-                tuple(parts), mask, _number(values, 2), _octets(values, 3)))
+        elif name in ('cmp', 'range'):
+            conditions.append(_compared(name, tuple(parts), mask, values))
             parts, mask = [], None
-        elif name == 'lookup' and 3 not in values:
+        elif name == 'lookup' and (
+                3 not in values or _number(values, 3) == _VERDICT_REGISTER):
             conditions.append(Condition(
                 tuple(parts), set=_text(values, 1),
                 inverted=bool(_number(values, 5))))
             parts = []
+            if 3 in values:
+                verdict, chain, is_map = _GOTO, _text(values, 1), True
         elif name == 'immediate' and _number(
                 values, 1) == _VERDICT_REGISTER:
             said = typing.cast(nft.Values, typing.cast(
@@ -175,7 +245,15 @@ def meaning(rule: nft.Rule) -> Meaning:
             parts = []
         elif not _sets_mark(name, values):
             raise NotUnderstood(rule, name)
-    return Meaning(rule, tuple(conditions), verdict, chain)
+    return Meaning(rule, tuple(conditions), verdict, chain, is_map)
+
+
+def _compared(name: str, parts: tuple[nftx.Load, ...], mask: bytes | None,
+              values: nft.Values) -> Condition:
+    if name == 'range':
+        return Condition(parts, None, WITHIN, _octets(values, 3),
+                         last=_octets(values, 4))
+    return Condition(parts, mask, _number(values, 2), _octets(values, 3))
 
 
 def _sets_mark(name: str, values: nft.Values) -> bool:
@@ -185,26 +263,33 @@ def _sets_mark(name: str, values: nft.Values) -> bool:
 
 
 def _load(name: str, values: nft.Values) -> nftx.Load:
-    length = (_number(values, 4) if name != 'meta' else
-              {_number(each.values, 2): each.length for each in (
-                  nftx.PROTOCOL, nftx.IIFTYPE)}.get(_number(values, 2), 4))
+    length = (_number(values, 4) if name in ('payload', 'exthdr') else
+              _LENGTHS.get(typing.cast(bytes, values[2]), 4)
+              if name == 'meta' else 4)
     return nftx.Load(name, {kind: typing.cast(bytes, value) for kind, value
                             in values.items() if kind != 1}, length)
 
 
 def is_so(condition: Condition, packet: Packet, sets: Sets) -> bool:
     """Return whether a condition of a rule is so for a frame."""
-    loaded = [packet.read(each) for each in condition.parts]
-    if None in loaded:
+    key = _key(condition, packet)
+    if key is None:
         return False
-    key = b''.join(each + bytes(-len(each) % 4)
-                   for each in loaded if each is not None)
     if condition.how is None:
         return (key in sets.get(condition.set, ())) != condition.inverted
-    seen = loaded[0] or b''
+    seen = packet.read(condition.parts[0]) or b''
+    if condition.how == WITHIN:
+        return condition.value <= seen <= condition.last
     if condition.mask is not None:
         seen = bytes(one & other for one, other in zip(seen, condition.mask))
     return _compare(seen, condition.how, condition.value)
+
+
+def _key(condition: Condition, packet: Packet) -> bytes | None:
+    """Return what is looked up, or compared; None: it is not there."""
+    loaded = [packet.read(each) for each in condition.parts]
+    return None if None in loaded else b''.join(
+        each + bytes(-len(each) % 4) for each in loaded if each is not None)
 
 
 def _compare(seen: bytes, how: int, value: bytes) -> bool:

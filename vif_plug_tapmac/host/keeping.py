@@ -8,6 +8,8 @@ import typing
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host.tap import Tap
 from vif_plug_tapmac.kernel import agent_guard
+from vif_plug_tapmac.kernel import agent_port as agent_ports
+from vif_plug_tapmac.kernel.agent_port import AgentPort
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import source_filter
@@ -131,6 +133,21 @@ def by_agent(seen: 'Inventory', tap: Tap) -> agent_guard.Kept | None:
     if seen.guest_filter is None or tap.link.group != seen.agent_group:
         return None
     return agent_guard.of_table(seen.guest_filter, tap.link.index)
+
+
+def is_agents(seen: 'Inventory', tap: Tap) -> bool:
+    """Return whether an agent is to say what passes at a TAP."""
+    return tap.link.group == seen.agent_group
+
+
+def agent_port(tap: Tap) -> AgentPort | None:
+    """Return what an agent has in force at a TAP; None: nothing.
+
+    :raises KernelRefused: this process may not ask for it
+    :raises VerifyFailed: others change rules all the time
+    """
+    return agent_ports.read(tap.link.index,
+                            tap.bridge.name if tap.bridge else None)
 
 
 def macs(seen: 'Inventory', tap: Tap) -> set[str]:

@@ -26,6 +26,9 @@ _HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _NONE, _OPTIONS = (
 _EXTENSIONS = (_HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION, _NONE,
                _OPTIONS)
 _PRESENT = 1
+#: The port of a frame, its link group and its kind, by whether it goes out.
+_PORT = {False: (nftx.IIF, nftx.IIFGROUP, nftx.IIFTYPE),
+         True: (nftx.OIF, nftx.OIFGROUP, nftx.OIFTYPE)}
 #: In a fragment header of IPv6: of which place it is.
 _PLACE = 0xfff8
 
@@ -44,20 +47,28 @@ class _Header(typing.NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Packet:
-    """A frame that came in at a port.
+    """A frame that came in at a port, or goes out there.
 
     :param octets: from its Ethernet header on; a tag has its place there
     :param index: of the port
     :param group: its link group
+    :param goes_out: whether it goes out; where it came in is not known then
+    :param state: which part it has in its connection, one of nftx.NEW,
+        ESTABLISHED and INVALID
     """
     octets: bytes
     index: int
     group: int
+    goes_out: bool = False
+    state: int = nftx.NEW
 
     def read(self, what: nftx.Load) -> bytes | None:
         """Return what an expression loads; None if it is not there."""
         if what.name == 'meta':
             return self._known(what)
+        if what.name == 'ct':
+            return (struct.pack('=I', self.state) if what == nftx.CT_STATE
+                    else None)
         if what.name == 'exthdr' and _number(what, 5) & _PRESENT:
             return bytes([self._fragment is not None])
         place = self.place(what)
@@ -84,12 +95,14 @@ class Packet:
         if what == nftx.PROTOCOL:
             return (None if self._transport is None
                     else bytes([self._transport.number]))
-        if what == nftx.IIF:
+        if what == nftx.ETHERTYPE:
+            return self.octets[12:14]
+        port, group, kind = _PORT[self.goes_out]
+        if what == port:
             return struct.pack('=I', self.index)
-        if what == nftx.IIFTYPE:
+        if what == kind:
             return exit_rules.ALL_TAPS
-        return (struct.pack('=I', self.group) if what == nftx.IIFGROUP
-                else None)
+        return struct.pack('=I', self.group) if what == group else None
 
     @property
     def ethertype(self) -> int:

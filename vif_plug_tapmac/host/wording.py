@@ -32,6 +32,7 @@ _TRANSPORT = {_TCP: _OF_PORTS, _UDP: _OF_PORTS, _AH: {
 _OF_MESSAGES = {(0, 1): 'type', (8, 16): 'target address', (0, 4): 'ports'}
 _FRAGMENT = {(0, 1): 'header behind the fragment header',
              (2, 2): 'fragment offset'}
+_PORT = nftx.IIF, nftx.IIFTYPE, nftx.OIF, nftx.OIFTYPE
 _PROTOCOLS = {1: 'ICMP', 2: 'IGMP', 6: 'TCP', 17: 'UDP', 50: 'ESP', 51: 'AH',
               58: 'ICMPv6'}
 _ETHERTYPES = {packets.IPV4: 'IPv4', packets.ARP: 'ARP',
@@ -46,10 +47,14 @@ def field(what: nftx.Load, packet: Packet) -> str:
     """Return how a part of this frame is called."""
     if what == nftx.PROTOCOL:
         return 'protocol'
-    if what == nftx.IIFGROUP:
+    if what == nftx.ETHERTYPE:
+        return 'ethertype'
+    if what in (nftx.IIFGROUP, nftx.OIFGROUP):
         return 'link group'
-    if what in (nftx.IIF, nftx.IIFTYPE):
+    if what in _PORT:
         return 'port'
+    if what.name == 'ct':
+        return 'part in its connection'
     if what == nftx.IS_FRAGMENT:
         return 'fragment header'
     if what.name == 'exthdr':
@@ -97,7 +102,8 @@ def value(what: nftx.Load, octets: bytes | None) -> str:
         return str(ipaddress.IPv4Address(octets))
     if len(octets) == 4 and _number(what, 2) == nftx.TRANSPORT:
         return '%d to %d' % (number >> 16, number & 0xffff)
-    if (_number(what, 2), _number(what, 3)) == (nftx.ETHERNET, 12):
+    if what == nftx.ETHERTYPE or (_number(what, 2), _number(what, 3)) == (
+            nftx.ETHERNET, 12):
         return '0x%04x (%s)' % (number, ethertype(number))
     return '0x' + octets.hex() if len(octets) > 2 else str(number)
 
@@ -107,6 +113,11 @@ def ethertype(number: int) -> str:
     if number < _LEAST_ETHERTYPE:
         return 'LLC, and how long it is'
     return _ETHERTYPES.get(number, 'another protocol')
+
+
+def protocol(number: int) -> str:
+    """Return how what is in IP is called, by its number."""
+    return _named(number, _PROTOCOLS)
 
 
 def summary(packet: Packet) -> str:
@@ -124,7 +135,7 @@ def condition(found: Condition, packet: Packet) -> str:
     """Return what a condition sees in a frame, without its port."""
     seen = ['%s %s' % (field(part, packet), value(part, packet.read(part)))
             for part in found.parts
-            if part not in (nftx.IIF, nftx.IIFGROUP, nftx.IIFTYPE)]
+            if part not in (*_PORT, nftx.IIFGROUP, nftx.OIFGROUP)]
     return ' and '.join(seen) or 'link group %d' % packet.group
 
 

@@ -57,6 +57,7 @@ firewall = %(firewall)s
 conntrack = %(conntrack)s
 bridge_mappings = physnet1:br100
 metrics_file = %(metrics)s
+names_file =
 [tapmac_agent_privileged]
 helper_command = %(helper)s --config-file %(directory)s/conf
 """

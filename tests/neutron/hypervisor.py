@@ -59,6 +59,7 @@ firewall = agent
 udev_timeout = 0
 [tapmac_agent]
 bridge_mappings = %(mappings)s
+names_file = %(directory)s/names.json
 conntrack = stateless_only
 metrics_file = %(metrics)s
 [tapmac_agent_privileged]

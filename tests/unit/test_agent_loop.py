@@ -7,6 +7,8 @@ is in tests/neutron.
 """
 
 import contextlib
+import os
+import pathlib
 import sys
 import threading
 import time
@@ -21,16 +23,23 @@ from vif_plug_tapmac.agent import dirty
 from vif_plug_tapmac.agent.dirty import Batch
 from vif_plug_tapmac.agent import firewall
 from vif_plug_tapmac.agent import manager
+from vif_plug_tapmac.agent import names
 from vif_plug_tapmac.agent import state
 from vif_plug_tapmac.agent import taps
+from vif_plug_tapmac.host import agent_names
+from vif_plug_tapmac.kernel import group_rules
 from vif_plug_tapmac import privileged
 from vif_plug_tapmac import privsep
+from vif_plug_tapmac.wanted import from_neutron
+from vif_plug_tapmac.wanted import security_groups
 
 ONE, TWO, THREE = ('%08d-0000-4000-8000-000000000000' % number
                    for number in (1, 2, 3))
 GROUP, OTHER = ('%08d-0000-4000-8000-000000000000' % number
                 for number in (7, 8))
 UP, DOWN = 'ACTIVE', 'DOWN'
+_SSH = {'direction': 'ingress', 'ethertype': 'IPv4', 'protocol': 'tcp',
+        'port_range_min': 22, 'port_range_max': 22}
 
 
 class DirtyTest(base.TestCase):
@@ -432,6 +441,74 @@ class SpreadTest(LoopTestCase):
         pauses = [pause() for _ in range(50)]
         self.assertLess(max(pauses), 3601)
         self.assertGreater(max(pauses) - min(pauses), 300)
+
+
+class NamesTest(base.TestCase):
+    """How groups are called, asked for when they are in force."""
+
+    def setUp(self):
+        super().setUp()
+        self.patch(names, '_PAUSE', 0)
+        self.patch(names, '_AGAIN', 0.01)
+        self.path = self.useFixture(fixtures.TempDir()).join('names.json')
+        self.called = {GROUP: 'web', OTHER: 'proxies'}
+        self.asked, self.fails = [], False
+        self.names = names.Names(self.describe, self.path)
+        self.names.start()
+
+    def describe(self, groups):
+        self.asked.append(set(groups))
+        if self.fails:
+            raise oslo_messaging.MessagingTimeout
+        return {each: self.called[each] for each in groups}, [
+            dict(_SSH, id=ONE, security_group_id=GROUP, remote_group_id=None),
+            dict(_SSH, id=TWO, security_group_id=GROUP, protocol='demo')]
+
+    def group(self, *rules):
+        return security_groups.Group(GROUP, True, rules)
+
+    def wait_until_written(self, wanted):
+        patience.wait_until(
+            lambda: os.path.exists(self.path) and wanted in (
+                pathlib.Path(self.path).read_text()), wanted)
+
+    def test_what_kernel_and_neutron_call_a_rule(self):
+        rule = from_neutron.rule(_SSH)
+        self.names.learn({GROUP: self.group(rule)}, True)
+        self.wait_until_written('web')
+        found = agent_names.read(self.path)
+        self.assertEqual('web (%s)' % GROUP, found.group(GROUP))
+        made, = (each for each in group_rules.chains(self.group(rule)).rules
+                 if each.chain == 'in_' + GROUP)
+        self.assertEqual(ONE, found.rule(GROUP, made))
+        self.assertEqual([{GROUP}], self.asked)
+
+    def test_only_what_changes_is_asked_for(self):
+        self.names.learn({GROUP: self.group()}, True)
+        self.wait_until_written('web')
+        self.names.learn({GROUP: self.group()}, False)
+        self.names.learn({GROUP: self.group(), OTHER: security_groups.Group(
+            OTHER, True)}, False)
+        self.wait_until_written('proxies')
+        self.assertEqual([{GROUP}, {OTHER}], self.asked)
+        self.names.learn({OTHER: security_groups.Group(OTHER, True)}, False)
+        patience.wait_until(lambda: 'web' not in pathlib.Path(
+            self.path).read_text(), 'gone')
+        self.assertEqual([{GROUP}, {OTHER}], self.asked)
+
+    def test_members_have_a_name(self):
+        self.names.learn({GROUP: self.group(security_groups.Rule(
+            'any', 'ingress', 4, remote_set='group:' + OTHER))}, True)
+        self.wait_until_written('proxies')
+        self.assertEqual([{GROUP, OTHER}], self.asked)
+
+    def test_neutron_does_not_answer(self):
+        self.fails = True
+        self.names.learn({GROUP: self.group()}, True)
+        patience.wait_until(lambda: len(self.asked) > 2, 'asked again')
+        self.fails = False
+        self.wait_until_written('web')
+        self.assertEqual(1, self.logs.output.count('does not say how'))
 
 
 class StateTest(base.TestCase):

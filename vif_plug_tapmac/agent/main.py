@@ -28,6 +28,7 @@ from vif_plug_tapmac.agent.dirty import Batch
 from vif_plug_tapmac.agent.dirty import Dirty
 from vif_plug_tapmac.agent import firewall
 from vif_plug_tapmac.agent import manager
+from vif_plug_tapmac.agent import names
 from vif_plug_tapmac.agent import opts as agent_opts
 from vif_plug_tapmac.agent import report
 from vif_plug_tapmac.agent import server
@@ -128,10 +129,12 @@ class Agent:
         self._server = server.Server()
         state = State(options.metrics_file)
         self._report = report.Report(state, mappings, self._dirty)
+        self._names = (names.Names(self._server.describe, options.names_file)
+                       if options.names_file else None)
         self._manager = manager.Manager(
             self._dirty, self._taps, self._server,
             firewall.Firewall(_has_conntrack(options)), state,
-            options.resync_interval, options.resync_spread)
+            options.resync_interval, options.resync_spread, self._names)
         self._worker = threading.Thread(name='tapmac_agent', daemon=True,
                                         target=self._work)
 
@@ -139,6 +142,8 @@ class Agent:
         """Work from now on."""
         self._report.start()
         self._worker.start()
+        if self._names is not None:
+            self._names.start()
 
     def resync(self, number: int, frame: types.FrameType | None) -> None:
         """Have all ports asked for anew: what a signal does."""

@@ -22,6 +22,7 @@ from vif_plug_tapmac.agent.dirty import Batch
 from vif_plug_tapmac.agent import firewall
 from vif_plug_tapmac.agent.firewall import Firewall
 from vif_plug_tapmac.agent.firewall import Outcome
+from vif_plug_tapmac.agent.names import Names
 from vif_plug_tapmac.agent.state import State
 from vif_plug_tapmac.agent.taps import Tap
 from vif_plug_tapmac.agent.taps import Taps
@@ -79,14 +80,16 @@ class Manager:
     :param resync_interval: after how many seconds all are asked for anew
     :param resync_spread: within how many seconds that is done that other hosts
         do, too
+    :param names: is told which groups there are; None: nobody is
     """
 
     def __init__(self, dirty: dirty_ports.Dirty, taps: Taps,
                  server: 'Server', keeper: Firewall, state: State,
-                 resync_interval: float, resync_spread: float) -> None:
+                 resync_interval: float, resync_spread: float,
+                 names: Names | None = None) -> None:
         self._dirty, self._taps, self._server = dirty, taps, server
         self._firewall, self._state = keeper, state
-        self._resync_interval = resync_interval
+        self._resync_interval, self._names = resync_interval, names
         self._resync_spread = resync_spread
         # As if there was nothing to do before.
         self._resync_due = math.inf
@@ -261,6 +264,8 @@ class Manager:
                   and former[each.id].stateful != each.stateful}
         self._groups = {**self._groups,
                         **{each.id: each for each in outcome.groups}}
+        if self._names is not None:
+            self._names.learn(self._groups, is_all)
         self._dirty.add(Batch(ports=frozenset(
             port.vif_id for port in self._ports.values()
             if others.intersection(port.groups)

@@ -6,9 +6,10 @@ import copy
 
 from oslo_config import cfg
 
+from vif_plug_tapmac import names_file
 from vif_plug_tapmac import opts
 
-GROUP = 'tapmac_agent'
+GROUP = names_file.GROUP
 #: What conntrack can be.
 REQUIRED, STATELESS_ONLY = 'required', 'stateless_only'
 
@@ -60,6 +61,7 @@ TAPMAC_AGENT_OPTS = [
              'Prometheus\' node exporter: a path that ends in .prom, in a '
              'directory that the agent may write to. Nobody ever reads half '
              'of it. Empty for none.'),
+    names_file.OPTION,
 ]
 opts.have_numbers(TAPMAC_AGENT_OPTS)
 

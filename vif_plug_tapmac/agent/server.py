@@ -16,6 +16,7 @@ from neutron.api.rpc.callbacks.consumer import registry
 from neutron.api.rpc.callbacks import resources
 from neutron.api.rpc.handlers import resources_rpc
 from neutron.api.rpc.handlers import securitygroups_rpc
+from neutron.db import securitygroups_rpc_base
 from neutron_lib.agent import topics
 from neutron_lib import context
 from oslo_config import cfg
@@ -67,8 +68,11 @@ class Server:
         self._plugin = agent_rpc.PluginApi(topics.PLUGIN)
         self._groups = securitygroups_rpc.SecurityGroupServerRpcApi(
             topics.PLUGIN)
-        for each in self._plugin, self._groups:
-            each.client = _Patience(each.client)
+        self._resources = resources_rpc.ResourcesPullRpcApi()
+        for each in self._plugin, self._groups, self._resources:
+            # There is one of the last in a process.
+            if not isinstance(each.client, _Patience):
+                each.client = _Patience(each.client)
 
     @property
     def agent_id(self) -> str:
@@ -111,6 +115,25 @@ class Server:
             details += found['devices']
             failed += found['failed_devices']
         return Answer(info, details, frozenset(failed))
+
+    def describe(self, groups: typing.Iterable[str],
+                 ) -> tuple[dict[str, str], list[_Told]]:
+        """Return the names of groups by their UUIDs, and all their rules.
+
+        Each as in security_group_info_for_devices, and with its UUID and that
+        of its group. A group that is gone is in neither.
+        """
+        names: dict[str, str] = {}
+        rules: list[_Told] = []
+        for some in _parts(list(groups)):
+            for each in self._resources.bulk_pull(
+                    self._context, resources.SECURITYGROUP,
+                    filter_kwargs={'id': some}):
+                names[each.id] = each.name or ''
+            rules += map(_rule, self._resources.bulk_pull(
+                self._context, resources.SECURITYGROUPRULE,
+                filter_kwargs={'security_group_id': some}))
+        return names, rules
 
     def is_to_be_up(self, told: _Told) -> bool:
         """Return whether Neutron waits for a port to be wired here.
@@ -207,6 +230,18 @@ class _Patience:
     def prepare(self, **arguments: typing.Any) -> typing.Any:
         return self._client.prepare(
             timeout=cfg.CONF.rpc_response_timeout, **arguments)
+
+
+def _rule(told: typing.Any) -> _Told:
+    """Return a rule as others are told it, with its UUID and its group."""
+    prefix = told.normalized_cidr or told.remote_ip_prefix
+    return {
+        **{name: getattr(told, name) for name in (
+            'id', 'security_group_id', 'direction', 'ethertype', 'protocol',
+            'port_range_min', 'port_range_max', 'remote_group_id',
+            'remote_address_group_id')},
+        securitygroups_rpc_base.DIRECTION_IP_PREFIX[told.direction]:
+            prefix and str(prefix)}
 
 
 def _parts(ports: typing.Collection[str]) -> typing.Iterator[list[str]]:

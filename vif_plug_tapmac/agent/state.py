@@ -53,13 +53,23 @@ class State:
         """Write the file, if there is to be one, as a whole."""
         if not self._file:
             return
-        new = self._file + '.new'
         with self._writing:
-            try:
-                with open(new, 'w') as file:
-                    file.write(self.metrics())
-                os.replace(new, self._file)
-            except OSError as error:
-                LOG.warning('metrics_file can not be written: %s', error)
-                with contextlib.suppress(OSError):
-                    os.unlink(new)
+            write(self._file, self.metrics(), 'metrics_file')
+
+
+def write(path: str, text: str, option: str) -> bool:
+    """Write a file as a whole; return whether that could be done.
+
+    :param option: which has its path, for the log
+    """
+    new = path + '.new'
+    try:
+        with open(new, 'w') as file:
+            file.write(text)
+        os.replace(new, path)
+        return True
+    except OSError as error:
+        LOG.warning('%s can not be written: %s', option, error)
+        with contextlib.suppress(OSError):
+            os.unlink(new)
+        return False

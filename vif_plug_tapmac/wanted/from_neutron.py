@@ -85,8 +85,8 @@ class _Reader:
     def groups(self, told: _Told) -> typing.Iterator[Group]:
         for name, every in told.items():
             what = 'security group %s' % name
-            rules = {rule: None for each in every
-                     for rule in self._try(what, _rule, each)}
+            rules = {found: None for each in every
+                     for found in self._try(what, rule, each)}
             # Only its rules say; without any it lets nothing pass anyway.
             stateful = all(each.get('stateful', True) for each in every)
             yield from self._try(what, Group, name, stateful, tuple(rules))
@@ -136,7 +136,12 @@ def _own(whose: typing.Any, prefix: typing.Any) -> tuple[str, str]:
     return security_groups.own(mac.parse(str(whose)), str(prefix))
 
 
-def _rule(told: _Told) -> Rule:
+def rule(told: _Told) -> Rule:
+    """Return a rule of a group, by what Neutron says of it.
+
+    :param told: as in security_group_info_for_devices
+    :raises ValueError, KeyError, TypeError: it can not be
+    """
     direction, family = told['direction'], _FAMILIES[told['ethertype']]
     protocol = _protocol(told.get('protocol'), family)
     first, last = told.get('port_range_min'), told.get('port_range_max')

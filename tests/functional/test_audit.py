@@ -724,12 +724,30 @@ class CodesTest(AuditTestCase):
         self.configure(arriving_guests='lock')
         self.assert_finds('TM214', base.TAP)
 
+    @base.needs_locked_ports
+    def test_tm214_of_a_guest_that_arrives(self):
+        self.plug_clean()
+        with nl.Netlink() as netlink:
+            source_filter.put(netlink, self.host.link(base.TAP),
+                              base.GUEST_MAC)
+        self.brport(LOCKED=0, LEARNING=0)
+        self.assert_mends('TM214', base.TAP, 'learns nothing')
+
     def test_tm215(self):
         self.plug_clean()
         self.hold()
         self.brport(ISOLATED=1)
         self.assert_mends('TM215', base.TAP,
                           'isolated is True and should be False')
+
+    @base.needs_locked_ports
+    def test_tm215_where_nobody_is_kept_to_a_mac(self):
+        self.configure(anti_spoofing='none')
+        self.plug_clean()
+        self.hold()
+        for option in {'LOCKED': 1}, {'LEARNING': 0}:
+            self.brport(**option)
+            self.assert_mends('TM215', base.TAP, 'should be')
 
     def test_tm216(self):
         if not hosts.filters_vlans(self.host):

@@ -11,6 +11,7 @@ from vif_plug_tapmac.host.finding import REPAIR
 from vif_plug_tapmac.host.finding import REPLUG
 from vif_plug_tapmac.host.finding import Seen
 from vif_plug_tapmac.host.inventory import Inventory
+from vif_plug_tapmac.host import keeping
 from vif_plug_tapmac.host.tap import Tap
 from vif_plug_tapmac.kernel import bridge_port
 from vif_plug_tapmac.kernel import strangers
@@ -33,12 +34,26 @@ def _port_options(seen: Inventory, tap: Tap) -> Seen:
         return
     wanted = {**bridge_port.wanted_defaults(tap.link), **{
         each.field: seen.wanted[each.option]
-        for each in port_options.CONFIGURED}}
+        for each in port_options.CONFIGURED}, **_where_unguarded(seen, tap)}
     if tap.link.differences(wanted):
         yield tap.link.name, tap.link.explain(wanted), _mended(tap)
     wrong = _backup(seen, tap)
     if wrong is not None:
         yield tap.link.name, wrong, _mended(tap)
+
+
+def _where_unguarded(seen: Inventory, tap: Tap) -> dict[str, bool]:
+    """Return the options of a port whose guest may send from any MAC.
+
+    Any other is for TM214, and so is one of which an agent says what it is
+    kept to.
+    """
+    if (not seen.wanted or seen.wanted['anti_spoofing'] != 'none'
+            or keeping.by_agent(seen, tap) is not None):
+        return {}
+    return {each.field: each.initial for each in port_options.TABLE
+            if not each.is_configured
+            and getattr(tap.link, each.field) is not None}
 
 
 def _backup(seen: Inventory, tap: Tap) -> str | None:

@@ -226,8 +226,11 @@ def _guard(seen: Inventory, tap: Tap) -> Seen:
     if tap.link.locked and not tap.link.learning and fixed and not mute:
         return
     if not tap.link.locked and keeping.is_source_filtered(seen, tap):
-        return
-    if not tap.link.locked:
+        if tap.link.learning is not False:
+            return
+        evidence = ('its guest arrives, and its port learns nothing: others '
+                    'do not find it here')
+    elif not tap.link.locked:
         evidence = 'its guest can send from any MAC: the port is not locked'
     elif not fixed:
         if tap.guest_mac in [port.mac for port in seen.ports(tap.bridge)]:

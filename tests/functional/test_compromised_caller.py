@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from tests import base
 from tests import hosts
 from vif_plug_tapmac.kernel import agent_elements
+from vif_plug_tapmac.kernel import emergency_exit
 from vif_plug_tapmac.kernel import filter_state
 from vif_plug_tapmac.kernel import filter_steps
 from vif_plug_tapmac.kernel import filter_table
@@ -285,12 +286,55 @@ class CompromisedCallerTest(base.FunctionalTestCase):
                                        {**change, **wrong}))
         self.assertTrue(self.call(privileged.apply_filter, change))
 
+    def test_an_agent_switches_no_emergency_exit(self):
+        port = {'vif_id': base.VIF_ID, 'tap': base.TAP,
+                'mac': base.GUEST_MAC, 'own': [], 'groups': [],
+                'is_open': True, 'stateful': False}
+        nothing = {'ports': [], 'gone': [], 'groups': [], 'gone_groups': [],
+                   'members': [], 'gone_members': [], 'is_all': True}
+        one = {self.host.link(base.TAP).index: base.VIF_ID}
+        emergency_exit.switch_off(emergency_exit.NONE)
+        for exits in (emergency_exit.NONE, emergency_exit.Exits(True),
+                      emergency_exit.Exits(ports=one)):
+            emergency_exit.switch_off(exits)
+            for change in ({**nothing, 'ports': [port]}, nothing,
+                           {**nothing, 'is_all': False,
+                            'gone': [base.VIF_ID]}):
+                self.assertTrue(self.call(privileged.apply_filter, change))
+                self.assertEqual(exits, emergency_exit.now())
+            emergency_exit.switch_on(exits)
+        self.assert_nothing_touched()
+
+    @base.needs_locked_ports
+    def test_nova_compute_takes_no_guest_from_its_agent(self):
+        self.configure(firewall='agent')
+        self.assertTrue(self.call(privileged.ensure_port, self.of_agent()))
+        link = self.host.link(base.TAP)
+        self.assertEqual(self.options.agent_group, link.group)
+        for field, value in (
+                ('firewall', 'none'), ('agent_group', _OTHERS_GROUP),
+                ('anti_spoofing', 'none'), ('anti_spoofing', 'full'),
+                ('agent_group', self.options.link_group)):
+            self.assertFalse(self.call(privileged.ensure_port, {
+                **self.of_agent(), field: value}), field)
+            self.assertEqual(link, self.host.link(base.TAP))
+        # Nor does he say what passes there.
+        with nft.Session() as session:
+            self.assertEqual([], [
+                element for some in agent_elements.there(session).values()
+                for element in some.values()])
+
+    def of_agent(self):
+        return base.make_port(firewall='agent').to_fields()
+
     def test_each_daemon_has_doors_of_its_own(self):
         for door, context, other in (
                 (privileged.ensure_port, privsep.vif_plug, privsep.filter),
                 (privileged.remove_port, privsep.vif_plug, privsep.filter),
                 (privileged.remove_ports, privsep.vif_plug, privsep.filter),
-                (privileged.apply_filter, privsep.filter, privsep.vif_plug)):
+                (privileged.apply_filter, privsep.filter, privsep.vif_plug),
+                (privileged.knows_connections, privsep.filter,
+                 privsep.vif_plug)):
             self.assertTrue(context.is_entrypoint(door))
             self.assertFalse(other.is_entrypoint(door))
 

@@ -81,7 +81,7 @@ class UnprivilegedTestCase(base.FunctionalTestCase):
         for directory in base.CHECKOUT, sys.prefix, sys.base_prefix:
             hosts.make_reachable(str(directory))
         hosts.mount_copy('/etc', without=(
-            'nova', 'sudoers', 'sudoers.d', 'systemd'))
+            'neutron', 'nova', 'sudoers', 'sudoers.d', 'systemd'))
         self.install('/etc/sudoers', SUDOERS)
 
     def end_processes(self):
@@ -98,21 +98,22 @@ class UnprivilegedTestCase(base.FunctionalTestCase):
         file.chmod(0o440)
 
     def install_sudoers(self, text):
-        """Write a line for nova, with our user and our paths."""
+        """Write a line for a service, with our user and our paths."""
         for old, new in (('nova ALL', '%s ALL' % self.user.pw_name),
+                         ('neutron ALL', '%s ALL' % self.user.pw_name),
                          ('/usr/bin/privsep-helper', BIN / 'privsep-helper'),
                          ('/usr/bin/nova-rootwrap',
                           NOVA / 'bin/nova-rootwrap')):
             text = text.replace(old, str(new))
         self.install('/etc/sudoers.d/nova-tapmac', text)
 
-    def allow_as_documented(self):
+    def allow_as_documented(self, document=documents.DEPLOYING):
         said = subprocess.run(['sudo', '-V'], capture_output=True, text=True)
         version = re.match(r'Sudo version (\d+)\.(\d+)\.(\d+)', said.stdout)
         if not version or tuple(map(int, version.groups())) < (1, 9, 10):
             self.cannot_run('needs sudo 1.9.10: regular expressions')
         self.install_sudoers(
-            documents.block(documents.DEPLOYING, 'NOPASSWD'))
+            documents.block(document, 'NOPASSWD'))
 
     def as_user(self):
         """Return what makes Popen run a command as the user.
@@ -242,14 +243,19 @@ class SudoersTest(UnprivilegedTestCase):
     """The documented line for sudoers admits one command and no other."""
 
     HELPER = str(BIN / 'privsep-helper')
-    ADMITTED = ('--config-file', '/etc/nova/nova.conf', '--privsep_context',
-                'vif_plug_tapmac.privsep.vif_plug', '--privsep_sock_path',
-                '/tmp/tmpab_12345/privsep.sock')
+    DOCUMENT = documents.DEPLOYING
+    FILE, OTHER_FILE = '/etc/nova/nova.conf', '/etc/nova/nova_conf'
+    CONTEXT, OTHERS_CONTEXT = 'vif_plug', 'filter'
+    SECTION = 'VIF_PLUG_TAPMAC_PRIVILEGED'
 
     def setUp(self):
         super().setUp()
-        self.install('/etc/nova/nova.conf', '')
-        self.allow_as_documented()
+        self.install(self.FILE, '')
+        self.allow_as_documented(self.DOCUMENT)
+        self.ADMITTED = (
+            '--config-file', self.FILE, '--privsep_context',
+            'vif_plug_tapmac.privsep.' + self.CONTEXT, '--privsep_sock_path',
+            '/tmp/tmpab_12345/privsep.sock')
 
     def run_sudo(self, *command):
         """Return what is said of why this cannot be done."""
@@ -271,9 +277,10 @@ class SudoersTest(UnprivilegedTestCase):
     def test_refuses_another_word(self):
         for position, word in (
                 (1, '/tmp/nova.conf'),
-                (1, '/etc/nova/nova_conf'),
+                (1, self.OTHER_FILE),
                 (3, 'vif_plug_ovs.privsep.vif_plug'),
-                (3, 'vif_plug_tapmac_privsep.vif_plug'),
+                (3, 'vif_plug_tapmac_privsep.' + self.CONTEXT),
+                (3, 'vif_plug_tapmac.privsep.' + self.OTHERS_CONTEXT),
                 (5, '/run/tmpa/privsep.sock'),
                 (5, '/tmp/tmpa/../x/privsep.sock'),
                 (5, '/tmp/tmpa /privsep.sock'),
@@ -299,5 +306,15 @@ class SudoersTest(UnprivilegedTestCase):
     def test_refuses_options_in_the_environment(self):
         # oslo.config would take this before what nova.conf says.
         self.assertIn('not allowed to set', self.run_sudo(
-            'OS_VIF_PLUG_TAPMAC_PRIVILEGED__CAPABILITIES=21', self.HELPER,
+            'OS_%s__CAPABILITIES=21' % self.SECTION, self.HELPER,
             *self.ADMITTED))
+
+
+class AgentsSudoersTest(SudoersTest):
+    """The same of the line for tapmac-agent."""
+
+    DOCUMENT = documents.AGENT
+    FILE = '/etc/neutron/tapmac-agent.conf'
+    OTHER_FILE = '/etc/neutron/tapmac-agent_conf'
+    CONTEXT, OTHERS_CONTEXT = 'filter', 'vif_plug'
+    SECTION = 'TAPMAC_AGENT_PRIVILEGED'

@@ -236,6 +236,50 @@ class OrderTest(AgentTestCase):
         self.assertEqual([[vif(1).id]], self.agent.heard('up'))
 
 
+class BrokerTest(AgentTestCase):
+    """Somebody at the message queue, who says what he likes to an agent."""
+
+    def test_rubbish(self):
+        self.plug_in(1)
+        self.agent.start()
+        self.wait_until_up(1)
+        self.tell(1, 'ACTIVE')
+        for what, *arguments in (
+                ('port_update', {}, 'vlan', 7, 'demo'),
+                ('port_update', {'id': ['x']}, 'vlan', 7, 'demo'),
+                ('port_update', {'id': 7, 'security_groups': [7, None]},
+                 'vlan', 7, 'demo'),
+                ('port_delete', 7), ('port_delete', None),
+                ('security_groups_rule_updated', [7, None]),
+                ('security_groups_rule_updated', [[GROUP]]),
+                ('security_groups_member_updated', 'x'),
+                ('security_groups_member_updated', [{}])):
+            self.agent.call(what, *arguments)
+        for wrong in ({'mac_address': 7}, {'fixed_ips': 'x'},
+                      {'allowed_address_pairs': [7]}, {'id': ['x']},
+                      {'device_owner': {}}):
+            self.say(**wrong)
+            self.assertEqual((False, False), self.passes(1, _FORBIDDEN), wrong)
+        rules = self.agent.rules[GROUP]
+        self.agent.rules[GROUP] = [7, None, {}, {'direction': 'x'}, *rules]
+        self.say()
+        self.assertEqual((False, False), self.passes(1, _FORBIDDEN))
+        # And is none the worse for it.
+        self.agent.rules[GROUP] = [*rules, rule('egress', _FORBIDDEN)]
+        self.say()
+        patience.wait_until(
+            lambda: self.passes(1, _FORBIDDEN) == (True, False),
+            self.agent.log)
+        self.assertEqual((True, True), self.passes(1))
+
+    def say(self, **wrong):
+        """Have the agent ask for its port, and be told that."""
+        asked = len(self.agent.heard('asked'))
+        self.tell(1, 'ACTIVE', **wrong)
+        self.agent.call('port_update', {'id': vif(1).id}, 'vlan', 7, 'demo')
+        self.agent.wait_for('asked', count=asked + 1)
+
+
 class ProcessTest(tests_base.FunctionalTestCase):
     """What is told of it, and how it ends."""
 

@@ -101,6 +101,22 @@ def apply_filter(fields: dict[str, typing.Any]) -> dict[str, typing.Any]:
 
 
 @privsep.filter.entrypoint
+def join_interface(fields: dict[str, typing.Any]) -> bool:
+    """Have an interface of DHCP, or of a router, on its bridge.
+
+    See :func:`vif_plug_tapmac.kernel.interface.join`.
+
+    :param fields: as for :func:`from_config.interface`
+    """
+    from vif_plug_tapmac.kernel import interface
+    config = opts.group(cfg.CONF)
+    joined: bool = interface.join(
+        from_config.interface(config, fields),
+        from_config.limits(config, from_config.service(cfg.CONF)))
+    return joined
+
+
+@privsep.filter.entrypoint
 def knows_connections() -> bool:
     """Return whether this kernel has conntrack for bridges.
 

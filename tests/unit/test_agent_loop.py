@@ -144,7 +144,7 @@ class LoopTestCase(base.TestCase):
                                      is_guarded=lambda tap: self.guarded)
         self.manager = manager.Manager(
             self.dirty, seen, self.neutron, firewall.Firewall(False),
-            self.state, 3600, self.spread)
+            self.state, None, 3600, self.spread)
         for port in ONE, TWO:
             self.plug(port)
 

@@ -27,6 +27,7 @@ from vif_plug_tapmac.agent import broker
 from vif_plug_tapmac.agent.dirty import Batch
 from vif_plug_tapmac.agent.dirty import Dirty
 from vif_plug_tapmac.agent import firewall
+from vif_plug_tapmac.agent import joining
 from vif_plug_tapmac.agent import manager
 from vif_plug_tapmac.agent import names
 from vif_plug_tapmac.agent import opts as agent_opts
@@ -134,7 +135,8 @@ class Agent:
         self._manager = manager.Manager(
             self._dirty, self._taps, self._server,
             firewall.Firewall(_has_conntrack(options)), state,
-            options.resync_interval, options.resync_spread, self._names)
+            joining.Joining(mappings), options.resync_interval,
+            options.resync_spread, self._names)
         self._worker = threading.Thread(name='tapmac_agent', daemon=True,
                                         target=self._work)
 

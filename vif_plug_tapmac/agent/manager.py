@@ -32,6 +32,7 @@ from vif_plug_tapmac.wanted.security_groups import Port
 
 if typing.TYPE_CHECKING:
     # Neutron is there only where the agent is.
+    from vif_plug_tapmac.agent.joining import Joining
     from vif_plug_tapmac.agent.server import Answer
     from vif_plug_tapmac.agent.server import Server
 
@@ -85,11 +86,12 @@ class Manager:
 
     def __init__(self, dirty: dirty_ports.Dirty, taps: Taps,
                  server: 'Server', keeper: Firewall, state: State,
-                 resync_interval: float, resync_spread: float,
-                 names: Names | None = None) -> None:
+                 joining: 'Joining', resync_interval: float,
+                 resync_spread: float, names: Names | None = None) -> None:
         self._dirty, self._taps, self._server = dirty, taps, server
         self._firewall, self._state = keeper, state
-        self._resync_interval, self._names = resync_interval, names
+        self._joining, self._names = joining, names
+        self._resync_interval = resync_interval
         self._resync_spread = resync_spread
         # As if there was nothing to do before.
         self._resync_due = math.inf
@@ -182,6 +184,11 @@ class Manager:
         # What it says nothing of goes, where all is said.
         is_all = batch.is_all and not answer.failed
         asked = {port: here[port] for port in ports - answer.failed}
+        interfaces = {port: tap for port, tap in asked.items()
+                      if tap.is_interface}
+        self._join(interfaces, answer)
+        for port in interfaces:
+            del asked[port]
         gone = batch.lost - here.keys()
         for port in gone:
             self._waiting.pop(port, None)
@@ -227,6 +234,15 @@ class Manager:
         if is_all:
             self._state.synced = time.time()
         return frozenset(each.id for each in outcome.groups)
+
+    def _join(self, interfaces: dict[str, Tap], answer: 'Answer') -> None:
+        """Have those of DHCP and of routers on their bridges."""
+        told = answer.by_port()
+        for port, interface in interfaces.items():
+            self._set_waiting(port, self._joining.join(
+                port, interface, told.get(port, {})))
+        self._say_up({port: tap for port, tap in interfaces.items()
+                      if port not in self._waiting})
 
     def _concerned(self, batch: Batch) -> frozenset[str]:
         """Return which groups are to be told anew."""
@@ -287,13 +303,17 @@ class Manager:
                 elif self._server.is_to_be_up(told[port]):
                     up.add(port)
             self._set_waiting(port, why)
-        for port in self._server.set_up(up):
-            self._set_waiting(port, 'Neutron could not have it up')
-            up.discard(port)
-        for port in up:
-            LOG.info('Port %s is wired: %s', port, asked[port].name)
+        self._say_up({port: asked[port] for port in up})
         for port, why in outcome.shut.items():
             LOG.info('Port %s is closed: %s', port, why)
+
+    def _say_up(self, taps: dict[str, Tap]) -> None:
+        """Have Neutron know that these ports are wired."""
+        failed = self._server.set_up(taps.keys())
+        for port in failed:
+            self._set_waiting(port, 'Neutron could not have it up')
+        for port in taps.keys() - failed:
+            LOG.info('Port %s is wired: %s', port, taps[port].name)
 
     def _set_waiting(self, port: str, why: str | None) -> None:
         before = self._waiting.pop(port, None)

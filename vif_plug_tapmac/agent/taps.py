@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which TAPs of ours are here, as the kernel tells everybody who listens."""
+"""Which TAPs of ours are here, as the kernel tells everybody who listens.
+
+And which ends of interfaces of DHCP and L3 agents.
+"""
 
 import dataclasses
 import logging
@@ -29,11 +32,14 @@ class Tap:
 
     :param index: of the link
     :param master: that of its bridge, None if it is on none
+    :param is_interface: whether it is none, but the host's end of an
+        interface of a DHCP or L3 agent
     """
     vif_id: str
     index: int
     name: str
     master: int | None
+    is_interface: bool = False
 
 
 class Taps:
@@ -117,6 +123,9 @@ class Taps:
         That is so, too, for a TAP whose mark somebody has overwritten, or
         whose deletion has begun: what was known of it stays, until it is gone.
         """
+        its = mark.InterfaceMark.parse(link.alias)
+        if its is not None and mark.is_interface(link):
+            return Tap(its.port_id, link.index, link.name, link.master, True)
         found = mark.TapMark.parse(link.alias)
         if (found is None or not link.is_tap or link.group not in self._groups
                 or link.lost_name is not None):

@@ -47,8 +47,12 @@ def port_fields(
                 raise exception.InvalidConfig(
                     option=option, value=config[option],
                     reason='it must differ from %s' % other)
-    return {'owner': _uid(config.owner),
-            'multi_queue': config.multiqueue,
+    return {'owner': _uid(config.owner), **_without_owner(config)}
+
+
+def _without_owner(
+        config: 'cfg.ConfigOpts.GroupAttr') -> dict[str, typing.Any]:
+    return {'multi_queue': config.multiqueue,
             'create_bridge': config.create_bridge,
             'link_group': config.link_group,
             'bridge_group': config.bridge_group,
@@ -60,6 +64,25 @@ def port_fields(
             'host_shield': config.host_shield,
             **{each.option: config[each.option]
                for each in port_options.CONFIGURED}}
+
+
+def interface(config: 'cfg.ConfigOpts.GroupAttr',
+              fields: dict[str, typing.Any]) -> TapPort:
+    """Return the port of an interface of Neutron's own, as for DHCP.
+
+    No guest has its TAP, so that it needs no user of guests on this host.
+
+    :param fields: vif_id, name, bridge, guest_mac and mtu of a TapPort
+    :raises InvalidVif: one is wrong
+    :raises InvalidConfig: an option has a value that cannot work here
+    """
+    if fields.keys() != {'vif_id', 'name', 'bridge', 'guest_mac', 'mtu'}:
+        raise exception.InvalidVif(vif='(from an unprivileged caller)',
+                                   reason='its fields are others')
+    return TapPort(**dict(
+        _without_owner(config), owner=0, create_tap=False, firewall='none',
+        anti_spoofing='none', uplink=uplinks(config).of(fields['bridge'])),
+        **fields)
 
 
 def group(config: 'cfg.ConfigOpts.GroupAttr') -> int:

@@ -1039,6 +1039,14 @@ class CodesTest(AuditTestCase):
         shield._looked = False  # As after a restart.
         self.plug_clean()
 
+    def test_tm226_of_groups_that_guests_may_come_from(self):
+        for options in ({'anti_spoofing': 'full'}, {'firewall': 'agent'}):
+            self.configure(host_shield=True, **options)
+            self.plug(base.make_vif(addresses=['192.0.2.1']))
+            self.assertNotIn('TM226', [each.code for each in self.findings()])
+        self.configure(firewall='none', anti_spoofing='mac')
+        self.assertIn('TM226', [each.code for each in self.findings()])
+
     def have_link_files(self, **files):
         """Have these in /etc/systemd/network, and none elsewhere."""
         for directory in '/etc', '/run', '/usr/lib':

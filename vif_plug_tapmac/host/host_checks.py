@@ -178,8 +178,9 @@ def _why_unwanted(shield: shields.Shield,
             if not all(map(os.path.isabs, paths)):
                 return None
             config = _read(paths)
-        if config.host_shield and shield.group in (
-                config.link_group, from_config.group(config)):
+        wanted = from_config.groups(config).shielded_with(
+            from_config.group(config))
+        if config.host_shield and shield.group in wanted:
             return None
         return 'is for %s, which %s not ask for it any more' % (
             shield.service, 'do' if ' ' in shield.service else 'does')

@@ -40,9 +40,7 @@ def ensure(netlink: nl.Netlink, port: TapPort, service: str = '') -> None:
     """
     global _looked
     if port.host_shield:
-        # Those that are not filtered yet, and will be, are in another one.
-        _require(netlink, port.groups if port.group != port.link_group
-                 else (port.link_group,), service)
+        _require(netlink, port.groups.shielded_with(port.group), service)
     elif not _looked:
         with contextlib.suppress(exception.KernelRefused):
             guest_filter.of_this_process.unshield(port.groups, service)

@@ -45,6 +45,16 @@ class Groups(typing.NamedTuple):
     filtered: int
     agent: int
 
+    def shielded_with(self, group: int) -> tuple[int, ...]:
+        """Return from which of them this host is to be kept (host_shield).
+
+        Guests that are not filtered yet, and will be, are in another one than
+        those that are.
+
+        :param group: of them, in which the next TAP is
+        """
+        return (self.link,) if group == self.link else tuple(self)
+
 
 _FieldsT = typing.TypeVar('_FieldsT', bound='_Fields')
 

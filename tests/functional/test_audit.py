@@ -45,6 +45,7 @@ from vif_plug_tapmac.kernel import shield
 from vif_plug_tapmac.kernel import shields
 from vif_plug_tapmac.kernel import source_filter
 from vif_plug_tapmac import mark
+from vif_plug_tapmac import privileged
 
 OTHER = base.numbered_vif(1)
 _ETC = base.CHECKOUT / 'etc'
@@ -739,6 +740,26 @@ class CodesTest(AuditTestCase):
         self.brport(ISOLATED=1)
         self.assert_mends('TM215', base.TAP,
                           'isolated is True and should be False')
+
+    @base.needs_locked_ports
+    def test_tm215_of_what_libvirt_made(self):
+        port = base.make_port(create_tap=False).to_fields()
+        privileged.ensure_port(port)
+        tap = self.hold()
+        tap.persist()
+        self.host.quiet_ipv6(base.TAP)
+        self.host.set(base.TAP, address=base.TAP_MAC, state='up',
+                      master=self.host.link(base.BRIDGE).index)
+
+        def found():
+            return [(each.code, each.mendable) for each in self.findings()
+                    if each.code != 'TM204']  # This test has no owner for it.
+        privileged.ensure_port(port)
+        self.assertEqual([], found())
+        self.brport(ISOLATED=1)
+        self.assertEqual([('TM215', False)], found())
+        privileged.ensure_port(port)
+        self.assertEqual([], found())
 
     @base.needs_locked_ports
     def test_tm215_where_nobody_is_kept_to_a_mac(self):

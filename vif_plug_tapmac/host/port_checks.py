@@ -28,9 +28,17 @@ def _mended(tap: Tap) -> Remedy:
     return REPAIR if tap.can_be_plugged else REPLUG
 
 
+def _is_set_by_plugs(tap: Tap) -> bool:
+    """Return whether a plug sets what a port is like.
+
+    Also where libvirt made the TAP, if it has the name that Nova gives it.
+    """
+    return tap.is_ours or tap.has_nova_name and not tap.is_anothers
+
+
 @finds('TM215')
 def _port_options(seen: Inventory, tap: Tap) -> Seen:
-    if not tap.is_ours or tap.bridge is None or not seen.wanted:
+    if not _is_set_by_plugs(tap) or tap.bridge is None or not seen.wanted:
         return
     wanted = {**bridge_port.wanted_defaults(tap.link), **{
         each.field: seen.wanted[each.option]
@@ -73,7 +81,8 @@ def _backup(seen: Inventory, tap: Tap) -> str | None:
 
 @finds('TM221')
 def _strangers(seen: Inventory, tap: Tap) -> Seen:
-    if not tap.is_ours or tap.bridge is None or tap.guest_mac is None:
+    if (not _is_set_by_plugs(tap) or tap.bridge is None
+            or tap.guest_mac is None):
         return
     macs = strangers.of_port(tap.link, tap.guest_mac, seen.fdb_entries)
     if macs:

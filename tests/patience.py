@@ -10,10 +10,6 @@ import os
 import time
 import typing
 
-#: Seconds after which whatever a test waits for hangs: a bound that no machine
-#: reaches which only has much to do.
-HANG = 600.0
-
 #: Whether tests take as long as they can; nobody waits for that before each
 #: change.
 LONG = os.environ.get('TAPMAC_LONG', '0') not in ('', '0')
@@ -25,6 +21,10 @@ IN_FULL = LONG or os.environ.get('TAPMAC_ALL', '0') not in ('', '0')
 #: Whether the kernel is one that tools/kernel.sh runs, ten or twenty times as
 #: slow as this machine is.
 EMULATED = os.environ.get('TAPMAC_EMULATED', '0') not in ('', '0')
+
+#: Seconds after which whatever a test waits for hangs: a bound that no machine
+#: reaches which only has much to do.
+HANG = 3000.0 if EMULATED else 600.0
 
 _Result = typing.TypeVar('_Result')
 

@@ -282,14 +282,15 @@ class Nova(fixtures.Fixture):
 
 class _Connection(http_client.HTTPConnection):
 
-    def __init__(self, address: pathlib.Path | int) -> None:
+    def __init__(self, address: pathlib.Path | int, loopback: str) -> None:
         super().__init__('localhost', timeout=patience.HANG)
         self._address = address
+        self._loopback = loopback
 
     def connect(self) -> None:
         if isinstance(self._address, int):
             self.sock = socket.create_connection(
-                ('127.0.0.1', self._address), self.timeout)
+                (self._loopback, self._address), self.timeout)
             return
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
@@ -333,6 +334,8 @@ class Neutron(fixtures.Fixture):
 
     #: Where its messages for agents go.
     transport_url = 'fake://'
+    #: Of the machine that it is on, for those who ask.
+    loopback = '127.0.0.1'
 
     def __init__(self, more: str = '', port: int | None = None,
                  nova_port: int | None = None,
@@ -480,7 +483,8 @@ class Neutron(fixtures.Fixture):
 
         :param headers: that differ from those of one who may do all
         """
-        with contextlib.closing(_Connection(self._address)) as connection:
+        with contextlib.closing(_Connection(
+                self._address, self.loopback)) as connection:
             connection.request(
                 method, path, body, dict(
                     {'Accept': 'application/json',

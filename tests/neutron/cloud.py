@@ -2,6 +2,7 @@
 
 """neutron-server with those who speak to agents: RabbitMQ and RPC workers."""
 
+import os
 import typing
 import unittest
 
@@ -21,14 +22,20 @@ agent_down_time = %d
 
 
 class Cloud(base.Neutron):
-    """neutron-server, and neutron-rpc-server beside it, with a queue."""
+    """neutron-server, and neutron-rpc-server beside it, with a queue.
 
-    def __init__(self) -> None:
-        super().__init__(more=_MORE % (','.join(HOSTS), patience.HANG))
+    :param port: as of :class:`base.Neutron`
+    :ivar queue_port: of TCP
+    """
+
+    def __init__(self, port: int | None = None) -> None:
+        super().__init__(more=_MORE % (','.join(HOSTS), patience.HANG),
+                         port=port)
 
     def _setUp(self) -> None:
         self.broker = self.useFixture(broker.Broker())
         self.transport_url = self.broker.url
+        self.queue_port = self.broker.port
         super()._setUp()
         self.start_workers()
         self.addCleanup(self.stop_workers)
@@ -45,6 +52,25 @@ class Cloud(base.Neutron):
         self._workers.cleanUp()
 
 
+#: Has the ports of TCP of a cloud, for a test on another kernel: that of its
+#: server, and that of its queue.
+FAR = 'TAPMAC_FAR_CLOUD'
+
+
+class FarCloud(Cloud):
+    """The cloud of a test on the machine that tools/kernel.sh runs on."""
+
+    loopback = '10.0.2.2'
+
+    def __init__(self) -> None:
+        port, self.queue_port = map(int, os.environ[FAR].split(','))
+        super().__init__(port)
+
+    def _setUp(self) -> None:
+        assert self._port is not None
+        self._address = self._port
+
+
 class CloudTestCase(base.NeutronTestCase):
     """A test with these, which others use before and after it."""
 
@@ -54,7 +80,8 @@ class CloudTestCase(base.NeutronTestCase):
         missing = broker.Broker.missing()
         if missing:
             self.cannot_run(missing)
-        return typing.cast(Cloud, base.shared(Cloud))
+        return typing.cast(Cloud, base.shared(
+            FarCloud if FAR in os.environ else Cloud))
 
 
 def load_tests(tests: unittest.TestSuite,

@@ -80,11 +80,11 @@ class Line(fixtures.Fixture):
     """How a host reaches the queue: at its own 127.0.0.1, until it is cut.
 
     :param peer: the host
-    :param broker_port: where the queue is, for others
+    :param queue: where that is, for others: address and port
     """
 
-    def __init__(self, peer: hosts.Peer, broker_port: int) -> None:
-        self._peer, self._broker_port = peer, broker_port
+    def __init__(self, peer: hosts.Peer, queue: tuple[str, int]) -> None:
+        self._peer, self._queue = peer, queue
 
     def _setUp(self) -> None:
         self._is_cut = False
@@ -122,8 +122,7 @@ class Line(fixtures.Fixture):
             try:
                 if self._is_cut:
                     raise ConnectionRefusedError
-                far = socket.create_connection(
-                    ('127.0.0.1', self._broker_port))
+                far = socket.create_connection(self._queue)
             except OSError:
                 near.close()
                 continue
@@ -156,7 +155,8 @@ class Hypervisor(fixtures.Fixture):
     def _setUp(self) -> None:
         self.peer = self.useFixture(hosts.Peer())
         self.run(self._make_links)
-        self.line = self.useFixture(Line(self.peer, self._cloud.broker.port))
+        self.line = self.useFixture(Line(self.peer, (
+            self._cloud.loopback, self._cloud.queue_port)))
         self._directory = pathlib.Path(
             self.useFixture(fixtures.TempDir()).path)
         self._program = self._directory / 'tapmac-agent'
@@ -366,11 +366,20 @@ class Nic:
 
     def send(self, to: 'Nic', port: int, source: str | None = None) -> bytes:
         """Send one packet of UDP; return what tells it from others."""
+        return self.send_with(lambda words: _ipv4(
+            (self.mac, source or self.address), (to.mac, to.address),
+            socket.IPPROTO_UDP, struct.pack(
+                '!HHHH', 7, port, 8 + len(words), 0) + words))
+
+    def send_with(self, frame: typing.Callable[[bytes], bytes]) -> bytes:
+        """Send a frame that tells it from others at its end.
+
+        :param frame: returns it, given that end
+        :returns: that end
+        """
         words = b'packet %d.' % next(_numbers)
-        frame = _udp((self.mac, source or self.address),
-                     (to.mac, to.address), port, words)
         with self._lock:
-            self._guest.write(frame)
+            self._guest.write(frame(words))
         return words
 
     def got(self) -> set[bytes]:
@@ -383,24 +392,68 @@ class Nic:
 
     def reaches(self, to: 'Nic', port: int, source: str | None = None) -> bool:
         """Return whether a packet comes, sent now."""
-        words = self.send(to, port, source)
+        return self.has_come(to, self.send(to, port, source))
+
+    def has_come(self, to: 'Nic', words: bytes) -> bool:
+        """Return whether what this has sent is there."""
         self.host.wait_for_all_before(to.host)
         return words in to.got()
 
 
-def _udp(source: tuple[str, str], target: tuple[str, str], port: int,
-         payload: bytes) -> bytes:
-    """Return a frame, from and to a MAC and an address of IPv4."""
-    udp = struct.pack('!HHHH', 7, port, 8 + len(payload), 0) + payload
+class End:
+    """One of the two of a connection of TCP, whose segments a test makes.
+
+    :param port: of TCP; None for one of its own
+    """
+
+    SYN, ACK = 2, 16
+    _ports = itertools.count(40000)
+
+    def __init__(self, nic: Nic, port: int | None = None) -> None:
+        self.nic, self.host = nic, nic.host
+        self.port = next(self._ports) if port is None else port
+        #: Of the next octet that it sends.
+        self._number = 1000 * next(_numbers)
+
+    def reaches(self, to: 'End', flags: int = ACK) -> bool:
+        """Return whether a segment comes, sent now; else it can be resent."""
+        words = self.nic.send_with(lambda words: self._frame(to, flags, words))
+        has_come = self.nic.has_come(to.nic, words)
+        if has_come:
+            self._number += len(words) + bool(flags & self.SYN)
+        return has_come
+
+    def _frame(self, to: 'End', flags: int, words: bytes) -> bytes:
+        head = struct.pack('!HHIIBBHHH', self.port, to.port, self._number,
+                           to._number if flags & self.ACK else 0, 5 << 4,
+                           flags, 0xffff, 0, 0)
+        ends = b''.join(map(socket.inet_aton, (
+            self.nic.address, to.nic.address)))
+        checksum = _checksum(ends + struct.pack(
+            '!HH', socket.IPPROTO_TCP, len(head + words)) + head + words)
+        return _ipv4((self.nic.mac, self.nic.address),
+                     (to.nic.mac, to.nic.address), socket.IPPROTO_TCP,
+                     head[:16] + checksum + head[18:] + words)
+
+
+def _ipv4(source: tuple[str, str], target: tuple[str, str], protocol: int,
+          payload: bytes) -> bytes:
+    """Return a frame, from and to a MAC and an address."""
     ends = socket.inet_aton(source[1]) + socket.inet_aton(target[1])
-    header = struct.pack('!BBHHHBBH', 0x45, 0, 20 + len(udp), 0, 0, 64,
-                         socket.IPPROTO_UDP, 0) + ends
-    total = sum(struct.unpack('!10H', header))
-    total = (total & 0xffff) + (total >> 16)
-    checksum = ~((total & 0xffff) + (total >> 16)) & 0xffff
+    header = struct.pack('!BBHHHBBH', 0x45, 0, 20 + len(payload), 0, 0, 64,
+                         protocol, 0) + ends
     return (bytes.fromhex((target[0] + source[0]).replace(':', ''))
-            + b'\x08\0' + header[:10] + struct.pack('!H', checksum)
-            + header[12:] + udp)
+            + b'\x08\0' + header[:10] + _checksum(header) + header[12:]
+            + payload)
+
+
+def _checksum(octets: bytes) -> bytes:
+    """Return that of IP."""
+    total = sum(struct.unpack('!%dH' % (len(octets) + 1 >> 1),
+                              octets + bytes(len(octets) % 2)))
+    total = (total & 0xffff) + (total >> 16)
+    total = (total & 0xffff) + (total >> 16)
+    return struct.pack('!H', ~total & 0xffff)
 
 
 class Sentinels:
@@ -494,7 +547,10 @@ class HypervisorTestCase(clouds.CloudTestCase):
         return self.group({'direction': 'egress'}, stateful=False)
 
     def udp(self, port, **fields):
-        return {'protocol': 'udp', 'port_range_min': port,
+        return self.rule('udp', port, **fields)
+
+    def rule(self, protocol, port, **fields):
+        return {'protocol': protocol, 'port_range_min': port,
                 'port_range_max': port, **fields}
 
     def guest(self, host, *groups):

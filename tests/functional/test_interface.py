@@ -85,3 +85,36 @@ class JoinTest(InterfaceTestCase):
         self.configure(allowed_bridges=['*'], create_bridge=False)
         self.assertRaises(exception.BridgeNotFound, self.join, bridge='br8')
         self.assertEqual(before, self.host.state())
+
+
+class AuditTest(InterfaceTestCase):
+
+    def assert_found(self, code, *words):
+        finding = self.assert_finds(code, NAME, *words)
+        if self.host.master(NAME) or 'master' in finding.remedy:
+            self.do(finding.remedy)
+            self.assert_clean()
+
+    def test_tm230(self):
+        self.join()
+        self.assert_clean()
+        for changed, words in (
+                ({'address': '02:00:00:00:00:01'}, '02:00:00:00:00:01'),
+                ({'state': 'down'}, 'down'), ({'master': 0}, 'no bridge')):
+            self.host.set(NAME, **changed)
+            self.assert_found('TM230', words)
+        self.host.add_bridge('br200')
+        self.host.set(NAME, master=self.host.link('br200').index)
+        self.assert_found('TM230', 'br200', base.BRIDGE)
+        self.host.set(NAME, ifalias='by lldpd')
+        self.assert_finds('TM230', NAME, 'by lldpd', 'agent')
+
+    def test_is_no_uplink_of_a_bridge_that_is_younger(self):
+        self.configure(bridge_uplinks={base.BRIDGE: 'wire'})
+        self.host.add('wire', 'veth', peer='far')
+        for name in 'wire', 'far':
+            self.host.set(name, state='up')
+        self.join()
+        self.assertLess(self.host.link(NAME).index,
+                        self.host.link(base.BRIDGE).index)
+        self.assert_clean()

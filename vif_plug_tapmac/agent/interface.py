@@ -10,7 +10,6 @@ All that is privileged here is Neutron's own: the agents have what it needs.
 """
 
 import dataclasses
-import functools
 import logging
 import time
 import typing
@@ -20,8 +19,10 @@ from neutron.agent.linux import ip_lib
 from neutron.agent import rpc as agent_rpc
 from neutron.privileged.agent.linux import ip_lib as privileged
 from neutron_lib.agent import topics
+from neutron_lib.api.definitions import provider_net
 from neutron_lib import constants
 from neutron_lib import context
+from neutron_lib.plugins.ml2 import api
 from oslo_config import cfg
 
 from vif_plug_tapmac import exception
@@ -37,6 +38,10 @@ LOG = logging.getLogger(__name__)
 
 #: For how many seconds tapmac-agent is waited for, and between two looks.
 _JOINS_WITHIN, _PAUSE = 5.0, 0.02
+#: Of a segment, by what networks have for it.
+_PROVIDER = {provider_net.NETWORK_TYPE: api.NETWORK_TYPE,
+             provider_net.PHYSICAL_NETWORK: api.PHYSICAL_NETWORK,
+             provider_net.SEGMENTATION_ID: api.SEGMENTATION_ID}
 _GONE = (ip_lib.NetworkInterfaceNotFound, privileged.NetworkNamespaceNotFound)
 
 
@@ -52,8 +57,11 @@ class TapMacInterfaceDriver(
 
     DEV_NAME_PREFIX = 'ns-'
 
-    def __init__(self, conf: cfg.ConfigOpts, **kwargs: typing.Any) -> None:
+    def __init__(self, conf: cfg.ConfigOpts,
+                 get_networks_callback: typing.Any = None,
+                 **kwargs: typing.Any) -> None:
         super().__init__(conf, **kwargs)
+        self._get_networks = get_networks_callback
         options = ml2_opts.group(conf)
         self._bridges = (Bridges.from_config(options)
                          if options.bridge_mappings else None)
@@ -77,6 +85,8 @@ class TapMacInterfaceDriver(
                 'have this name, which does not begin with %s' % (
                     port_id, prefix or self.DEV_NAME_PREFIX),
                 remedy='have another interface_driver for this agent')
+        if not bridge and self._bridges is not None:
+            bridge = self._bridge_of(network_id, device_name)
         _remove_left_over(name)
         if namespace:
             ip_lib.IPWrapper().ensure_namespace(namespace)
@@ -90,7 +100,7 @@ class TapMacInterfaceDriver(
         try:
             self._finish(name, InterfaceMark(port_id, inner_mac, None), bridge)
             ip_lib.IPDevice(device_name, namespace).link.set_up()
-            if not bridge and self._bridges is None:
+            if not bridge:
                 _wait_for_agent(name)
         except Exception:
             _delete(name)
@@ -127,11 +137,11 @@ class TapMacInterfaceDriver(
                 'the agent again' % (namespace, device_name))
         for each in ip_lib.IPDevice(link.name), inner:
             each.link.set_mtu(mtu)
-        found = mark.InterfaceMark.parse(link.alias)
-        bridge = found.bridge if found else None
-        self._finish(link.name, InterfaceMark(
-            found.port_id if found else self._ask(link.name)['port_id'],
-            inner.link.address, bridge))
+        found = mark.InterfaceMark.parse(link.alias) or InterfaceMark(
+            self._port_of(link.name), mac.parse(inner.link.address), None)
+        # tapmac-agent sees to the others.
+        self._finish(link.name, found,
+                     self._bridges is not None and found.bridge or None)
 
     def _host_end(self, device_name: str, prefix: str | None) -> str | None:
         """Return how the host's end is called: as Nova calls a TAP."""
@@ -142,65 +152,60 @@ class TapMacInterfaceDriver(
                    + device_name.removeprefix(prefix))
 
     def _finish(self, name: str, its_mark: InterfaceMark,
-                bridge: str | None = None) -> None:
-        """Have the host's end as it is to be, and on its bridge."""
+                bridge: str | None) -> None:
+        """Have the host's end as it is to be, and on a bridge if one is."""
         # Before its first frame: a bridge takes the lowest MAC of its ports.
         told = {'address': mac.tap_mac(its_mark.mac),
                 'group': mark.INTERFACE_GROUP, 'ifalias': str(its_mark)}
         ip_lib.IPDevice(name).disable_ipv6()
-        if not bridge and self._bridges is None:
+        if not bridge:
             privileged.set_link_attribute(name, None, **told)
             return
-        link = _require_bridge(name, bridge or self._bridge_of(
-            its_mark.port_id))
-        told['ifalias'] = str(dataclasses.replace(its_mark, bridge=link.name))
+        link = _require_bridge(name, bridge)
+        told['ifalias'] = str(dataclasses.replace(its_mark, bridge=bridge))
         for step in told, {'master': link.index}, {'state': 'up'}:
             privileged.set_link_attribute(name, None, **step)
-        if not bridge:
-            self._server.update_device_up(**self._asked(its_mark.port_id))
 
-    def _bridge_of(self, port_id: str) -> str:
-        """Return the bridge of a port's segment, where no agent knows it.
+    def _bridge_of(self, network_id: str, device_name: str) -> str:
+        """Return the bridge of a network, where no tapmac-agent knows it.
 
         :raises DeviceConflict: it has none here
         """
-        told = self._ask(port_id)
         assert self._bridges is not None
-        bridge = self._bridges.bridge(told)
-        if bridge is None:
-            raise exception.DeviceConflict(
-                device=port_id, reason='its segment (%s, physical network %s) '
-                'has no bridge here' % (told['network_type'],
-                                        told['physical_network']),
-                remedy='have it in bridge_mappings of [ml2_tapmac] in the '
-                'configuration of this agent')
-        return bridge
+        fields = ['id', *_PROVIDER, 'segments']
+        for network in self._get_networks(filters={'id': [network_id]},
+                                          fields=fields):
+            for segment in network.get('segments') or [network]:
+                bridge = self._bridges.bridge({
+                    api.NETWORK_ID: network_id, **{
+                        key: segment.get(provider)
+                        for provider, key in _PROVIDER.items()}})
+                if bridge is not None:
+                    return bridge
+        raise exception.DeviceConflict(
+            device=device_name, reason='no segment of network %s has a bridge '
+            'here' % network_id,
+            remedy='have its physical network in bridge_mappings of '
+            '[ml2_tapmac] in the configuration of this agent, or take the '
+            'network from this agent')
 
-    def _ask(self, device: str) -> dict[str, typing.Any]:
-        """Return what Neutron says of a port, by its UUID or its TAP's name.
+    def _port_of(self, name: str) -> str:
+        """Return the port of an interface that has lost its mark.
 
-        It is BUILD there until somebody says that it is wired.
+        Or has never had one, as another driver made it.
 
-        :raises DeviceConflict: it is not bound to this host
+        :raises DeviceConflict: Neutron has not bound it to this host
         """
-        told: dict[str, typing.Any] = self._server.get_device_details(
-            **self._asked(device))
-        if 'port_id' not in told:
-            raise exception.DeviceConflict(
-                device=device, reason='Neutron has not bound its port to this '
-                'host, %s' % self.conf.host,
-                remedy='see why in the log of neutron-server; hosts, and '
-                'agent_hosts, of [ml2_tapmac] there must have it')
-        return told
-
-    @functools.cached_property
-    def _server(self) -> typing.Any:
-        return agent_rpc.PluginApi(topics.PLUGIN)
-
-    def _asked(self, device: str) -> dict[str, typing.Any]:
-        return {'context': context.get_admin_context_without_session(),
-                'device': device, 'host': self.conf.host,
-                'agent_id': 'tapmac-interface-%s' % self.conf.host}
+        told = agent_rpc.PluginApi(topics.PLUGIN).get_device_details(
+            context.get_admin_context_without_session(), name,
+            'tapmac-interface-%s' % self.conf.host, self.conf.host)
+        if 'port_id' in told:
+            return str(told['port_id'])
+        raise exception.DeviceConflict(
+            device=name, reason='its alias does not say for which port it is, '
+            'nor does Neutron, which has bound none of this name to this host',
+            remedy='remove it with "ip link delete %s", and start the agent '
+            'again, which makes it anew' % name)
 
 
 def _find(name: str) -> Link | None:

@@ -13,6 +13,7 @@ from vif_plug_tapmac.host import exit_checks
 from vif_plug_tapmac.host import filter_checks
 from vif_plug_tapmac.host.finding import Finding
 from vif_plug_tapmac.host import host_checks
+from vif_plug_tapmac.host import interface_checks
 from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.host.inventory import Inventory
 from vif_plug_tapmac.host import manager_checks
@@ -110,6 +111,9 @@ def audit_links(seen: Inventory) -> list[Finding]:
                               *exit_checks.CHECKS):
                 found.extend(check_tap(seen, tap))
             found.extend(tap_checks.clash(tap, holders))
+    for interface in seen.interfaces:
+        for check_interface in interface_checks.CHECKS:
+            found.extend(check_interface(seen, interface))
     found.extend(tap_checks.strangers_in_group(seen))
     for check_table in (*spoofing_checks.TABLE_CHECKS,
                         *agent_checks.TABLE_CHECKS,

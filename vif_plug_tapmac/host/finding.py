@@ -75,6 +75,8 @@ CODES: dict[str, tuple[Severity, str]] = {
     'TM227': (Severity.ERROR, 'A guest is not kept to its addresses'),
     'TM228': (Severity.ERROR, 'A guest may not speak at all'),
     'TM229': (Severity.ERROR, 'A guest may speak as somebody else'),
+    'TM230': (Severity.ERROR,
+              'An interface of an agent is not as it is to be'),
     'TM233': (Severity.ERROR, 'A guest can not be kept to its addresses'),
     'TM234': (Severity.ERROR, 'The filter of a guest is switched off'),
     'TM235': (Severity.ERROR,
@@ -197,6 +199,8 @@ WHY: dict[str, str] = {
              'send router advertisements.',
     'TM228': 'Each frame that the guest sends is dropped.',
     'TM229': 'The guest gets what is for the owner of the address.',
+    'TM230': 'Guests get no addresses, metadata, or way out from the agent '
+             'behind it.',
     'TM233': 'The guest can claim the addresses of others, answer DHCP, and '
              'send router advertisements.',
     'TM234': 'The guest can claim the addresses of others, answer DHCP, send '

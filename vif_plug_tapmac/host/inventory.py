@@ -250,8 +250,8 @@ class Inventory:
     def concerns(self, bridge: Link) -> bool:
         """Return whether a bridge concerns us.
 
-        tapmac made it, it has TAPs of ours, or the configuration has an uplink
-        for it.
+        tapmac made it, it has TAPs of ours, or interfaces, or the
+        configuration has an uplink for it.
         """
         return (self.is_ours(bridge) or bridge.index in self._with_ours
                 or self.uplinks is not None
@@ -259,7 +259,14 @@ class Inventory:
 
     @functools.cached_property
     def _with_ours(self) -> set[int | None]:
-        return {self.links[index].master for index in self._ours}
+        return {*(self.links[index].master for index in self._ours),
+                *(link.master for link in self.interfaces)}
+
+    @functools.cached_property
+    def interfaces(self) -> list[Link]:
+        """The ends of interfaces of Neutron's own agents; by name."""
+        return sorted(filter(mark.is_interface, self.links.values()),
+                      key=lambda each: each.name)
 
     @functools.cached_property
     def by_name(self) -> dict[str, Link]:

@@ -14,6 +14,7 @@ from vif_plug_tapmac.host.inventory import Inventory
 from vif_plug_tapmac.host import link_files
 from vif_plug_tapmac.host import network_managers
 from vif_plug_tapmac.kernel.link import Link
+from vif_plug_tapmac import mark
 
 #: Names that Nova may give, where there is no TAP yet.
 _NAMES = ('tap00000000-00', 'tapffffffff-ff')
@@ -56,7 +57,7 @@ def _uplinks(seen: Inventory) -> typing.Iterator[_Uplink]:
     for bridge in seen.bridges:
         named = seen.uplink(bridge)
         links = {port.name: port for port in seen.ports(bridge)
-                 if not port.is_tap}
+                 if not port.is_tap and not mark.is_interface(port)}
         if named is not None and (named[1] is None
                                   or named[1].name not in links):
             yield _Uplink(bridge.name, *named, seen.is_ours(bridge))

@@ -44,7 +44,8 @@ def _other_mac(seen: Inventory, bridge: Link) -> Seen:
     if not seen.is_ours(bridge) or kernel_bridge.is_unique_mac(
             str(bridge.mac)):
         return
-    ports = [port for port in seen.ports(bridge) if not port.is_tap]
+    ports = [port for port in seen.ports(bridge)
+             if not port.is_tap and not mark.is_interface(port)]
     # One that is younger than the bridge may be there instead of its uplink.
     older = [port for port in ports if port.index < bridge.index]
     if older and bridge.mac not in (port.mac for port in ports):

@@ -68,6 +68,10 @@ class Broker(fixtures.Fixture):
         self._server.process.send_signal(signal.SIGKILL)
         self._server.cleanUp()
 
+    @property
+    def pid(self) -> int:
+        return self._server.process.pid
+
     def consumers(self, queue: str) -> int:
         """Return how many take from a queue; 0 where it is none."""
         with amqp.Connection('127.0.0.1:%d' % self.port) as connection:

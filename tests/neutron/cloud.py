@@ -48,6 +48,13 @@ class Cloud(base.Neutron):
         self._workers.setUp()
         self._workers.wait_for(lambda: self.broker.consumers('q-plugin') > 0)
 
+    def processes(self) -> dict[str, int]:
+        """Return the process of each part; most have started others."""
+        return {'server': self._server.process.pid,
+                'workers': self._workers.process.pid,
+                'queue': self.broker.pid, 'database': int(
+                    self.database.socket.with_name('pid').read_text())}
+
     def stop_workers(self) -> None:
         self._workers.cleanUp()
 

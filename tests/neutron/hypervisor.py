@@ -246,8 +246,7 @@ class Hypervisor(fixtures.Fixture):
     def wait_until_synced(self) -> None:
         """Wait until all was once as Neutron says, since its agent began."""
         assert self._agent is not None
-        self._agent.wait_for(lambda: self._metrics.exists() and bool(re.search(
-            r'_sync_time_seconds [1-9]', self._metrics.read_text())))
+        self._agent.wait_for(lambda: bool(self.synced()))
 
     def kill_agent(self) -> None:
         assert self._agent is not None
@@ -275,9 +274,7 @@ class Hypervisor(fixtures.Fixture):
         Neither it nor its daemon reads what they listen to. That is full when
         this begins.
         """
-        assert self._agent is not None
-        processes = [self._agent.process.pid, *map(int, re.findall(
-            'privsep daemon running as pid ([0-9]+)', self.log()))]
+        processes = self.processes()
         for each in processes:
             os.kill(each, signal.SIGSTOP)
         try:
@@ -310,6 +307,19 @@ class Hypervisor(fixtures.Fixture):
     def log(self) -> str:
         """Return what its agent has said since it began."""
         return (self._directory / 'log').read_text()
+
+    def processes(self) -> tuple[int, int]:
+        """Return its agent, and the privileged daemon that this has now."""
+        assert self._agent is not None
+        return self._agent.process.pid, int(re.findall(
+            'privsep daemon running as pid ([0-9]+)', self.log())[-1])
+
+    def synced(self) -> float:
+        """Return when its agent had all ports as Neutron says, or 0."""
+        found = self._metrics.exists() and re.search(
+            '(?m)^tapmac_agent_last_sync_time_seconds (.*)',
+            self._metrics.read_text())
+        return float(found[1]) if found else 0.0
 
 
 def _lost(process: int) -> list[int]:

@@ -6,6 +6,7 @@ import os
 import typing
 import unittest
 
+from tests import documents
 from tests.neutron import base
 from tests.neutron import broker
 from tests import patience
@@ -14,7 +15,7 @@ from tests import patience
 #: That have an agent.
 HOSTS = 'host1', 'host2'
 _MORE = """
-agent_hosts = %s
+%s
 [DEFAULT]
 # On a busy machine nobody is dead who has not said anything for a while.
 agent_down_time = %d
@@ -29,8 +30,10 @@ class Cloud(base.Neutron):
     """
 
     def __init__(self, port: int | None = None) -> None:
-        super().__init__(more=_MORE % (','.join(HOSTS), patience.HANG),
-                         port=port)
+        # As the page on the agent has it for one.
+        ours = documents.block(documents.AGENT, 'agent_hosts', 'ini')
+        super().__init__(more=_MORE % (ours.replace(
+            'compute1', ','.join(HOSTS)), patience.HANG), port=port)
 
     def _setUp(self) -> None:
         self.broker = self.useFixture(broker.Broker())

@@ -173,7 +173,7 @@ def _has_conntrack(options: cfg.ConfigOpts.GroupAttr) -> bool:
     except daemon.FailedToDropPrivileges as error:
         raise _Unfit(
             'its privileged daemon can not be started (%s). See "Security '
-            'groups: the agent" for helper_command of '
+            'groups with tapmac-agent" for helper_command of '
             '[tapmac_agent_privileged], and what sudo is to allow' % error)
     if options.conntrack == agent_opts.REQUIRED:
         raise _Unfit(

@@ -117,6 +117,19 @@ def join_interface(fields: dict[str, typing.Any]) -> bool:
 
 
 @privsep.filter.entrypoint
+def unfed_taps(names: typing.Iterable[str]) -> list[str]:
+    """Return which of these TAPs pass nothing, for no agent feeds them yet.
+
+    See :func:`vif_plug_tapmac.kernel.agent_elements.unfed`. Nothing changes.
+
+    :raises KernelRefused: the kernel does not say
+    """
+    from vif_plug_tapmac.kernel import agent_elements
+    config = opts.group(cfg.CONF)
+    return agent_elements.unfed(names, from_config.groups(config).agent)
+
+
+@privsep.filter.entrypoint
 def knows_connections() -> bool:
     """Return whether this kernel has conntrack for bridges.
 

@@ -170,6 +170,47 @@ class OrderTest(AgentTestCase):
         self.assert_guarded(1)
         self.assertEqual([[vif(1).id]], self.agent.heard('down'))
 
+    def test_tap_that_is_made_anew_while_it_is_dead(self):
+        """Nova may wait to hear of it, as after a hard reboot."""
+        self.plug_in(1)
+        self.plug_in(2)
+        self.agent.start()
+        self.agent.wait_for('up', vif(2).id)
+        self.agent.kill()
+        self.guests[1].close()
+        self.unplug(vif(1))
+        self.tell(2, 'ACTIVE')
+        self.plug_in(1, status='ACTIVE')
+        self.agent.start(until=alone.ASKED)
+        self.agent.wait()
+        self.assertEqual([], self.agent.heard('down'))
+        self.agent.start(until=alone.ANSWERED)
+        self.agent.wait()
+        # Before its rules, or who is killed then would not do it again.
+        self.assertEqual([[vif(1).id]], self.agent.heard('down'))
+        self.assert_closed(1)
+        self.agent.start()
+        self.agent.wait_for('up', vif(1).id)
+        self.assertEqual([[vif(1).id]], self.agent.heard('down'))
+        for number in 1, 2:
+            self.assert_guarded(number)
+        os.kill(self.agent.pid, signal.SIGHUP)
+        self.agent.wait_for('applied', vif(1).id, 2)
+        self.assertEqual([[vif(1).id]], self.agent.heard('down'))
+        self.assertEqual([[vif(1).id]], self.agent.heard('up'))
+
+    def test_guest_that_ran_before_there_was_an_agent(self):
+        """It was never closed, so it is not down for a moment."""
+        self.configure(firewall='none')
+        self.plug_in(1, status='ACTIVE')
+        self.agent.start()
+        self.agent.wait_for('applied', [vif(1).id])
+        os.kill(self.agent.pid, signal.SIGHUP)
+        self.agent.wait_for('applied', [vif(1).id], 2)
+        self.assert_guarded(1)
+        for what in 'down', 'up':
+            self.assertEqual([], self.agent.heard(what))
+
     def test_what_was_wired_stays(self):
         self.plug_in(1)
         self.agent.start()
@@ -184,7 +225,8 @@ class OrderTest(AgentTestCase):
         os.kill(self.agent.pid, signal.SIGHUP)
         self.agent.wait_for('applied', [vif(1).id], 2)
         self.assert_guarded(1)
-        self.assertEqual([], self.agent.heard('up'))
+        for what in 'down', 'up':
+            self.assertEqual([], self.agent.heard(what))
 
     def test_daemon_that_is_killed(self):
         self.plug_in(1)

@@ -114,6 +114,9 @@ class Neutron:
     def is_to_be_up(self, told):
         return told['status'] != UP
 
+    def is_up(self, told):
+        return told['status'] == UP
+
     def set_up(self, ports):
         if ports:
             self.said.append(('up', *sorted(ports)))
@@ -137,6 +140,9 @@ class LoopTestCase(base.TestCase):
         #: What apply_filter answers in place of all that it was asked for.
         self.applied = {}
         self.patch(privileged, 'apply_filter', self.apply)
+        #: The names of TAPs that nobody has fed.
+        self.unfed = set()
+        self.patch(privileged, 'unfed_taps', self.which_are_unfed)
         self.patch(privsep.filter, 'calling',
                    lambda about: contextlib.nullcontext())
         self.dirty, self.state = dirty.Dirty(), state.State('')
@@ -152,6 +158,10 @@ class LoopTestCase(base.TestCase):
         self.here[port] = taps.Tap(port, len(self.here) + 1,
                                    'tap' + port[:8], 5)
         self.neutron.ports[port] = (status, *groups)
+
+    def which_are_unfed(self, names):
+        self.assertNotEqual([], names)
+        return [each for each in names if each in self.unfed]
 
     def apply(self, change):
         ports = [each['vif_id'] for each in change['ports']]
@@ -225,6 +235,30 @@ class LoopTest(LoopTestCase):
 
     def test_down_before_up(self):
         self.plug(ONE, DOWN)
+        self.assertEqual(
+            [('down', ONE), ('ask', ONE), ('apply', ONE), ('up', ONE)],
+            self.handle(ports=[ONE], lost=[ONE]))
+
+    def test_made_anew_while_there_was_no_agent(self):
+        """Nova hears of what was down that it is up."""
+        self.plug(ONE, UP)
+        self.plug(TWO, UP)
+        self.unfed = {self.here[ONE].name}
+        self.assertEqual(
+            [('ask', ONE, TWO), ('down', ONE), ('apply', 'all', ONE, TWO),
+             ('up', ONE)], self.handle(is_all=True))
+        # Neutron may say what was before; it is told so once.
+        self.assertEqual([('ask', ONE), ('apply', ONE)],
+                         self.handle(ports=[ONE]))
+
+    def test_made_anew_and_not_down(self):
+        self.plug(ONE, UP)
+        self.unfed = {self.here[ONE].name}
+        self.neutron.not_down = frozenset({ONE})
+        self.assertEqual([('ask', ONE), ('down', ONE), ('apply', ONE)],
+                         self.handle(ports=[ONE]))
+        self.neutron.not_down = frozenset()
+        self.neutron.ports[ONE] = DOWN, GROUP
         self.assertEqual(
             [('down', ONE), ('ask', ONE), ('apply', ONE), ('up', ONE)],
             self.handle(ports=[ONE], lost=[ONE]))

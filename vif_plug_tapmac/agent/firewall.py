@@ -57,6 +57,17 @@ def has_conntrack() -> bool:
         return known
 
 
+def unfed(taps: typing.Collection[str]) -> frozenset[str]:
+    """Return which of these TAPs are closed, and were never fed.
+
+    :raises TapMacError: the daemon, or the kernel, does not say
+    """
+    if not taps:
+        return frozenset()
+    with privsep.filter.calling(_ABOUT):
+        return frozenset(privileged.unfed_taps(sorted(taps)))
+
+
 class Firewall:
     """What is in force on this host.
 

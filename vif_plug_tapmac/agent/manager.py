@@ -99,6 +99,8 @@ class Manager:
         self._stopped = threading.Event()
         self._failures = 0
         self._waiting: dict[str, _Waiting] = {}
+        # The index of the TAP by which a port was guarded.
+        self._wired: dict[str, int] = {}
         # Those whose TAP went, which Neutron does not know yet.
         self._lost: dict[str, _Waiting] = {}
         # As Neutron said last, whether they could be had or not.
@@ -189,12 +191,15 @@ class Manager:
         self._join(interfaces, answer)
         for port in interfaces:
             del asked[port]
+        anew = self._made_anew(asked, answer)
+        self._set_down(anew)
         gone = batch.lost - here.keys()
         for port in gone:
-            self._waiting.pop(port, None)
-            self._ports.pop(port, None)
+            for each in self._waiting, self._ports, self._wired:
+                each.pop(port, None)
         if asked or gone or is_all:
-            groups -= self._put_in_force(asked, answer, gone, is_all)
+            groups -= self._put_in_force(asked, answer, gone, is_all,
+                                         anew - self._lost.keys())
         # Who was to tell them may have gone meanwhile.
         self._dirty.add(Batch(groups=groups.intersection(
             group for port in self._ports.values() if port.vif_id in here
@@ -202,6 +207,20 @@ class Manager:
         if batch.is_all:
             self._resync_due = time.monotonic() + random.uniform(0.8, 1) * (
                 self._resync_interval if is_all else _LONGEST_PAUSE)
+
+    def _made_anew(self, asked: dict[str, Tap], answer: 'Answer',
+                   ) -> frozenset[str]:
+        """Return those that are up for Neutron, and pass nothing yet.
+
+        Their TAP was made while there was no agent that would have said that
+        the former one went. Nova may wait to hear that they are up, which it
+        does when they were down.
+        """
+        told = answer.by_port()
+        taps = {tap.name: port for port, tap in asked.items()
+                if port in told and self._server.is_up(told[port])
+                and self._wired.get(port) != tap.index}
+        return frozenset(taps[name] for name in firewall.unfed(taps))
 
     def _set_down(self, lost: frozenset[str]) -> None:
         """Say that the TAPs of these went; what fails is tried again.
@@ -221,8 +240,11 @@ class Manager:
 
     def _put_in_force(self, asked: dict[str, Tap], answer: 'Answer',
                       gone: typing.Iterable[str], is_all: bool,
-                      ) -> frozenset[str]:
-        """Do so; return which groups were told, or are going to be."""
+                      down: frozenset[str]) -> frozenset[str]:
+        """Do so; return which groups were told, or are going to be.
+
+        :param down: those that Neutron was told to have down since it said so
+        """
         outcome = self._firewall.apply(
             answer.info, answer.details,
             {port: tap.name for port, tap in asked.items()}, gone, is_all)
@@ -230,7 +252,7 @@ class Manager:
             self._dirty.add(Batch(is_all=True))
             return frozenset(self._groups)
         self._learn(asked.keys(), outcome, is_all)
-        self._judge(asked, answer, outcome)
+        self._judge(asked, answer, outcome, down)
         if is_all:
             self._state.synced = time.time()
         return frozenset(each.id for each in outcome.groups)
@@ -288,20 +310,23 @@ class Manager:
             and port.vif_id not in asked)))
 
     def _judge(self, asked: dict[str, Tap], answer: 'Answer',
-               outcome: Outcome) -> None:
+               outcome: Outcome, down: frozenset[str]) -> None:
         """Say of each port that it is up, or why it is not."""
         told = answer.by_port()
         up = set()
         for port, tap in asked.items():
             why = outcome.refused.get(port)
             is_guarded = self._taps.is_guarded(tap)
+            self._wired.pop(port, None)
             if is_guarded is None:
                 why = None  # It is another one by now, and dirty.
             elif port in outcome.kept:
                 if not is_guarded:
                     why = _UNGUARDED % tap.name
-                elif self._server.is_to_be_up(told[port]):
-                    up.add(port)
+                else:
+                    self._wired[port] = tap.index
+                    if port in down or self._server.is_to_be_up(told[port]):
+                        up.add(port)
             self._set_waiting(port, why)
         self._say_up({port: asked[port] for port in up})
         for port, why in outcome.shut.items():

@@ -140,9 +140,15 @@ class Server:
 
         :param told: a port of an answer, of either kind
         """
+        return self._is_here(told) and told.get('status') != 'ACTIVE'
+
+    def is_up(self, told: _Told) -> bool:
+        """Return whether Neutron has it that a port is wired here."""
+        return self._is_here(told) and told.get('status') == 'ACTIVE'
+
+    def _is_here(self, told: _Told) -> bool:
         # Details are told only of what is bound here.
-        return (told.get('binding:host_id', self._host) == self._host
-                and told.get('status') != 'ACTIVE')
+        return bool(told.get('binding:host_id', self._host) == self._host)
 
     def set_up(self, ports: typing.Collection[str]) -> frozenset[str]:
         """Say that ports are wired; return those that could not be said of."""

@@ -12,6 +12,7 @@ from vif_plug_tapmac.kernel import agent_table
 from vif_plug_tapmac.kernel import filter_steps
 from vif_plug_tapmac.kernel import filter_table as table
 from vif_plug_tapmac.kernel import group_rules
+from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.kernel import nft_sets
 from vif_plug_tapmac.kernel.nft_sets import Element
@@ -33,6 +34,20 @@ _INDEX_LENGTH = 4
 def index_of(element: Element) -> bytes:
     """Return the index that a key begins with, as it is there."""
     return element.key[:_INDEX_LENGTH]
+
+
+def unfed(names: typing.Iterable[str], group: int) -> list[str]:
+    """Return those of these TAPs that pass nothing, for no agent feeds them.
+
+    :param group: that of TAPs that an agent feeds; others are not closed
+    """
+    with nl.Netlink() as netlink, nft.Session() as session:
+        links = [link for link in map(netlink.find, names)
+                 if link is not None and link.group == group]
+        return [link.name for link in links if not any(
+            nft_sets.has(session, table.NAME, name,
+                         filter_steps.number_key(link.index))
+            for name in (agent_table.EGRESS, agent_table.OPEN))]
 
 
 def unlocked(sets: Sets) -> set[int]:

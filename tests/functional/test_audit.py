@@ -1060,6 +1060,7 @@ class CodesTest(AuditTestCase):
         shield._looked = False  # As after a restart.
         self.plug_clean()
 
+    @base.needs_locked_ports
     def test_tm226_of_groups_that_guests_may_come_from(self):
         for options in ({'anti_spoofing': 'full'}, {'firewall': 'agent'}):
             self.configure(host_shield=True, **options)

@@ -148,7 +148,9 @@ class Agent(fixtures.Fixture):
 
     def heard(self, what: str) -> list[typing.Any]:
         """Return what Neutron heard of a kind, since it was started."""
-        return [value for each in self._said.read_text().splitlines()
+        # The last line may not be whole yet.
+        lines = self._said.read_text().rpartition('\n')[0].splitlines()
+        return [value for each in lines
                 for kind, value in [json.loads(each)] if kind == what]
 
     def wait_for(self, what: str, value: typing.Any = None,

@@ -277,6 +277,16 @@ class OrderTest(AgentTestCase):
         # Said once.
         self.assertEqual([[vif(1).id]], self.agent.heard('up'))
 
+    def test_many_ports_are_asked_for_at_once(self):
+        """With each answer come all members of their groups again."""
+        numbers = range(1, 31)
+        for number in numbers:
+            self.plug_in(number)
+        self.agent.start()
+        self.agent.wait_for('up', vif(30).id)
+        self.assertEqual(sorted(vif(number).id for number in numbers),
+                         self.agent.heard('asked')[0])
+
 
 class BrokerTest(AgentTestCase):
     """Somebody at the message queue, who says what he likes to an agent."""

@@ -33,6 +33,11 @@ _CONSUMED = ([topics.PORT, topics.UPDATE], [topics.PORT, topics.DELETE],
              [topics.PORT_BINDING, topics.ACTIVATE],
              [topics.PORT_BINDING, topics.DEACTIVATE])
 
+#: Of security groups it is asked for so many times more ports at once than of
+#: details: they are looked up together, and with each answer come all members
+#: of a group again, however few of the ports are in it.
+_OF_GROUPS = 10
+
 _Told = dict[str, typing.Any]
 
 
@@ -103,7 +108,7 @@ class Server:
         """
         info: _Told = {'devices': {}, 'security_groups': {},
                        'sg_member_ips': {}}
-        for some in _parts(ports):
+        for some in _parts(ports, _OF_GROUPS):
             _add(info, self._groups.security_group_info_for_devices(
                 self._context, devices=some))
         details: list[_Told] = []
@@ -250,10 +255,14 @@ def _rule(told: typing.Any) -> _Told:
             prefix and str(prefix)}
 
 
-def _parts(ports: typing.Collection[str]) -> typing.Iterator[list[str]]:
-    """Yield as many at once as Neutron is to be asked for."""
+def _parts(ports: typing.Collection[str],
+           times: int = 1) -> typing.Iterator[list[str]]:
+    """Yield as many at once as Neutron is to be asked for.
+
+    :param times: so many times what is configured
+    """
     every = sorted(ports)
-    step = cfg.CONF.rpc_resources_processing_step
+    step = cfg.CONF.rpc_resources_processing_step * times
     for first in range(0, len(every), step):
         yield every[first:first + step]
 

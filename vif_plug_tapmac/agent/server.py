@@ -96,7 +96,10 @@ class Server:
             resources_rpc.resource_type_versioned_topic(
                 resources.ADDRESSGROUP),
             [resources_rpc.ResourcesPushRpcCallback()], fanout=True)
-        connection.consume_in_threads()
+        for each in connection.servers:
+            # What is heard is written down and no more. Each of them would
+            # have up to 64 threads by and by, in which one has nothing to do.
+            each.start(override_pool_size=1)
 
     def ask(self, ports: typing.Collection[str]) -> Answer:
         """Return what Neutron says of ports, which need not be bound here.

@@ -4,9 +4,10 @@
 
 ``python -m benchmarks.fleet``, by the Python of a Neutron, see ``--help``. The
 server, its RPC workers, RabbitMQ and MariaDB are real; hosts are those of
-:mod:`benchmarks.fleet_hosts`. All hosts have ports of one group, whose members
-its rules name: each of them is concerned by whatever happens to it. Ports are
-copied in the database, as nobody would wait for thousands to be made.
+:mod:`benchmarks.fleet_hosts`. All hosts have ports of one group; from when a
+rule comes that names its members, each of them is concerned by whatever
+happens to it. Ports are copied in the database, as nobody would wait for
+thousands to be made.
 """
 
 import argparse

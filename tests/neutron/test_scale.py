@@ -120,8 +120,9 @@ class ChurnTest(hypervisor.HypervisorTestCase):
         before = self.churn(self._SETTLED)
         after = self.churn(seconds - self._SETTLED)
         for one, other in zip(before, after):
-            self.assertLessEqual(other.descriptors, one.descriptors)
-            self.assertLessEqual(other.threads, one.threads)
+            # What is done at this moment needs some.
+            self.assertLess(other.descriptors, one.descriptors + 5)
+            self.assertLess(other.threads, one.threads + 5)
             self.assertLess(other.memory, one.memory * 1.05)
 
     def churn(self, seconds):

@@ -105,6 +105,8 @@ class Front(fixtures.Fixture):
         self.answers_last = False
         #: Of the user.
         self.roles = 'admin,service'
+        #: Of what is made without one that is said; None: that is refused.
+        self.project: str | None = None
         #: Called before each request of a method and the start of a path.
         self.meanwhile: dict[str, typing.Callable[[], typing.Any]] = {}
 
@@ -173,7 +175,8 @@ class Front(fixtures.Fixture):
                     {'rel': 'self', 'href': url.path}]}}).encode()
         if service == 'network':
             return self._neutron.forward(
-                method, target.removeprefix('/network'), body,
+                method, target.removeprefix('/network'),
+                self._owned(body) if method == 'POST' else body,
                 {'X-Roles': self.roles, **{
                     name: headers[name] for name in ('If-Match',)
                     if headers.get(name)}})
@@ -181,6 +184,14 @@ class Front(fixtures.Fixture):
             method, path, dict(urllib.parse.parse_qsl(url.query)),
             json.loads(body or 'null'))
         return status, json.dumps(answer).encode()
+
+    def _owned(self, body: bytes) -> bytes:
+        """Return what is to be made, of a project: Keystone would say it."""
+        made = json.loads(body)
+        for each in made.values():
+            if self.project and isinstance(each, dict):
+                each.setdefault('project_id', self.project)
+        return json.dumps(made).encode()
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
         """Run tapmac-migrate; return exit status, output and errors."""

@@ -26,6 +26,8 @@ TROUBLESHOOTING = _SOURCE / 'troubleshooting.rst'
 PROVIDER = _SOURCE / 'provider-network.rst'
 #: Security groups: tapmac-agent.
 AGENT = _SOURCE / 'tapmac-agent.rst'
+#: Security.
+SECURITY = _SOURCE / 'security.rst'
 AUDIT_CODES = _SOURCE / 'audit-codes.rst'
 TAPMAC = _SOURCE / 'cli' / 'tapmac.rst'
 #: Output for scripts.

@@ -94,7 +94,7 @@ class BlocksTest(base.TestCase):
         for document in (base.README, documents.DEPLOYING,
                          documents.COMING, documents.PROVIDER,
                          documents.GETTING_STARTED, documents.ROAD,
-                         documents.TROUBLESHOOTING):
+                         documents.TROUBLESHOOTING, documents.AGENT):
             self.assertEqual(document.read_text().count('code-block::'),
                              len(documents.blocks(document)))
 
@@ -214,6 +214,23 @@ class AgentTest(base.TestCase):
         self.assertEqual(
             [name for name, _ in documents.rows(documents.AGENT, 'Metrics')],
             re.findall('# TYPE (\\S+)', state.State('').metrics()))
+
+
+class SecurityTest(base.TestCase):
+    """What "Security" says of who may do what names the test of it."""
+
+    def test_each_test_is_there(self):
+        table = documents.rows(documents.SECURITY,
+                               'Who may do what with an agent')
+        self.assertNotEqual([], table)
+        for *_, test in table:
+            *path, case, name = test.split('.')
+            module = ast.parse(base.CHECKOUT.joinpath(*path).with_suffix(
+                '.py').read_text())
+            # It may have it of another class of its module.
+            self.assertLess({case, name}, {
+                each.name for each in ast.walk(module)
+                if isinstance(each, (ast.ClassDef, ast.FunctionDef))}, test)
 
 
 class StatusTest(base.TestCase):

@@ -71,6 +71,19 @@ class FateTest(base.TestCase):
                 binding_vif_details=details,
                 binding_profile={ports.MARK: ''} if marked else {}).what)
 
+    def test_where_an_agent_enforces_its_groups(self):
+        fields = {'security_group_ids': ['demo'], 'allowed_address_pairs': [
+            {'mac_address': 'fa:16:3e:00:00:07'}]}
+        becomes = Binding.of(old_port(
+            binding_vif_type='ovs', binding_vif_details={
+                'bridge_name': 'br100', 'port_filter': True,
+                'bound_drivers': {'0': 'tapmac'}}))
+        self.assertEqual(_OURS, becomes)
+        for binding, count in (_OURS, 2), (becomes, 0):
+            self.assertEqual(count, len([
+                note for note in self.fate(binding, **fields).notes
+                if re.search('nobody enforces|cannot send', note)]))
+
     def test_mark_that_came_along_to_a_host_of_another_driver(self):
         """By a live migration, for which Nova copies the profile."""
         theirs = Binding('ovs', 'br-int', 'openvswitch')

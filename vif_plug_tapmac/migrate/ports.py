@@ -36,10 +36,13 @@ class Binding:
     :param vif_type: Neutron's; None: not known
     :param bridge: that Nova would plug it into; None: none, or not known
     :param driver: the mechanism driver; None: none
+    :param is_filtered: whether its security groups are enforced there; two
+        that differ in this only are the same
     """
     vif_type: str | None
     bridge: str | None = None
     driver: str | None = None
+    is_filtered: bool = dataclasses.field(default=False, compare=False)
 
     @classmethod
     def of(cls, port: typing.Any) -> 'Binding':
@@ -51,7 +54,8 @@ class Binding:
             # As Nova has it, and the Linux bridge agent.
             bridge = 'brq' + port.network_id[:11]
         return cls(port.binding_vif_type, bridge,
-                   drivers.get(max(drivers, default='')))
+                   drivers.get(max(drivers, default='')),
+                   bool(details.get('port_filter')))
 
     @property
     def is_ours(self) -> bool:
@@ -242,7 +246,7 @@ def _notes(port: typing.Any, now: Binding,
                'server had a hard reboot' % (now.bridge, becomes.bridge))
     if port.is_port_security_enabled is False:
         return
-    if now.is_ours:
+    if now.is_ours or becomes is not None and becomes.is_filtered:
         return
     if port.security_group_ids:
         yield ('nobody enforces its security groups any more: %s'

@@ -25,15 +25,15 @@ agent_down_time = %d
 class Cloud(base.Neutron):
     """neutron-server, and neutron-rpc-server beside it, with a queue.
 
-    :param port: as of :class:`base.Neutron`
+    :param more: as for :class:`base.Neutron`, as all others
     :ivar queue_port: of TCP
     """
 
-    def __init__(self, port: int | None = None) -> None:
+    def __init__(self, more: str = '', **others: int | None) -> None:
         # As the page on the agent has it for one.
         ours = documents.block(documents.AGENT, 'agent_hosts', 'ini')
-        super().__init__(more=_MORE % (ours.replace(
-            'compute1', ','.join(HOSTS)), patience.HANG), port=port)
+        super().__init__(more + _MORE % (ours.replace(
+            'compute1', ','.join(HOSTS)), patience.HANG), **others)
 
     def _setUp(self) -> None:
         self.broker = self.useFixture(broker.Broker())
@@ -74,7 +74,7 @@ class FarCloud(Cloud):
 
     def __init__(self) -> None:
         port, self.queue_port = map(int, os.environ[FAR].split(','))
-        super().__init__(port)
+        super().__init__(port=port)
 
     def _setUp(self) -> None:
         assert self._port is not None

@@ -141,20 +141,26 @@ class Line(fixtures.Fixture):
                 each.shutdown(socket.SHUT_RDWR)
 
 
-class Hypervisor(fixtures.Fixture):
-    """A network namespace with a bridge, and an agent that can be killed.
+class AgentHost(fixtures.Fixture):
+    """A network namespace with a way to the queue, and an agent.
 
     :param name: by which Neutron knows it
+    :param namespace: which it is; None: one of its own
     """
 
-    def __init__(self, cloud: clouds.Cloud, name: str) -> None:
+    def __init__(self, cloud: clouds.Cloud, name: str,
+                 namespace: int | None = None) -> None:
         self.name = name
         self._cloud = cloud
-        self._mac = '02:00:00:00:00:%02x' % int(name[-1])
+        self.peer = hosts.Peer()
+        self._namespace = namespace
 
     def _setUp(self) -> None:
-        self.peer = self.useFixture(hosts.Peer())
-        self.run(self._make_links)
+        if self._namespace is None:
+            self.useFixture(self.peer)
+        else:
+            self.peer.namespace = self._namespace
+        self._make_links()
         self.line = self.useFixture(Line(self.peer, (
             self._cloud.loopback, self._cloud.queue_port)))
         self._directory = pathlib.Path(
@@ -172,62 +178,9 @@ class Hypervisor(fixtures.Fixture):
             'configuration': self._configuration})
         self.addCleanup(self.stop_agent)
         self._agent: base.Process | None = None
-        self._station = self.run(self._make_station)
-        self.addCleanup(self._station.close)
-
-    def run(self, function: typing.Callable[..., typing.Any],
-            *arguments: typing.Any, **named: typing.Any) -> typing.Any:
-        """Call a function on this host; return or raise what it does."""
-        def call() -> tuple[typing.Any, Exception | None]:
-            try:
-                return function(*arguments, **named), None
-            except Exception as error:
-                return None, error
-        result, error = self.peer.run(call)
-        if error is not None:
-            raise error
-        return result
-
-    def connect(self, other: 'Hypervisor') -> None:
-        """Put a cable between the bridges of two hosts."""
-        def plug_in() -> None:
-            with pyroute2.IPRoute() as ip:
-                bridge, = ip.link_lookup(ifname=BRIDGE)
-                end, = ip.link_lookup(ifname='wire')
-                ip.link('set', index=end, state='up', master=bridge,
-                        **hosts.addr_gen_mode(link_data.ADDR_GEN_NONE))
-
-        def make() -> None:
-            with pyroute2.IPRoute() as ip:
-                ip.link('add', ifname='wire', kind='veth', peer={
-                    'ifname': 'wire', 'net_ns_fd': other.peer.namespace})
-        self.run(make)
-        for each in self, other:
-            each.run(plug_in)
 
     def _make_links(self) -> None:
-        with pyroute2.IPRoute() as ip:
-            ip.link('set', index=1, state='up')
-            ip.link('add', ifname=BRIDGE, kind='bridge',
-                    br_mcast_snooping=0)
-            ip.link('set', index=ip.link_lookup(ifname=BRIDGE)[0], state='up',
-                    address=self._mac,
-                    **hosts.addr_gen_mode(link_data.ADDR_GEN_NONE))
-
-    def _make_station(self) -> socket.socket:
-        found = socket.socket(socket.AF_PACKET, socket.SOCK_RAW,
-                              socket.htons(hosts.ETHERTYPE))
-        found.bind((BRIDGE, hosts.ETHERTYPE))
-        found.settimeout(patience.HANG)
-        return found
-
-    def wait_for_all_before(self, other: 'Hypervisor') -> None:
-        """Wait until whatever left this host for another one is there."""
-        last = b'last %d.' % next(_numbers)
-        self._station.send(hosts.frame(
-            hosts.BROADCAST, self._mac, last))
-        while other is not self and last not in other._station.recv(_AT_ONCE):
-            pass
+        """Have what is to be there before all else."""
 
     def start_agent(self) -> None:
         """Have its agent run from now on."""
@@ -267,6 +220,61 @@ class Hypervisor(fixtures.Fixture):
         assert self._agent is not None
         self._agent.process.send_signal(signal.SIGCONT)
 
+    def log(self) -> str:
+        """Return what its agent has said since it began."""
+        return (self._directory / 'log').read_text()
+
+    def processes(self) -> tuple[int, int]:
+        """Return its agent, and the privileged daemon that this has now."""
+        assert self._agent is not None
+        return self._agent.process.pid, int(re.findall(
+            'privsep daemon running as pid ([0-9]+)', self.log())[-1])
+
+    def synced(self) -> float:
+        """Return when its agent had all ports as Neutron says, or 0."""
+        found = self._metrics.exists() and re.search(
+            '(?m)^tapmac_agent_last_sync_time_seconds (.*)',
+            self._metrics.read_text())
+        return float(found[1]) if found else 0.0
+
+
+def _lost(process: int) -> list[int]:
+    """Return how much each socket has lost of what a process listens to."""
+    here = pathlib.Path('/proc/%d' % process)
+    sockets = {os.readlink(each) for each in (here / 'fd').iterdir()}
+    found = []
+    for line in (here / 'net' / 'netlink').read_text().splitlines()[1:]:
+        _, _, _, groups, _, _, _, _, drops, inode = line.split()
+        if int(groups, 16) and 'socket:[%s]' % inode in sockets:
+            found.append(int(drops))
+    return found
+
+
+class Hypervisor(AgentHost):
+    """A compute host with a bridge, and an agent that can be killed."""
+
+    def _setUp(self) -> None:
+        self._mac = '02:00:00:00:00:%02x' % int(self.name[-1])
+        super()._setUp()
+        self._station = self.run(self._make_station)
+        self.addCleanup(self._station.close)
+
+    def _make_links(self) -> None:
+        self.run(self._make_bridge)
+
+    def run(self, function: typing.Callable[..., typing.Any],
+            *arguments: typing.Any, **named: typing.Any) -> typing.Any:
+        """Call a function on this host; return or raise what it does."""
+        def call() -> tuple[typing.Any, Exception | None]:
+            try:
+                return function(*arguments, **named), None
+            except Exception as error:
+                return None, error
+        result, error = self.peer.run(call)
+        if error is not None:
+            raise error
+        return result
+
     @contextlib.contextmanager
     def deaf(self) -> typing.Iterator[None]:
         """Have its agent lose what the kernel tells meanwhile.
@@ -304,34 +312,46 @@ class Hypervisor(fixtures.Fixture):
                     for chain in session.chains(filter_table.NAME)}
         return self.run(rules)
 
-    def log(self) -> str:
-        """Return what its agent has said since it began."""
-        return (self._directory / 'log').read_text()
+    def connect(self, other: 'Hypervisor') -> None:
+        """Put a cable between the bridges of two hosts."""
+        def plug_in() -> None:
+            with pyroute2.IPRoute() as ip:
+                bridge, = ip.link_lookup(ifname=BRIDGE)
+                end, = ip.link_lookup(ifname='wire')
+                ip.link('set', index=end, state='up', master=bridge,
+                        **hosts.addr_gen_mode(link_data.ADDR_GEN_NONE))
 
-    def processes(self) -> tuple[int, int]:
-        """Return its agent, and the privileged daemon that this has now."""
-        assert self._agent is not None
-        return self._agent.process.pid, int(re.findall(
-            'privsep daemon running as pid ([0-9]+)', self.log())[-1])
+        def make() -> None:
+            with pyroute2.IPRoute() as ip:
+                ip.link('add', ifname='wire', kind='veth', peer={
+                    'ifname': 'wire', 'net_ns_fd': other.peer.namespace})
+        self.run(make)
+        for each in self, other:
+            each.run(plug_in)
 
-    def synced(self) -> float:
-        """Return when its agent had all ports as Neutron says, or 0."""
-        found = self._metrics.exists() and re.search(
-            '(?m)^tapmac_agent_last_sync_time_seconds (.*)',
-            self._metrics.read_text())
-        return float(found[1]) if found else 0.0
+    def _make_bridge(self) -> None:
+        with pyroute2.IPRoute() as ip:
+            ip.link('set', index=1, state='up')
+            ip.link('add', ifname=BRIDGE, kind='bridge',
+                    br_mcast_snooping=0)
+            ip.link('set', index=ip.link_lookup(ifname=BRIDGE)[0], state='up',
+                    address=self._mac,
+                    **hosts.addr_gen_mode(link_data.ADDR_GEN_NONE))
 
+    def _make_station(self) -> socket.socket:
+        found = socket.socket(socket.AF_PACKET, socket.SOCK_RAW,
+                              socket.htons(hosts.ETHERTYPE))
+        found.bind((BRIDGE, hosts.ETHERTYPE))
+        found.settimeout(patience.HANG)
+        return found
 
-def _lost(process: int) -> list[int]:
-    """Return how much each socket has lost of what a process listens to."""
-    here = pathlib.Path('/proc/%d' % process)
-    sockets = {os.readlink(each) for each in (here / 'fd').iterdir()}
-    found = []
-    for line in (here / 'net' / 'netlink').read_text().splitlines()[1:]:
-        _, _, _, groups, _, _, _, _, drops, inode = line.split()
-        if int(groups, 16) and 'socket:[%s]' % inode in sockets:
-            found.append(int(drops))
-    return found
+    def wait_for_all_before(self, other: 'Hypervisor') -> None:
+        """Wait until whatever left this host for another one is there."""
+        last = b'last %d.' % next(_numbers)
+        self._station.send(hosts.frame(
+            hosts.BROADCAST, self._mac, last))
+        while other is not self and last not in other._station.recv(_AT_ONCE):
+            pass
 
 
 class Nic:

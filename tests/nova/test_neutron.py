@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import threading
+import time
 import unittest
 
 import fixtures
@@ -33,6 +34,8 @@ from vif_plug_tapmac.wanted import names
 
 #: In a network namespace of the test.
 _NEUTRON_PORT, _NOVA_PORT = 9696, 8774
+#: How often it is looked whether a guest does not answer.
+_TIMES = 3
 
 
 class _Administrator(noauth.NoAuth):
@@ -48,11 +51,13 @@ class NeutronServer(fixtures.Fixture):
     :param python: of a Neutron
     :param api: Nova's, as an administrator
     :param more: lines for the section [ml2_tapmac]
+    :param has_agents: whether agents can ask it, and be told
     :ivar events: that Neutron has sent
     """
 
-    def __init__(self, python, api, more=''):
+    def __init__(self, python, api, more='', has_agents=False):
         super().__init__()
+        self._has_agents = has_agents
         self._python = python
         self._api = api
         self._more = more
@@ -62,7 +67,8 @@ class NeutronServer(fixtures.Fixture):
         self._listen()
         self._process = subprocess.Popen(
             [str(self._python), '-m', 'tests.neutron.server',
-             str(_NEUTRON_PORT), str(_NOVA_PORT), self._more],
+             str(_NEUTRON_PORT), str(_NOVA_PORT), self._more,
+             'agents' * self._has_agents],
             cwd=base.CHECKOUT, text=True, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE)
         self.addCleanup(self._end)
@@ -109,6 +115,17 @@ class NeutronServer(fixtures.Fixture):
         """Start it again, for now with other values of these options."""
         self._have('restart', changes)
 
+    def start_agent(self, host, namespace):
+        """Have a tapmac-agent on a host; return when Neutron knows it."""
+        self._have('start_agent', host, '/proc/%d/fd/%d' % (
+            os.getpid(), namespace))
+        patience.wait_until(
+            lambda: self.client.list_agents(host=host)['agents'],
+            lambda: 'no agent of %s:\n%s' % (host, self.log_of_agent(host)))
+
+    def log_of_agent(self, host):
+        return self._have('log_of_agent', host)
+
     def log(self):
         """Return what it has said since it was started."""
         return self._have('log')
@@ -136,9 +153,11 @@ class WithNeutron:
 
     :cvar NEUTRON: its release
     :cvar ML2_TAPMAC: lines for this section of its configuration
+    :cvar HAS_AGENTS: whether agents can ask it, and be told
     """
 
     NEUTRON = 29
+    HAS_AGENTS = False
     ML2_TAPMAC = ''
 
     def setUp(self):
@@ -149,7 +168,7 @@ class WithNeutron:
             self.skipTest('needs %s: run tools/peers.sh' % python)
         super().setUp()
         self.server_of_neutron = self.useFixture(NeutronServer(
-            python, self.admin_api, self.ML2_TAPMAC))
+            python, self.admin_api, self.ML2_TAPMAC, self.HAS_AGENTS))
         self.client = self.server_of_neutron.client
         self.useFixture(fixtures.MonkeyPatch(
             'nova.network.neutron.get_client',
@@ -304,8 +323,58 @@ class NeutronTest(WithNeutron, test_guests.Guests, guests.GuestCloud,
                 self.host.delete(name)
 
 
+class AgentTest(WithNeutron, test_guests.Guests, guests.GuestCloud,
+                cloud.OpenVSwitchCloud):
+    """A guest whose security groups tapmac-agent has, by a real queue."""
+
+    OPTIONS = {'claim_plugins': ['ovs'], 'firewall': 'agent'}
+    HAS_AGENTS = True
+
+    def test_answers_exactly_while_a_rule_allows_it(self):
+        self.lay_network()
+        self.server_of_neutron.start_agent('host1', self.host.namespace)
+        self.create_port(network_type='flat', physical_network='physnet1')
+        # Not every kernel knows the connections of bridges.
+        group = self.create('security_group', name='demo', stateful=False)
+        self.client.update_port(self.port['id'], {'port': {
+            'security_groups': [group['id']]}})
+        server = self.boot_guest()
+        self.assertEqual('ACTIVE', self.client.show_port(
+            self.port['id'])['port']['status'])
+        self.console(server)
+        self.assert_silent()
+
+        rule = self.create(
+            'security_group_rule', security_group_id=group['id'],
+            direction='ingress', ethertype='IPv4', protocol='icmp')
+        self.wait_until_it_answers(True)
+        self.client.delete_security_group_rule(rule['id'])
+        self.wait_until_it_answers(False)
+        self.assert_silent()
+        self._delete_server(server)
+
+    def answers(self):
+        return '1 packets received' in guests.run_on(
+            self.uplink, 'busybox', 'ping', '-c', '1', '-W', '1',
+            self.address(self.port))
+
+    def assert_silent(self):
+        for _ in range(_TIMES):
+            self.assertFalse(self.answers())
+
+    def wait_until_it_answers(self, wanted):
+        began = time.monotonic()
+        patience.wait_until(
+            lambda: self.answers() == wanted,
+            lambda: 'it answers: %s\n%s' % (
+                not wanted, self.server_of_neutron.log_of_agent('host1')))
+        print('It answers after %.1f s: %s' % (
+            time.monotonic() - began, wanted))
+
+
 def load_tests(loader, tests, pattern):
     """Load them where Nova is the newest; nothing is to be skipped."""
     if nova_base.NOVA < 34:
         return unittest.TestSuite()
-    return loader.loadTestsFromTestCase(NeutronTest)
+    return unittest.TestSuite(map(loader.loadTestsFromTestCase, (
+        NeutronTest, AgentTest)))

@@ -2,6 +2,7 @@
 
 """tapmac-migrate: ports that Neutron's Linux bridge agent had come to us."""
 
+from concurrent import futures
 import json
 import pathlib
 import uuid
@@ -9,6 +10,7 @@ import uuid
 import fixtures
 from oslo_config import cfg
 
+from tests.neutron import agents
 from tests.neutron import base
 from tests.neutron import front
 from tests import patience
@@ -338,6 +340,66 @@ class RebindTest(MigrateTestCase):
             self.assert_no_trials()
 
 
+class AgentTest(MigrateTestCase, agents.AgentTestCase):
+    """A host with tapmac-agent, whose part the test does."""
+
+    server = agents.AgentTestCase.server
+
+    def former_port(self):
+        """Create a port that was bound before its host had an agent."""
+        port = self.port(self.network, self.first,
+                         device_id=self.server_of(self.first))
+        self.guard(port, self.first)
+        self.neutron.database.execute(
+            'UPDATE neutron.ml2_port_bindings SET vif_details = %s '
+            'WHERE port_id = %s', json.dumps(
+                dict(port['binding:vif_details'], port_filter=False)),
+            port['id'])
+        return port
+
+    def server_of(self, host):
+        return MigrateTestCase.server(self, host)
+
+    def test_bound_before_there_was_an_agent(self):
+        self.only_in_full()
+        ports = [self.former_port() for _ in range(2)]
+        with futures.ThreadPoolExecutor() as threads:
+            rebound = threads.submit(self.rebind, self.first)
+            for port in ports:
+                patience.wait_until(
+                    lambda: self.is_bound_anew(port) or rebound.done(),
+                    'it is not bound anew')
+                if not rebound.done():
+                    self.guard(port, self.first)
+            said = rebound.result()
+        self.assertIn('-> ovs on %s by tapmac with tapmac-agent'
+                      % self.bridge, said)
+        self.assertNotIn('Not right', said)
+        for port in ports:
+            self.assert_ours(port)
+            row, = self.neutron.database.execute(
+                'SELECT vif_details FROM neutron.ml2_port_bindings '
+                'WHERE port_id = %s', port['id'])
+            self.assertIs(True, json.loads(row['vif_details'])['port_filter'])
+        self.assertIn('0 to be bound anew', self.rebind(self.first))
+
+    def is_bound_anew(self, port):
+        found = self.show(port)
+        return (found['binding:vif_details'].get('port_filter')
+                and not found['binding:profile']
+                and found['status'] == 'DOWN')
+
+    def test_agent_that_does_nothing(self):
+        self.only_in_full()
+        port = self.former_port()
+        said = self.rebind(self.first, '--wait', '0.1', status=1)
+        self.assertIn('Waiting for tapmac-agent of %s: 1 of 1' % self.first,
+                      said)
+        self.assertIn('port %s is DOWN, and ovs on %s by tapmac with '
+                      'tapmac-agent; tapmac-agent of %s is alive' % (
+                          port['id'], self.bridge, self.first), said)
+
+
 class LinuxBridgeAgentTest(MigrateTestCase):
     """Ports that the old driver has bound itself."""
 
@@ -501,4 +563,6 @@ def load_tests(loader, tests, pattern):
     return base.without(
         tests, *([LinuxBridgeAgentTest] if base.NEUTRON > 25 else []),
         *([] if base.NEUTRON > 28 or patience.LONG
-          else [PlanTest, CheckTest, BoundPortsTest]))
+          else [PlanTest, CheckTest, BoundPortsTest]),
+        *([] if base.AGENT_HOSTS and (base.NEUTRON > 28 or patience.LONG)
+          else [AgentTest]))

@@ -5,6 +5,7 @@
 tests/neutron has what a neutron-server makes of it.
 """
 
+import dataclasses
 import re
 import types
 
@@ -78,11 +79,35 @@ class FateTest(base.TestCase):
             binding_vif_type='ovs', binding_vif_details={
                 'bridge_name': 'br100', 'port_filter': True,
                 'bound_drivers': {'0': 'tapmac'}}))
-        self.assertEqual(_OURS, becomes)
         for binding, count in (_OURS, 2), (becomes, 0):
             self.assertEqual(count, len([
                 note for note in self.fate(binding, **fields).notes
                 if re.search('nobody enforces|cannot send', note)]))
+
+    def test_ours_of_before_there_was_an_agent(self):
+        """And of after it."""
+        guarded = dataclasses.replace(_OURS, has_agent=True)
+        for port_filter, becomes, what in (
+                (False, guarded, 're-bound'), (True, guarded, 'stays'),
+                (True, _OURS, 're-bound'), (False, _OURS, 'stays')):
+            found = self.fate(
+                becomes, binding_vif_type='ovs', binding_vif_details={
+                    'bridge_name': 'br100', 'port_filter': port_filter,
+                    'bound_drivers': {'0': 'tapmac'}},
+                security_group_ids=['demo'])
+            self.assertEqual(what, found.what)
+            self.assertEqual(
+                [] if what == 'stays' else
+                ['it is DOWN until tapmac-agent of its host guards it']
+                if becomes is guarded else
+                ['nobody enforces its security groups any more: demo'],
+                list(found.notes))
+
+    def test_old_ones_that_get_an_agent(self):
+        found = self.fate(dataclasses.replace(_OURS, has_agent=True),
+                          security_group_ids=['demo'])
+        self.assertEqual('it is DOWN until tapmac-agent of its host guards it',
+                         found.notes[-1])
 
     def test_mark_that_came_along_to_a_host_of_another_driver(self):
         """By a live migration, for which Nova copies the profile."""

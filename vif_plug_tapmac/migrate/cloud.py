@@ -86,6 +86,15 @@ class Cloud:
         return {agent.host for agent in self._network.agents(
             agent_type='Linux bridge agent') if agent.is_alive}
 
+    def tapmac_agent(self, host: str) -> str:
+        """Return how tapmac-agent of a host is, as the end of a sentence."""
+        found = next(iter(self._network.agents(agent_type='tapmac agent',
+                                               host=host)), None)
+        if found is None:
+            return 'has never reported itself'
+        return ('is alive: its log says why' if found.is_alive else
+                'has not reported itself since %s' % found.last_heartbeat_at)
+
     def set_profile(self, port: typing.Any, profile: dict[str, typing.Any],
                     ) -> typing.Any:
         """Change the profile of a port, which has Neutron bind it anew.
@@ -126,7 +135,8 @@ class Cloud:
         if found.vif_type in ('unbound', 'binding_failed'):
             return Trial(None, 'no mechanism driver binds ports of network %s '
                          'on %s: the operator must look at [ml2_tapmac] hosts '
-                         'and bridge_mappings, and at neutron-server\'s log'
+                         'and bridge_mappings, whether tapmac-agent is alive '
+                         'if it is to be there, and at neutron-server\'s log'
                          % (network_id, host))
         return Trial(found)
 

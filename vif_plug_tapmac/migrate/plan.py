@@ -80,14 +80,14 @@ def plan(cloud: 'clouds.Cloud', host: str | None,
 class _Neighbours:
     """How a port will be bound, by how others on its network are.
 
-    A network's bridge is the same on all hosts; of which type bindings are
-    depends on the host.
+    A network's bridge is the same on all hosts; of which type bindings are,
+    and whether an agent guards them, depends on the host.
     """
 
     def __init__(self, cloud: 'clouds.Cloud', host: str | None,
                  seen: list[typing.Any]) -> None:
         self._bridges = dict[str, str | None]()
-        self._vif_types = dict[str, str | None]()
+        self._of_hosts = dict[str, ports.Binding]()
         for network in {port.network_id for port in seen} if host else ():
             self._learn(cloud.ports(network_id=network))
         self._learn(seen)
@@ -97,14 +97,15 @@ class _Neighbours:
             found = ports.Binding.of(port)
             if found.is_ours:
                 self._bridges[port.network_id] = found.bridge
-                self._vif_types[port.binding_host_id] = found.vif_type
+                self._of_hosts[port.binding_host_id] = found
 
     def __call__(self, port: typing.Any) -> ports.Binding | None:
         if (ports.Binding.of(port).is_ours
                 or port.network_id not in self._bridges):
             return None
-        return ports.Binding(self._vif_types.get(port.binding_host_id),
-                             self._bridges[port.network_id], ports.OURS)
+        like = self._of_hosts.get(port.binding_host_id, ports.Binding(None))
+        return ports.Binding(like.vif_type, self._bridges[port.network_id],
+                             ports.OURS, like.has_agent)
 
 
 def _row(job: 'rebinding.Job') -> tuple[typing.Any, ...]:

@@ -36,13 +36,13 @@ class Binding:
     :param vif_type: Neutron's; None: not known
     :param bridge: that Nova would plug it into; None: none, or not known
     :param driver: the mechanism driver; None: none
-    :param is_filtered: whether its security groups are enforced there; two
-        that differ in this only are the same
+    :param has_agent: whether it is ours, and tapmac-agent of its host is to
+        guard it
     """
     vif_type: str | None
     bridge: str | None = None
     driver: str | None = None
-    is_filtered: bool = dataclasses.field(default=False, compare=False)
+    has_agent: bool = False
 
     @classmethod
     def of(cls, port: typing.Any) -> 'Binding':
@@ -53,9 +53,9 @@ class Binding:
         if bridge is None and port.binding_vif_type == _BRIDGE:
             # As Nova has it, and the Linux bridge agent.
             bridge = 'brq' + port.network_id[:11]
-        return cls(port.binding_vif_type, bridge,
-                   drivers.get(max(drivers, default='')),
-                   bool(details.get('port_filter')))
+        driver = drivers.get(max(drivers, default=''))
+        return cls(port.binding_vif_type, bridge, driver,
+                   driver == OURS and bool(details.get('port_filter')))
 
     @property
     def is_ours(self) -> bool:
@@ -67,10 +67,11 @@ class Binding:
         return self.vif_type == _BRIDGE and not self.is_ours
 
     def __str__(self) -> str:
-        return '%s%s%s' % (
+        return '%s%s%s%s' % (
             self.vif_type or 'ovs or bridge',
             ' on %s' % self.bridge if self.bridge else '',
-            ' by %s' % self.driver if self.driver else '')
+            ' by %s' % self.driver if self.driver else '',
+            ' with tapmac-agent' if self.has_agent else '')
 
 
 def profile(port: typing.Any) -> dict[str, typing.Any]:
@@ -244,9 +245,12 @@ def _notes(port: typing.Any, now: Binding,
             and now.bridge != becomes.bridge):
         yield ('its TAP stays on %s until that bridge is called %s, or its '
                'server had a hard reboot' % (now.bridge, becomes.bridge))
-    if port.is_port_security_enabled is False:
+    has_agent = becomes is not None and becomes.has_agent
+    if has_agent:
+        yield 'it is DOWN until tapmac-agent of its host guards it'
+    if port.is_port_security_enabled is False or has_agent:
         return
-    if now.is_ours or becomes is not None and becomes.is_filtered:
+    if now.is_ours and not (now.has_agent and becomes):
         return
     if port.security_group_ids:
         yield ('nobody enforces its security groups any more: %s'

@@ -21,7 +21,8 @@ class Rebind(command.Command):
     """Have the ports of a host bound anew, one by one.
 
     Those of Linux bridges that tapmac has not bound, those that nobody could
-    bind, and those that tapmac would bind otherwise now. First a port that is
+    bind, and those that tapmac would bind otherwise now, as those that were
+    bound before the host had tapmac-agent. First a port that is
     of no use else is made on each network, and deleted again: where tapmac
     does not bind that, no port is touched. What stops a port is said, and the
     port is skipped. It can be stopped at any time, and repeated.
@@ -33,6 +34,11 @@ class Rebind(command.Command):
         parser.add_argument('--dry-run', action='store_true',
                             help='only say what would be done; nothing is '
                                  'made or changed')
+        parser.add_argument('--wait', metavar='SECONDS', type=float,
+                            default=300.0,
+                            help='how long to wait until tapmac-agent of the '
+                                 'host guards them, where there is one. '
+                                 'Default: 300')
         parser.add_argument('host', metavar='HOST',
                             help='the host, as Neutron calls it')
         return parser
@@ -62,10 +68,11 @@ class Rebind(command.Command):
                                for job in to_do + stopped):
             raise exception.TapMacError(
                 'tapmac binds no port on %s, so none was touched.' % host)
-        return self._rebind(cloud, host, to_do) or bool(stopped)
+        return (self._rebind(cloud, host, to_do, parsed_args.wait)
+                or bool(stopped))
 
     def _rebind(self, cloud: 'clouds.Cloud', host: str,
-                to_do: 'list[rebinding.Job]') -> bool:
+                to_do: 'list[rebinding.Job]', seconds: float) -> bool:
         """Have these bound anew; return whether something is not right."""
         from vif_plug_tapmac.migrate import rebinding
         failed = False
@@ -81,6 +88,7 @@ class Rebind(command.Command):
             except exception.TapMacError as error:
                 self._say('%s.' % error)
                 failed = True
+        rebinding.wait_for_agent(cloud, host, to_do, seconds, self._say)
         doubts = list(rebinding.doubts(cloud, host, to_do))
         for doubt in doubts:
             self._say('Not right: %s.' % doubt)

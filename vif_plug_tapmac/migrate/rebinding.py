@@ -8,6 +8,7 @@ goes on from what it finds. A port with the mark is bound anew by the request
 that removes it.
 """
 
+import time
 import typing
 
 from openstack import exceptions
@@ -18,6 +19,9 @@ from vif_plug_tapmac.migrate import ports
 
 #: How often a port may be changed by others while we try.
 _TRIES = 5
+#: In seconds: between two looks whether agents have done it, and between two
+#: sentences about that.
+_LOOKS_EVERY, _SAYS_EVERY = 1.0, 10.0
 
 
 class MustStop(exception.TapMacError):
@@ -125,6 +129,33 @@ def _touch(cloud: clouds.Cloud, port: typing.Any,
             'Neutron declines: %s' % clouds.details(error)) from error
 
 
+def wait_for_agent(cloud: clouds.Cloud, host: str, done: typing.Iterable[Job],
+                   seconds: float, say: typing.Callable[[str], None]) -> None:
+    """Wait until the agent of a host guards what was bound for it.
+
+    :param seconds: at most
+    :param say: is given a sentence, now and then
+    """
+    expected = {job.port.id for job in done
+                if job.fate.becomes and job.fate.becomes.has_agent}
+    until, next_ = time.monotonic() + seconds, time.monotonic()
+    while expected:
+        left = [port for port in cloud.ports(host) if port.id in expected
+                and port.status != 'ACTIVE' and ports.Binding.of(
+                    port).has_agent and not ports.is_marked(port)]
+        now = time.monotonic()
+        if not left:
+            return
+        if now >= next_:
+            say('Waiting for tapmac-agent of %s: %d of %d ports are not '
+                'ACTIVE yet, %d s at most.' % (
+                    host, len(left), len(expected), max(0.0, until - now)))
+            next_ = now + _SAYS_EVERY
+        if now >= until:
+            return
+        time.sleep(min(_LOOKS_EVERY, until - now))
+
+
 def doubts(cloud: clouds.Cloud, host: str,
            done: typing.Iterable[Job]) -> typing.Iterator[str]:
     """Yield what Neutron or Nova has otherwise than it should be.
@@ -139,8 +170,12 @@ def doubts(cloud: clouds.Cloud, host: str,
         if port is not None and (
                 ports.is_marked(port) or port.status != 'ACTIVE'
                 or ports.Binding.of(port) != job.fate.becomes):
-            yield 'port %s is %s, and %s' % (
-                port_id, port.status, ports.Binding.of(port))
+            found = ports.Binding.of(port)
+            yield 'port %s is %s, and %s%s' % (
+                port_id, port.status, found,
+                '; tapmac-agent of %s %s, unless its server has no TAP there'
+                % (host, cloud.tapmac_agent(host))
+                if found == job.fate.becomes and found.has_agent else '')
     of_nova = [port for port_id, port in now.items() if port_id in jobs_of
                and port.device_owner.startswith('compute:')]
     if of_nova:

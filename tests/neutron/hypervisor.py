@@ -165,17 +165,18 @@ class AgentHost(fixtures.Fixture):
             self._cloud.loopback, self._cloud.queue_port)))
         self._directory = pathlib.Path(
             self.useFixture(fixtures.TempDir()).path)
+        self.names = self._directory / 'names.json'
         self._program = self._directory / 'tapmac-agent'
         self._program.write_text(_PROGRAM)
-        self._configuration = self._directory / 'tapmac.conf'
+        self.configuration = self._directory / 'tapmac.conf'
         self._metrics = self._directory / 'metrics'
-        self._configuration.write_text(_CONFIGURATION % {
+        self.configuration.write_text(_CONFIGURATION % {
             'host': self.name, 'port': self.line.port,
             'directory': self._directory, 'timeout': patience.HANG,
             'metrics': self._metrics,
             'mappings': '%s:%s' % (PHYSNET, BRIDGE),
             'helper': pathlib.Path(sys.prefix) / 'bin' / 'privsep-helper',
-            'configuration': self._configuration})
+            'configuration': self.configuration})
         self.addCleanup(self.stop_agent)
         self._agent: base.Process | None = None
 
@@ -187,7 +188,7 @@ class AgentHost(fixtures.Fixture):
         self._metrics.unlink(missing_ok=True)
         self._agent = base.Process(
             sys.executable, '-W', 'ignore', self._program, '--config-file',
-            self._configuration, log=self._directory / 'log',
+            self.configuration, log=self._directory / 'log',
             network=self.peer.namespace)
         self._agent.setUp()
 
@@ -396,10 +397,8 @@ class Nic:
 
     def send(self, to: 'Nic', port: int, source: str | None = None) -> bytes:
         """Send one packet of UDP; return what tells it from others."""
-        return self.send_with(lambda words: _ipv4(
-            (self.mac, source or self.address), (to.mac, to.address),
-            socket.IPPROTO_UDP, struct.pack(
-                '!HHHH', 7, port, 8 + len(words), 0) + words))
+        return self.send_with(
+            lambda words: self.frame(to, port, source, words))
 
     def send_with(self, frame: typing.Callable[[bytes], bytes]) -> bytes:
         """Send a frame that tells it from others at its end.
@@ -411,6 +410,13 @@ class Nic:
         with self._lock:
             self._guest.write(frame(words))
         return words
+
+    def frame(self, to: 'Nic', port: int, source: str | None = None,
+              words: bytes = b'packet') -> bytes:
+        """Return what :meth:`send` would."""
+        return _ipv4((self.mac, source or self.address), (to.mac, to.address),
+                     socket.IPPROTO_UDP, struct.pack(
+                         '!HHHH', 7, port, 8 + len(words), 0) + words)
 
     def got(self) -> set[bytes]:
         """Return what has come by now, as :meth:`send` returns it."""

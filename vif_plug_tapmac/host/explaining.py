@@ -110,11 +110,34 @@ def _nearest(outcome: Outcome) -> list[Condition]:
     chain = outcome.why.rule.chain
     of_groups = chain.startswith(_ALWAYS)
     tried = [_not_so(each) for each in outcome.met
-             if (each.meaning.rule.comment if of_groups
-                 else each.meaning.rule.chain == chain)
+             if (_is_near(each) and (
+                 each.meaning.rule.comment or each.meaning.accepts
+                 and each.meaning.rule.chain.startswith(_ALWAYS))
+                 if of_groups else each.meaning.rule.chain == chain)
              and each.meaning.lets_on and not all(each.matches)]
     least = min(map(len, tried), default=0)
-    return [each for some in tried if len(some) == least for each in some]
+    return [each for some in tried if len(some) == least
+            for each in (_of_its_kind(some) if of_groups else some)]
+
+
+def _of_its_kind(conditions: list[Condition]) -> list[Condition]:
+    """Return what is to be said of these.
+
+    Where the protocol is another one, what is in it means something else.
+    """
+    return [each for each in conditions
+            if each.parts == (nftx.PROTOCOL,)] or conditions
+
+
+def _is_near(met: Met) -> bool:
+    """Return whether something like this frame may be what a rule is about.
+
+    What passes whatever groups say is about some protocols.
+    """
+    return not met.meaning.rule.chain.startswith(_ALWAYS) or not any(
+        part == nftx.PROTOCOL or part.name == 'payload'
+        and part.values[2] == nft.octets(nftx.TRANSPORT)
+        for each in _not_so(met) for part in each.parts)
 
 
 def _not_so(met: Met) -> list[Condition]:
@@ -154,7 +177,7 @@ def _nearly(packet: Packet, table: _Table,
     """Yield frames that go another way, each with what differs."""
     outcome = _judge(packet, table)
     for met in outcome.met:
-        if met.meaning.rule.chain.startswith(_ALWAYS):
+        if not _is_near(met):
             continue
         if met.meaning.drops and all(met.matches):
             for each in met.meaning.conditions:
@@ -267,10 +290,12 @@ def _in_words(packet: Packet, ways: list[tuple[Change, ...]],
 def _of_another_kind(packet: Packet, conditions: list[Condition],
                      ) -> typing.Iterator[str]:
     """Yield of which kind a frame would have to be, if that is all."""
-    values = [wording.value(each.parts[0], each.value) for each in conditions
-              if wording.field(each.parts[-1], packet) == _KINDS[0]]
-    if values:
-        yield 'another frame, of %s %s' % (_KINDS[0], ' or '.join(values))
+    for kind in _KINDS[0], wording.field(nftx.PROTOCOL, packet):
+        values = dict.fromkeys(
+            wording.value(each.parts[0], each.value) for each in conditions
+            if wording.field(each.parts[-1], packet) == kind)
+        if values:
+            yield 'another frame, of %s %s' % (kind, ' or '.join(values))
 
 
 def _words(packet: Packet, name: str, changes: list[Change]) -> str:

@@ -11,7 +11,8 @@ from vif_plug_tapmac.kernel import nft_expressions as nftx
 
 #: Of each ethertype, and of what is in IP, what is at which place, and how
 #: long that is.
-_ETHERNET = {(0, 3): 'destination MAC', (6, 6): 'source MAC',
+_ETHERNET = {(0, 1): 'destination MAC', (0, 3): 'destination MAC',
+             (0, 6): 'destination MAC', (6, 6): 'source MAC',
              (12, 2): 'ethertype'}
 _OF_ARP = {(0, 6): 'kinds of addresses in ARP', (6, 2): 'operation of ARP',
            (8, 6): 'sender MAC in ARP', (14, 4): 'sender address in ARP',

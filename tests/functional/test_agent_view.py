@@ -98,8 +98,8 @@ class ViewTestCase(test_agent_filter.AgentTestCase):
                          returncode=kwargs.pop('returncode', 10), **kwargs)
 
     def explain(self, frame, *arguments, returncode=0):
-        row, = self.rows('explain', vif(1).vif_name, bytes(frame).hex(),
-                         *arguments, returncode=returncode)
+        row, = self.rows('explain', vif(1).vif_name, *arguments,
+                         bytes(frame).hex(), returncode=returncode)
         self.assertEqual([], test_output.Contract('tapmac explain').wrong(
             row), row)
         return row

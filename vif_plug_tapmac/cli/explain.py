@@ -99,6 +99,8 @@ class Explain(output.Lister):
             'frame', metavar='FRAME', nargs='?',
             help='a frame in hex, from its destination MAC on, or a pcap '
                  'file with some; "-": either of them from standard input')
+        # Or no option could be between the two.
+        setattr(parser, 'parse_args', parser.parse_intermixed_args)
         return parser
 
     def take_action(

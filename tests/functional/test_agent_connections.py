@@ -5,6 +5,8 @@
 On kernels with conntrack for bridges; on others such ports are refused.
 """
 
+import dataclasses
+
 from tests import base
 from tests import connections
 from tests.functional import test_agent_filter
@@ -19,6 +21,13 @@ from tests.functional.test_agent_filter import port
 from tests.functional.test_agent_filter import rule
 from tests.functional.test_agent_filter import udp
 from tests.functional.test_agent_filter import vif
+from vif_plug_tapmac.cli import port_view
+from vif_plug_tapmac.host import agent_frames
+from vif_plug_tapmac.host import agent_names
+from vif_plug_tapmac.host import explaining
+from vif_plug_tapmac.host import inventory
+from vif_plug_tapmac.host import keeping
+from vif_plug_tapmac.host.packet import Packet
 from vif_plug_tapmac.kernel import agent_connections
 from vif_plug_tapmac.kernel import conntrack
 from vif_plug_tapmac.kernel import nft
@@ -111,6 +120,36 @@ class FeedingTest(StatefulTestCase):
         self.assertEqual({0}, self.send(2, udp(2, 0, 53, 4000)))
         self.assertEqual(set(), self.send(0, udp(0, 2, 4000, 53)))
         self.assertEqual(1, connections.count())
+
+    def test_operator_is_told(self):
+        """Which there are, and what belongs to one."""
+        self.feed(_DNS)
+        self.ask()
+        seen = inventory.read(self.options)
+        tap, = seen.find(vif(1).vif_name)
+        passes, _, told = port_view.describe(seen, tap, agent_names.NONE,
+                                             connections=True)
+        self.assertEqual('what its security groups say, and answers', passes)
+        found, = told.value
+        self.assertEqual(
+            ('UDP', GATEWAY, ipv4(1), 4000, 53, True),
+            tuple(found[key] for key in (
+                'Protocol', 'Source', 'Destination', 'Source port',
+                'Destination port', 'Answered')))
+        there = keeping.agent_port(tap)
+        for sport, passes in (53, True), (54, False):
+            packet = Packet(bytes(udp(1, 0, 4000, sport)), tap.link.index,
+                            tap.link.group)
+            packet = dataclasses.replace(
+                packet, state=agent_frames.state(packet, there))
+            sets = {**agent_frames.sets(there, tap.link.index,
+                                        tap.link.group)}
+            rules = agent_frames.rules(there)
+            rules.entries = ['egress_of_guests']
+            self.assertEqual(passes, explaining.explain(
+                packet, sets, rules).passes)
+            self.assertEqual(passes, bool(self.send(
+                1, udp(1, 0, 4000, sport))))
 
 
 class CuttingTest(StatefulTestCase):

@@ -28,6 +28,7 @@ PROVIDER = _SOURCE / 'provider-network.rst'
 AGENT = _SOURCE / 'tapmac-agent.rst'
 #: Security.
 SECURITY = _SOURCE / 'security.rst'
+DHCP = _SOURCE / 'dhcp-metadata-routers.rst'
 AUDIT_CODES = _SOURCE / 'audit-codes.rst'
 TAPMAC = _SOURCE / 'cli' / 'tapmac.rst'
 #: Output for scripts.
@@ -99,7 +100,7 @@ def log_lines(section: str | None = None) -> list[str]:
 
     :param section: of a document; None: all
     """
-    return [line for document in (DEPLOYING, PROVIDER, AGENT)
+    return [line for document in (DEPLOYING, PROVIDER, AGENT, DHCP)
             for each in blocks(document)
             if ':class: log\n' in each.options
             and section in (None, each.section)

@@ -1,12 +1,13 @@
 #!/bin/sh
-# Set up what tests with a real neutron-server need: MariaDB, RabbitMQ, and the
-# Novas that its ports go to.
+# Set up what tests with a real neutron-server need: MariaDB, RabbitMQ, what its
+# DHCP agent runs, and the Novas that its ports go to.
 set -eu
 cd "$(dirname "$0")/.."
 . tools/venv.sh
 
 unpack mariadb mariadb-server-core
 unpack rabbitmq rabbitmq-server
+unpack dhcp dnsmasq-base dnsmasq-utils haproxy
 
 for name in $(peer_venvs nova); do
     make_peer_venv "$name"

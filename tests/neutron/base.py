@@ -119,13 +119,15 @@ class Process(fixtures.Fixture):
 
     :param log: what it says
     :param network: the namespace that it is in; None for that of the test
+    :param mounts: likewise, the process whose mounts it has
     """
 
     def __init__(self, *command: str | pathlib.Path, log: pathlib.Path,
-                 network: int | None = None, **environment: str) -> None:
+                 network: int | None = None, mounts: int | None = None,
+                 **environment: str) -> None:
         self._command = command
         self._environment = environment
-        self._network = network
+        self._network, self._mounts = network, mounts
         self.log = log
 
     def _setUp(self) -> None:
@@ -141,6 +143,8 @@ class Process(fixtures.Fixture):
         hosts.die_with_parent()
         if self._network is not None:
             hosts.enter(self._network)
+        if self._mounts is not None:
+            hosts.enter_mounts(self._mounts)
 
     def _end(self) -> None:
         self.process.send_signal(signal.SIGTERM)

@@ -389,10 +389,10 @@ class Nic:
 
     def _start(self) -> None:
         self.host.run(os_vif.plug, self._vif, tests_base.INSTANCE)
-        self._guest = self.host.run(hosts.Guest, self._vif.vif_name, self.mac)
+        self.guest = self.host.run(hosts.Guest, self._vif.vif_name, self.mac)
 
     def _end(self) -> None:
-        self._guest.close()
+        self.guest.close()
         self.host.run(os_vif.unplug, self._vif, tests_base.INSTANCE)
 
     def send(self, to: 'Nic', port: int, source: str | None = None) -> bytes:
@@ -408,7 +408,7 @@ class Nic:
         """
         words = b'packet %d.' % next(_numbers)
         with self._lock:
-            self._guest.write(frame(words))
+            self.guest.write(frame(words))
         return words
 
     def frame(self, to: 'Nic', port: int, source: str | None = None,
@@ -420,7 +420,7 @@ class Nic:
 
     def got(self) -> set[bytes]:
         """Return what has come by now, as :meth:`send` returns it."""
-        for frame in self._guest.waiting():
+        for frame in self.guest.waiting():
             start = frame.find(b'packet ')
             if start >= 0:
                 self._got.add(frame[start:].rstrip(b'\0'))

@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""Neutron's own agents on a host: DHCP, and who speaks to metadata for guests.
+
+What these run is what operators run: dnsmasq, haproxy, iptables. Not real is
+Nova's metadata service, of which only what it is asked is here.
+"""
+
+import contextlib
+from http import server as http_server
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import typing
+from urllib import request
+import uuid
+
+import fixtures
+import pyroute2
+
+from tests import base as tests_base
+from tests import hosts
+from tests.neutron import base
+from tests.neutron import hypervisor
+from tests import patience
+
+#: In seconds, for what a guest fetches.
+_ANSWERS_WITHIN = 10
+#: Where tools/neutron.sh unpacks what the agents run.
+_ROOT = tests_base.CHECKOUT / '.venv' / 'dhcp' / 'root' / 'usr'
+#: With no daemon for what is privileged: each takes as long as the agent to
+#: begin, and there are four. So what that forks, and ends by a signal, must
+#: not tell the agent of it, by a pipe that it has of it.
+_PROGRAM = """
+import os
+import runpy
+import signal
+import sys
+from oslo_privsep import priv_context
+def call(self, func, *args, _wrap_timeout=None, **kwargs):
+    return func(*args, **kwargs)
+priv_context.PrivContext._wrap = call
+def begin():
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+os.register_at_fork(after_in_child=begin)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
+_CONFIGURATION = """
+[DEFAULT]
+host = %(host)s
+transport_url = rabbit://guest:guest@127.0.0.1:%(port)d/
+state_path = %(directory)s
+rpc_response_timeout = %(timeout)d
+interface_driver = tapmac
+enable_isolated_metadata = true
+dnsmasq_config_file = %(directory)s/dnsmasq.conf
+dnsmasq_dns_servers = 192.0.2.53
+resync_interval = 1
+resync_throttle = 0
+nova_metadata_host = 127.0.0.1
+nova_metadata_port = %(metadata)d
+metadata_workers = 0
+metadata_proxy_user = root
+metadata_proxy_group = root
+%(more)s
+[AGENT]
+root_helper = env
+report_interval = 5
+[oslo_messaging_rabbit]
+rabbit_retry_interval = 1
+rabbit_retry_backoff = 0
+[oslo_concurrency]
+lock_path = %(directory)s
+"""
+
+
+class Metadata(fixtures.Fixture):
+    """What Nova's metadata service is asked: it says whose instance it is.
+
+    :param peer: the host whose 127.0.0.1 it listens at
+    """
+
+    def __init__(self, peer: hosts.Peer) -> None:
+        self._peer = peer
+
+    def _setUp(self) -> None:
+        class Handler(http_server.BaseHTTPRequestHandler):
+
+            def do_GET(self) -> None:
+                body = ('%s of %s' % (self.path, self.headers[
+                    'X-Instance-ID'])).encode()
+                self.send_response(200)
+                self.send_header('Content-Type', 'text/plain; charset=UTF-8')
+                self.send_header('Content-Length', str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *arguments: typing.Any) -> None:
+                pass
+        server = self._peer.run(lambda: http_server.ThreadingHTTPServer(
+            ('127.0.0.1', 0), Handler))
+        self.port: int = server.server_address[1]
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        self.addCleanup(thread.join)
+        self.addCleanup(server.server_close)
+        self.addCleanup(server.shutdown)
+
+
+class NetworkNode(fixtures.Fixture):
+    """What a host has beside guests: DHCP, and its way to metadata.
+
+    Its namespaces are seen by nobody else, and nothing of them stays.
+
+    :param host: it has a bridge, and a way to the queue
+    :param more: lines for the section [DEFAULT], and others
+    """
+
+    @staticmethod
+    def missing() -> str | None:
+        if not (_ROOT / 'sbin' / 'dnsmasq').exists():
+            return 'needs dnsmasq: tools/neutron.sh unpacks it, on Debian'
+        if not shutil.which('busybox'):
+            return 'needs busybox: tools/guests.sh installs it, on Debian'
+        return None
+
+    def __init__(self, host: hypervisor.Hypervisor, more: str = '') -> None:
+        self._host, self._more = host, more
+
+    def _setUp(self) -> None:
+        self._mark = str(uuid.uuid4())
+        self.directory = pathlib.Path(
+            self.useFixture(fixtures.TempDir()).path)
+        self._metadata = self.useFixture(Metadata(self._host.peer))
+        self._holds, held = os.pipe()
+        self._mounts = hosts.fork(self._hold_mounts, held)
+        self.addCleanup(self._end)
+        os.close(held)
+        assert os.read(self._holds, 1)
+        (self.directory / 'dnsmasq.conf').write_text('user=root\ngroup=root\n')
+        self._configuration = self.directory / 'conf'
+        self._configuration.write_text(_CONFIGURATION % {
+            'host': self._host.name, 'port': self._host.line.port,
+            'directory': self.directory, 'timeout': patience.HANG,
+            'metadata': self._metadata.port, 'more': self._more})
+        self._agents: dict[str, base.Process] = {}
+
+    def _hold_mounts(self, held: int) -> None:
+        """Keep the names of namespaces, whoever has made them."""
+        hosts.own_mounts()
+        hosts.mount('tmpfs', '/run', 'tmpfs')
+        os.write(held, b'.')
+        signal.pause()
+
+    def start(self, *names: str) -> None:
+        """Start agents, such as "dhcp" and "metadata"."""
+        library = _ROOT / 'lib' / ('%s-linux-gnu' % os.uname().machine)
+        prefix = pathlib.Path(sys.prefix) / 'bin'
+        for name in names:
+            self._agents[name] = base.Process(
+                sys.executable, '-W', 'ignore', '-c', _PROGRAM,
+                prefix / ('neutron-%s-agent' % name),
+                '--config-file', self._configuration,
+                log=self.directory / (name + '.log'),
+                network=self._host.peer.namespace, mounts=self._mounts,
+                TAPMAC_NODE=self._mark, LD_LIBRARY_PATH=str(library),
+                PATH=':'.join(map(str, (
+                    prefix, _ROOT / 'sbin', _ROOT / 'bin',
+                    os.environ['PATH']))))
+            self._agents[name].setUp()
+        for name in names:
+            self._agents[name].wait_for(
+                lambda: self._serves(name))
+
+    def _serves(self, name: str) -> bool:
+        if name == 'metadata':
+            return (self.directory / 'metadata_proxy').exists()
+        return 'DHCP agent started' in self.log(name)
+
+    def kill(self, name: str) -> None:
+        """Kill an agent, and whatever does not outlive it."""
+        agent = self._agents.pop(name)
+        agent.process.send_signal(signal.SIGKILL)
+        agent.cleanUp()
+
+    def log(self, name: str) -> str:
+        return (self.directory / (name + '.log')).read_text()
+
+    def processes(self, name: str) -> list[int]:
+        """Return those of a program that this node has."""
+        return [pid for pid in self._processes() if pathlib.Path(
+            '/proc/%d/exe' % pid).resolve().name == name]
+
+    def _processes(self) -> list[int]:
+        found = []
+        for pid in filter(str.isdigit, os.listdir('/proc')):
+            with contextlib.suppress(OSError):  # It has ended.
+                if self._mark.encode() in pathlib.Path(
+                        '/proc', pid, 'environ').read_bytes():
+                    found.append(int(pid))
+        return found
+
+    def _end(self) -> None:
+        for name in list(self._agents):
+            self.kill(name)
+        while left := self._processes():
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        os.kill(self._mounts, signal.SIGKILL)
+        os.waitpid(self._mounts, 0)
+        os.close(self._holds)
+
+
+class Lease(dict[str, str]):
+    """What udhcpc was told, by the names that its scripts have for it."""
+
+
+class Machine(fixtures.Fixture):
+    """A guest with a network stack of its own, behind the TAP of a port.
+
+    :param nic: what is plugged for it
+    """
+
+    def __init__(self, nic: hypervisor.Nic) -> None:
+        self._nic = nic
+
+    def _setUp(self) -> None:
+        self.peer = self.useFixture(hosts.Peer())
+        self._near = self.peer.run(lambda: hosts.Guest('eth0'))
+        self.addCleanup(self._near.close)
+        self.peer.run(self._configure)
+        cable = hosts.Cable(self._near, self._nic.guest)
+        self.addCleanup(cable.cut)
+        self._directory = pathlib.Path(
+            self.useFixture(fixtures.TempDir()).path)
+        self._script = self._directory / 'script'
+        self._script.write_text(
+            '#!/bin/sh\n[ "$1" = bound ] || exit 0\n'
+            'ip -4 address flush dev eth0\n'
+            'ip address add $ip/$mask dev eth0\nenv > %s/lease\n'
+            'set -- $staticroutes\nwhile [ $# -gt 1 ]; do\n'
+            '    ip route replace $1 via $2\n    shift 2\ndone\n'
+            % self._directory)
+        self._script.chmod(0o755)
+
+    def _configure(self) -> None:
+        with pyroute2.IPRoute() as ip:
+            ip.link('set', index=1, state='up')
+            index, = ip.link_lookup(ifname='eth0')
+            ip.link('set', index=index, address=self._nic.mac, state='up')
+
+    def run(self, *command: str) -> str:
+        """Return what a command says that the guest runs."""
+        def call() -> subprocess.CompletedProcess[str]:
+            return subprocess.run(command, text=True, capture_output=True,
+                                  timeout=patience.HANG)
+        done = self.peer.run(call)
+        assert done.returncode == 0, done
+        return str(done.stdout + done.stderr)
+
+    def fetch(self, url: str) -> str | None:
+        """Return what is at a URL; None: nobody says so."""
+        def call() -> str | None:
+            with contextlib.suppress(OSError):
+                with request.urlopen(url, timeout=_ANSWERS_WITHIN) as answer:
+                    return str(answer.read().decode())
+            return None
+        return typing.cast(str | None, self.peer.run(call))
+
+    def dhcp(self) -> Lease | None:
+        """Return what a DHCP server has for it; None: none answers soon."""
+        lease = self._directory / 'lease'
+        lease.unlink(missing_ok=True)
+        with contextlib.suppress(AssertionError):
+            self.run('busybox', 'udhcpc', '-i', 'eth0', '-f', '-n', '-q',
+                     '-t', '4', '-T', '1', '-O', 'mtu', '-O', 'staticroutes',
+                     '-s', str(self._script))
+        if not lease.exists():
+            return None
+        return Lease(re.findall(r'(?m)^(\w+)=(.*)$', lease.read_text()))

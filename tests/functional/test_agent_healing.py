@@ -23,6 +23,7 @@ from vif_plug_tapmac.kernel import filter_table
 from vif_plug_tapmac.kernel import group_rules
 from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.kernel import nft_expressions as nftx
+from vif_plug_tapmac.kernel import nft_rules
 from vif_plug_tapmac.kernel import nft_sets
 from vif_plug_tapmac.kernel import shields
 from vif_plug_tapmac import privsep
@@ -34,12 +35,16 @@ _COUNTED = filter_table.DROPS, agent_conntrack.COUNTED
 
 
 def state():
-    """Return all that is in the table, and in those beside; None: nothing."""
+    """Return all that is in the table, and in those beside; None: nothing.
+
+    But for what it has counted.
+    """
     with nft.Session() as session:
         if session.table(_NAME) is None:
             return None
-        return ({chain: [(told.octets(nft.RULE_EXPRESSIONS)) for told in map(
-            nft.read, session.rules(_NAME, chain))]
+        return ({chain: [nft_rules.uncounted(
+            told.octets(nft.RULE_EXPRESSIONS)) for told in map(
+                nft.read, session.rules(_NAME, chain))]
             for chain in session.chains(_NAME)},
             {name: set(nft_sets.elements(session, _NAME, name))
              for name in nft_sets.names(session, _NAME)

@@ -134,6 +134,18 @@ class LogTest(test_claim.ClaimTestCase):
             if self.host.find(base.TAP):
                 self.host.delete(base.TAP)
 
+    def case_agent_and_a_tap_of_libvirts(self):
+        self.configure(firewall='agent')
+        with hosts.Guest(base.TAP):
+            self.plug()
+
+    def case_interface_on_another_bridge(self):
+        self.host.add(base.TAP, 'veth', peer='ns', group=mark.INTERFACE_GROUP)
+        for bridge in 'br200', base.BRIDGE:
+            privileged.join_interface({
+                'vif_id': base.VIF_ID, 'name': base.TAP, 'bridge': bridge,
+                'guest_mac': base.GUEST_MAC, 'mtu': 1500})
+
     def case_addresses_that_stay(self):
         def refuse(*args):
             raise exception.KernelRefused.from_errno(

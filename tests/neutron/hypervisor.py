@@ -29,6 +29,7 @@ from vif_plug_tapmac.kernel import agent_elements
 from vif_plug_tapmac.kernel import filter_table
 from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac.kernel import nft
+from vif_plug_tapmac.kernel import nft_rules
 from vif_plug_tapmac import privsep
 from vif_plug_tapmac.wanted import names
 
@@ -308,7 +309,8 @@ class Hypervisor(AgentHost):
         def rules() -> typing.Any:
             with nft.Session() as session:
                 return agent_elements.there(session), {chain: [
-                    nft.read(each).octets(nft.RULE_EXPRESSIONS)
+                    nft_rules.uncounted(
+                        nft.read(each).octets(nft.RULE_EXPRESSIONS))
                     for each in session.rules(filter_table.NAME, chain)]
                     for chain in session.chains(filter_table.NAME)}
         return self.run(rules)

@@ -30,7 +30,7 @@ from vif_plug_tapmac import exception
 from vif_plug_tapmac import mark
 from vif_plug_tapmac import privileged
 
-_EXAMPLES = patience.amount(100, 300, 5000)
+_EXAMPLES = patience.amount(50, 300, 5000)
 #: In seconds, for each of what atheris runs.
 _ATHERIS = 120
 

@@ -196,7 +196,7 @@ class StepsTestCase(test_sigkill.SigkillTestCase):
         injected = 0
         before = None
         for number, place in enumerate(self.learn()[
-                ::1 if patience.IN_FULL and not patience.EMULATED else 4]):
+                ::4 if patience.EMULATED else patience.amount(6, 1, 1)]):
             found = [fault for fault in faults_at(place)
                      if (place[0], fault[0]) not in self.ONLY_IF_TRUE]
             if not patience.LONG:

@@ -847,13 +847,14 @@ class PlugTest(OperatorTestCase):
         self.assertIsNone(self.host.find(base.TAP))
 
     def test_mtu_that_none_can_be(self):
-        for mtu in '-1', '0', '67', '65522', '99999999999':
-            for dry_run in (), ('--dry-run',):
-                self.run_tapmac('plug', *self.ARGUMENTS, '--mtu', mtu,
-                                *dry_run, returncode=1)
-                self.assertEqual(
-                    '--mtu %s: the MTU of a TAP is a number of bytes from 68 '
-                    'to 65521.\n' % mtu, self.said)
+        for mtu, *dry_run in (
+                ('-1',), ('0', '--dry-run'), ('67',), ('67', '--dry-run'),
+                ('65522',), ('99999999999', '--dry-run')):
+            self.run_tapmac('plug', *self.ARGUMENTS, '--mtu', mtu,
+                            *dry_run, returncode=1)
+            self.assertEqual(
+                '--mtu %s: the MTU of a TAP is a number of bytes from 68 '
+                'to 65521.\n' % mtu, self.said)
         self.assertIsNone(self.host.find(base.BRIDGE))
 
     def test_what_fails_is_a_line(self):

@@ -67,6 +67,7 @@ class PackageTest(base.TestCase):
                          % str(target), cwd='/', PYTHONPATH=str(target))
 
     def test_checkout(self):
+        self.only_in_full()
         self.assert_installs(self.clone)
 
     def test_archive_with_a_version(self):

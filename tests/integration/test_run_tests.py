@@ -24,6 +24,8 @@ class RunTestsTest(base.TestCase):
 
     def setUp(self):
         super().setUp()
+        # Who changes tools/ runs them.
+        self.only_in_full()
         self.checkout = pathlib.Path(
             self.useFixture(fixtures.TempDir()).path)
         (self.checkout / '.venv/test').mkdir(parents=True)

@@ -94,13 +94,18 @@ class CloudTestCase(base.NeutronTestCase):
             FarCloud if FAR in os.environ else Cloud))
 
 
-def load_tests(tests: unittest.TestSuite,
-               *long: type[unittest.TestCase]) -> unittest.TestSuite:
+def load_tests(tests: unittest.TestSuite, *newest: type[unittest.TestCase],
+               long: typing.Collection[type[unittest.TestCase]] = (),
+               ) -> unittest.TestSuite:
     """Return the tests of a module where there is an agent for Neutron.
 
-    :param long: of these classes, only where Neutron is the newest
+    In the long form these are all.
+
+    :param newest: of these classes, only where Neutron is the newest
+    :param long: of these, none else
     """
     if base.NEUTRON < 28:
         return unittest.TestSuite()
-    return base.without(tests, *(
-        long if base.NEUTRON < 29 and not patience.LONG else ()))
+    if patience.LONG:
+        return tests
+    return base.without(tests, *long, *(newest if base.NEUTRON < 29 else ()))

@@ -12,15 +12,13 @@ from vif_plug_tapmac import mark
 
 
 def load_tests(loader, tests, pattern):
-    return cloud.load_tests(tests, DhcpTest)
+    # Minutes where others are busy, too: each agent loads Neutron.
+    return cloud.load_tests(tests, long=[DhcpTest])
 
 
 class DhcpTest(hypervisor.HypervisorTestCase):
 
     def setUp(self):
-        if not patience.LONG:
-            # Minutes where others are busy, too: each agent loads Neutron.
-            self.skipTest('long: TAPMAC_LONG=1')
         super().setUp()
         missing = network_node.NetworkNode.missing()
         if missing:

@@ -20,7 +20,7 @@ MEMBERS, OTHERS = hypervisor.MEMBERS, hypervisor.OTHERS
 
 
 def load_tests(loader, tests, pattern):
-    return cloud.load_tests(tests, FleetTest, RestartTest, ChurnTest)
+    return cloud.load_tests(tests, FleetTest, RestartTest, long=[ChurnTest])
 
 
 class FleetTest(cloud.CloudTestCase):
@@ -110,8 +110,6 @@ class ChurnTest(hypervisor.HypervisorTestCase):
 
         An hour of it in the long form, or TAPMAC_CHURN seconds.
         """
-        if not patience.LONG:
-            self.skipTest('left to TAPMAC_LONG=1')
         self.group_id, self.others = self.members(), self.outsiders()
         self.start_agents(self.other)
         self.stays = self.guest(self.other, self.group_id)

@@ -338,6 +338,8 @@ class AgentTest(WithNeutron, test_guests.Guests, guests.GuestCloud,
         group = self.create('security_group', name='demo', stateful=False)
         self.client.update_port(self.port['id'], {'port': {
             'security_groups': [group['id']]}})
+        # As nova-compute is by default: it starts no guest before.
+        self.flags(vif_plugging_timeout=int(patience.HANG))
         server = self.boot_guest()
         self.assertEqual('ACTIVE', self.client.show_port(
             self.port['id'])['port']['status'])

@@ -41,6 +41,7 @@ report_interval = 36000
 [tapmac_agent]
 bridge_mappings = physnet1:br100
 resync_spread = %d
+names_file =
 [os_vif_tapmac]
 firewall = agent
 """

@@ -151,6 +151,8 @@ class TapmacHost(Host):
             return {'ports': [each['vif_id'] for each in fields['ports']],
                     'refused': {}, 'needs_all': False}
         privileged.apply_filter = apply_filter
+        # What was wired before is so still.
+        privileged.unfed_taps = lambda names: []
         privsep.filter.calling = lambda about: contextlib.nullcontext()
         agent_main.taps = types.SimpleNamespace(Taps=Taps)
         agent_main._has_conntrack = lambda options: True

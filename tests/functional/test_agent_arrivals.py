@@ -155,7 +155,8 @@ class HeardTest(test_guard.GuardTestCase):
         with events.HeardEvents() as told:
             for number, wanted in enumerate((
                     set(), set(indexes[1:2]), set(indexes[1:]),
-                    {indexes[1], *range(10000, 11999)}, set(),
+                    {indexes[1], *range(10000, 10100)}, set(),
+                    {indexes[1], *range(10000, 11999)},
                     {indexes[1], *range(10000, 12000)})):
                 told.only(wanted)
                 for guest, last in zip(guests, (1, 2, 3)):
@@ -163,10 +164,13 @@ class HeardTest(test_guard.GuardTestCase):
                         guest.write(hosts.frame(
                             hosts.BROADCAST, '02:00:00:00:%02x:%02x' % (
                                 number, last), b'x'))
+                heard = self.heard(told)
+                if len(wanted) == 2000 and heard == set(indexes):
+                    continue  # Older kernels have no room for so many.
                 # So many that a program has no room for them.
                 self.assertEqual(
                     set(indexes) if len(wanted) > 2000
-                    else wanted & set(indexes), self.heard(told))
+                    else wanted & set(indexes), heard)
 
     def heard(self, told):
         found = set()

@@ -37,6 +37,13 @@ _TYPE_AT, _FAMILY_AT, _INDEX_AT = 4, 16, 20
 #: Of how many ports a program can tell: it has 4096 instructions at most.
 _PORTS_MOST = 2000
 
+#: What keeps news of entries of bridges, on whatever port. Numbers in messages
+#: are as this host has them, and are loaded as those of networks are.
+_HEARD_ANYWHERE = [
+    (_LOAD_2, 0, 0, _TYPE_AT),
+    (_IF_EQUAL, 1, 0, socket.htons(rtnetlink.NEW_NEIGHBOUR)), _NOTHING,
+    (_LOAD_1, 0, 0, _FAMILY_AT),
+    (_IF_EQUAL, 1, 0, socket.AF_BRIDGE), _NOTHING, _ALL]
 _ListenerT = typing.TypeVar('_ListenerT', bound='Listener')
 
 
@@ -153,10 +160,19 @@ class HeardEvents(Listener):
     def only(self, indexes: typing.Collection[int]) -> None:
         """Hear of these ports from now on, and of no others.
 
-        :param indexes: if they are more than 2000, of all
+        :param indexes: if they are more than 2000, of all; likewise if the
+            kernel has no room for so many: before Linux 6.7 that is so from
+            some hundreds on (net.core.optmem_max)
+        :raises OSError: the kernel has no room at all
         """
+        try:
+            self._attach(_heard_on(indexes))
+        except OSError:
+            self._attach(_HEARD_ANYWHERE)
+
+    def _attach(self, instructions: list[tuple[int, int, int, int]]) -> None:
         program = array.array('B', b''.join(
-            _INSTRUCTION.pack(*each) for each in _heard_on(indexes)))
+            _INSTRUCTION.pack(*each) for each in instructions))
         self._socket.setsockopt(
             socket.SOL_SOCKET, _ATTACH_FILTER, _PROGRAM.pack(
                 len(program) // _INSTRUCTION.size, program.buffer_info()[0]))
@@ -176,22 +192,14 @@ class HeardEvents(Listener):
 
 def _heard_on(indexes: typing.Collection[int],
               ) -> list[tuple[int, int, int, int]]:
-    """Return the program that keeps what is told of entries on these ports.
-
-    Numbers in messages are as this host has them, and are loaded as those of
-    networks are.
-    """
+    """Return the program that keeps what is told of entries on these ports."""
     if not indexes:
         return [_NOTHING]
-    ends = [_ALL] if len(indexes) > _PORTS_MOST else [
-        (_LOAD_4, 0, 0, _INDEX_AT), *(
-            each for index in indexes
-            for each in ((_IF_EQUAL, 0, 1, socket.htonl(index)), _ALL)),
-        _NOTHING]
-    return [(_LOAD_2, 0, 0, _TYPE_AT),
-            (_IF_EQUAL, 1, 0, socket.htons(rtnetlink.NEW_NEIGHBOUR)), _NOTHING,
-            (_LOAD_1, 0, 0, _FAMILY_AT),
-            (_IF_EQUAL, 1, 0, socket.AF_BRIDGE), _NOTHING, *ends]
+    if len(indexes) > _PORTS_MOST:
+        return _HEARD_ANYWHERE
+    return [*_HEARD_ANYWHERE[:-1], (_LOAD_4, 0, 0, _INDEX_AT), *(
+        each for index in indexes
+        for each in ((_IF_EQUAL, 0, 1, socket.htonl(index)), _ALL)), _NOTHING]
 
 
 def _events(data: bytes) -> typing.Iterator[LinkEvent]:

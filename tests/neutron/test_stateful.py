@@ -114,7 +114,8 @@ class OtherKernelTest(tests_base.TestCase):
                 '%s.%s' % (StatefulTest.__module__, StatefulTest.__name__)])],
             cwd=tests_base.CHECKOUT, stdin=subprocess.DEVNULL, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            env=dict(os.environ, TAPMAC_EMULATED='1', **{
+            # There an agent takes minutes to load Neutron.
+            env=dict(os.environ, TAPMAC_EMULATED='1', TAPMAC_HANG='3000', **{
                 cloud.FAR: '%d,%d' % (port, there.queue_port)}))
         self.assertEqual(0, done.returncode, done.stdout)
         print(done.stdout)

@@ -100,7 +100,7 @@ class Filters:
     def agents(self) -> set[str]:
         """The TAPs that pass nothing but what our agent says."""
         return {tap.link.name for tap in self.seen.taps
-                if keeping.is_the_agents(self.seen, tap)}
+                if keeping.is_guarded_by_agent(self.seen, tap)}
 
     @functools.cached_property
     def _kept_by_us(self) -> set[str]:

@@ -54,10 +54,10 @@ def is_to_be_the_agents(seen: 'Inventory', tap: Tap) -> bool:
     """
     return (seen.is_of_agent and tap.bridge is not None
             and (tap.mark is not None or tap.link.held and tap.has_nova_name)
-            and not tap.is_anothers and tap.link.group != seen.agent_group)
+            and not tap.is_anothers and not is_agents(seen, tap))
 
 
-def is_the_agents(seen: 'Inventory', tap: Tap) -> bool:
+def is_guarded_by_agent(seen: 'Inventory', tap: Tap) -> bool:
     """Return whether nothing passes a TAP but what an agent has said of it."""
     table = seen.guest_filter
     return (table is not None and by_agent(seen, tap) is not None
@@ -130,7 +130,7 @@ def _ask(what: typing.Callable[[nl.Netlink], _T]) -> _T | None:
 
 def by_agent(seen: 'Inventory', tap: Tap) -> agent_guard.Kept | None:
     """Return what an agent has a port kept to; None: it does not say."""
-    if seen.guest_filter is None or tap.link.group != seen.agent_group:
+    if seen.guest_filter is None or not is_agents(seen, tap):
         return None
     return agent_guard.of_table(seen.guest_filter, tap.link.index)
 

@@ -7,6 +7,8 @@ What the agents make them with is tested where there is a Neutron.
 
 from tests import base
 from tests.functional import test_audit
+from tests import hosts
+from tests import patience
 from vif_plug_tapmac import exception
 from vif_plug_tapmac import mark
 from vif_plug_tapmac import privileged
@@ -103,6 +105,20 @@ class AuditTest(InterfaceTestCase):
                 ({'state': 'down'}, 'down'), ({'master': 0}, 'no bridge')):
             self.host.set(NAME, **changed)
             self.assert_found('TM230', words)
+        index = self.host.link(NAME).index
+        for change, words in (
+                (lambda: self.host.set('ns', state='down'), 'other end'),
+                (lambda: hosts.set_port_options(index, LOCKED=1), 'locked'),
+                (lambda: hosts.set_port_state(index, 0), 'forward')):
+            if words == 'locked' and self.host.link(NAME).locked is None:
+                continue  # Not before Linux 5.18.
+            change()
+            self.assert_finds('TM230', NAME, words, 'start the DHCP or L3')
+            self.host.set('ns', state='up')
+            patience.wait_until(
+                lambda: self.host.link(NAME).is_operational, 'no carrier')
+            self.join()
+            self.assert_clean()
         self.host.add_bridge('br200')
         self.host.set(NAME, master=self.host.link('br200').index)
         self.assert_found('TM230', 'br200', base.BRIDGE)

@@ -9,8 +9,8 @@ from vif_plug_tapmac.host.finding import finds
 from vif_plug_tapmac.host.finding import Remedy
 from vif_plug_tapmac.host.finding import Seen
 from vif_plug_tapmac.host.inventory import Inventory
+from vif_plug_tapmac.kernel import bridge_port
 from vif_plug_tapmac.kernel import interface
-from vif_plug_tapmac.kernel import link as link_data
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac import mark
 
@@ -46,9 +46,12 @@ def _wrong(seen: Inventory, link: Link) -> Seen:
     elif not link.up:
         yield (link.name, 'it is down',
                Remedy('"ip link set %s up"' % link.name))
-    elif bridge is not None and (
-            link.locked or bridge.up and not bridge.stp
-            and link.port_state not in (None, link_data.FORWARDING)):
+    elif not link.carrier:
+        yield (link.name, 'its other end, in a namespace of the agent, is '
+               'down', _START)
+    # What is up has its state on the bridge a moment later.
+    elif bridge is not None and (link.locked or link.differences(
+            bridge_port.wanted_state(link, bridge))):
         yield link.name, 'its port on %s is locked, or does not forward' % (
             bridge.name), _START
 

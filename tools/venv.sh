@@ -64,8 +64,7 @@ step() {
 
 # apt_get ARGUMENT... PACKAGE...: with fresh package lists if it has to be.
 apt_get() {
-    apt=/usr/bin/apt-get
-    [ -x $apt ] || die "needs what Debian has as: $*. This system has no apt-get: install it as is done here."
+    [ -x /usr/bin/apt-get ] || die "needs what Debian has as: $*. This system has no apt-get: install it as is done here."
     can_install || die "something is missing, and this user may not install it; run: sudo apt-get $*"
     step "apt-get $*" apt_get_twice "$@"
 }
@@ -73,7 +72,9 @@ apt_get() {
 apt_get_twice() {
     DEBIAN_FRONTEND=noninteractive
     export DEBIAN_FRONTEND
-    $apt -q "$@" || { $apt update -q && $apt -q "$@"; }
+    /usr/bin/apt-get -q "$@" || {
+        /usr/bin/apt-get update -q && /usr/bin/apt-get -q "$@"
+    }
 }
 
 # unpack DIRECTORY PACKAGE...: never installed, only unpacked: what starts by

@@ -184,6 +184,21 @@ class SetUpTest(base.TestCase):
         self.assert_refused(done, 'ensurepip', 'PYTHON=')
 
     @base.needs_real_root(base.INSTALLING)
+    def test_scripts_go_on_after_something_is_installed(self):
+        """What they have set before is still theirs; all share one shell."""
+        if not os.path.exists('/usr/bin/apt-get'):
+            self.cannot_run('needs apt-get')
+        # As kernel_image.sh does, on a machine without QEMU.
+        with hosts.private_mounts():
+            hosts.mount('/bin/true', '/usr/bin/apt-get', None, hosts.MS_BIND)
+            done = subprocess.run(
+                ['sh', '-euc', '. tools/venv.sh\napt=$PWD/mine site=mine\n'
+                 'apt_get install -y something\necho $apt $site'],
+                cwd=self.copy, text=True, capture_output=True)
+        self.assertEqual((0, '%s/mine mine\n' % self.copy),
+                         (done.returncode, done.stdout), done.stderr)
+
+    @base.needs_real_root(base.INSTALLING)
     def test_apt_that_fails(self):
         if not os.path.exists('/usr/bin/apt-get'):
             self.cannot_run('needs apt-get')

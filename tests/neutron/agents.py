@@ -141,7 +141,7 @@ class AgentTestCase(ServerTestCase):
 
     def nudge(self) -> None:
         super().nudge()
-        self.guard(self.port(self.vlan_network(), self.second), self.second)
+        self.guard(self.port(self.nudged_network, self.second), self.second)
 
     def _wait_for_all_events(self) -> None:
         port = self.port(self.vlan_network(), self.second)

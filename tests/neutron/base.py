@@ -12,6 +12,7 @@ that takes events.
 
 import atexit
 import contextlib
+import functools
 from http import client as http_client
 from http import server as http_server
 from importlib import metadata
@@ -716,8 +717,13 @@ class NeutronTestCase(base.TestCase):
 
     def nudge(self) -> None:
         """Have one of Neutron's processes tell Nova something."""
-        self.update(self.port(self.vlan_network(), host=None),
+        self.update(self.port(self.nudged_network, host=None),
                     **{'binding:host_id': 'host1'})
+
+    @functools.cached_property
+    def nudged_network(self) -> typing.Any:
+        # One: there is a quota, and the reason why nothing comes is wanted.
+        return self.vlan_network()
 
     def assert_events(self, port: typing.Any, *names: str) -> None:
         """Expect these events of a port, in this order, and no more.

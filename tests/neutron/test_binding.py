@@ -348,6 +348,8 @@ class EventsTest(base.NeutronTestCase):
         for host in hosts:
             if change:
                 change()
+                # Another process may answer what comes next, and be sooner.
+                self.wait_for_events(port, *heard, 'vif-unplugged')
             self.update(port, **{'binding:host_id': host})
             # Whoever it left may say so late.
             self.unplug(port, self.first if host != self.first

@@ -188,7 +188,7 @@ class Board:
 
     def require_each_somewhere(self) -> None:
         """Fail for each test that no group could run."""
-        for test in sorted(self._ran_nowhere()):
+        for test in sorted(self.ran_nowhere()):
             with self._lock:
                 self._fail(Failure('test', test), 'skipped wherever it was')
 
@@ -201,7 +201,7 @@ class Board:
             print('skipped %d: %s' % (number, reason))
         if len(self._groups) > 1:
             reasons = collections.Counter(
-                self._left_out[test] for test in self._ran_nowhere())
+                self._left_out[test] for test in self.ran_nowhere())
             for reason, number in sorted(reasons.items()):
                 print('in no group %d: %s' % (number, reason))
         for failure in self.failures:
@@ -210,7 +210,7 @@ class Board:
                 failure.command(), _LOGS / failure.group))
         print('%s, in %s' % (self._counts(), self._time()), flush=True)
 
-    def _ran_nowhere(self) -> set[str]:
+    def ran_nowhere(self) -> set[str]:
         """Return the tests that each group has skipped."""
         return set(self._left_out) - self._ran
 
@@ -381,16 +381,18 @@ class Kernel(Group):
     One process there loads them, once: that takes half a minute, or more.
 
     :param version: of Linux, as 6.1
-    :param pattern: which tests: a regular expression, before the filters
+    :param patterns: which tests: regular expressions that each fit, before the
+        filters
     :param part: which part of them, from 0, and of how many
     """
 
     def __init__(self, version: str, board: Board, filters: list[str],
-                 pattern: str, part: tuple[int, int] = (0, 1)) -> None:
+                 patterns: list[str],
+                 part: tuple[int, int] = (0, 1)) -> None:
         name = _KERNEL + version + ('-%d' % part[0] if part[1] > 1 else '')
         super().__init__(name, board, filters, 1, [])
         self._version = version
-        self._pattern = pattern
+        self._patterns = patterns
         self._part = part
 
     def _command(self) -> list[typing.Any]:
@@ -412,7 +414,7 @@ class Kernel(Group):
             text=True).stdout
         return [test for test in said.split()
                 if all(re.search(each, test) for each in (
-                    self._pattern, '|'.join(self._filters)))]
+                    *self._patterns, '|'.join(self._filters)))]
 
     def _environment(self) -> dict[str, str]:
         # What takes its time takes ten times as long there.
@@ -480,6 +482,24 @@ def _namespace() -> list[str]:
     return prefix if works else []
 
 
+def _kernels(arguments: argparse.Namespace, board: Board) -> list[Job]:
+    """Return what is to run on other kernels, of what has run on this one.
+
+    What is whole is halved, so that no processor waits for another.
+    """
+    whole = [_ON_EACH_KERNEL]
+    if arguments.each_somewhere and not _LONG:
+        # The rest has just run on this machine's own kernel.
+        whole.append('|'.join([_CORE, *(
+            r'\A%s\Z' % re.escape(test) for test in board.ran_nowhere())]))
+    return [
+        Kernel(version, board, arguments.filters, patterns, (part, parts))
+        for versions, patterns, parts in (
+            (arguments.kernels, whole, 1 if arguments.filters else 2),
+            (arguments.kernels_core, [_CORE], 1))
+        for version in versions for part in range(parts)]
+
+
 def _run(jobs: list[Job], at_once: int, board: Board) -> None:
     """Run each, so many at once, in this order; come back after all."""
     places = threading.Semaphore(at_once)
@@ -531,24 +551,18 @@ def main() -> int:
         *(Group(name, board, arguments.filters, workers[name], prefix)
           for name in groups),
         *(Check(name, board) for name in arguments.checks)]
-    # After all others: real guests beside them would be too much.
-    # What is whole is halved, so that no processor waits for another.
-    kernels: list[Job] = [
-        Kernel(version, board, arguments.filters, pattern, (part, parts))
-        for versions, pattern, parts in (
-            (arguments.kernels, _ON_EACH_KERNEL,
-             1 if arguments.filters else 2),
-            (arguments.kernels_core, _CORE, 1))
-        for version in versions for part in range(parts)]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _run(jobs, processors + 2, board)
+        # After all others: real guests beside them would be too much.
+        kernels = _kernels(arguments, board)
+        jobs += kernels
         _run(kernels, processors, board)
         if arguments.each_somewhere:
             board.require_each_somewhere()
     except KeyboardInterrupt:
         board.failed('all', 'stopped')
-        for job in jobs + kernels:
+        for job in jobs:
             job.end()
     board.summary()
     return 1 if board.failures or not board.passed and (

@@ -33,13 +33,15 @@ class RunTestsTest(base.TestCase):
         (self.checkout / 'tests').mkdir()
         (self.checkout / 'tests/__init__.py').touch()
 
-    def suite(self, name, *bodies):
+    def suite(self, name, *bodies, package=''):
         """Have a module of tests with these bodies."""
         lines = ['import os, unittest', 'class T(unittest.TestCase):']
         for number, body in enumerate(bodies):
             lines += ['    def test_%d(self):' % number,
                       textwrap.indent(body, 8 * ' ')]
-        path = self.checkout / ('tests/test_%s.py' % name)
+        path = self.checkout / 'tests' / package / ('test_%s.py' % name)
+        path.parent.mkdir(exist_ok=True)
+        (path.parent / '__init__.py').touch()
         path.write_text('\n'.join(lines))
 
     def run_tests(self, *arguments, status, groups=('test',), **environment):
@@ -128,6 +130,30 @@ class RunTestsTest(base.TestCase):
                               groups=('test', 'other'))
         self.assertIn('\n1 passed, 0 failed, 1 skipped', said)
         self.assertNotIn('in no group', said)
+
+    def test_on_other_kernels(self):
+        """What none could run here, and what matters most; else all."""
+        self.suite('plug', 'pass', package='functional')
+        self.suite('shield', 'pass',
+                   'os.environ.get("KERNEL") or self.skipTest("too old")',
+                   package='functional')
+        self.suite('other', 'pass')
+        for name in 'lib', 'pyvenv.cfg':
+            (self.checkout / '.venv/test' / name).symlink_to(
+                os.path.join(sys.prefix, name))
+        script = self.checkout / 'tools/kernel.sh'
+        script.parent.mkdir()
+        # It is this one.
+        script.write_text('#!/bin/sh\nKERNEL=$3 exec sh -c "$(echo "$4" | '
+                          'sed s,/run/kept/said,/dev/null,)"\n')
+        script.chmod(0o755)
+        for environment, passed in (
+                ({}, 3 + 2), ({'TAPMAC_LONG': '1'}, 3 + 3)):
+            said = self.run_tests('--each-somewhere', '--kernels=6.1',
+                                  status=0, **environment)
+            self.assertIn('\n%d passed, 0 failed, 1 skipped' % passed, said)
+            self.assertIn('kernel-6.1-0: ', said)
+            self.assertIn('kernel-6.1-1: ', said)
 
     def test_what_no_group_ran_is_said(self):
         self.suite('skipped', *2 * ['self.skipTest("needs a moon")'], 'pass')

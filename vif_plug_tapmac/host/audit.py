@@ -119,7 +119,7 @@ def audit_links(seen: Inventory) -> list[Finding]:
                         *agent_checks.TABLE_CHECKS,
                         *exit_checks.TABLE_CHECKS):
         found.extend(check_table(seen))
-    return found
+    return seen.services.known_to_this(found)
 
 
 def audit_host(config: cfg.ConfigOpts.GroupAttr) -> list[Finding]:

@@ -18,6 +18,7 @@ from vif_plug_tapmac import bounded
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import domains
 from vif_plug_tapmac.host import other_bridges
+from vif_plug_tapmac.host import services
 from vif_plug_tapmac.host.tap import Tap
 from vif_plug_tapmac.kernel import bridge as bridges
 from vif_plug_tapmac.kernel.fdb import PlacedEntry
@@ -57,6 +58,7 @@ class Inventory:
     :param ask: returns what :attr:`libvirt` is, and is called once at most
     :param all_bridges: whether those that do not concern us are among
         :attr:`bridges`, too, but for those of containers
+    :param allowed_bridges, service: see :class:`services.Services`
     """
     links: dict[int, Link]
     addresses: dict[int, list[str]]
@@ -68,6 +70,13 @@ class Inventory:
     uplinks: Uplinks | None
     ask: typing.Callable[[], domains.Answer | None]
     all_bridges: bool = False
+    allowed_bridges: tuple[str, ...] = ('*',)
+    service: str = ''
+
+    @functools.cached_property
+    def services(self) -> services.Services:
+        """By which what is another service's is told from what is ours."""
+        return services.Services(self, self.allowed_bridges, self.service)
 
     @property
     def groups(self) -> Groups:
@@ -355,7 +364,9 @@ def read(config: cfg.ConfigOpts.GroupAttr,
                      filtered_group=config.filtered_group,
                      agent_group=config.agent_group,
                      bridge_group=config.bridge_group, wanted=wanted,
-                     uplinks=uplinks, ask=answer, all_bridges=all_bridges)
+                     uplinks=uplinks, ask=answer, all_bridges=all_bridges,
+                     allowed_bridges=tuple(config.allowed_bridges),
+                     service=from_config.service(cfg.CONF))
 
 
 def answer(question: bounded.Question | None = None) -> domains.Answer | None:

@@ -98,8 +98,13 @@ def _port_of_tap(tap: Tap, config: cfg.ConfigOpts.GroupAttr,
                  bridge: str | None) -> TapPort:
     """Return the port that a TAP is, by its mark and as it is.
 
-    :raises TapMacError: nobody knows, or where it belongs is not here
+    :raises TapMacError: nobody knows, or where it belongs is not here; or it
+        is of another service of this host
     """
+    if tap.seen.services.is_anothers(tap):
+        raise exception.TapMacError(
+            '%s stays as it is: it is of another service of this host, or was '
+            'taken out of the link groups of this one.' % tap.link.name)
     on_bridge = tap.home.name if tap.home else None
     if bridge is not None and tap.bridge is None:
         on_bridge = bridge

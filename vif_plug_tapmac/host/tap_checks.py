@@ -153,7 +153,8 @@ def is_orphan(seen: Inventory, tap: Tap,
     :param grace: how old it is then at least, in seconds
     """
     return (seen.knows_domains and tap.mark is not None
-            and tap.nic is None and tap.mark.is_older_than(grace))
+            and tap.nic is None and tap.mark.is_older_than(grace)
+            and not seen.services.is_anothers(tap))
 
 
 @finds('TM210')
@@ -169,12 +170,29 @@ def _left_over(seen: Inventory, tap: Tap) -> Seen:
 
 @finds('TM211')
 def _group(seen: Inventory, tap: Tap) -> Seen:
-    if tap.mark is not None and tap.link.group not in seen.right_groups:
+    if tap.mark is None or tap.link.group in seen.right_groups:
+        return
+    if seen.services.is_anothers(tap):
+        if seen.services.of_group(tap.link.group) is None:
+            yield _of_other_service(seen, tap)
+    else:
         yield (tap.link.name, 'it carries our mark, and is in link '
                'group %d instead of %d' % (tap.link.group, seen.group),
                REPAIR if tap.can_be_plugged
                else '"ip link set %s group %d"' % (tap.link.name,
                                                    seen.group))
+
+
+def _of_other_service(seen: Inventory, tap: Tap) -> tuple[str, str, str]:
+    """Say of a TAP that no configuration here is known to be its own."""
+    return (tap.link.name, 'it carries our mark, for VIF %s on %s, and is in '
+            'link group %d, which is none of this service (%s): it may be '
+            'another one\'s, and stays as it is' % (
+                tap.vif_id, tap.mark and tap.mark.bridge, tap.link.group,
+                ', '.join(str(each) for each in seen.groups)),
+            'if another nova-compute of this host plugged it, "tapmac '
+            '--config-file <its file> audit"; if it was this one, "ip link '
+            'set %s group %d"' % (tap.link.name, seen.group))
 
 
 @finds('TM211')

@@ -61,6 +61,30 @@ class TapMark:
         return time.time() - self.made >= seconds
 
 
+def former_name(name: str, alias: str | None,
+                altnames: typing.Iterable[str]) -> str | None:
+    """Return what a TAP was called before somebody began to delete it.
+
+    An alternative name that says so is anybody's to write: one that fits
+    neither name nor mark says nothing, or it would make the TAP of one VIF
+    that of another.
+
+    :param name: that it has now
+    :returns: it may be the same; None: nobody is, or was, at it
+    """
+    owner = TapMark.parse(alias)
+    for altname in altnames:
+        former = altname.removesuffix(names.BEING_DELETED)
+        if former == altname:
+            continue
+        start = names.start_of_vif_id(former)
+        if former == name or (
+                owner.vif_id.startswith(start) if owner and start
+                else names.is_unguessable(name)):
+            return former
+    return None
+
+
 #: The link group of the host end of each interface of a DHCP or L3 agent.
 #: Nothing is closed in it, and no option moves it: what is in it has our mark,
 #: or the name of a port of Neutron.

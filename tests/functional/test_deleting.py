@@ -347,6 +347,27 @@ class KilledTest(DeletingTestCase):
         self.assert_plug_fails(exception.DeviceConflict,
                                'is no TAP, has the alternative name')
 
+    def test_told_by_the_tap_of_another_vif(self):
+        other = base.numbered_vif(1)
+        self.plug(other)
+        self.host.ip.link(
+            'property_add', index=self.host.link(other.vif_name).index,
+            altname=base.TAP + '.tapmac-being-deleted')
+        self.assert_plug_fails(exception.DeviceConflict,
+                               'is that of another VIF')
+        # Nor is it that VIF's to remove, or the other's to be renamed by.
+        before = self.host.state()
+        self.unplug()
+        self.plug(other)
+        self.assertEqual(before, self.host.state())
+        self.assertNotIn('ip link delete', self.logs.output)
+        # Neither while that one is being deleted itself.
+        self.kill_purge([other], 'deleting')
+        self.assert_plug_fails(exception.DeviceConflict,
+                               'is that of another VIF')
+        self.plug(other)
+        self.assert_finished(other.vif_name, mac='fe:16:3e:00:00:01')
+
 
 class OvertakenTest(DeletingTestCase):
     """Somebody else removes one, or gives it its name back."""

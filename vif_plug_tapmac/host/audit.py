@@ -12,6 +12,7 @@ from vif_plug_tapmac.host import bridge_checks
 from vif_plug_tapmac.host import exit_checks
 from vif_plug_tapmac.host import filter_checks
 from vif_plug_tapmac.host.finding import Finding
+from vif_plug_tapmac.host import foreign_checks
 from vif_plug_tapmac.host import host_checks
 from vif_plug_tapmac.host import interface_checks
 from vif_plug_tapmac.host import inventory
@@ -117,7 +118,8 @@ def audit_links(seen: Inventory) -> list[Finding]:
     found.extend(tap_checks.strangers_in_group(seen))
     for check_table in (*spoofing_checks.TABLE_CHECKS,
                         *agent_checks.TABLE_CHECKS,
-                        *exit_checks.TABLE_CHECKS):
+                        *exit_checks.TABLE_CHECKS,
+                        *foreign_checks.HOST_CHECKS):
         found.extend(check_table(seen))
     return seen.services.known_to_this(found)
 

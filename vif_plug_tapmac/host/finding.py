@@ -83,6 +83,7 @@ CODES: dict[str, tuple[Severity, str]] = {
               'A guest is not kept to its security groups'),
     'TM236': (Severity.ERROR, 'The agent does not know a port'),
     'TM237': (Severity.WARNING, 'Old rules filter guests of the agent'),
+    'TM240': (Severity.WARNING, 'A TAP is said to be another one'),
     'TM301': (Severity.WARNING, 'The firewall stands between guests'),
     'TM302': (Severity.WARNING, 'A udev that is not seen rewrites MACs'),
     'TM303': (Severity.ERROR, 'Two os-vif plugins have one name'),
@@ -209,6 +210,7 @@ WHY: dict[str, str] = {
              'its mode without an agent lets pass.',
     'TM236': 'Nothing passes from the guest, and nothing to it.',
     'TM237': 'What is allowed in Neutron from now on does not pass.',
+    'TM240': 'The port of that name can not be plugged.',
     'TM301': 'A policy that drops, as Docker sets it, cuts guests off from '
              'each other.',
     'TM302': 'The MAC of a TAP may be another one a moment after the plug.',

@@ -13,7 +13,7 @@ from vif_plug_tapmac.kernel import attributes
 from vif_plug_tapmac.kernel.attributes import Attributes
 from vif_plug_tapmac.kernel import rtnetlink
 from vif_plug_tapmac.kernel import settings as tables
-from vif_plug_tapmac.wanted import names
+from vif_plug_tapmac import mark
 
 #: Operational states: as long as nobody says one; as it is to be; and those
 #: that only somebody who meddles gives to a TAP.
@@ -244,7 +244,9 @@ class Link(_Told):
                    else told.number(_IFLA_LINK) or None),
             takes_ra=_takes_ra(inet6_conf) if inet6_conf else None,
             altnames=altnames,
-            former_name=_former_name(altnames),
+            former_name=mark.former_name(
+                told.text(_IFLA_IFNAME) or '', told.text(_IFLA_IFALIAS),
+                altnames),
             **tables.read_flags(message.flags),
             **tables.read_sysctls(inet_conf),
             **_port_data(link_info),
@@ -343,11 +345,6 @@ def _altnames(told: Attributes) -> tuple[str, ...]:
                  for kind, value in attributes.every(
                      told.octets(_IFLA_PROP_LIST) or b'')
                  if kind == _IFLA_ALT_IFNAME)
-
-
-def _former_name(altnames: tuple[str, ...]) -> str | None:
-    return next((name.removesuffix(names.BEING_DELETED) for name in altnames
-                 if name.endswith(names.BEING_DELETED)), None)
 
 
 def _takes_ra(conf: tuple[int, ...]) -> bool:

@@ -49,7 +49,7 @@ def remove(identity: TapIdentity, groups: Groups) -> None:
     with nl.Netlink() as netlink:
         try:
             found = (netlink.find(identity.name)
-                     or netlink.find_being_deleted(identity.name))
+                     or _find_being_deleted(netlink, identity.name))
         except exception.DeviceConflict as conflict:
             LOG.warning('Nothing is removed. %s', conflict)
             return
@@ -113,13 +113,14 @@ def restore(netlink: nl.Netlink, name: str, found: Link | None,
     :raises DeviceConflict: what is to have this name is no TAP
     """
     link = found or netlink.find_being_deleted(name)
-    if link is None or link.former_name is None:
+    if link is None or found is not None and link.former_name is None:
         return link
-    if not link.is_tap:
+    if not link.is_tap or found is None and link.former_name != name:
         raise exception.DeviceConflict(
             device=name,
-            reason='%s, which is no TAP, has the alternative name %s'
-            % (link.name, names.being_deleted(name)),
+            reason='%s, which is %s, has the alternative name %s'
+            % (link.name, 'that of another VIF' if link.is_tap else 'no TAP',
+               names.being_deleted(name)),
             remedy='remove it with "ip link property del dev %s altname %s"'
             % (link.name, names.being_deleted(name)))
     LOG.info('%s was being deleted as %s, and stays', name, link.name)
@@ -300,6 +301,12 @@ def _give_back(netlink: nl.Netlink, nameless: _Nameless) -> bool:
                   'repair", or restart nova-compute. %s', former,
                   nameless.name, error)
     return True
+
+
+def _find_being_deleted(netlink: nl.Netlink, name: str) -> Link | None:
+    """Return the TAP that had this name; None: another has it besides."""
+    link = netlink.find_being_deleted(name)
+    return link if link is not None and link.former_name == name else None
 
 
 def _is_marked(link: Link, vif_id: str | None) -> bool:

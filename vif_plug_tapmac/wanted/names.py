@@ -39,6 +39,7 @@ NOVA_NAME_LENGTH = 14
 BEING_DELETED = '.tapmac-being-deleted'
 #: Of a name that nobody shall guess: see :func:`unguessable`.
 UNGUESSABLE = 'tapmac-'
+_UNGUESSABLE = re.compile('%s[0-9a-f]{8}' % re.escape(UNGUESSABLE))
 _NOVA_TAP = re.compile('tap([0-9a-f]{8}-[0-9a-f]{2})')
 
 
@@ -62,6 +63,11 @@ def unguessable() -> str:
     of Nova's is named so, theirs have a "-" after eight digits.
     """
     return UNGUESSABLE + secrets.token_hex(4)
+
+
+def is_unguessable(name: str) -> bool:
+    """Return whether a name is one of these."""
+    return _UNGUESSABLE.fullmatch(name) is not None
 
 
 def start_of_vif_id(tap_name: str) -> str | None:

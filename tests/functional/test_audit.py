@@ -997,6 +997,34 @@ class CodesTest(AuditTestCase):
         self.host.forward_by_default(0, 'guests', family=7)
         self.assert_finds('TM301', 'nftables', 'guests FORWARD')
 
+    def test_tm301_by_the_last_rule(self):
+        # As firewalld, ip6tables and ebtables end.
+        for family, kept, last, device in (
+                ('inet', 'iif lo accept',
+                 'reject with icmpx type admin-prohibited',
+                 'bridge-nf-call-ip6tables'),
+                ('ip6', 'ip6 nexthdr icmpv6 accept', 'counter reject',
+                 'bridge-nf-call-ip6tables'),
+                ('bridge', 'ether type arp accept', 'counter drop',
+                 'nftables')):
+            if device != 'nftables' and not os.path.exists(
+                    '/proc/sys/net/bridge'):
+                continue
+            self.nft('add table %s firewall' % family,
+                     'add chain %s firewall forwarded { type filter hook '
+                     'forward priority 10 ; policy accept ; }' % family,
+                     'add rule %s firewall forwarded %s' % (family, kept))
+            self.assert_clean()
+            self.nft('add rule %s firewall forwarded %s' % (family, last))
+            self.assert_finds('TM301', device, 'firewall forwarded')
+            # What comes after an accept for all does not count.
+            self.nft('insert rule %s firewall forwarded accept' % family)
+            self.assert_clean()
+            self.nft('delete table %s firewall' % family)
+
+    def nft(self, *commands):
+        subprocess.run(['nft', '; '.join(commands)], check=True)
+
     def test_tm301_own_switch_of_a_bridge(self):
         self.foreign_bridge()
         self.assert_clean()

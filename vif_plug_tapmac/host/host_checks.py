@@ -33,7 +33,7 @@ _LOOKS_FOR = 2.0
 @finds('TM301')
 def _firewall(config: cfg.ConfigOpts.GroupAttr) -> Seen:
     # Whoever may not ask the kernel knows of none.
-    chains = nftables.chains_that_drop(_LOOKS_FOR)
+    chains = nftables.chains_that_drop(_LOOKS_FOR, by_rule=True)
     for what, switch in bridge_health.SWITCHES.items():
         chain = chains.get(what)
         if (chain or what == nftables.IPV4) and (

@@ -8,9 +8,13 @@ Source: include/uapi/linux/netfilter/nf_tables.h
 import errno
 import logging
 import socket
+import time
+import typing
 
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.kernel import attributes
+from vif_plug_tapmac.kernel.attributes import Attributes
+from vif_plug_tapmac.kernel import filter_table
 from vif_plug_tapmac.kernel import nft
 
 LOG = logging.getLogger(__name__)
@@ -22,7 +26,7 @@ _NEW_CHAIN, _GET_CHAIN = (10 << 8 | number for number in (3, 4))
 _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY = 1, 3, 4, 5
 _HOOK_NUMBER = 1
 #: Source: include/uapi/linux/netfilter.h
-_DROP = 0
+_DROP, _ACCEPT = 0, 1
 #: What goes from port to port passes these hooks: prerouting, forward and
 #: postrouting, of each family.
 _ON_THE_WAY = 0, 2, 4
@@ -33,6 +37,11 @@ _PASSED_BY = {socket.AF_INET: (IPV4,), socket.AF_INET6: (IPV6,),
 #: Table and chain that iptables-nft makes for what is forwarded, and
 #: ip6tables-nft and ebtables-nft in their families.
 _IPTABLES = 'filter', 'FORWARD'
+#: Of a rule: what is in it beside a condition and what becomes of the frame;
+#: and attributes of that. Source: as above, and
+#: include/uapi/linux/netfilter/nf_tables_compat.h
+_WITHOUT_CONDITION = ('counter', 'log')
+_TARGET_NAME, _IMMEDIATE_DATA, _VERDICT, _CODE = 1, 2, 2, 1
 #: In seconds: how long a look at other people's chains may take.
 _LOOKS_FOR = 0.05
 
@@ -50,7 +59,8 @@ def generation() -> int | None:
         return None
 
 
-def chains_that_drop(seconds: float | None = None) -> dict[str, str]:
+def chains_that_drop(seconds: float | None = None,
+                     by_rule: bool = False) -> dict[str, str]:
     """Return chains that drop what goes from port to port of a bridge.
 
     Unless a rule accepts it. IPv4 and IPv6 pass those of the host only where
@@ -61,10 +71,14 @@ def chains_that_drop(seconds: float | None = None) -> dict[str, str]:
     among tens of thousands.
 
     :param seconds: for how long these are looked at; None: as a plug may
+    :param by_rule: whether those count, too, that have a rule which drops, or
+        rejects, all that comes to it: firewalld ends so
     :returns: table and name of one, by what it drops: IPV4, IPV6 or FRAMES;
         none where none is known
     """
     found: dict[str, str] = {}
+    end = time.monotonic() + (_LOOKS_FOR if seconds is None else seconds)
+    passed: list[_Chain] = []
     try:
         with nft.Session() as session:
             for family in socket.AF_INET, socket.AF_INET6, nft.BRIDGE:
@@ -74,25 +88,92 @@ def chains_that_drop(seconds: float | None = None) -> dict[str, str]:
                         family, attributes.text(_CHAIN_TABLE, _IPTABLES[0]),
                         attributes.text(_CHAIN_NAME, _IPTABLES[1])),
                     _NEW_CHAIN, _dropped, tolerated=errno.ENOENT) or {}
-            for dropped in session.some(
+            for body in session.some(
                     'nftables', 'listing its chains', _GET_CHAIN,
-                    _body(socket.AF_UNSPEC), _dropped,
-                    _LOOKS_FOR if seconds is None else seconds):
-                found = dropped | found
+                    _body(socket.AF_UNSPEC), lambda body: body,
+                    end - time.monotonic()):
+                found = _dropped(body) | found
+                passed += _passed(body) if by_rule else ()
+        with nft.Session() as session:
+            for chain in passed:
+                if time.monotonic() > end:
+                    break
+                if _ends_all(session.on(chain.family).rules(chain.table,
+                                                            chain.name)):
+                    found = _by_family(chain) | found
     except exception.KernelRefused as error:
         # It is for a warning: no plug is to fail for it.
         LOG.debug('The chains of netfilter are not known: %s', error)
     return found
 
 
+class _Chain(typing.NamedTuple):
+    """A chain on the way from port to port."""
+    family: int
+    table: str
+    name: str
+
+
 def _dropped(body: bytes) -> dict[str, str]:
     """Return what a chain drops on its way, each with its table and name."""
-    chain = nft.read(body)
-    if (nft.value(chain.nested(_CHAIN_HOOK), _HOOK_NUMBER) not in _ON_THE_WAY
-            or nft.value(chain, _CHAIN_POLICY) != _DROP):
-        return {}
-    name = '%s %s' % (chain.text(_CHAIN_TABLE), chain.text(_CHAIN_NAME))
-    return dict.fromkeys(_PASSED_BY.get(body[0], ()), name)
+    return {what: name for chain in _on_the_way(body, _DROP)
+            for what, name in _by_family(chain).items()}
+
+
+def _passed(body: bytes) -> list[_Chain]:
+    """Return a chain, not ours, that lets pass what no rule of it drops."""
+    return [chain for chain in _on_the_way(body, _ACCEPT)
+            if (chain.family, chain.table) != (nft.BRIDGE, filter_table.NAME)]
+
+
+def _on_the_way(body: bytes, policy: int) -> typing.Iterator[_Chain]:
+    """Yield the chain of a message, if it is one on the way, of a policy."""
+    told = nft.read(body)
+    if (nft.value(told.nested(_CHAIN_HOOK), _HOOK_NUMBER) in _ON_THE_WAY
+            and nft.value(told, _CHAIN_POLICY) == policy
+            and body[0] in _PASSED_BY):
+        yield _Chain(body[0], told.text(_CHAIN_TABLE) or '',
+                     told.text(_CHAIN_NAME) or '')
+
+
+def _by_family(chain: _Chain) -> dict[str, str]:
+    return dict.fromkeys(_PASSED_BY[chain.family],
+                         '%s %s' % (chain.table, chain.name))
+
+
+def _ends_all(rules: list[bytes]) -> bool:
+    """Return whether nothing gets to the end of these rules.
+
+    By a rule without a condition that drops or rejects. Who reads on after an
+    accept for all reads what does not count.
+    """
+    for body in rules:
+        verdicts = _unconditional(body)
+        if verdicts is not None:
+            return verdicts
+    return False
+
+
+def _unconditional(body: bytes) -> bool | None:
+    """Return what a rule does with all: True: drops, False: lets pass.
+
+    :returns: None: neither, or it has a condition
+    """
+    for _, octets in attributes.every(nft.read(body).octets(
+            nft.RULE_EXPRESSIONS) or b''):
+        told = Attributes(octets)
+        name = told.text(nft.EXPRESSION_NAME)
+        data = told.nested(nft.EXPRESSION_DATA)
+        if name == 'reject' or name == 'target' and data.text(
+                _TARGET_NAME) in ('REJECT', 'DROP'):
+            return True
+        if name == 'immediate':
+            code = nft.value(data.nested(_IMMEDIATE_DATA).nested(_VERDICT),
+                             _CODE)
+            return code == _DROP if code in (_DROP, _ACCEPT) else None
+        if name not in _WITHOUT_CONDITION:
+            return None
+    return None
 
 
 def _body(family: int, *parts: bytes) -> bytes:

@@ -35,7 +35,7 @@ _DOMAIN = '''\
       <mac address='%s'/>
       <target dev='%s' managed='no'/>
       <model type='virtio'/>
-      <driver queues='%d'/>
+      <driver queues='%d'/>%s
     </interface>
   </devices>
   <test:runstate>%d</test:runstate>
@@ -83,15 +83,16 @@ class Domains(fixtures.Fixture):
         self.useFixture(fixtures.PythonPathEntry(binding()))
         self.useFixture(fixtures.EnvironmentVariable('PYTHONPATH', binding()))
 
-    def define(self, *nics, vif_id=''):
+    def define(self, *nics, vif_id='', limit=''):
         """Have a domain for each NIC, and no others.
 
         :param nics: name of the TAP, guest's MAC, whether it runs, queues
         :param vif_id: of the port, as Nova writes it down
+        :param limit: of bandwidth, as XML
         """
         churn.replace(self._file, '<node>%s</node>' % ''.join(
             _DOMAIN % (self.of(tap), self.instance_of(tap), vif_id, mac, tap,
-                       queues, _RUNNING if active else _SHUT_OFF)
+                       queues, limit, _RUNNING if active else _SHUT_OFF)
             for tap, mac, active, queues in nics))
 
     def of(self, tap):
@@ -129,7 +130,7 @@ class NoDomains:
     def __init__(self, test):
         self._test = test
 
-    def define(self, *nics, vif_id=''):
+    def define(self, *nics, vif_id='', limit=''):
         """Leave out a test of what libvirt answers."""
         self._test.only_in_full()
 

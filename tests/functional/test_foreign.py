@@ -7,8 +7,17 @@ it, and what is ours is never said to be wrong; a repair changes nothing, or
 mends it.
 """
 
+import subprocess
+
 from tests import base
 from tests.functional import test_audit
+from vif_plug_tapmac.host import domains
+from vif_plug_tapmac.host import inventory
+from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import source_filter
+
+_LIMIT = "<bandwidth><inbound average='1000'/></bandwidth>"
+_POLICE = 'police rate 8mbit burst 64k drop'
 
 
 class ForeignTestCase(test_audit.AuditTestCase):
@@ -21,6 +30,10 @@ class ForeignTestCase(test_audit.AuditTestCase):
         self.repair()
         self.assertEqual(before, self.host.state())
         return found
+
+    def run_each(self, *commands):
+        for command in commands:
+            subprocess.run(command.split(), check=True)
 
     def name(self, device, altname):
         self.host.ip.link('property_add', altname=altname,
@@ -37,3 +50,117 @@ class NameTest(ForeignTestCase):
         self.assert_left('TM240', base.TAP)
         self.do(found.remedy)
         self.assert_clean()
+
+
+class FilterTest(ForeignTestCase):
+    """Of tc, and of nftables, before all else."""
+
+    def add(self, *options, where='ingress'):
+        self.run_each('tc filter add dev %s %s protocol all %s' % (
+            base.TAP, where, ' '.join(options)))
+
+    def require(self, *kinds):
+        """Leave out a test of what this kernel lacks."""
+        for kind in kinds:
+            if subprocess.run(
+                    'tc filter add dev lo ingress pref 5 protocol all %s'
+                    % kind, shell=True, capture_output=True).returncode:
+                self.skipTest('this kernel lacks: ' + kind.split()[-1])
+
+    def assert_each_is_found(self, *kinds):
+        for where, word in ('ingress', 'sends'), ('egress', 'gets'):
+            for done, seen in kinds:
+                self.add('pref 5', done, where=where)
+                found = self.assert_left('TM241', base.TAP, word, seen)
+                subprocess.run(found.remedy.commands[1].split(), check=True)
+                self.assert_clean()
+
+    def test_tm241(self):
+        self.plug_clean()
+        self.run_each('tc qdisc add dev %s clsact' % base.TAP)
+        self.assert_clean()
+        self.assert_each_is_found(
+            ('u32 match u32 0 0 flowid 1:1', 'u32 of priority 5: its verdict'))
+
+    @base.needs_locked_ports
+    def test_tm241_before_ours(self):
+        self.plug_clean()
+        with nl.Netlink() as netlink:
+            # As a guest has it that arrives.
+            source_filter.put(netlink, self.host.link(base.TAP),
+                              base.GUEST_MAC)
+        self.assert_clean()
+        for priority, words in (5, ', before ours: '), (60000, '60000: '):
+            self.add('pref %d u32 match u32 0 0 flowid 1:1' % priority)
+            self.assert_left('TM241', base.TAP, words)
+            self.run_each('tc filter del dev %s ingress pref %d' % (
+                base.TAP, priority))
+
+    def test_tm241_and_tm242_of_actions(self):
+        self.plug_clean()
+        self.run_each('tc qdisc add dev lo clsact',
+                      'tc qdisc add dev %s clsact' % base.TAP)
+        self.require('matchall action mirred egress mirror dev lo',
+                     'u32 match u32 0 0 ' + _POLICE, 'flower action drop')
+        self.assert_each_is_found(
+            ('matchall action mirred egress redirect dev br100', 'mirred'),
+            ('flower action drop', 'gact'),
+            ('u32 match u32 0 0 action ok', 'gact'))
+        with nl.Netlink() as netlink:
+            source_filter.put(netlink, self.host.link(base.TAP),
+                              base.GUEST_MAC)
+        # A limit that counts before ours lets pass what it does not drop.
+        self.add('pref 5 u32 match u32 0 0', _POLICE)
+        self.assert_left('TM241', base.TAP, 'priority 5, before ours')
+        self.run_each('tc filter del dev %s ingress pref 5' % base.TAP)
+        self.add('u32 match u32 0 0', _POLICE)
+        self.assert_clean()
+        self.say_of_domain(is_limited=True)
+        self.assert_clean()
+        self.say_of_domain(is_limited=False)
+        self.assert_left('TM242', base.TAP, 'beyond some limit')
+
+    def say_of_domain(self, is_limited):
+        """Have libvirt say what there is of its domains."""
+        answer = domains.Answer('test:///', 1, {base.TAP: domains.Nic(
+            'guest', True, base.GUEST_MAC, 1, is_limited=is_limited)})
+        self.patch(inventory, 'answer', lambda: answer)
+
+    def test_nftables(self):
+        self.host.add('eth1', 'veth', peer='wire', address='52:54:00:12:34:56')
+        for name in 'eth1', 'wire':
+            self.host.set(name, state='up')
+        self.configure(bridge_uplinks={base.BRIDGE: 'eth1'})
+        self.plug_clean()
+        for device, code, found_at in (
+                (base.TAP, 'TM241', base.TAP), ('eth1', 'TM120', base.BRIDGE)):
+            subprocess.run(['nft', 'add table netdev guard; add chain netdev '
+                            'guard early { type filter hook ingress device %s '
+                            'priority 0 ; }' % device], check=True)
+            self.assert_clean()  # It lets all pass.
+            self.run_each('nft add rule netdev guard early counter drop')
+            self.assert_left(code, found_at, 'netdev guard early')
+            self.run_each('nft delete table netdev guard')
+        self.assert_clean()
+
+    def test_tm242(self):
+        self.plug_clean()
+        self.run_each('tc qdisc add dev %s root tbf rate 8mbit burst 64k '
+                      'latency 1s' % base.TAP)
+        found = self.assert_left('TM242', base.TAP, 'goes through tbf')
+        subprocess.run(found.remedy.commands[0].split(), check=True)
+        self.assert_clean()
+        self.run_each('tc qdisc add dev %s root pfifo limit 100' % base.TAP)
+        self.assert_clean()
+
+    def test_tm242_is_not_what_the_domain_asks_for(self):
+        self.domains.define((base.TAP, base.GUEST_MAC, True, 1), limit=_LIMIT)
+        self.plug_clean()
+        # Source: libvirt, src/util/virnetdevbandwidth.c
+        self.run_each(
+            'tc qdisc add dev %s root handle 1: htb default 1' % base.TAP,
+            'tc class add dev %s parent 1: classid 1:1 htb rate 8mbit'
+            % base.TAP)
+        self.assert_clean()
+        self.domains.define((base.TAP, base.GUEST_MAC, True, 1))
+        self.assert_left('TM242', base.TAP, 'goes through htb')

@@ -109,7 +109,8 @@ def audit_links(seen: Inventory) -> list[Finding]:
             for check_tap in (*tap_checks.CHECKS, *port_checks.CHECKS,
                               *spoofing_checks.CHECKS,
                               *agent_checks.CHECKS,
-                              *exit_checks.CHECKS):
+                              *exit_checks.CHECKS,
+                              *foreign_checks.CHECKS):
                 found.extend(check_tap(seen, tap))
             found.extend(tap_checks.clash(tap, holders))
     for interface in seen.interfaces:

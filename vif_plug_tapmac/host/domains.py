@@ -45,6 +45,7 @@ class Nic:
         domain; None if it does not
     :param instance: the domain's UUID, which is that of the instance in Nova;
         None if libvirt does not say
+    :param is_limited: whether it asks for a limit of bandwidth
     """
     domain: str
     active: bool
@@ -52,6 +53,7 @@ class Nic:
     queues: int
     vif_id: str | None = None
     instance: str | None = None
+    is_limited: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,4 +227,5 @@ def _nics(xml: str, active: bool) -> typing.Iterator[tuple[str, Nic]]:
                 queues=int('1' if driver is None
                            else driver.get('queues', '1')),
                 vif_id=vif_ids.get(target.get('dev', '')),
-                instance=domain.findtext('uuid'))
+                instance=domain.findtext('uuid'),
+                is_limited=interface.find('bandwidth') is not None)

@@ -45,6 +45,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     'TM117': (Severity.ERROR, 'The uplink of a bridge has no carrier'),
     'TM118': (Severity.ERROR, 'The uplink of a bridge is in another'),
     'TM119': (Severity.WARNING, 'A bridge is in another link group'),
+    'TM120': (Severity.WARNING, 'Rules of others are before an uplink'),
     'TM201': (Severity.WARNING, 'The MAC of a TAP is not that of its guest'),
     'TM202': (Severity.ERROR, 'A TAP has the MAC of its own guest'),
     'TM203': (Severity.ERROR, 'The MAC of a guest is that of another TAP'),
@@ -84,6 +85,8 @@ CODES: dict[str, tuple[Severity, str]] = {
     'TM236': (Severity.ERROR, 'The agent does not know a port'),
     'TM237': (Severity.WARNING, 'Old rules filter guests of the agent'),
     'TM240': (Severity.WARNING, 'A TAP is said to be another one'),
+    'TM241': (Severity.ERROR, 'Somebody else filters the frames of a TAP'),
+    'TM242': (Severity.WARNING, 'A TAP is throttled'),
     'TM301': (Severity.WARNING, 'The firewall stands between guests'),
     'TM302': (Severity.WARNING, 'A udev that is not seen rewrites MACs'),
     'TM303': (Severity.ERROR, 'Two os-vif plugins have one name'),
@@ -153,6 +156,8 @@ WHY: dict[str, str] = {
              'other and nobody else.',
     'TM119': 'It is known by its mark only: when that is lost, too, nothing '
              'tells that tapmac made it.',
+    'TM120': 'Guests may not get all that is sent to them, or others not what '
+             'they send, or not from them.',
     'TM201': 'A bridge whose MAC is not fixed takes the lowest one of its '
              'ports.',
     'TM202': 'Broadcasts and pings from this host get through, so that all '
@@ -211,6 +216,9 @@ WHY: dict[str, str] = {
     'TM236': 'Nothing passes from the guest, and nothing to it.',
     'TM237': 'What is allowed in Neutron from now on does not pass.',
     'TM240': 'The port of that name can not be plugged.',
+    'TM241': 'It can let pass what the guest is kept from, have it elsewhere, '
+             'or lose it.',
+    'TM242': 'The guest is slower than its flavor says, or loses frames.',
     'TM301': 'A policy that drops, as Docker sets it, cuts guests off from '
              'each other.',
     'TM302': 'The MAC of a TAP may be another one a moment after the plug.',

@@ -26,6 +26,8 @@ from vif_plug_tapmac.kernel import filter_drops
 from vif_plug_tapmac.kernel import filter_state
 from vif_plug_tapmac.kernel.link import Link
 from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import nftables
+from vif_plug_tapmac.kernel import queueing
 from vif_plug_tapmac.kernel import strangers
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted import from_config
@@ -38,6 +40,8 @@ LOG = logging.getLogger(__name__)
 #: How long a TAP has no name, in seconds, before it goes or gets it back: a
 #: purge takes that long with a thousand. And between two looks at it.
 _DELETED_WITHIN, _PAUSE = 3.0, 0.1
+#: In seconds: how long other people's chains are looked at.
+_LOOKS_FOR = 1.0
 #: When a TAP without its name was first seen, by its index and name.
 _first_seen: dict[tuple[int, str], float] = {}
 
@@ -75,7 +79,7 @@ class Inventory:
 
     @functools.cached_property
     def services(self) -> services.Services:
-        """By which what is another service's is told from what is ours."""
+        """What tells another service's from ours."""
         return services.Services(self, self.allowed_bridges, self.service)
 
     @property
@@ -91,15 +95,14 @@ class Inventory:
     @property
     def is_filtering(self) -> bool:
         """Whether guests are to be kept to their addresses."""
-        return bool(self.wanted and self.wanted['anti_spoofing'] == 'full'
-                    and not self.is_of_agent)
+        return not self.is_of_agent and bool(
+            self.wanted and self.wanted['anti_spoofing'] == 'full')
 
     @property
     def group(self) -> int:
         """The one that our TAPs are to be in."""
-        if self.is_of_agent:
-            return self.agent_group
-        return self.filtered_group if self.is_filtering else self.link_group
+        return (self.agent_group if self.is_of_agent else self.filtered_group
+                if self.is_filtering else self.link_group)
 
     @property
     def right_groups(self) -> tuple[int, ...]:
@@ -133,7 +136,7 @@ class Inventory:
             return filter_drops.drops()
         except exception.KernelRefused as error:
             LOG.debug('What is dropped is not known: %s', error)
-            return None
+        return None
 
     @functools.cached_property
     def libvirt(self) -> domains.Answer | None:
@@ -150,7 +153,7 @@ class Inventory:
     @property
     def knows_domains(self) -> bool:
         """Whether libvirt tells of all of its domains."""
-        return self.libvirt is not None and not self.libvirt.unread
+        return bool(self.libvirt and not self.libvirt.unread)
 
     @property
     def nics(self) -> dict[str, domains.Nic] | None:
@@ -199,6 +202,16 @@ class Inventory:
         """All entries of all bridges."""
         with nl.Netlink() as netlink:
             return strangers.entries(netlink, None)
+
+    @functools.cached_property
+    def queueing(self) -> dict[int, list[str]]:
+        """How what goes out of each link is queued, by its index."""
+        return queueing.kinds()
+
+    @functools.cached_property
+    def chains_of_devices(self) -> list[nftables.OfDevice]:
+        """What nftables has before all else, by device."""
+        return nftables.chains_of_devices(_LOOKS_FOR)
 
     @functools.cached_property
     def heard(self) -> dict[str, set[tuple[int, int]]]:

@@ -24,7 +24,12 @@ _NEW_CHAIN, _GET_CHAIN = (10 << 8 | number for number in (3, 4))
 
 #: Attributes.
 _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY = 1, 3, 4, 5
-_HOOK_NUMBER = 1
+_CHAIN_USE = 6
+_HOOK_NUMBER, _HOOK_DEVICE, _HOOK_DEVICES = 1, 3, 4
+#: Of a device among several: it is how names begin (NFTA_DEVICE_PREFIX).
+_BEGINS_SO = 2
+#: The families with chains of devices; the first is NFPROTO_NETDEV.
+_FAMILIES_OF_DEVICES = {5: 'netdev', nft.INET: 'inet'}
 #: Source: include/uapi/linux/netfilter.h
 _DROP, _ACCEPT = 0, 1
 #: What goes from port to port passes these hooks: prerouting, forward and
@@ -105,6 +110,52 @@ def chains_that_drop(seconds: float | None = None,
         # It is for a warning: no plug is to fail for it.
         LOG.debug('The chains of netfilter are not known: %s', error)
     return found
+
+
+class OfDevice(typing.NamedTuple):
+    """A chain that frames of one device come to, before or after all else.
+
+    :param device: its name, or how names begin with "*" behind it
+    :param name: family, table and chain, as nft has them
+    """
+    device: str
+    name: str
+
+
+def chains_of_devices(seconds: float) -> list[OfDevice]:
+    """Return those of nftables, but for the ones that let all pass.
+
+    :param seconds: for how long they are looked at
+    :returns: none where none is known
+    """
+    found: list[OfDevice] = []
+    try:
+        for family, name in _FAMILIES_OF_DEVICES.items():
+            with nft.Session() as session:
+                for body in session.some(
+                        'nftables', 'listing its chains', _GET_CHAIN,
+                        _body(family), lambda body: body, seconds):
+                    told = nft.read(body)
+                    if (nft.value(told, _CHAIN_POLICY) == _ACCEPT
+                            and not nft.value(told, _CHAIN_USE)):
+                        continue
+                    found += [OfDevice(device, '%s %s %s' % (
+                        name, told.text(_CHAIN_TABLE),
+                        told.text(_CHAIN_NAME))) for device in _devices(
+                            told.nested(_CHAIN_HOOK))]
+    except exception.KernelRefused as error:
+        LOG.debug('The chains of devices are not known: %s', error)
+    return found
+
+
+def _devices(hook: Attributes) -> list[str]:
+    """Return what a chain is for."""
+    several = hook.octets(_HOOK_DEVICES)
+    if several is None:
+        return [device for device in [hook.text(_HOOK_DEVICE)] if device]
+    return [octets.rstrip(b'\0').decode('utf-8', 'replace')
+            + '*' * (kind == _BEGINS_SO)
+            for kind, octets in attributes.every(several)]
 
 
 class _Chain(typing.NamedTuple):

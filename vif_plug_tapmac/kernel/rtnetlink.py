@@ -24,7 +24,7 @@ from vif_plug_tapmac.kernel.attributes import Attributes
 NEW_LINK, DELETE_LINK, GET_LINK, SET_LINK = 16, 17, 18, 19
 DELETE_ADDRESS, GET_ADDRESS = 21, 22
 NEW_NEIGHBOUR, DELETE_NEIGHBOUR, GET_NEIGHBOUR = 28, 29, 30
-NEW_QUEUEING = 36
+NEW_QUEUEING, GET_QUEUEING = 36, 38
 NEW_FILTER, DELETE_FILTER, GET_FILTER = 44, 45, 46
 NEW_PROPERTY, DELETE_PROPERTY = 108, 109
 GET_VLAN = 114
@@ -138,15 +138,14 @@ def traffic_control(index: int, handle: int, parent: int, info: int,
                                   info) + b''.join(parts))
 
 
-def read_traffic_control(body: bytes) -> tuple[int, int, Attributes]:
-    """Return what such a message says.
-
-    :returns: handle, info, and the attributes
-    """
+def read_traffic_control(
+        body: bytes) -> tuple[int, int, int, int, Attributes]:
+    """Return what such a message says: four numbers, then the rest."""
     if len(body) < _TRAFFIC_CONTROL.size:
         raise _garbled()
-    _, _, handle, _, info = _TRAFFIC_CONTROL.unpack_from(body)
-    return handle, info, Attributes(body[_TRAFFIC_CONTROL.size:])
+    _, index, handle, parent, info = _TRAFFIC_CONTROL.unpack_from(body)
+    return index, handle, parent, info, Attributes(
+        body[_TRAFFIC_CONTROL.size:])
 
 
 def vlans(index: int) -> bytes:

@@ -25,7 +25,8 @@ from vif_plug_tapmac.kernel import rtnetlink
 #: after this. Source: net/sched/cls_api.c, tcf_auto_prio;
 #: include/uapi/linux/pkt_sched.h (TC_H_CLSACT, TC_H_MIN_INGRESS),
 #: linux/if_ether.h (ETH_P_ALL)
-_INGRESS, _ALL_FRAMES, _PRIORITY = 0xfffffff2, socket.htons(3), 29793
+INGRESS, EGRESS = 0xfffffff2, 0xfffffff3
+_ALL_FRAMES, _PRIORITY = socket.htons(3), 29793
 #: The place for filters of a link. Source: as above, TC_H_CLSACT
 _CLSACT_HANDLE, _CLSACT = 0xffff0000, 0xfffffff1
 #: The filter's verdict is final. Source: include/uapi/linux/pkt_cls.h,
@@ -52,22 +53,27 @@ REMEDY = 'load sch_ingress and cls_bpf'
 
 
 @dataclasses.dataclass(frozen=True)
-class _Filter:
+class Filter:
     """A filter of a link, of anybody's.
 
     :param macs: the sources that it takes; None: it is not ours
+    :param kind: what it goes by, as "u32"
+    :param told: all that the kernel tells of it
     """
     priority: int
     handle: int
     macs: frozenset[str] | None
+    kind: str
+    told: Attributes = dataclasses.field(repr=False, compare=False)
 
     @classmethod
-    def from_message(cls, body: bytes) -> '_Filter | None':
+    def from_message(cls, body: bytes) -> 'Filter | None':
         """Return what a message describes; None if no frame comes there."""
-        handle, info, told = rtnetlink.read_traffic_control(body)
+        _, handle, _, info, told = rtnetlink.read_traffic_control(body)
         if told.number(_TCA_CHAIN):
             return None
-        return cls(info >> 16, handle, _macs_of(told))
+        return cls(info >> 16, handle, _macs_of(told),
+                   told.text(_TCA_KIND) or '', told)
 
 
 def put(netlink: nl.Netlink, link: Link, *macs: str) -> None:
@@ -94,7 +100,7 @@ def put(netlink: nl.Netlink, link: Link, *macs: str) -> None:
                     attributes.text(_TCA_KIND, 'clsact')),
                 rtnetlink.CREATE | rtnetlink.EXCLUSIVE,
                 tolerated=errno.EEXIST)
-    ours, others = _split(_filters(netlink, link))
+    ours, others = split(filters(netlink, link))
     place = _place(others)
     handle = next((each.handle for each in ours if each.priority == place), 1)
     program = _only_from(macs)
@@ -113,7 +119,7 @@ def put(netlink: nl.Netlink, link: Link, *macs: str) -> None:
 
 def is_there(netlink: nl.Netlink, link: Link, *macs: str) -> bool:
     """Return whether the TAP does that, for these MACs, before all else."""
-    ours, others = _split(_filters(netlink, link))
+    ours, others = split(filters(netlink, link))
     first = min((each.priority for each in others), default=_PRIORITY + 1)
     return ({each.macs for each in ours} == {frozenset(macs)} and all(
         each.priority < first or first == 1 for each in ours))
@@ -121,7 +127,7 @@ def is_there(netlink: nl.Netlink, link: Link, *macs: str) -> bool:
 
 def sources(netlink: nl.Netlink, link: Link) -> frozenset[str] | None:
     """Return from which MACs a TAP takes what comes in; None: from any."""
-    some = [each.macs for each in _split(_filters(netlink, link))[0]
+    some = [each.macs for each in split(filters(netlink, link))[0]
             if each.macs is not None]
     return frozenset.intersection(*some) if some else None
 
@@ -132,19 +138,24 @@ def remove(netlink: nl.Netlink, link: Link) -> None:
     Filters of others stay.
     """
     with contextlib.suppress(exception.KernelRefused):
-        _remove(netlink, link, _split(_filters(netlink, link))[0])
+        _remove(netlink, link, split(filters(netlink, link))[0])
 
 
-def _filters(netlink: nl.Netlink, link: Link) -> list[_Filter]:
-    """Return the filters of what comes in at a link."""
+def filters(netlink: nl.Netlink, link: Link,
+            where: int = INGRESS) -> list[Filter]:
+    """Return the filters of what comes in at a link, or goes out there.
+
+    :param where: INGRESS or EGRESS; of the latter a link may know nothing
+    """
     found = netlink.list(
         link.name, 'looking up its filters', rtnetlink.GET_FILTER,
-        rtnetlink.traffic_control(link.index, 0, _INGRESS, 0),
-        _Filter.from_message)
+        rtnetlink.traffic_control(link.index, 0, where, 0),
+        Filter.from_message,
+        tolerated=None if where == INGRESS else errno.EINVAL)
     return [each for each in found if each is not None]
 
 
-def _split(filters: list[_Filter]) -> tuple[list[_Filter], list[_Filter]]:
+def split(filters: list[Filter]) -> tuple[list[Filter], list[Filter]]:
     """Return ours, and those of others."""
     ours = [each for each in filters if each.macs is not None]
     places = {each.priority for each in ours}
@@ -153,7 +164,7 @@ def _split(filters: list[_Filter]) -> tuple[list[_Filter], list[_Filter]]:
                   and (each.handle or each.priority not in places)]
 
 
-def _place(others: list[_Filter]) -> int:
+def _place(others: list[Filter]) -> int:
     """Return the priority to have: before the others, where there is one."""
     taken = {each.priority for each in others}
     first = min(taken, default=_PRIORITY + 1)
@@ -164,7 +175,7 @@ def _place(others: list[_Filter]) -> int:
 
 
 def _remove(netlink: nl.Netlink, link: Link,
-            filters: list[_Filter]) -> None:
+            filters: list[Filter]) -> None:
     for each in filters:
         netlink.set(link.name, 'removing its filter', rtnetlink.DELETE_FILTER,
                     _filter(link, each.priority, each.handle),
@@ -218,5 +229,5 @@ def _only_from(macs: typing.Iterable[str]) -> bytes:
 def _filter(link: Link, priority: int, handle: int,
             *parts: bytes) -> bytes:
     return rtnetlink.traffic_control(
-        link.index, handle, _INGRESS, priority << 16 | _ALL_FRAMES,
+        link.index, handle, INGRESS, priority << 16 | _ALL_FRAMES,
         attributes.text(_TCA_KIND, 'bpf'), *parts)

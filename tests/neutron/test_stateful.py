@@ -107,7 +107,7 @@ class OtherKernelTest(tests_base.TestCase):
         if missing:
             self.cannot_run(missing)
         port = base.free_port()
-        there = self.useFixture(cloud.Cloud(port))
+        there = self.useFixture(cloud.Cloud(port=port))
         done = subprocess.run(
             ['tools/kernel.sh', '--net', _KERNEL, shlex.join([
                 sys.executable, '-W', 'ignore', '-m', 'testtools.run',

@@ -77,8 +77,8 @@ def wanted(ports: typing.Mapping[int, Port]) -> Sets:
 def _by_key(elements: typing.Iterable[Element],
             ) -> dict[tuple[bytes, bytes | None], Element]:
     # Of an interval of one key the kernel tells no end.
-    return {(each.key, each.last or each.key): each._replace(
-        last=None if each.last == each.key else each.last)
+    return {(each.key, each.last or each.key): (
+        each._replace(last=None) if each.last == each.key else each)
         for each in elements}
 
 

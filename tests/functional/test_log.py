@@ -231,19 +231,18 @@ class LogTest(test_claim.ClaimTestCase):
     def case_security_groups_that_somebody_flushes(self):
         self.start_fed()
         self.hear_and_undo()
-        self.delete_table()
-        self.wait_for_line('it is there again')
+        with self.saying('it is there again'):
+            self.delete_table()
         for error in exception.KernelRefused.from_errno(
                 'nftables', 'having guests kept to their security groups',
                 errno.ENOMEM), ValueError:
-            with fixtures.MonkeyPatch(
+            with self.saying('it is there again'), fixtures.MonkeyPatch(
                     'vif_plug_tapmac.kernel.agent_filter.heal',
-                    mock.Mock(side_effect=error)):
+                    mock.Mock(side_effect=error)), (
+                    self.saying('it is not yet as the agent wants'
+                                if isinstance(error, Exception)
+                                else 'is not undone\n')):
                 self.delete_table()
-                self.wait_for_line('it is not yet as the agent wants'
-                                   if isinstance(error, Exception)
-                                   else 'is not undone\n')
-            self.wait_for_line('it is there again')
 
     def case_security_groups_that_two_want_otherwise(self):
         self.start_fed()
@@ -270,13 +269,11 @@ class LogTest(test_claim.ClaimTestCase):
             healer.join()
         self.case.callback(end)
 
-    def wait_for_line(self, words, said=None):
-        """Wait until it is said; once more, if it was said before.
-
-        :param said: how much had been said before; None: all until now
-        """
-        if said is None:
-            said = len(self.logs.output)
+    @contextlib.contextmanager
+    def saying(self, words):
+        """Wait until it is said by what is done in here, or after that."""
+        said = len(self.logs.output)
+        yield
         patience.wait_until(lambda: words in self.logs.output[said:],
                             'nobody says: ' + words)
 
@@ -308,15 +305,14 @@ class LogTest(test_claim.ClaimTestCase):
         self.case.callback(self.end_listening)
         guest = self.hold()
         self.host.wait_until_forwarding(base.TAP)
-        with fixtures.MonkeyPatch(
+        with self.saying('has arrived, and'), fixtures.MonkeyPatch(
                 'vif_plug_tapmac.kernel.agent_guard.have',
                 mock.Mock(side_effect=exception.KernelRefused.from_errno(
-                    base.TAP, 'locking it', errno.ENOMEM))):
+                    base.TAP, 'locking it', errno.ENOMEM))), (
+                self.saying('is not locked yet')):
             # The bridge learns from that, whatever rules say.
             guest.write(hosts.frame('01:80:c2:00:00:0e', base.GUEST_MAC,
                                     b''))
-            self.wait_for_line('is not locked yet', 0)
-        self.wait_for_line('has arrived, and', 0)
 
     def end_listening(self):
         listener, agent_arrivals._listener = agent_arrivals._listener, None

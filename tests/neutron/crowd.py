@@ -77,6 +77,16 @@ def copies(neutron: base.Neutron, port: typing.Any, count: int,
     return found
 
 
+def move(neutron: base.Neutron, ports: typing.Sequence[typing.Any],
+         host: str) -> None:
+    """Have ports bound to another host in the database; nobody is told."""
+    for some in _parts([each['id'] for each in ports]):
+        for table in 'ml2_port_bindings', 'ml2_port_binding_levels':
+            neutron.database.execute(
+                'UPDATE neutron.%s SET host = %%s WHERE port_id IN (%s)' % (
+                    table, ', '.join(['%s'] * len(some))), host, *some)
+
+
 def remove(neutron: base.Neutron, ports: typing.Sequence[typing.Any]) -> None:
     """Have ports gone from the database; nobody is told."""
     for some in _parts([each['id'] for each in ports]):

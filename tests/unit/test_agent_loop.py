@@ -26,6 +26,7 @@ from vif_plug_tapmac.agent import manager
 from vif_plug_tapmac.agent import names
 from vif_plug_tapmac.agent import state
 from vif_plug_tapmac.agent import taps
+from vif_plug_tapmac.agent import waiting
 from vif_plug_tapmac.host import agent_names
 from vif_plug_tapmac.kernel import group_rules
 from vif_plug_tapmac import privileged
@@ -87,6 +88,8 @@ class Neutron:
         self.groups = {GROUP: (False, None)}
         self.failed = self.not_down = frozenset()
         self.meanwhile = lambda: None
+        #: Whether it has it as it was told.
+        self.learns = False
         self.fails = False
         self.more = {}
 
@@ -120,12 +123,19 @@ class Neutron:
     def set_up(self, ports):
         if ports:
             self.said.append(('up', *sorted(ports)))
+        self.learn(ports, UP)
         return frozenset()
 
     def set_down(self, ports):
         if ports:
             self.said.append(('down', *sorted(ports)))
-        return self.not_down & ports
+        self.learn(ports, DOWN)
+        return self.not_down.intersection(ports)
+
+    def learn(self, ports, status):
+        if self.learns:
+            for port in ports:
+                self.ports[port] = status, *self.ports[port][1:]
 
 
 class LoopTestCase(base.TestCase):
@@ -177,6 +187,7 @@ class LoopTestCase(base.TestCase):
         self.manager.handle(Batch(**{
             name: value if isinstance(value, bool) else frozenset(value)
             for name, value in batch.items()}))
+        self.manager.tell()
         return list(self.said)
 
     def left(self):
@@ -236,7 +247,7 @@ class LoopTest(LoopTestCase):
     def test_down_before_up(self):
         self.plug(ONE, DOWN)
         self.assertEqual(
-            [('down', ONE), ('ask', ONE), ('apply', ONE), ('up', ONE)],
+            [('ask', ONE), ('down', ONE), ('apply', ONE), ('up', ONE)],
             self.handle(ports=[ONE], lost=[ONE]))
 
     def test_made_anew_while_there_was_no_agent(self):
@@ -260,13 +271,13 @@ class LoopTest(LoopTestCase):
         self.neutron.not_down = frozenset()
         self.neutron.ports[ONE] = DOWN, GROUP
         self.assertEqual(
-            [('down', ONE), ('ask', ONE), ('apply', ONE), ('up', ONE)],
+            [('ask', ONE), ('down', ONE), ('apply', ONE), ('up', ONE)],
             self.handle(ports=[ONE], lost=[ONE]))
 
     def test_gone(self):
         self.handle(is_all=True)
         del self.here[ONE]
-        self.assertEqual([('down', ONE), ('ask',), ('apply', '-' + ONE)],
+        self.assertEqual([('ask',), ('apply', '-' + ONE), ('down', ONE)],
                          self.handle(lost=[ONE]))
 
     def test_unknown_to_neutron_is_closed(self):
@@ -360,9 +371,9 @@ class RunTest(LoopTestCase):
 
     def setUp(self):
         super().setUp()
-        self.patch(manager, '_FIRST_PAUSE', 0.001)
-        self.patch(manager, '_LONGEST_PAUSE', 0.01)
-        self.patch(manager, '_LONGEST_OF_ONE', 0.01)
+        self.patch(waiting, 'FIRST_PAUSE', 0.001)
+        self.patch(waiting, 'LONGEST_PAUSE', 0.01)
+        self.patch(waiting, 'LONGEST_OF_ONE', 0.01)
 
     def start(self):
         thread = threading.Thread(target=self.manager.run)
@@ -437,6 +448,54 @@ class RunTest(LoopTestCase):
         self.neutron.ports[ONE] = DOWN, GROUP
         self.neutron.not_down = frozenset()
         self.wait_for('up', ONE)
+
+    def test_rules_do_not_wait_until_all_are_down(self):
+        """Who is fed was said to be down before; the others come first."""
+        ports = ['%08d-0000-4000-8000-000000000000' % number
+                 for number in range(100, 150)]
+        for port in ports:
+            self.plug(port, UP)
+        self.unfed = {self.here[port].name for port in ports}
+        self.neutron.learns = True
+        self.start()
+        patience.wait_until(lambda: self.state.synced,
+                            lambda: 'all are fed: %s' % self.said)
+        first = next(each for each in self.said if each[0] == 'apply')
+        self.assertLessEqual({ONE, TWO}, set(first))
+        self.assertEqual(2 + 20, len(first[2:]))
+        for kind in 'ask', 'apply', 'down':
+            told = [port for each in self.said if each[0] == kind
+                    for port in each[1:] if port in ports]
+            self.assertEqual(ports, sorted(set(told)))
+            # Not all of them each time.
+            self.assertLess(len(told), 130)
+        for port in ports:
+            kinds = [each[0] for each in self.said
+                     if port in each and each[0] != 'ask']
+            self.assertEqual(['down', 'apply', 'up'][:len(kinds)], kinds)
+
+    def test_rules_do_not_wait_until_all_are_up(self):
+        ports = ['%08d-0000-4000-8000-000000000000' % number
+                 for number in range(100, 150)]
+        for port in ports:
+            self.plug(port, DOWN)
+
+        self.neutron.learns = True
+        learn = self.neutron.learn
+
+        def change(up, status):
+            learn(up, status)
+            if up:
+                self.dirty.add(Batch(groups=frozenset({GROUP})))
+        self.neutron.learn = change
+        self.start()
+        patience.wait_until(lambda: set(ports) == {
+            port for each in self.said if each[0] == 'up'
+            for port in each[1:]}, lambda: 'all are up: %s' % self.said)
+        kinds = [each[0] for each in self.said]
+        first = kinds.index('up')
+        self.assertEqual(['ask', 'apply', 'up', 'ask', 'apply', 'up'],
+                         kinds[:first + 4])
 
 
 class SpreadTest(LoopTestCase):

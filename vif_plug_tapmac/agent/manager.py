@@ -7,6 +7,7 @@ that something went wrong with is tried again after growing pauses; what was
 wired stays as it is until Neutron has said something else of it.
 """
 
+import itertools
 import logging
 import math
 import random
@@ -26,6 +27,10 @@ from vif_plug_tapmac.agent.names import Names
 from vif_plug_tapmac.agent.state import State
 from vif_plug_tapmac.agent.taps import Tap
 from vif_plug_tapmac.agent.taps import Taps
+from vif_plug_tapmac.agent.telling import AT_ONCE
+from vif_plug_tapmac.agent.telling import Telling
+from vif_plug_tapmac.agent import waiting
+from vif_plug_tapmac.agent.waiting import Waiting
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.wanted.security_groups import Group
 from vif_plug_tapmac.wanted.security_groups import Port
@@ -38,9 +43,6 @@ if typing.TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 
-#: In seconds: the first pause before something is tried again, and the longest
-#: of all ports, and of one. Each is twice as long as the one before.
-_FIRST_PAUSE, _LONGEST_PAUSE, _LONGEST_OF_ONE = 1.0, 10.0, 60.0
 #: What is to be expected to go wrong, and needs no traceback.
 _EXPECTED = (oslo_messaging.MessagingException, exception.TapMacError,
              daemon.FailedToDropPrivileges, OSError)
@@ -48,31 +50,6 @@ _UNGUARDED = (
     '%s is not in agent_group, so the privileged daemon has another '
     'configuration, without firewall = agent. Name all files of the agent '
     'that have [os_vif_tapmac] in helper_command of [tapmac_agent_privileged]')
-
-
-class _Waiting(typing.NamedTuple):
-    """A port that is not as it is to be.
-
-    :param tries: how often it was tried
-    :param due: when it is tried again, of the monotonic clock
-    """
-    why: str
-    tries: int
-    due: float
-
-    @classmethod
-    def after(cls, before: '_Waiting | None', why: str) -> '_Waiting':
-        """Return it when it was tried once more; None: for the first time."""
-        tries = before.tries + 1 if before else 1
-        return cls(why, tries,
-                   time.monotonic() + _pause(tries, _LONGEST_OF_ONE))
-
-
-def _due(waiting: typing.Mapping[str, _Waiting]) -> frozenset[str]:
-    """Return those that are to be tried again now."""
-    now = time.monotonic()
-    return frozenset(port for port, each in waiting.items()
-                     if each.due <= now)
 
 
 class Manager:
@@ -98,11 +75,13 @@ class Manager:
         self._resync_soon()
         self._stopped = threading.Event()
         self._failures = 0
-        self._waiting: dict[str, _Waiting] = {}
+        self._is_syncing = False
+        self._telling = Telling(server, taps, state)
+        # Those that are not fed before Neutron has heard that they were lost.
+        self._behind: frozenset[str] = frozenset()
+        self._waiting: dict[str, Waiting] = {}
         # The index of the TAP by which a port was guarded.
         self._wired: dict[str, int] = {}
-        # Those whose TAP went, which Neutron does not know yet.
-        self._lost: dict[str, _Waiting] = {}
         # As Neutron said last, whether they could be had or not.
         self._ports: dict[str, Port] = {}
         self._groups: dict[str, Group] = {}
@@ -112,10 +91,13 @@ class Manager:
         self._count()
         while not self._stopped.is_set():
             batch = self._next()
-            if self._stopped.is_set() or batch == dirty_ports.EMPTY:
+            if self._stopped.is_set():
                 continue
             try:
-                self.handle(batch)
+                if batch != dirty_ports.EMPTY:
+                    self.handle(batch)
+                    batch = dirty_ports.EMPTY
+                self.tell()
                 self._failures = 0
             except Exception as error:
                 self._dirty.add(batch)
@@ -129,19 +111,19 @@ class Manager:
 
     def _next(self) -> Batch:
         """Wait for something to do, and return it; it may be nothing."""
-        due = min([self._resync_due, *(
-            each.due for some in (self._waiting, self._lost)
-            for each in some.values())])
+        due = min([self._resync_due, self._telling.due(), *(
+            each.due for each in self._waiting.values())])
+        if self._behind:
+            due = -math.inf
         batch = self._dirty.take(due - time.monotonic())
         if batch.resync:
             self._resync_soon()
             batch = batch._replace(resync=False)
-        lost = _due(self._lost)
-        again = _due(self._waiting) | lost
+        again = waiting.due(self._waiting)
         self._state.retries += len(again)
+        again |= set(itertools.islice(self._behind, AT_ONCE))
         return batch.also(Batch(
-            ports=again, lost=lost,
-            is_all=time.monotonic() >= self._resync_due))
+            ports=again, is_all=time.monotonic() >= self._resync_due))
 
     def _resync_soon(self) -> None:
         """Have all ports asked for at a moment that others do not have."""
@@ -151,7 +133,7 @@ class Manager:
     def _fail(self, error: Exception) -> None:
         self._failures += 1
         self._state.retries += 1
-        pause = _pause(self._failures, _LONGEST_PAUSE)
+        pause = waiting.pause(self._failures, waiting.LONGEST_PAUSE)
         if not isinstance(error, _EXPECTED):
             LOG.exception('This should not happen; tried again in %.1f s',
                           pause)
@@ -164,18 +146,19 @@ class Manager:
         self._state.ports = len(self._taps.here())
         is_known = self._state.synced and not self._failures
         self._state.waiting = (
-            len(self._waiting.keys() | self._lost.keys()) if is_known
+            len(self._waiting.keys() | self._telling.left()) if is_known
             else self._state.ports)
         self._state.write()
 
     def handle(self, batch: Batch) -> None:
         """Bring what is dirty in line with what Neutron says.
 
+        What Neutron is to hear of it after that is told by :meth:`tell`.
+
         :raises Exception: of whatever kind, it has to be done again
         """
         here = self._taps.here()
-        # Before those that are here again are said to be up.
-        self._set_down(batch.lost)
+        self._telling.lose(batch.lost)
         groups = self._concerned(batch)
         ports = set(here) if batch.is_all else here.keys() & (
             batch.ports | self._in_each(groups, here.keys()))
@@ -191,22 +174,33 @@ class Manager:
         self._join(interfaces, answer)
         for port in interfaces:
             del asked[port]
-        anew = self._made_anew(asked, answer)
-        self._set_down(anew)
+        self._telling.lose(self._made_anew(asked, answer))
+        down = frozenset(filter(self._telling.is_lost, asked))
+        behind = self._telling.tell_lost(down)
+        self._behind = (self._behind & here.keys()) - asked.keys() | behind
+        for port in behind:
+            del asked[port]
         gone = batch.lost - here.keys()
         for port in gone:
             for each in self._waiting, self._ports, self._wired:
                 each.pop(port, None)
         if asked or gone or is_all:
-            groups -= self._put_in_force(asked, answer, gone, is_all,
-                                         anew - self._lost.keys())
+            groups -= self._put_in_force(asked, answer, gone, is_all, down)
         # Who was to tell them may have gone meanwhile.
         self._dirty.add(Batch(groups=groups.intersection(
             group for port in self._ports.values() if port.vif_id in here
             for group in port.groups)))
         if batch.is_all:
             self._resync_due = time.monotonic() + random.uniform(0.8, 1) * (
-                self._resync_interval if is_all else _LONGEST_PAUSE)
+                self._resync_interval if is_all else waiting.LONGEST_PAUSE)
+
+    def tell(self) -> None:
+        """Tell Neutron of some ports that are wired, or whose TAP went.
+
+        :raises Exception: of whatever kind, it is still to be told
+        """
+        for port in self._telling.tell():
+            self._set_waiting(port, 'Neutron could not have it up')
 
     def _made_anew(self, asked: dict[str, Tap], answer: 'Answer',
                    ) -> frozenset[str]:
@@ -222,28 +216,12 @@ class Manager:
                 and self._wired.get(port) != tap.index}
         return frozenset(taps[name] for name in firewall.unfed(taps))
 
-    def _set_down(self, lost: frozenset[str]) -> None:
-        """Say that the TAPs of these went; what fails is tried again.
-
-        One that is here again meanwhile is asked for with that, and is up as
-        Neutron has it until it is down.
-        """
-        failed = self._server.set_down(lost)
-        for port in lost:
-            before = self._lost.pop(port, None)
-            if port not in failed:
-                continue
-            if before is None:
-                LOG.warning('Neutron could not have port %s down, whose TAP '
-                            'is gone; it is told so again and again', port)
-            self._lost[port] = _Waiting.after(before, '')
-
     def _put_in_force(self, asked: dict[str, Tap], answer: 'Answer',
                       gone: typing.Iterable[str], is_all: bool,
                       down: frozenset[str]) -> frozenset[str]:
         """Do so; return which groups were told, or are going to be.
 
-        :param down: those that Neutron was told to have down since it said so
+        :param down: those that Neutron has down since it answered, or will
         """
         outcome = self._firewall.apply(
             answer.info, answer.details,
@@ -253,8 +231,9 @@ class Manager:
             return frozenset(self._groups)
         self._learn(asked.keys(), outcome, is_all)
         self._judge(asked, answer, outcome, down)
-        if is_all:
-            self._state.synced = time.time()
+        self._is_syncing |= is_all
+        if self._is_syncing and not self._behind:
+            self._is_syncing, self._state.synced = False, time.time()
         return frozenset(each.id for each in outcome.groups)
 
     def _join(self, interfaces: dict[str, Tap], answer: 'Answer') -> None:
@@ -263,8 +242,8 @@ class Manager:
         for port, interface in interfaces.items():
             self._set_waiting(port, self._joining.join(
                 port, interface, told.get(port, {})))
-        self._say_up({port: tap for port, tap in interfaces.items()
-                      if port not in self._waiting})
+        self._telling.wire({port: tap for port, tap in interfaces.items()
+                            if port not in self._waiting})
 
     def _concerned(self, batch: Batch) -> frozenset[str]:
         """Return which groups are to be told anew."""
@@ -311,13 +290,13 @@ class Manager:
 
     def _judge(self, asked: dict[str, Tap], answer: 'Answer',
                outcome: Outcome, down: frozenset[str]) -> None:
-        """Say of each port that it is up, or why it is not."""
+        """Have it told of each port that it is up, or say why it is not."""
         told = answer.by_port()
-        up = set()
         for port, tap in asked.items():
             why = outcome.refused.get(port)
             is_guarded = self._taps.is_guarded(tap)
             self._wired.pop(port, None)
+            self._telling.unwire(port)
             if is_guarded is None:
                 why = None  # It is another one by now, and dirty.
             elif port in outcome.kept:
@@ -325,20 +304,13 @@ class Manager:
                     why = _UNGUARDED % tap.name
                 else:
                     self._wired[port] = tap.index
-                    if port in down or self._server.is_to_be_up(told[port]):
-                        up.add(port)
+                    if (self._server.is_to_be_up(told[port])
+                            or port in down
+                            and self._server.is_up(told[port])):
+                        self._telling.wire({port: tap})
             self._set_waiting(port, why)
-        self._say_up({port: asked[port] for port in up})
         for port, why in outcome.shut.items():
             LOG.info('Port %s is closed: %s', port, why)
-
-    def _say_up(self, taps: dict[str, Tap]) -> None:
-        """Have Neutron know that these ports are wired."""
-        failed = self._server.set_up(taps.keys())
-        for port in failed:
-            self._set_waiting(port, 'Neutron could not have it up')
-        for port in taps.keys() - failed:
-            LOG.info('Port %s is wired: %s', port, taps[port].name)
 
     def _set_waiting(self, port: str, why: str | None) -> None:
         before = self._waiting.pop(port, None)
@@ -349,15 +321,9 @@ class Manager:
                 LOG.info('Port %s is not wired: %s', port, why)
             else:
                 LOG.error('Port %s is not wired: %s', port, why)
-        self._waiting[port] = _Waiting.after(before, why)
+        self._waiting[port] = (before or Waiting()).again(why)
 
 
 def _words(error: Exception) -> str:
     """Return in one line what went wrong; some say nothing, some a page."""
     return (str(error).strip().splitlines() or [''])[0] or type(error).__name__
-
-
-def _pause(tries: int, longest: float) -> float:
-    """Return for how many seconds to wait, a bit other for each host."""
-    most = min(longest, _FIRST_PAUSE * 2.0 ** min(tries, 10))
-    return random.uniform(most / 2, most)

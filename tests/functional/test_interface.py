@@ -5,11 +5,16 @@
 What the agents make them with is tested where there is a Neutron.
 """
 
+import pathlib
+
+import fixtures
+
 from tests import base
 from tests.functional import test_audit
 from tests import hosts
 from tests import patience
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.host import link_files
 from vif_plug_tapmac import mark
 from vif_plug_tapmac import privileged
 
@@ -124,6 +129,33 @@ class AuditTest(InterfaceTestCase):
         self.assert_found('TM230', 'br200', base.BRIDGE)
         self.host.set(NAME, ifalias='by lldpd')
         self.assert_finds('TM230', NAME, 'by lldpd', 'agent')
+
+    def test_networkd_would_take_it_off(self):
+        self.join()
+        directory = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        self.patch(link_files, '_DIRECTORIES', [str(directory)])
+        file = directory / 'a.network'
+        for text, is_taken in (
+                ('[Match]\nKind=veth\n', True),
+                ('[Match]\nKind=veth\n[Link]\nUnmanaged=yes\n', False),
+                ('[Match]\nName=wire\n', False)):
+            file.write_text(text)
+            if is_taken:
+                found = self.assert_finds(
+                    'TM309', str(file), '%s, an interface of DHCP or of a '
+                    'router' % NAME, '00-tapmac.network')
+                self.assertNotIn('uplink', found.evidence + found.remedy)
+            else:
+                self.assert_clean()
+
+    def test_is_no_uplink_of_a_bridge_that_has_none(self):
+        self.join()
+        self.host.set(base.BRIDGE, address='52:54:00:00:00:07')
+        self.assertLess(self.host.link(NAME).index,
+                        self.host.link(base.BRIDGE).index)
+        found = self.assert_finds('TM113', base.BRIDGE, 'without an uplink')
+        self.do(found.remedy)
+        self.assert_clean()
 
     def test_is_no_uplink_of_a_bridge_that_is_younger(self):
         self.configure(bridge_uplinks={base.BRIDGE: 'wire'})

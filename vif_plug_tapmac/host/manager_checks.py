@@ -42,12 +42,16 @@ class _Taken:
 
     def __init__(self) -> None:
         self.taps: list[str] = []
+        #: Ends of interfaces of Neutron's own agents.
+        self.interfaces: list[str] = []
         self.uplinks: list[_Uplink] = []
 
     def __str__(self) -> str:
         return ' and '.join(
             ['%s, as TAPs of guests are named' % name
              for name in self.taps[:1]]
+            + ['%s, an interface of DHCP or of a router' % name
+               for name in self.interfaces[:1]]
             + ['%s, the uplink of %s' % (each.name, each.bridge)
                for each in self.uplinks])
 
@@ -80,6 +84,11 @@ def _networkd(seen: Inventory, config: cfg.ConfigOpts.GroupAttr) -> Seen:
         path = link_files.file_that_takes_off(files, facts, None)
         if path is not None:
             taken[path].taps.append(next(iter(facts['Name'])))
+    for link in seen.interfaces:
+        path = link_files.file_that_takes_off(files, _facts(
+            _Uplink('', link.name, link, True), with_udev), None)
+        if path is not None:
+            taken[path].interfaces.append(link.name)
     for uplink in _uplinks(seen):
         path = link_files.file_that_takes_off(
             files, _facts(uplink, with_udev), uplink.bridge)
@@ -89,7 +98,8 @@ def _networkd(seen: Inventory, config: cfg.ConfigOpts.GroupAttr) -> Seen:
         yield (path, 'it is for %s: systemd-networkd takes what it is for off '
                'a bridge that is not its own, when it starts' % those,
                ', and '.join(
-                   ['install 00-tapmac.network ' + _ETC] * bool(those.taps)
+                   ['install 00-tapmac.network ' + _ETC] * bool(
+                       those.taps or those.interfaces)
                    + ['have KeepMaster=yes in a section [Network] for %s'
                       % each.name for each in those.uplinks])
                + ', then "networkctl reload"')

@@ -7,13 +7,17 @@ What it does with a Neutron is elsewhere: see test_dhcp.
 
 import pathlib
 import sys
+import threading
 
 import fixtures
 
 from tests import answering
 from tests import base
 from tests.neutron import cloud
+from tests import patience
+from vif_plug_tapmac.kernel import events
 from vif_plug_tapmac import mark
+from vif_plug_tapmac import privileged
 from vif_plug_tapmac.wanted import names
 
 MAC, HOST_MAC = 'fa:16:3e:00:00:77', 'fe:16:3e:00:00:77'
@@ -100,6 +104,23 @@ class DriverTest(base.FunctionalTestCase):
         for _ in range(2):
             self.call('unplug', device_name=INNER, namespace=NAMESPACE)
             self.assert_nothing()
+
+    def check_tapmac_agent_hears_of_it(self):
+        with events.LinkEvents() as told:
+            thread = threading.Thread(target=self.be_agent, args=(told,))
+            thread.start()
+            self.plug(bridge=None)
+            # Which waits for that.
+            self.assert_wired()
+            thread.join()
+
+    def be_agent(self, told):
+        """Have what is heard of join the bridge, as tapmac-agent does."""
+        patience.wait_until(lambda: [each for each in told.wait(1) if (
+            mark.InterfaceMark.parse(each.link.alias))], 'nothing is heard')
+        privileged.join_interface({
+            'vif_id': PORT, 'name': OUTER, 'bridge': 'br100',
+            'guest_mac': MAC, 'mtu': 1400})
 
     def check_names_of_all_agents(self):
         for prefix in 'ns-', 'qr-', 'qg-', 'ha-', 'sg-':

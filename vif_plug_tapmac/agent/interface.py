@@ -154,16 +154,21 @@ class TapMacInterfaceDriver(
     def _finish(self, name: str, its_mark: InterfaceMark,
                 bridge: str | None) -> None:
         """Have the host's end as it is to be, and on a bridge if one is."""
-        # Before its first frame: a bridge takes the lowest MAC of its ports.
-        told = {'address': mac.tap_mac(its_mark.mac),
-                'group': mark.INTERFACE_GROUP, 'ifalias': str(its_mark)}
         ip_lib.IPDevice(name).disable_ipv6()
-        if not bridge:
-            privileged.set_link_attribute(name, None, **told)
-            return
-        link = _require_bridge(name, bridge)
-        told['ifalias'] = str(dataclasses.replace(its_mark, bridge=bridge))
-        for step in told, {'master': link.index}, {'state': 'up'}:
+        if bridge:
+            index = _require_bridge(name, bridge).index
+            its_mark = dataclasses.replace(its_mark, bridge=bridge)
+        # The MAC comes before its first frame: a bridge takes the lowest of
+        # its ports. And after the alias: of a link that is down the kernel
+        # tells nobody of a new alias, but of a MAC, whatever that was before,
+        # and tapmac-agent hears. Source: net/core/rtnetlink.c, do_setlink;
+        # net/core/dev.c, netif_set_mac_address
+        steps: list[dict[str, typing.Any]] = [
+            {'group': mark.INTERFACE_GROUP, 'ifalias': str(its_mark)},
+            {'address': mac.tap_mac(its_mark.mac)}]
+        if bridge:
+            steps += [{'master': index}, {'state': 'up'}]
+        for step in steps:
             privileged.set_link_attribute(name, None, **step)
 
     def _bridge_of(self, network_id: str, device_name: str) -> str:

@@ -38,8 +38,8 @@ class State:
             'tapmac_agent_%s %s\n' % (name, meaning, name, kind, name,
                                       repr(value))
             for name, meaning, kind, value in (
-                ('ports', 'TAPs of tapmac on this host, and interfaces of DHCP '
-                 'and L3 agents.', 'gauge', self.ports),
+                ('ports', 'TAPs of tapmac on this host, and interfaces of '
+                 'DHCP and L3 agents.', 'gauge', self.ports),
                 ('ports_waiting', 'Those of them that are not as Neutron '
                  'says, or not known to be.', 'gauge', self.waiting),
                 ('retries_total', 'How often something was tried again.',

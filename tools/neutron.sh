@@ -8,6 +8,8 @@ cd "$(dirname "$0")/.."
 unpack mariadb mariadb-server-core
 unpack rabbitmq rabbitmq-server
 unpack dhcp dnsmasq-base dnsmasq-utils haproxy
+# A guest whose DHCP is of IPv6, which no busybox knows.
+unpack dhclient isc-dhcp-client
 
 for name in $(peer_venvs nova); do
     make_peer_venv "$name"

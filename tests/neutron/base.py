@@ -181,7 +181,7 @@ class Database(fixtures.Fixture):
         self.socket = directory / 'socket'
         (directory / 'data').mkdir()
         share = _MARIADB / 'share' / 'mysql'
-        mariadb = self.useFixture(Process(
+        self._mariadb = Process(
             _MARIADB / 'sbin' / 'mariadbd', '--no-defaults',
             *(['--user=root'] if os.geteuid() == 0 else []),
             '--datadir=%s' % (directory / 'data'),
@@ -194,9 +194,19 @@ class Database(fixtures.Fixture):
                 'connect', 'net-read', 'net-write', 'innodb-lock-wait')),
             # Nothing here needs to outlive a power failure.
             '--innodb-flush-log-at-trx-commit=0', '--innodb-fast-shutdown=2',
-            log=directory / 'log'))
-        mariadb.wait_for(self.socket.exists)
+            log=directory / 'log')
+        self._start()
+        self.addCleanup(lambda: self._mariadb.cleanUp())
         self.execute('CREATE DATABASE neutron CHARACTER SET utf8mb4')
+
+    def _start(self) -> None:
+        self._mariadb.setUp()
+        self._mariadb.wait_for(self.socket.exists)
+
+    def restart(self) -> None:
+        """Start it again, with all that it had."""
+        self._mariadb.cleanUp()
+        self._start()
 
     def execute(self, statement: str, *values: typing.Any,
                 ) -> list[dict[str, typing.Any]]:

@@ -61,6 +61,17 @@ class Cloud(base.Neutron):
     def stop_workers(self) -> None:
         self._workers.cleanUp()
 
+    def restart_part(self, part: str) -> None:
+        """End one of :meth:`processes`, and start it again."""
+        if part == 'workers':
+            self.stop_workers()
+            self.start_workers()
+        elif part == 'queue':
+            self.broker.stop()
+            self.broker.start()
+        else:
+            {'server': self, 'database': self.database}[part].restart()
+
 
 #: Has the ports of TCP of a cloud, for a test on another kernel: that of its
 #: server, and that of its queue.

@@ -208,6 +208,10 @@ class AgentHost(fixtures.Fixture):
         self._agent.process.send_signal(signal.SIGKILL)
         self.stop_agent()
 
+    def kill_daemon(self) -> None:
+        """Kill what does for its agent what is privileged."""
+        os.kill(self.processes()[1], signal.SIGKILL)
+
     def stop_agent(self) -> None:
         if self._agent is not None:
             self._agent.cleanUp()
@@ -371,7 +375,8 @@ class Nic:
         self.tap = names.nova_tap_name(port['id'])
         self._vif = tests_base.make_vif(
             id=port['id'], vif_name=self.tap,
-            address=self.mac, bridge_name=BRIDGE)
+            address=self.mac, bridge_name=BRIDGE, addresses=[
+                each['ip_address'] for each in port['fixed_ips']])
         self._got: set[bytes] = set()
         # Others may send meanwhile.
         self._lock = threading.Lock()

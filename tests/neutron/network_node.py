@@ -33,6 +33,8 @@ from tests import patience
 _ANSWERS_WITHIN = 10
 #: Where tools/neutron.sh unpacks what the agents run.
 _ROOT = tests_base.CHECKOUT / '.venv' / 'dhcp' / 'root' / 'usr'
+_DHCLIENT = (tests_base.CHECKOUT / '.venv' / 'dhclient' / 'root' / 'sbin'
+             / 'dhclient')
 #: With no daemon for what is privileged: each takes as long as the agent to
 #: begin, and there are four. So what that forks, and ends by a signal, must
 #: not tell the agent of it, by a pipe that it has of it.
@@ -69,10 +71,12 @@ nova_metadata_port = %(metadata)d
 metadata_workers = 0
 metadata_proxy_user = root
 metadata_proxy_group = root
+metadata_proxy_shared_secret = %(secret)s
 %(more)s
 [AGENT]
 root_helper = env
 report_interval = 5
+check_child_processes_interval = 1
 [oslo_messaging_rabbit]
 rabbit_retry_interval = 1
 rabbit_retry_backoff = 0
@@ -121,24 +125,33 @@ class NetworkNode(fixtures.Fixture):
 
     :param host: it has a bridge, and a way to the queue
     :param more: lines for the section [DEFAULT], and others
+    :param nova: the port of TCP at 127.0.0.1 of the test where Nova's metadata
+        service listens, and by what it knows who asks for a guest; None: one
+        that only says what it is asked
     """
 
     @staticmethod
     def missing() -> str | None:
         if not (_ROOT / 'sbin' / 'dnsmasq').exists():
             return 'needs dnsmasq: tools/neutron.sh unpacks it, on Debian'
+        if not _DHCLIENT.exists():
+            return 'needs dhclient: tools/neutron.sh unpacks it, on Debian'
         if not shutil.which('busybox'):
             return 'needs busybox: tools/guests.sh installs it, on Debian'
         return None
 
-    def __init__(self, host: hypervisor.Hypervisor, more: str = '') -> None:
-        self._host, self._more = host, more
+    def __init__(self, host: hypervisor.AgentHost, more: str = '',
+                 nova: tuple[int, str] | None = None) -> None:
+        self._host, self._more, self._nova = host, more, nova
 
     def _setUp(self) -> None:
         self._mark = str(uuid.uuid4())
         self.directory = pathlib.Path(
             self.useFixture(fixtures.TempDir()).path)
-        self._metadata = self.useFixture(Metadata(self._host.peer))
+        metadata = self.useFixture(
+            Metadata(self._host.peer) if self._nova is None
+            else hypervisor.Line(self._host.peer, (
+                '127.0.0.1', self._nova[0])))
         self._holds, held = os.pipe()
         self._mounts = hosts.fork(self._hold_mounts, held)
         self.addCleanup(self._end)
@@ -149,7 +162,8 @@ class NetworkNode(fixtures.Fixture):
         self._configuration.write_text(_CONFIGURATION % {
             'host': self._host.name, 'port': self._host.line.port,
             'directory': self.directory, 'timeout': patience.HANG,
-            'metadata': self._metadata.port, 'more': self._more})
+            'metadata': metadata.port, 'more': self._more,
+            'secret': self._nova[1] if self._nova else ''})
         self._agents: dict[str, base.Process] = {}
 
     def _hold_mounts(self, held: int) -> None:
@@ -190,6 +204,31 @@ class NetworkNode(fixtures.Fixture):
         agent.process.send_signal(signal.SIGKILL)
         agent.cleanUp()
 
+    def kill_all(self) -> None:
+        """Have nobody serve from here any more; what is plugged stays."""
+        for name in list(self._agents):
+            self.kill(name)
+        while left := self._processes():
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def forget_namespace(self, network: str) -> None:
+        """Have a network's namespace without its name, as after a crash."""
+        subprocess.run(
+            ['ip', 'netns', 'delete', 'qdhcp-' + network], check=True,
+            preexec_fn=lambda: hosts.enter_mounts(self._mounts))
+
+    def end_process(self, name: str) -> None:
+        """Kill what an agent runs; return when that runs it again."""
+        ended = set(self.processes(name))
+        assert ended, name
+        for pid in ended:
+            os.kill(pid, signal.SIGKILL)
+        patience.wait_until(lambda: set(self.processes(name)) - ended,
+                            lambda: '%s is gone:\n%s' % (
+                                name, self.log('dhcp')[-20000:]))
+
     def log(self, name: str) -> str:
         return (self.directory / (name + '.log')).read_text()
 
@@ -208,19 +247,17 @@ class NetworkNode(fixtures.Fixture):
         return found
 
     def _end(self) -> None:
-        for name in list(self._agents):
-            self.kill(name)
-        while left := self._processes():
-            for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        self.kill_all()
         os.kill(self._mounts, signal.SIGKILL)
         os.waitpid(self._mounts, 0)
         os.close(self._holds)
 
 
 class Lease(dict[str, str]):
-    """What udhcpc was told, by the names that its scripts have for it."""
+    """What udhcpc was told, by the names that its scripts have for it.
+
+    Or dhclient, which has others.
+    """
 
 
 class Machine(fixtures.Fixture):
@@ -250,8 +287,16 @@ class Machine(fixtures.Fixture):
             '    ip route replace $1 via $2\n    shift 2\ndone\n'
             % self._directory)
         self._script.chmod(0o755)
+        self._script6 = self._directory / 'script6'
+        self._script6.write_text(
+            '#!/bin/sh\n[ "$reason" = BOUND6 ] || exit 0\n'
+            'cd %s\nenv > lease6.new\nmv lease6.new lease6\n'
+            % self._directory)
+        self._script6.chmod(0o755)
 
     def _configure(self) -> None:
+        # Nobody else has its addresses, and it need not wait to be sure.
+        pathlib.Path('/proc/sys/net/ipv6/conf/eth0/accept_dad').write_text('0')
         with pyroute2.IPRoute() as ip:
             ip.link('set', index=1, state='up')
             index, = ip.link_lookup(ifname='eth0')
@@ -283,6 +328,28 @@ class Machine(fixtures.Fixture):
             self.run('busybox', 'udhcpc', '-i', 'eth0', '-f', '-n', '-q',
                      '-t', '4', '-T', '1', '-O', 'mtu', '-O', 'staticroutes',
                      '-s', str(self._script))
+        if not lease.exists():
+            return None
+        return Lease(re.findall(r'(?m)^(\w+)=(.*)$', lease.read_text()))
+
+    def dhcp6(self) -> Lease | None:
+        """Return likewise what it has for IPv6."""
+        lease, told = self._directory / 'lease6', self._directory / 'told6'
+        for each in lease, told:
+            each.unlink(missing_ok=True)
+        (self._directory / 'conf6').write_text('timeout 4;\n')
+        with (self._directory / 'log6').open('w') as log:
+            process = self.peer.run(lambda: subprocess.Popen(
+                [_DHCLIENT, '-6', '-1', '-d', '-cf', self._directory / 'conf6',
+                 '-lf', told, '-pf', self._directory / 'pid6', '-sf',
+                 self._script6, 'eth0'], stdout=log, stderr=log))
+        try:
+            patience.wait_until(
+                lambda: lease.exists() or process.poll() is not None,
+                (self._directory / 'log6').read_text)
+        finally:
+            process.kill()
+            process.wait()
         if not lease.exists():
             return None
         return Lease(re.findall(r'(?m)^(\w+)=(.*)$', lease.read_text()))

@@ -17,13 +17,14 @@ import sys
 from tests.neutron import base
 from tests.neutron import cloud
 from tests.neutron import hypervisor
+from tests.neutron import network_node
 
 
 def main(port, nova_port, more, agents=''):
     kind = cloud.Cloud if agents else base.Neutron
     with kind(more=more, port=int(port),
               nova_port=int(nova_port)) as neutron:
-        hosts = {}
+        hosts, nodes = {}, {}
 
         def start_agent(name, namespace):
             hosts[name] = neutron.useFixture(hypervisor.AgentHost(
@@ -31,9 +32,31 @@ def main(port, nova_port, more, agents=''):
             hosts[name].start_agent()
             hosts[name].wait_for_agent()
 
+        def start_node(name, *nova):
+            nodes[name] = neutron.useFixture(network_node.NetworkNode(
+                hosts[name], nova=nova))
+            nodes[name].start('dhcp', 'metadata')
+
+        def restart_part(name, part):
+            if part in neutron.processes():
+                neutron.restart_part(part)
+            elif part in ('dhcp', 'metadata'):
+                nodes[name].kill(part)
+                nodes[name].start(part)
+            elif part in ('dnsmasq', 'haproxy'):
+                nodes[name].end_process(part)
+            elif part == 'tapmac-agent':
+                hosts[name].kill_agent()
+                hosts[name].start_agent()
+                hosts[name].wait_for_agent()
+            else:
+                hosts[name].kill_daemon()
+
         known = {'execute': neutron.database.execute, 'log': neutron.log,
                  'restart': lambda changes: neutron.restart(**changes),
-                 'start_agent': start_agent,
+                 'start_agent': start_agent, 'start_node': start_node,
+                 'restart_part': restart_part,
+                 'log_of_node': lambda name, agent: nodes[name].log(agent),
                  'log_of_agent': lambda name: hosts[name].log()}
         print('started', flush=True)
         for line in sys.stdin:

@@ -9,18 +9,21 @@ a line of JSON what that returned, and what it raised, if it did.
 """
 
 import json
+import logging
 import os
 import sys
 
 from neutron.agent.linux import ip_lib
 from neutron.common import config as neutron_config
 from neutron.conf.agent import common as agent_options
+from neutron.conf.agent.l3 import config as l3_options
 from neutron import privileged
 from oslo_config import cfg
 from oslo_privsep import priv_context
 
 from tests import hosts
 from vif_plug_tapmac.agent import interface
+from vif_plug_tapmac.ml2 import opts as ml2_options
 
 
 def look(device, namespace):
@@ -38,6 +41,44 @@ def forget_namespace(namespace):
     return held
 
 
+class Kept(logging.Handler):
+    """Keeps what is logged from when it is made."""
+
+    def __init__(self):
+        super().__init__()
+        self.messages = []
+        interface.LOG.setLevel(logging.INFO)
+        interface.LOG.addHandler(self)
+
+    def emit(self, record):
+        self.messages.append(record.getMessage())
+
+
+def said():
+    """Return what the driver has logged since it was asked before."""
+    found, kept.messages = kept.messages, []
+    return found
+
+
+def other(mode, mappings='', passed=None):
+    """Make another driver, as an L3 agent does, and have it plug.
+
+    :param mode: agent_mode
+    :param mappings: bridge_mappings
+    :param passed: None: it plugs nothing
+    """
+    conf = cfg.ConfigOpts()
+    agent_options.register_interface_driver_opts_helper(conf)
+    conf.register_opts(l3_options.OPTS)
+    ml2_options.group(conf)
+    conf([])
+    conf.set_override('agent_mode', mode)
+    conf.set_override('bridge_mappings', mappings, 'ml2_tapmac')
+    driver = interface.TapMacInterfaceDriver(conf)
+    if passed is not None:
+        driver.plug(**passed)
+
+
 def main(configuration):
     answers, sys.stdout = sys.stdout, sys.stderr
     hosts.own_mounts()
@@ -49,6 +90,8 @@ def main(configuration):
     for each in vars(privileged).values():
         if isinstance(each, priv_context.PrivContext):
             each.set_client_mode(False)
+    global kept
+    kept = Kept()
     driver = interface.TapMacInterfaceDriver(cfg.CONF)
     print('started', file=answers, flush=True)
     for line in sys.stdin:

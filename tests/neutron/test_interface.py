@@ -114,6 +114,21 @@ class DriverTest(base.FunctionalTestCase):
             self.assert_wired()
             thread.join()
 
+    def check_no_wait_for_ports_of_a_router_that_is_active_nowhere(self):
+        own = {'device_name': 'ha-88888888-88', 'prefix': 'ha-'}
+        self.plug(**own)
+        self.call('said')
+        # Neutron has not bound it: no agent could have it anywhere.
+        its = {'device_name': 'qr-77777777-77', 'prefix': 'qr-'}
+        self.plug(bridge=None, **its)
+        self.assertEqual(['qr-77777777-77 is made for port %s of network %s, '
+                          'with %s on this host' % (PORT, PORT, OUTER)],
+                         self.call('said'))
+        link = self.host.link(OUTER)
+        self.assertEqual((False, None), (link.up, link.master))
+        for each in own, its:
+            self.call('unplug', namespace=NAMESPACE, **each)
+
     def be_agent(self, told):
         """Have what is heard of join the bridge, as tapmac-agent does."""
         patience.wait_until(lambda: [each for each in told.wait(1) if (
@@ -133,6 +148,24 @@ class DriverTest(base.FunctionalTestCase):
             self.assertTrue(self.inner(name))
             self.call('unplug', device_name=name, namespace=NAMESPACE, **more)
             self.assert_nothing()
+
+    def check_distributed_routers_are_refused(self):
+        self.call('other', mode='legacy')
+        for mode in 'dvr', 'dvr_snat', 'dvr_no_external':
+            said = self.refusal('other', mode=mode)
+            self.assertIn('InvalidConfig: [DEFAULT] agent_mode = %s: with '
+                          'interface_driver = tapmac there are no distributed '
+                          'routers' % mode, said)
+
+    def check_highly_available_routers_need_an_agent(self):
+        said = self.refusal(
+            'other', mode='legacy', mappings='physnet1:br100', passed={
+                'network_id': PORT, 'port_id': PORT, 'prefix': 'ha-',
+                'device_name': 'ha-77777777-77', 'mac_address': MAC,
+                'namespace': NAMESPACE})
+        self.assertIn('has VRRP run when tapmac-agent says that it is wired',
+                      said)
+        self.assert_nothing()
 
     def check_bridge_keeps_its_mac(self):
         # It has the lowest of its ports.

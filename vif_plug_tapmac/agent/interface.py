@@ -42,6 +42,14 @@ _JOINS_WITHIN, _PAUSE = 5.0, 0.02
 _PROVIDER = {provider_net.NETWORK_TYPE: api.NETWORK_TYPE,
              provider_net.PHYSICAL_NETWORK: api.PHYSICAL_NETWORK,
              provider_net.SEGMENTATION_ID: api.SEGMENTATION_ID}
+_NO_DVR = (
+    '[DEFAULT] agent_mode = %s: with interface_driver = tapmac there are no '
+    'distributed routers (DVR), which are a matter of the flows of Open '
+    'vSwitch on each host. The operator must have agent_mode = legacy for '
+    'this agent, or another interface_driver.')
+#: How interfaces of routers begin: that of a highly available one's own, and
+#: others. Source: neutron/agent/l3/ha_router.py, namespaces.py
+_HA, _OF_ROUTERS = 'ha-', ('qr-', 'qg-')
 _GONE = (ip_lib.NetworkInterfaceNotFound, privileged.NetworkNamespaceNotFound)
 
 
@@ -52,7 +60,8 @@ class TapMacInterfaceDriver(
     Until the host's end is on its bridge it is down, so that the other one has
     no carrier: IPv6 looks for duplicates when there is somebody to ask.
 
-    :raises InvalidConfig: [ml2_tapmac] has bridge_mappings that are none
+    :raises InvalidConfig: [ml2_tapmac] has bridge_mappings that are none, or
+        this is an L3 agent that is to have its part of distributed routers
     """
 
     DEV_NAME_PREFIX = 'ns-'
@@ -61,6 +70,10 @@ class TapMacInterfaceDriver(
                  get_networks_callback: typing.Any = None,
                  **kwargs: typing.Any) -> None:
         super().__init__(conf, **kwargs)
+        # Agents without routers have no such option.
+        mode = getattr(conf, 'agent_mode', constants.L3_AGENT_MODE_LEGACY)
+        if mode != constants.L3_AGENT_MODE_LEGACY:
+            raise exception.InvalidConfig(_NO_DVR % mode)
         self._get_networks = get_networks_callback
         options = ml2_opts.group(conf)
         self._bridges = (Bridges.from_config(options)
@@ -86,6 +99,15 @@ class TapMacInterfaceDriver(
                     port_id, prefix or self.DEV_NAME_PREFIX),
                 remedy='have another interface_driver for this agent')
         if not bridge and self._bridges is not None:
+            if prefix == _HA:
+                raise exception.DeviceConflict(
+                    device=device_name, reason='it is of a highly available '
+                    'router, for which Neutron has VRRP run when tapmac-agent '
+                    'says that it is wired, and by bridge_mappings of '
+                    '[ml2_tapmac] there is none on this host',
+                    remedy='run tapmac-agent here and take bridge_mappings '
+                    'out of the configuration of this agent, or take the '
+                    'router from it')
             bridge = self._bridge_of(network_id, device_name)
         _remove_left_over(name)
         if namespace:
@@ -100,7 +122,7 @@ class TapMacInterfaceDriver(
         try:
             self._finish(name, InterfaceMark(port_id, inner_mac, None), bridge)
             ip_lib.IPDevice(device_name, namespace).link.set_up()
-            if not bridge:
+            if not bridge and not self._comes_later(prefix, namespace):
                 _wait_for_agent(name)
         except Exception:
             _delete(name)
@@ -142,6 +164,18 @@ class TapMacInterfaceDriver(
         # tapmac-agent sees to the others.
         self._finish(link.name, found,
                      self._bridges is not None and found.bridge or None)
+
+    @staticmethod
+    def _comes_later(prefix: str | None, namespace: str | None) -> bool:
+        """Return whether Neutron may bind the port much later, as of HA.
+
+        Those of a highly available router that has been active nowhere yet
+        are bound when it is. Its own port is bound at once, and its interface
+        made first. Source: neutron/api/rpc/handlers/l3_rpc.py
+        """
+        return prefix in _OF_ROUTERS and any(
+            each.name.startswith(_HA)
+            for each in ip_lib.IPWrapper(namespace).get_devices())
 
     def _host_end(self, device_name: str, prefix: str | None) -> str | None:
         """Return how the host's end is called: as Nova calls a TAP."""

@@ -18,7 +18,8 @@ from vif_plug_tapmac import privileged
 from vif_plug_tapmac import privsep
 
 _UNBOUND = ('Neutron has not bound its port to this host; the log of '
-            'neutron-server says why')
+            'neutron-server says why, unless it is of a highly available '
+            'router that is not active on any host yet')
 
 
 class Joining:

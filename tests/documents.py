@@ -12,17 +12,17 @@ from tests import base
 _SOURCE = base.CHECKOUT / 'doc' / 'source'
 #: Deploying with Nova.
 DEPLOYING = _SOURCE / 'deploying-with-nova.rst'
-#: Bridges that reach the wire.
+#: Bridges: uplinks, VLANs and MTU.
 BRIDGES = _SOURCE / 'bridges.rst'
-#: Coming from linux_bridge.
+#: Migrating from os-vif's linux_bridge.
 COMING = _SOURCE / 'coming-from-linux-bridge.rst'
-#: From Neutron's Linux bridge agent.
+#: Migrating from Neutron's Linux bridge agent.
 ROAD = _SOURCE / 'coming-from-linux-bridge-agent.rst'
 #: Getting started.
 GETTING_STARTED = _SOURCE / 'getting-started.rst'
 #: Troubleshooting.
 TROUBLESHOOTING = _SOURCE / 'troubleshooting.rst'
-#: A provider network without an agent.
+#: Neutron: flat and VLAN provider networks.
 PROVIDER = _SOURCE / 'provider-network.rst'
 #: Security groups: tapmac-agent.
 AGENT = _SOURCE / 'tapmac-agent.rst'
@@ -30,6 +30,10 @@ AGENT = _SOURCE / 'tapmac-agent.rst'
 SECURITY = _SOURCE / 'security.rst'
 DHCP = _SOURCE / 'dhcp-metadata-routers.rst'
 AUDIT_CODES = _SOURCE / 'audit-codes.rst'
+#: Configuration: all options.
+CONFIGURATION = _SOURCE / 'configuration.rst'
+#: What a plug fails with.
+PLUG_ERRORS = _SOURCE / 'plug-errors.rst'
 TAPMAC = _SOURCE / 'cli' / 'tapmac.rst'
 #: Output for scripts.
 OUTPUT = _SOURCE / 'cli' / 'output.rst'

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Make the documentation, HTML and man pages, in doc/build/; a warning is an
-# error. Sets up what it needs in .venv/.
+# error, and so is a link inside that leads nowhere. Sets up what it needs in
+# .venv/.
 set -eu
 cd "$(dirname "$0")/.."
 . tools/venv.sh
@@ -9,3 +10,4 @@ for builder in html man; do
     "$venv/bin/sphinx-build" -q -W --keep-going -d doc/build/doctrees \
         -b $builder doc/source doc/build/$builder
 done
+"$venv/bin/python" doc/links.py doc/build/html

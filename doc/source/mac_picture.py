@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Draws the picture of the page "The MAC of a TAP"."""
+"""Draws the picture of the page on MAC addresses."""
 
 import pathlib
 

@@ -3,7 +3,7 @@
 """What os-vif's own plugin linux_bridge did, and what we do.
 
 Both plug the same VIFs, each on a host of its own, and what the kernel has
-then is compared with the tables of "Coming from linux_bridge", row by row.
+then is compared with the tables of "Migrating from os-vif's linux_bridge", row by row.
 """
 
 import collections
@@ -237,7 +237,7 @@ class ComparisonTestCase(test_claim.ClaimTestCase):
         if not _PYTHON.exists():
             self.cannot_run('needs .venv/os-vif-4.3.1: run tools/peers.sh')
         self.old, self.new = self.useFixture(Old()), New()
-        # In the words of "Coming from linux_bridge".
+        # In the words of that page.
         self.configure(claim_plugins=['linux_bridge'],
                        allowed_uplinks=['eth*'])
         os_vif.initialize(reset=True)

@@ -8,6 +8,7 @@ import inspect
 from os_vif import exception as os_vif_exception
 
 from tests import base
+from tests import documents
 from vif_plug_tapmac import exception
 
 CLASSES = [cls for cls in vars(exception).values() if inspect.isclass(cls)
@@ -33,6 +34,12 @@ class ExceptionTest(base.TestCase):
             if cls is not exception.TapMacError:
                 self.assertIn('FACT', str(cls(**FACTS)))
                 self.assertRegex(str(cls(**FACTS)), 'must|report')
+
+    def test_each_is_documented(self):
+        self.assertEqual(
+            {cls.__name__ for cls in CLASSES} - {'TapMacError'},
+            {name for name, _, _ in documents.rows(
+                documents.PLUG_ERRORS, 'Plug errors')})
 
     def test_base(self):
         # As os-vif's own has it, which the privileged side need not load.

@@ -8,6 +8,7 @@ import types
 from oslo_config import cfg
 
 from tests import base
+from tests import documents
 from vif_plug_tapmac import opts
 from vif_plug_tapmac.wanted import port_options
 
@@ -76,7 +77,8 @@ class OptsTest(base.TestCase):
         self.configure(udev_timeout=0)
         self.assertRaises(ValueError, self.configure, udev_timeout=-0.1)
 
-    def test_readme_tells_of_each(self):
-        text = base.README.read_text()
+    def test_page_tells_of_each(self):
+        text = documents.CONFIGURATION.read_text().partition(
+            '.. show-options::')[0]
         for opt in opts.TAPMAC_OPTS:
             self.assertTrue(re.search('``%s``' % opt.name, text), opt.name)

@@ -182,14 +182,16 @@ def tables(results: _Results) -> str:
              'Python %(python)s, load %(load).1f' % machine
              + ', multicast snooping' * plan['snooping']]
     for work, title in _WORKS.items():
-        rows = [[name, *(_milliseconds(results, name, work, ports)
-                         for ports in plan['ports'])]
-                for name in contestants.NAMES
-                if _get(results, 'ports', name, work)]
-        if rows:
-            parts.append(_table(
-                '%s: ms, median and 99th percentile; times the limit' % title,
-                ['', *('%d ports' % ports for ports in plan['ports'])], rows))
+        for what, cell in _CELLS.items():
+            rows = [[name, *(cell(results, name, work, ports)
+                             for ports in plan['ports'])]
+                    for name in contestants.NAMES
+                    if _get(results, 'ports', name, work)]
+            if rows:
+                parts.append(_table(
+                    '%s: %s' % (title, what),
+                    ['', *('%d ports' % ports for ports in plan['ports'])],
+                    rows))
     for work in 'plug', 'unplug':
         rows = [[name, *('%.2f' % seen[work][threads]['total']
                          for threads in plan['threads'])]
@@ -220,9 +222,10 @@ def tables(results: _Results) -> str:
     if flat:
         parts.append(_table(
             'Plug, new, where there is much of something: ms, median and 99th '
-            'percentile; times where there is little', ['', 'ms', 'times'],
-            [['%s %s' % (amount, what),
-              '%.2f, %.2f' % (1000 * each['median'], 1000 * each['p99']),
+            'percentile; times where there is little',
+            ['', 'median', '99th', 'times'],
+            [['%s %s' % (amount, what), '%.2f' % (1000 * each['median']),
+              '%.2f' % (1000 * each['p99']),
               '%.2f' % (each['median'] / seen[min(seen, key=int)]['median'])]
              for what, seen in flat.items() for amount, each in seen.items()]))
     kept = results.get('kept')
@@ -260,11 +263,24 @@ def tables(results: _Results) -> str:
     return '\n\n'.join(parts)
 
 
-def _milliseconds(results: _Results, name: str, work: str, ports: int) -> str:
+def _milliseconds(what: str) -> typing.Callable[..., str]:
+    """Return what says one of these figures of a contestant as text."""
+    def told(results: _Results, name: str, work: str, ports: int) -> str:
+        seen: float = results['ports'][name][work][ports][what]
+        return '%.2f' % (1000 * seen)
+    return told
+
+
+def _times(results: _Results, name: str, work: str, ports: int) -> str:
     seen = results['ports'][name][work][ports]
-    text = '%.2f, %.2f' % (1000 * seen['median'], 1000 * seen['p99'])
     ratio = seen['median'] / _median(results, 'limit', work, ports)
-    return text if ratio != ratio else '%s; %.1f' % (text, ratio)
+    return 'not measured' if ratio != ratio else '%.1f' % ratio
+
+
+#: What is told of a plug or an unplug, each in a table of its own.
+_CELLS = {'ms, median': _milliseconds('median'),
+          'ms, 99th percentile': _milliseconds('p99'),
+          'times the limit, median': _times}
 
 
 def _table(title: str, head: list[str], rows: list[list[str]]) -> str:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Tables of what was measured: each cell is one value, here and in new ones."""
+"""Tables of what was measured: each cell is one value, in new ones, too."""
 
 import re
 

@@ -77,6 +77,18 @@ class PagesTest(base.TestCase):
                 self.assertTrue((path.parent / (name + '.rst')).is_file(),
                                 '%s: %s' % (path, name))
 
+    def test_each_section_of_another_page_is_there(self):
+        found = 0
+        for path in _PAGES.values():
+            text = re.sub(r'\s+', ' ', path.read_text())
+            for section, name in re.findall(
+                    r'"([^"]+)" (?:of|in|on) :doc:`([^`<]+)`', text):
+                there = (path.parent / (name + '.rst')).read_text()
+                self.assertRegex(there, r'(?m)^%s\n([=-])\1+$'
+                                 % re.escape(section))
+                found += 1
+        self.assertLess(10, found)
+
     def test_links_from_beside_the_package(self):
         found = [link for path in _BESIDE
                  for link in re.findall(r'<(\S+\.rst)>`_', path.read_text())]

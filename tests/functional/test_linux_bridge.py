@@ -3,7 +3,8 @@
 """What os-vif's own plugin linux_bridge did, and what we do.
 
 Both plug the same VIFs, each on a host of its own, and what the kernel has
-then is compared with the tables of "Migrating from os-vif's linux_bridge", row by row.
+then is compared with the tables of "Migrating from os-vif's linux_bridge", row
+by row.
 """
 
 import collections

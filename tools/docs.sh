@@ -1,7 +1,7 @@
 #!/bin/sh
-# Make the documentation, HTML and man pages, in doc/build/; a warning is an
-# error, and so is a link inside that leads nowhere. Sets up what it needs in
-# .venv/.
+# Make the documentation, HTML and man pages, in doc/build/, and the release
+# notes, HTML, in releasenotes/build/; a warning is an error, and so is a link
+# inside that leads nowhere. Sets up what it needs in .venv/.
 set -eu
 cd "$(dirname "$0")/.."
 . tools/venv.sh
@@ -11,3 +11,7 @@ for builder in html man; do
         -b $builder doc/source doc/build/$builder
 done
 "$venv/bin/python" doc/links.py doc/build/html
+# What is in which release, reno asks git.
+[ ! -e .git ] || "$venv/bin/sphinx-build" -q -W --keep-going \
+    -d releasenotes/build/doctrees -b html releasenotes/source \
+    releasenotes/build/html

@@ -20,5 +20,6 @@ for name in $(peer_venvs nova) $(peer_venvs neutron); do
     make_peer_venv "$name"
 done
 
+tools/packages.sh
 tools/guests.sh
 tools/neutron.sh

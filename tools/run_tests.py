@@ -37,6 +37,9 @@ _CHECKS = {
     'flake8': [_VENVS / 'test/bin/flake8'],
     'shellcheck': ['env', 'SHELLCHECK=%s' % (
         _VENVS.absolute() / 'test/bin/shellcheck'), 'tools/shellcheck.sh'],
+    'bandit': [_VENVS / 'test/bin/bandit', '-q', '-c', 'pyproject.toml', '-r',
+               'vif_plug_tapmac'],
+    'licenses': [_VENVS / 'test/bin/python', 'tools/licenses.py'],
     'mypy': [_VENVS / 'test/bin/mypy'],
     'docs': ['tools/docs.sh'],
 }
@@ -48,8 +51,8 @@ _LEFT_OUT = {
     # up, packages are built, and Nova and os-vif run, in others. Or it is
     # about the kernel, or a document, and takes long.
     'test-lowest': (
-        r'tests\.(integration\.test_(kernel|package|os_vif_suite|nova|set_up'
-        r'|run_tests|getting_started|deploying|troubleshooting)'
+        r'tests\.(integration\.test_(kernel|packages?|release|os_vif_suite'
+        r'|nova|set_up|run_tests|getting_started|deploying|troubleshooting)'
         r'|functional\.test_(benchmark|churn|contention|strangers|interference'
         r'|sigkill|demo|deleting|deleting_under_fire|never_quiet'
         r'|against_neutron|coming_over|right|group_rules|guest_filter|shield'

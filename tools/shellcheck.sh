@@ -3,4 +3,4 @@
 set -eu
 cd "$(dirname "$0")/.."
 exec "${SHELLCHECK:-shellcheck}" -x "$@" .ci/run devstack/settings \
-    devstack/plugin.sh etc/bash_completion.d/tapmac tools/*.sh
+    devstack/plugin.sh etc/bash_completion.d/tapmac packaging/*.sh tools/*.sh

@@ -15,7 +15,7 @@ setup_log=.venv/log/setup
 GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0=$PWD
 export GIT_CONFIG_COUNT GIT_CONFIG_KEY_0 GIT_CONFIG_VALUE_0
 if [ ! -e .git ] && [ ! -e PKG-INFO ]; then
-    export PBR_VERSION="${PBR_VERSION:-0.0.1}"
+    export PBR_VERSION="${PBR_VERSION:-$(sed -n 's/^version = //p' setup.cfg)}"
 fi
 
 # What is imported again and again is compiled once.

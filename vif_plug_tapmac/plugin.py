@@ -1,6 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""The os-vif plugin ``tapmac``."""
+"""The os-vif plugin ``tapmac``.
+
+:raises ImportError: os-vif is older than 3.1, as where a package was installed
+    in spite of what it depends on
+"""
+
+import contextlib
+from importlib import metadata
 
 from os_vif.objects import host_info
 from os_vif.objects import instance_info as instance_objects
@@ -19,6 +26,12 @@ from vif_plug_tapmac import startup
 from vif_plug_tapmac.wanted import from_vif
 
 LOG = logging.getLogger(__name__)
+
+with contextlib.suppress(metadata.PackageNotFoundError):
+    _found = metadata.version('os-vif')
+    if [int(part) for part in _found.split('.')[:2]] < [3, 1]:
+        raise ImportError('vif_plug_tapmac needs os-vif 3.1 or newer, and '
+                          'this is %s' % _found)
 
 
 class TapMacPlugin(plugin.PluginBase):

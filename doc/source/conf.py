@@ -5,17 +5,25 @@
 import pathlib
 import sys
 
+import pbr.version
+
 _SOURCE = pathlib.Path(__file__).parent
 sys.path.append(str(_SOURCE))
 
 from docutils import nodes  # noqa: E402
-import host_picture  # noqa: E402
-import mac_picture  # noqa: E402
 from sphinx import errors  # noqa: E402
+
+try:
+    import host_picture
+    import mac_picture
+except ImportError:
+    # What draws them is in no distribution, and man pages have no picture.
+    host_picture = mac_picture = None
 
 project = 'vif-plug-tapmac'
 author = 'the authors of vif-plug-tapmac'
 copyright = author
+release = pbr.version.VersionInfo('vif-plug-tapmac').version_string()
 extensions = [
     'cliff.sphinxext',
     'oslo_config.sphinxconfiggen',
@@ -65,10 +73,11 @@ def _link_to_pages(app, doctree, page):
 
 
 def setup(app):
-    if not host_picture.is_drawn():
-        raise errors.SphinxError(
-            '%s is not what its source draws: python %s' % (
-                host_picture.PATH.name, host_picture.__file__))
-    mac_picture.draw(_SOURCE / 'mac-story.svg')
+    if mac_picture:
+        if not host_picture.is_drawn():
+            raise errors.SphinxError(
+                '%s is not what its source draws: python %s' % (
+                    host_picture.PATH.name, host_picture.__file__))
+        mac_picture.draw(_SOURCE / 'mac-story.svg')
     app.connect('include-read', _read_from_here)
     app.connect('doctree-resolved', _link_to_pages)

@@ -2,41 +2,18 @@
 
 """Installing: from a checkout, from an archive of it, from an sdist."""
 
-import os
 import pathlib
-import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
 
-import fixtures
-
-from tests import base
-from tests import hosts
+from tests import building
 
 VERSION = '1.2.3'
 
 
-class PackageTest(base.TestCase):
-
-    def setUp(self):
-        super().setUp()
-        if not (base.CHECKOUT / '.git').exists():
-            self.cannot_run('needs a git checkout')
-        self.temporary = pathlib.Path(self.useFixture(
-            fixtures.TempDir()).path)
-        self.clone = self.temporary / 'clone'
-        self.run_command('git', 'clone', '-q', str(base.CHECKOUT),
-                         str(self.clone), cwd=base.CHECKOUT)
-
-    def run_command(self, *command, cwd=None, **environment):
-        done = hosts.at_home(
-            subprocess.run, command, cwd=cwd or self.clone, text=True,
-            env=dict(os.environ, **environment), stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT)
-        self.assertEqual(0, done.returncode, done.stdout)
-        return done.stdout
+class PackageTest(building.BuildingTestCase):
 
     def build(self, source, what, **environment):
         """Build a wheel or sdist in an environment of its own."""

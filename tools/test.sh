@@ -69,7 +69,7 @@ done
 peers() {
     ! can_install || peer_venvs "$1"
 }
-checks='flake8 shellcheck'
+checks='flake8 shellcheck bandit licenses'
 ! { find_python && is_python_311; } || checks="$checks mypy"
 case $only$* in
     *tests.nova*) groups=$(peers nova) ;;
@@ -92,7 +92,7 @@ fi
 if [ "$only" ]; then
     groups=$only checks='' kernels='' core='' each_somewhere=''
     case $only in
-        flake8 | shellcheck | mypy | docs) groups='' checks=$only ;;
+        flake8 | shellcheck | bandit | licenses | mypy | docs) groups='' checks=$only ;;
     esac
 fi
 

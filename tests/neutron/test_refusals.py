@@ -109,6 +109,39 @@ class RefusalTest(RefusalTestCase):
         self.assertIn('not eligible for use as a parent port', str(refused))
         self.assert_unchanged(port)
 
+    def log(self, **fields):
+        """Have what rules of a group do logged, as by Open vSwitch."""
+        made = self.neutron.request('POST', 'log/logs', {'log': dict({
+            'resource_type': 'security_group', 'event': 'ALL',
+            'project_id': 'demo'}, **fields)})['log']
+        self.addCleanup(self._delete, 'log/logs/' + made['id'])
+        return made['id']
+
+    def test_log(self):
+        words = ('a log of its security groups', 'tapmac explain TAP --log')
+        port = self.port(self.network)
+        self.assert_refused(
+            port['id'], 'on host host1', *words,
+            request=lambda: self.log(target_id=port['id']))
+        self.assertEqual([], self.neutron.request('GET', 'log/logs')['logs'])
+        switch = self.log(target_id=port['id'], enabled=False)
+        self.assert_refused(
+            port['id'], 'on host host1', *words,
+            request=lambda: self.neutron.request(
+                'PUT', 'log/logs/' + switch, {'log': {'enabled': True}}))
+        self.assertFalse(self.neutron.request(
+            'GET', 'log/logs/' + switch)['log']['enabled'])
+        self.assert_unchanged(port)
+
+    def test_logs_of_others(self):
+        """They are of ports of Open vSwitch, or of some of these."""
+        self.ovs_agent('elsewhere')
+        self.log(target_id=self.port(self.network, host='elsewhere')['id'])
+        self.log(target_id=self.port(self.network, host=None)['id'])
+        self.port(self.network)
+        self.log(resource_id=self.group())
+        self.log()
+
     def test_routed_network(self):
         """Which hosts reach a segment Neutron hears from agents only."""
         segment, = self.neutron.request(

@@ -66,7 +66,8 @@ class LayersTest(base.TestCase):
     def test_only_mechanism_driver_and_agent_know_neutron(self):
         for name, knows in (('neutron_lib', ('ml2/', 'agent/')),
                             # The driver: where neutron-lib has nothing.
-                            ('neutron', ('agent/', 'ml2/agents.py')),
+                            ('neutron', ('agent/', 'ml2/agents.py',
+                                         'ml2/logs.py')),
                             # Which bridge a network has is said in one place.
                             ('vif_plug_tapmac.ml2', ('ml2/', 'agent/')),
                             ('vif_plug_tapmac.agent', ('agent/',))):

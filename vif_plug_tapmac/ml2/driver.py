@@ -18,6 +18,7 @@ from neutron_lib import constants
 from neutron_lib import context as neutron_context
 from neutron_lib.plugins import directory
 from neutron_lib.plugins.ml2 import api
+from neutron_lib.services.logapi import constants as logs_of_neutron
 from oslo_config import cfg
 from oslo_log import log as logging
 
@@ -63,6 +64,8 @@ class TapMacMechanismDriver(subnets.AddressKeeper):
         self._parted: set[str] = set()
         registry.subscribe(self.refuse_trunk, resources.TRUNK,
                            events.PRECOMMIT_CREATE)
+        registry.subscribe(self.refuse_logs, logs_of_neutron.LOGGING_PLUGIN,
+                           events.AFTER_INIT)
         registry.subscribe(self.look_at_bound_ports, resources.PROCESS,
                            events.AFTER_INIT)
         LOG.info('tapmac binds ports on hosts %s for %s. %s.',
@@ -312,6 +315,16 @@ class TapMacMechanismDriver(subnets.AddressKeeper):
                                         id=[created.port_id]):
             raise exception.NotEnforced(
                 port, *unenforced.trunk(created.id), host)
+
+    def refuse_logs(self, resource: str, event: str, trigger: typing.Any,
+                    payload: typing.Any) -> None:
+        """Have logs of ports refused that we have bound.
+
+        :param trigger: Neutron's plugin for logs, which asks its drivers
+        """
+        # Where there is no such plugin, nobody loads this.
+        from vif_plug_tapmac.ml2 import logs
+        trigger.register_driver(logs.NoLogs(self.would_place))
 
 
 def _say_whose(context: api.PortContext, reason: exception.NotOurs) -> None:

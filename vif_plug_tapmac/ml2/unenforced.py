@@ -130,3 +130,9 @@ def _network_qos(network: _Resource, port: _Resource | None,
 def trunk(trunk_id: str) -> tuple[str, str]:
     return ('trunk %s' % trunk_id,
             'Give the server a port on each of the networks instead')
+
+
+def log() -> tuple[str, str]:
+    return ('a log of its security groups',
+            'Have "tapmac explain TAP --log-drops on" on the host log what is '
+            'dropped there')

@@ -8,9 +8,11 @@ With names and ids as Neutron has them, where an agent could ask for these.
 import json
 
 from tests import base as tests_base
+from tests import documents
 from tests.neutron import cloud
 from tests.neutron import hypervisor
 from tests import patience
+from vif_plug_tapmac.kernel import conntrack
 from vif_plug_tapmac.kernel import filter_table
 from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.wanted import names
@@ -23,6 +25,8 @@ def load_tests(loader, tests, pattern):
 
 
 class DebuggingTest(hypervisor.HypervisorTestCase):
+
+    NOTHING = 'nothing, as the agent has not said what may'
 
     def setUp(self):
         self.only_in_full()
@@ -45,6 +49,19 @@ class DebuggingTest(hypervisor.HypervisorTestCase):
         row, = self.told(to, 'explain', sender.frame(to, port).hex(), '--to',
                          returncode=(0, 10))
         return row
+
+    def assert_passes(self, nic, words):
+        """Expect what the page says, where it shows this command."""
+        self.assertEqual(words, self.shown(nic)['Passes'])
+        self.assertIn(words, documents.TROUBLESHOOTING.read_text())
+
+    def wait_until_said(self, words, *more):
+        """Wait for a line of the log that the page says to look for."""
+        self.assertIn(words, documents.TROUBLESHOOTING.read_text())
+        patience.wait_until(
+            lambda: any(all(each in line for each in (words, *more))
+                        for line in self.one.log().splitlines()),
+            self.one.log)
 
     def wait_until_named(self, host, *words):
         patience.wait_until(
@@ -79,13 +96,27 @@ class DebuggingTest(hypervisor.HypervisorTestCase):
             self.assertEqual([others], [each['Id'] for each in self.shown(
                 other)['Security groups']])
 
+        with self.subTest('the queue is gone'):
+            self.one.line.cut()
+            late = self.guest(self.one, group)
+            self.wait_until_said('is unreachable')
+            self.assert_passes(late, self.NOTHING)
+            self.one.line.mend()
+            self.wait_until_active(late)
+
+        if not self.one.run(conntrack.probe):
+            with self.subTest('the kernel knows no connections'):
+                late = self.guest(self.one, self.group(
+                    {'direction': 'egress'}))
+                self.wait_until_said('is not wired', late.port['id'])
+                self.assertIn('CONFIG_NF_CONNTRACK_BRIDGE', self.one.log())
+                self.assert_passes(late, self.NOTHING)
+
         self.one.kill_agent()
         with self.subTest('the agent is dead'):
             late = self.guest(self.one, group)
-            row = self.shown(late)
-            self.assertEqual(
-                ('nothing, as the agent has not said what may', None),
-                (row['Passes'], row['Security groups']))
+            self.assert_passes(late, self.NOTHING)
+            self.assertIsNone(self.shown(late)['Security groups'])
             self.assertEqual('its security groups are not known here',
                              self.explain(one, late, OTHERS)['Rule'])
 

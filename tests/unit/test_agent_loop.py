@@ -24,6 +24,7 @@ from vif_plug_tapmac.agent.dirty import Batch
 from vif_plug_tapmac.agent import firewall
 from vif_plug_tapmac.agent import manager
 from vif_plug_tapmac.agent import names
+from vif_plug_tapmac.agent.resync import Resync
 from vif_plug_tapmac.agent import state
 from vif_plug_tapmac.agent import taps
 from vif_plug_tapmac.agent import waiting
@@ -158,9 +159,10 @@ class LoopTestCase(base.TestCase):
         self.dirty, self.state = dirty.Dirty(), state.State('')
         seen = types.SimpleNamespace(here=lambda: dict(self.here),
                                      is_guarded=lambda tap: self.guarded)
+        self.resync = Resync(3600, self.spread)
         self.manager = manager.Manager(
             self.dirty, seen, self.neutron, firewall.Firewall(False),
-            self.state, None, 3600, self.spread)
+            self.state, None, self.resync)
         for port in ONE, TWO:
             self.plug(port)
 
@@ -323,7 +325,7 @@ class LoopTest(LoopTestCase):
                          self.handle(is_all=True))
         self.assertEqual({TWO}, set(self.manager._waiting))
         # And that is no reason to ask for all the time.
-        self.assertGreater(self.manager._resync_due, time.monotonic())
+        self.assertGreater(self.resync.due, time.monotonic())
 
     def test_table_made_anew_by_others(self):
         self.plug(ONE, DOWN)
@@ -506,11 +508,11 @@ class SpreadTest(LoopTestCase):
     def test_moments_differ(self):
         def due():
             now = time.monotonic()
-            self.manager._resync_due = now + 3600
+            self.resync.due = now + 3600
             self.dirty.add(Batch(resync=True))
             # Nothing but that, and nobody waits for it.
             self.assertEqual(dirty.EMPTY, self.manager._next())
-            return self.manager._resync_due - now
+            return self.resync.due - now
         moments = [due() for _ in range(100)]
         self.assertLess(min(moments), 100)
         self.assertGreater(max(moments), 500)
@@ -518,19 +520,19 @@ class SpreadTest(LoopTestCase):
 
     def test_at_the_start(self):
         self.dirty.add(Batch(ports=frozenset({ONE})))
-        self.assertLess(self.manager._resync_due, time.monotonic() + 600)
+        self.assertLess(self.resync.due, time.monotonic() + 600)
         # What is new does not wait.
         self.assertEqual(Batch(ports=frozenset({ONE})), self.manager._next())
 
     def test_what_was_to_come_sooner_does(self):
-        self.manager._resync_due = 0
+        self.resync.due = 0
         self.dirty.add(Batch(resync=True))
         self.assertTrue(self.manager._next().is_all)
 
     def test_resyncs_drift_apart(self):
         def pause():
             self.handle(is_all=True)
-            return self.manager._resync_due - time.monotonic()
+            return self.resync.due - time.monotonic()
         pauses = [pause() for _ in range(50)]
         self.assertLess(max(pauses), 3601)
         self.assertGreater(max(pauses) - min(pauses), 300)

@@ -32,6 +32,7 @@ from vif_plug_tapmac.agent import manager
 from vif_plug_tapmac.agent import names
 from vif_plug_tapmac.agent import opts as agent_opts
 from vif_plug_tapmac.agent import report
+from vif_plug_tapmac.agent.resync import Resync
 from vif_plug_tapmac.agent import server
 from vif_plug_tapmac.agent.state import State
 from vif_plug_tapmac.agent import taps
@@ -135,8 +136,8 @@ class Agent:
         self._manager = manager.Manager(
             self._dirty, self._taps, self._server,
             firewall.Firewall(_has_conntrack(options)), state,
-            joining.Joining(mappings), options.resync_interval,
-            options.resync_spread, self._names)
+            joining.Joining(mappings), Resync(
+                options.resync_interval, options.resync_spread), self._names)
         self._worker = threading.Thread(name='tapmac_agent', daemon=True,
                                         target=self._work)
 

@@ -10,7 +10,6 @@ wired stays as it is until Neutron has said something else of it.
 import itertools
 import logging
 import math
-import random
 import threading
 import time
 import typing
@@ -24,6 +23,7 @@ from vif_plug_tapmac.agent import firewall
 from vif_plug_tapmac.agent.firewall import Firewall
 from vif_plug_tapmac.agent.firewall import Outcome
 from vif_plug_tapmac.agent.names import Names
+from vif_plug_tapmac.agent.resync import Resync
 from vif_plug_tapmac.agent.state import State
 from vif_plug_tapmac.agent.taps import Tap
 from vif_plug_tapmac.agent.taps import Taps
@@ -55,24 +55,17 @@ _UNGUARDED = (
 class Manager:
     """Keeps the ports of this host as Neutron says.
 
-    :param resync_interval: after how many seconds all are asked for anew
-    :param resync_spread: within how many seconds that is done that other hosts
-        do, too
+    :param resync: when all are asked for anew
     :param names: is told which groups there are; None: nobody is
     """
 
     def __init__(self, dirty: dirty_ports.Dirty, taps: Taps,
                  server: 'Server', keeper: Firewall, state: State,
-                 joining: 'Joining', resync_interval: float,
-                 resync_spread: float, names: Names | None = None) -> None:
+                 joining: 'Joining', resync: Resync,
+                 names: Names | None = None) -> None:
         self._dirty, self._taps, self._server = dirty, taps, server
         self._firewall, self._state = keeper, state
-        self._joining, self._names = joining, names
-        self._resync_interval = resync_interval
-        self._resync_spread = resync_spread
-        # As if there was nothing to do before.
-        self._resync_due = math.inf
-        self._resync_soon()
+        self._joining, self._resync, self._names = joining, resync, names
         self._stopped = threading.Event()
         self._failures = 0
         self._is_syncing = False
@@ -111,24 +104,19 @@ class Manager:
 
     def _next(self) -> Batch:
         """Wait for something to do, and return it; it may be nothing."""
-        due = min([self._resync_due, self._telling.due(), *(
+        due = min([self._resync.due, self._telling.due(), *(
             each.due for each in self._waiting.values())])
         if self._behind:
             due = -math.inf
         batch = self._dirty.take(due - time.monotonic())
         if batch.resync:
-            self._resync_soon()
+            self._resync.soon()
             batch = batch._replace(resync=False)
         again = waiting.due(self._waiting)
         self._state.retries += len(again)
         again |= set(itertools.islice(self._behind, AT_ONCE))
         return batch.also(Batch(
-            ports=again, is_all=time.monotonic() >= self._resync_due))
-
-    def _resync_soon(self) -> None:
-        """Have all ports asked for at a moment that others do not have."""
-        self._resync_due = min(self._resync_due, time.monotonic()
-                               + random.uniform(0, self._resync_spread))
+            ports=again, is_all=self._resync.is_due()))
 
     def _fail(self, error: Exception) -> None:
         self._failures += 1
@@ -191,8 +179,7 @@ class Manager:
             group for port in self._ports.values() if port.vif_id in here
             for group in port.groups)))
         if batch.is_all:
-            self._resync_due = time.monotonic() + random.uniform(0.8, 1) * (
-                self._resync_interval if is_all else waiting.LONGEST_PAUSE)
+            self._resync.done(is_all)
 
     def tell(self) -> None:
         """Tell Neutron of some ports that are wired, or whose TAP went.

@@ -9,6 +9,7 @@ knows connections needs another kernel, so all groups here are stateless.
 from concurrent import futures
 import contextlib
 import socket
+import subprocess
 import threading
 
 from scapy.layers import dhcp
@@ -655,6 +656,35 @@ class AuditTest(AgentTestCase):
             self.assert_none_of_ours()
             self.change(nft.new_rule(filter_table.NAME, nftx.accept(chain)))
             self.assert_found('TM313', 'nftables')
+
+    def test_tm313_of_what_no_agent_said(self):
+        self.start(1, 2)
+        its = (rule(), rule('egress', remote='192.0.2.7/32', protocol=17,
+                            first=7, last=9), rule(number=3, family=6, protocol=58),
+               rule(number=4, remote_set='group:' + OTHER_GROUP))
+        said = {'groups': (group(*its), group(rule(), id=OTHER_GROUP)),
+                'members': (members('192.0.2.9/32'),), 'is_all': True}
+
+        def say():
+            self.apply(port(1), port(2, [GROUP, OTHER_GROUP]), **said)
+            self.assert_none_of_ours()
+        say()
+        name = group_rules.set_name([GROUP])
+        tables = 'bridge ' + filter_table.NAME
+        index = self.host.link(vif(2).vif_name).index
+        for command, device in (
+                ('insert rule %s in_%s accept' % (tables, GROUP), 'nftables'),
+                ('add rule %s out_%s ip saddr 192.0.2.1 counter accept' % (
+                    tables, GROUP), 'nftables'),
+                ('insert rule %s in_%s_later accept' % (tables, GROUP),
+                 'nftables'),
+                ('insert rule %s in_%s accept' % (tables, name), 'nftables'),
+                ('flush chain %s out_%s' % (tables, name), 'nftables'),
+                ('add element %s open_ports { %d }' % (tables, index),
+                 vif(2).vif_name)):
+            subprocess.run(['nft', command], check=True)
+            self.assert_found('TM313', device)
+            say()
 
     def test_tm316(self):
         self.start()

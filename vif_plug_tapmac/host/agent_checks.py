@@ -10,10 +10,14 @@ from vif_plug_tapmac.host.inventory import Inventory
 from vif_plug_tapmac.host import keeping
 from vif_plug_tapmac.host.tap import Tap
 from vif_plug_tapmac.kernel import adopting
+from vif_plug_tapmac.kernel import agent_strangers
 from vif_plug_tapmac.kernel import agent_table
 from vif_plug_tapmac.kernel import filter_table
+from vif_plug_tapmac import mark
 
 _TABLE = 'the table bridge %s' % filter_table.NAME
+_AGENT_ANEW = ('start the agent again, which says anew what passes, and find '
+               'out who changed it: "nft monitor" tells what others do')
 _AGENT = 'see that the agent runs, and what it logs'
 
 
@@ -53,5 +57,27 @@ def _open(seen: Inventory) -> Seen:
                    _TABLE, taps[0]), REPLUG)
 
 
+@finds('TM313')
+def _strange(seen: Inventory) -> Seen:
+    """Look for what lets pass what no agent has said."""
+    found = seen.guest_filter
+    if found is None or found.version != filter_table.VERSION or not (
+            found.agent_groups):
+        return
+    there = agent_strangers.look()
+    for chain in there.chains:
+        yield ('nftables', 'chain %s of %s has not the rules that an agent '
+               'makes it of' % (chain, _TABLE), _AGENT_ANEW)
+    for index, owners in sorted(there.ports.items()):
+        link = seen.links.get(index)
+        its = mark.TapMark.parse(link.alias) if link else None
+        if link and its and owners != {its.vif_id}:
+            yield (link.name, '%s has it for %s, and it is the TAP of VIF %s'
+                   % (_TABLE, ' and '.join(
+                       sorted(owner or 'nobody' for owner in owners
+                              if owner != its.vif_id)), its.vif_id),
+                   _AGENT_ANEW)
+
+
 CHECKS = (_unfiltered, _unknown)
-TABLE_CHECKS = (_open,)
+TABLE_CHECKS = (_open, _strange)

@@ -61,7 +61,7 @@ def planned(session: nft.Session, here: There, change: Change,
     :param connections: whether what knows them is there before that
     """
     made = [group_rules.chains(each) for each in change.groups]
-    made += [_set_chain(each, connections) for each in dict.fromkeys(groups)]
+    made += [set_chain(each, connections) for each in dict.fromkeys(groups)]
     wanted = {chain.name: [rule for rule in each.rules
                            if rule.chain == chain.name]
               for each in made for chain in each.chains}
@@ -85,8 +85,8 @@ def planned(session: nft.Session, here: There, change: Change,
     return Plan(before, after, _ends(here, change))
 
 
-def _set_chain(groups: tuple[str, ...],
-               connections: bool) -> group_rules.Made:
+def set_chain(groups: tuple[str, ...],
+              connections: bool) -> group_rules.Made:
     """Return what decides for ports in these groups, whatever they say first.
 
     That is, with what is for all ports that are known.

@@ -52,6 +52,11 @@ _IS_LATER = {
     6: nftx.has_bits(nftx.FRAGMENT_OFFSET, 0xfff8)}
 
 
+#: What begins each rule of a group: of which family it is.
+FAMILIES = tuple(nftx.equals(nftx.ETHERTYPE, each)
+                 for each in _ETHERTYPES.values())
+
+
 class Made(typing.NamedTuple):
     """Chains, and all rules that are in them, each chain's in their order."""
     chains: tuple[Chain, ...]

@@ -6,6 +6,7 @@ Its messages are those of netlink, with numbers whose first octet counts most.
 Source: include/uapi/linux/netfilter/nf_tables.h, linux/netfilter/nfnetlink.h
 """
 
+import collections
 import copy
 import errno
 import socket
@@ -41,7 +42,7 @@ _GENERATION_ID, _BATCH_GENERATION = 1, 1
 _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = (
     1, 3, 4, 5, 7)
 _HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
-_RULE_TABLE, RULE_CHAIN, RULE_EXPRESSIONS, RULE_USERDATA = 1, 2, 4, 7
+RULE_TABLE, RULE_CHAIN, RULE_EXPRESSIONS, RULE_USERDATA = 1, 2, 4, 7
 EXPRESSION_NAME, EXPRESSION_DATA = 1, 2
 #: Of each that is in a list.
 IN_LIST = 1
@@ -192,10 +193,10 @@ class Session(session.Session):
         if self._found_right != (rules, bodies):
             found: dict[str | None, list[Attributes]] = {}
             for told in map(Attributes, bodies):
-                if told.text(_RULE_TABLE) == table:
+                if told.text(RULE_TABLE) == table:
                     found.setdefault(told.text(RULE_CHAIN), []).append(told)
             if ({chain: len(each) for chain, each in found.items()}
-                    != _count(rules)
+                    != collections.Counter(rule.chain for rule in rules)
                     or not all(_has_expressions(found[rule.chain].pop(0), rule)
                                for rule in rules)):
                 return False
@@ -218,18 +219,14 @@ class Session(session.Session):
 
         :param rules: of this chain
         """
-        found = list(map(read, self.rules(table, chain)))
-        return len(found) == len(rules) and all(
-            comment_of(told.octets(RULE_USERDATA)) == rule.comment
-            and _has_expressions(told, rule)
-            for told, rule in zip(found, rules))
+        return are_rules(list(map(read, self.rules(table, chain))), rules)
 
     def rules(self, table: str, chain: str | None) -> list[bytes]:
         """Return the messages that tell the rules of a table, or a chain."""
         return self.list(
             'nftables', 'listing the rules of %s' % (chain or table),
             message(_RULE, get=True), self.body(
-                attributes.text(_RULE_TABLE, table),
+                attributes.text(RULE_TABLE, table),
                 b'' if chain is None else attributes.text(RULE_CHAIN,
                                                           chain)),
             lambda each: each, tolerated=errno.ENOENT)
@@ -288,12 +285,12 @@ def delete_chain(table: str, name: str) -> Step:
 def delete_rules(table: str, chain: str) -> Step:
     """Have all rules of a chain no more; there are none is success."""
     return message(_RULE) + _OFF, 0, body(
-        attributes.text(_RULE_TABLE, table),
+        attributes.text(RULE_TABLE, table),
         attributes.text(RULE_CHAIN, chain))
 
 
 def new_rule(table: str, rule: Rule) -> Step:
-    parts = [attributes.text(_RULE_TABLE, table),
+    parts = [attributes.text(RULE_TABLE, table),
              attributes.text(RULE_CHAIN, rule.chain),
              nested(RULE_EXPRESSIONS, *(
                  nested(IN_LIST, attributes.text(EXPRESSION_NAME, name),
@@ -326,11 +323,12 @@ def comment_of(userdata: bytes | None) -> str:
                                                             'replace')
 
 
-def _count(rules: typing.Sequence[Rule]) -> dict[str, int]:
-    counted: dict[str, int] = {}
-    for rule in rules:
-        counted[rule.chain] = counted.get(rule.chain, 0) + 1
-    return counted
+def are_rules(found: typing.Sequence[Attributes],
+              rules: typing.Sequence[Rule]) -> bool:
+    """Return whether what was told of a chain's rules are these, in order."""
+    return len(found) == len(rules) and all(
+        comment_of(told.octets(RULE_USERDATA)) == rule.comment
+        and _has_expressions(told, rule) for told, rule in zip(found, rules))
 
 
 def _has_expressions(told: Attributes, rule: Rule) -> bool:

@@ -36,11 +36,12 @@ class Told(typing.NamedTuple):
 
 def read(session: nft.Session, table: str, chain: str) -> list[Told]:
     """Return the rules of a chain in their order; none without the chain."""
-    return [_read(chain, nft.read(each))
+    return [read_one(chain, nft.read(each))
             for each in session.rules(table, chain)]
 
 
-def _read(chain: str, told: Attributes) -> Told:
+def read_one(chain: str, told: Attributes) -> Told:
+    """Return a rule of a chain, from what was told of it."""
     found: list[nft.Expression] = []
     counter = Attributes(b'')
     for _, octets in attributes.every(

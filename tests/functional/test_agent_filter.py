@@ -660,7 +660,8 @@ class AuditTest(AgentTestCase):
     def test_tm313_of_what_no_agent_said(self):
         self.start(1, 2)
         its = (rule(), rule('egress', remote='192.0.2.7/32', protocol=17,
-                            first=7, last=9), rule(number=3, family=6, protocol=58),
+                            first=7, last=9),
+               rule(number=3, family=6, protocol=58),
                rule(number=4, remote_set='group:' + OTHER_GROUP))
         said = {'groups': (group(*its), group(rule(), id=OTHER_GROUP)),
                 'members': (members('192.0.2.9/32'),), 'is_all': True}

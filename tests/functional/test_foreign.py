@@ -61,10 +61,11 @@ class FilterTest(ForeignTestCase):
 
     def require(self, *kinds):
         """Leave out a test of what this kernel lacks."""
-        for kind in kinds:
+        for priority, kind in enumerate(kinds, 1):
             if subprocess.run(
-                    'tc filter add dev lo ingress pref 5 protocol all %s'
-                    % kind, shell=True, capture_output=True).returncode:
+                    'tc filter add dev lo ingress pref %d protocol all %s'
+                    % (priority, kind), shell=True,
+                    capture_output=True).returncode:
                 self.skipTest('this kernel lacks: ' + kind.split()[-1])
 
     def assert_each_is_found(self, *kinds):

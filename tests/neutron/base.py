@@ -121,12 +121,14 @@ class Process(fixtures.Fixture):
     :param log: what it says
     :param network: the namespace that it is in; None for that of the test
     :param mounts: likewise, the process whose mounts it has
+    :param name: what it is called when it does not start; None: its program
     """
 
     def __init__(self, *command: str | pathlib.Path, log: pathlib.Path,
                  network: int | None = None, mounts: int | None = None,
-                 **environment: str) -> None:
+                 name: str | None = None, **environment: str) -> None:
         self._command = command
+        self._name = name or command[0]
         self._environment = environment
         self._network, self._mounts = network, mounts
         self.log = log
@@ -164,7 +166,7 @@ class Process(fixtures.Fixture):
 
     def _describe(self) -> str:
         return '%s does not start:\n%s' % (
-            self._command[0], self.log.read_text()[-20000:])
+            self._name, self.log.read_text()[-20000:])
 
 
 class Database(fixtures.Fixture):
@@ -194,7 +196,7 @@ class Database(fixtures.Fixture):
                 'connect', 'net-read', 'net-write', 'innodb-lock-wait')),
             # Nothing here needs to outlive a power failure.
             '--innodb-flush-log-at-trx-commit=0', '--innodb-fast-shutdown=2',
-            log=directory / 'log')
+            log=directory / 'log', name='MariaDB')
         self._start()
         self.addCleanup(lambda: self._mariadb.cleanUp())
         self.execute('CREATE DATABASE neutron CHARACTER SET utf8mb4')
@@ -337,6 +339,26 @@ class Refused(Exception):
         self.type: str = error['type']
 
 
+def uwsgi(module: str, address: pathlib.Path | int, processes: int,
+          prefix: pathlib.Path = pathlib.Path(sys.prefix),
+          ) -> list[str | pathlib.Path]:
+    """Return the command of a server, as OpenStack's are run today.
+
+    As in Neutron's "WSGI Usage with the Neutron API".
+
+    :param module: that has "application"
+    :param address: a Unix socket, or a port of TCP at 127.0.0.1
+    """
+    return [
+        prefix / 'bin' / 'uwsgi', '--http-socket', '127.0.0.1:%d' % address
+        if isinstance(address, int) else address,
+        '--add-header', 'Connection: close',
+        '--module', module + ':application', '--master',
+        '--lazy-apps', '--enable-threads', '--processes', str(processes),
+        '--thunder-lock', '--die-on-term', '--no-orphans',
+        '--buffer-size', '65535', '--socket-timeout', '%d' % patience.HANG]
+
+
 class Neutron(fixtures.Fixture):
     """neutron-server with a database and a Nova of its own.
 
@@ -347,6 +369,8 @@ class Neutron(fixtures.Fixture):
     :param processes: of the server
     """
 
+    #: What it is configured by.
+    TEMPLATE = NEUTRON_CONF
     #: Where its messages for agents go.
     transport_url = 'fake://'
     #: Of the machine that it is on, for those who ask.
@@ -375,7 +399,7 @@ class Neutron(fixtures.Fixture):
         elif NEUTRON < 26:
             self._address = free_port()
         self.configuration = directory / 'neutron.conf'
-        self.configuration.write_text(NEUTRON_CONF % {
+        self.configuration.write_text(self.TEMPLATE % {
             'directory': directory, 'prefix': sys.prefix, 'more': self._more,
             'nova': nova_port, 'database': self.database.socket,
             'patience': patience.HANG, 'drivers': _DRIVERS,
@@ -419,6 +443,7 @@ class Neutron(fixtures.Fixture):
 
     def _start(self) -> None:
         self._server = Process(*self._command(), log=self._log,
+                               name='neutron-server',
                                **configured_by(self.configuration))
         self._server.setUp()
         self._server.wait_for(self._is_up)
@@ -427,18 +452,8 @@ class Neutron(fixtures.Fixture):
         if self._release < 26:
             return [self._prefix / 'bin' / 'neutron-server', '--config-file',
                     self.configuration]
-        # As in Neutron's "WSGI Usage with the Neutron API".
-        return [
-            self._prefix / 'bin' / 'uwsgi', '--http-socket',
-            '127.0.0.1:%d' % self._address
-            if isinstance(self._address, int) else self._address,
-            '--add-header', 'Connection: close',
-            '--module', 'neutron.wsgi.api:application', '--master',
-            '--lazy-apps', '--enable-threads', '--processes',
-            str(self._processes),
-            '--thunder-lock', '--die-on-term', '--no-orphans',
-            '--buffer-size', '65535',
-            '--socket-timeout', '%d' % patience.HANG]
+        return uwsgi('neutron.wsgi.api', self._address, self._processes,
+                     self._prefix)
 
     def _is_up(self) -> bool:
         text = self.log()

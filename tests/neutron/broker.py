@@ -48,7 +48,8 @@ class Broker(fixtures.Fixture):
         self.url = 'rabbit://guest:guest@127.0.0.1:%d/' % self.port
         names = self.useFixture(base.Process(
             self._machine / 'bin' / 'epmd', '-address', '127.0.0.1',
-            '-port', str(self._names_port), log=self._directory / 'epmd'))
+            '-port', str(self._names_port), log=self._directory / 'epmd',
+            name='RabbitMQ'))
         names.wait_for(lambda: _listens(self._names_port))
         self.start()
         self.addCleanup(lambda: self._server.cleanUp())
@@ -58,7 +59,7 @@ class Broker(fixtures.Fixture):
             self._machine / 'bin' / 'erlexec', '-noinput',
             '-boot', self._erlang / 'bin' / 'start_sasl',
             '-s', 'rabbit', 'boot', *_FLAGS, log=self._directory / 'stdout',
-            **self._environment())
+            name='RabbitMQ', **self._environment())
         self._server.setUp()
         self._server.wait_for(
             lambda: 'startup complete' in self._server.log.read_text())

@@ -47,7 +47,8 @@ class Cloud(base.Neutron):
         """Have somebody answer agents."""
         self._workers = base.Process(
             self._prefix / 'bin' / 'neutron-rpc-server', '--config-file',
-            self.configuration, log=self.configuration.with_name('rpc'))
+            self.configuration, log=self.configuration.with_name('rpc'),
+            name='neutron-rpc-server')
         self._workers.setUp()
         self._workers.wait_for(lambda: self.broker.consumers('q-plugin') > 0)
 

@@ -58,10 +58,11 @@ lock_path = %(directory)s
 [os_vif_tapmac]
 firewall = agent
 udev_timeout = 0
+%(more)s
 [tapmac_agent]
 bridge_mappings = %(mappings)s
 names_file = %(directory)s/names.json
-conntrack = stateless_only
+conntrack = %(conntrack)s
 metrics_file = %(metrics)s
 [tapmac_agent_privileged]
 helper_command = %(helper)s --config-file %(configuration)s
@@ -82,10 +83,12 @@ class Line(fixtures.Fixture):
 
     :param peer: the host
     :param queue: where that is, for others: address and port
+    :param port: of TCP, where it is for the host; 0: any that is free
     """
 
-    def __init__(self, peer: hosts.Peer, queue: tuple[str, int]) -> None:
-        self._peer, self._queue = peer, queue
+    def __init__(self, peer: hosts.Peer, queue: tuple[str, int],
+                 port: int = 0) -> None:
+        self._peer, self._queue, self._port = peer, queue, port
 
     def _setUp(self) -> None:
         self._is_cut = False
@@ -93,7 +96,7 @@ class Line(fixtures.Fixture):
         self._flows.set()
         self._opened: list[socket.socket] = []
         self._listener = self._peer.run(
-            lambda: socket.create_server(('127.0.0.1', 0)))
+            lambda: socket.create_server(('127.0.0.1', self._port)))
         self.port: int = self._listener.getsockname()[1]
         # Here, and not on the host.
         threading.Thread(target=self._accept, daemon=True).start()
@@ -147,11 +150,15 @@ class AgentHost(fixtures.Fixture):
 
     :param name: by which Neutron knows it
     :param namespace: which it is; None: one of its own
+    :param conntrack: option of the agent
+    :param more: lines for the section [os_vif_tapmac]
     """
 
     def __init__(self, cloud: clouds.Cloud, name: str,
-                 namespace: int | None = None) -> None:
+                 namespace: int | None = None,
+                 conntrack: str = 'stateless_only', more: str = '') -> None:
         self.name = name
+        self._options = {'conntrack': conntrack, 'more': more}
         self._cloud = cloud
         self.peer = hosts.Peer()
         self._namespace = namespace
@@ -177,7 +184,7 @@ class AgentHost(fixtures.Fixture):
             'metrics': self._metrics,
             'mappings': '%s:%s' % (PHYSNET, BRIDGE),
             'helper': pathlib.Path(sys.prefix) / 'bin' / 'privsep-helper',
-            'configuration': self.configuration})
+            'configuration': self.configuration, **self._options})
         self.addCleanup(self.stop_agent)
         self._agent: base.Process | None = None
 
@@ -190,7 +197,7 @@ class AgentHost(fixtures.Fixture):
         self._agent = base.Process(
             sys.executable, '-W', 'ignore', self._program, '--config-file',
             self.configuration, log=self._directory / 'log',
-            network=self.peer.namespace)
+            network=self.peer.namespace, name='tapmac-agent')
         self._agent.setUp()
 
     def wait_for_agent(self) -> None:

@@ -183,6 +183,7 @@ class NetworkNode(fixtures.Fixture):
                 prefix / ('neutron-%s-agent' % name),
                 '--config-file', self._configuration,
                 log=self.directory / (name + '.log'),
+                name='neutron-%s-agent' % name,
                 network=self._host.peer.namespace, mounts=self._mounts,
                 TAPMAC_NODE=self._mark, LD_LIBRARY_PATH=str(library),
                 PATH=':'.join(map(str, (

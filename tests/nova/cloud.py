@@ -15,7 +15,6 @@ import functools
 import logging
 import os
 import sys
-import threading
 
 import fixtures
 from nova import context
@@ -31,41 +30,16 @@ import os_vif
 from oslo_config import cfg
 
 from tests import bound_port
+from tests import compute_host
 from tests import hosts
 from tests.nova import base as nova_base
 from tests.nova import libvirt_contract
 from tests import patience
-from vif_plug_tapmac.kernel import netlink as nl
 from vif_plug_tapmac import opts
 from vif_plug_tapmac import privsep
 
-# One thread at a time: to Eventlet, all threads are one for the kernel.
-_on_a_host = threading.Lock()
 #: How often we look at what Nova does, in seconds.
 _PAUSE = 0.05
-
-
-class ComputeHost(hosts.Host):
-    """A host that threads enter for a while, and that the test looks at."""
-
-    def _setUp(self):
-        with hosts.returning():
-            super()._setUp()
-
-    @contextlib.contextmanager
-    def entered(self):
-        """Be on this host, where nobody else is meanwhile."""
-        with _on_a_host, hosts.returning():
-            hosts.enter(self.namespace)
-            yield
-
-    def find(self, name):
-        with self.entered():
-            return super().find(name)
-
-    def master(self, name):
-        with self.entered(), nl.Netlink() as netlink:
-            return netlink.get(netlink.find(name).master).name
 
 
 class Cloud(functional_base.ServersTestBase):
@@ -126,7 +100,7 @@ class Cloud(functional_base.ServersTestBase):
             return _count_unfinished_actions(cell)
 
     def _make_host(self, name):
-        return ComputeHost()
+        return compute_host.ComputeHost()
 
     def _configure(self):
         # Where pip put it.

@@ -30,8 +30,8 @@ from testtools import content
 
 from tests import guest_image
 from tests import libvirt_domains
+from tests import machine
 from tests.nova import cloud
-from tests.nova import machine
 from tests.nova import ping
 from tests import patience
 

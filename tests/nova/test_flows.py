@@ -15,6 +15,7 @@ from nova.tests.fixtures import libvirt as fakelibvirt
 import testtools
 
 from tests import base
+from tests import compute_host
 from tests import hosts
 from tests.nova import base as nova_base
 from tests.nova import cloud
@@ -426,7 +427,7 @@ class LibvirtContractTest(testtools.TestCase):
     def setUp(self):
         super().setUp()
         self.useFixture(hosts.Host())
-        self.host = self.useFixture(cloud.ComputeHost())
+        self.host = self.useFixture(compute_host.ComputeHost())
 
     def start(self, xml, existing=None):
         self.host.add('br100', 'bridge')
@@ -467,7 +468,7 @@ class LibvirtContractTest(testtools.TestCase):
         for existing, xml in ((self.SINGLE, self.UNMANAGED),
                               (self.MULTI, self.TWO_QUEUES)):
             with self.subTest(xml):
-                self.host = self.useFixture(cloud.ComputeHost())
+                self.host = self.useFixture(compute_host.ComputeHost())
                 interface = self.start(xml, existing)
                 before = self.host.link('tap0')
                 self.assertEqual((True, False, None),
@@ -482,7 +483,7 @@ class LibvirtContractTest(testtools.TestCase):
         for existing, xml in ((self.MULTI, self.UNMANAGED),
                               (self.SINGLE, self.TWO_QUEUES)):
             with self.subTest(xml):
-                self.host = self.useFixture(cloud.ComputeHost())
+                self.host = self.useFixture(compute_host.ComputeHost())
                 self.assert_refused('Invalid argument', True, xml, existing)
 
 

@@ -27,11 +27,12 @@ from oslo_utils import uuidutils
 from testtools import content
 
 from tests import base
+from tests import compute_host
 from tests import libvirt_domains
+from tests import machine
 from tests.nova import base as nova_base
 from tests.nova import cloud
 from tests.nova import guests
-from tests.nova import machine
 from tests.nova import ping as pings
 from tests.nova import raw
 from tests.nova import test_flows
@@ -67,7 +68,7 @@ class Guests(test_flows.Guests):
         super().setUp()
         self.host = self.hosts['host1']
         self.nova_directory = self.useFixture(fixtures.TempDir()).path
-        self.uplink = self.useFixture(cloud.ComputeHost())
+        self.uplink = self.useFixture(compute_host.ComputeHost())
         self.consoles = {}
         self.addCleanup(self.close_consoles)
 

@@ -13,8 +13,8 @@ import shutil
 import socket
 import subprocess
 
+from tests import compute_host
 from tests import libvirt_domains
-from tests.nova import cloud
 from tests import patience
 
 _QEMU_CONF = '''\
@@ -59,7 +59,7 @@ def missing():
     return libvirt_domains.missing()
 
 
-class Machine(cloud.ComputeHost):
+class Machine(compute_host.ComputeHost):
     """A host whose libvirtd runs.
 
     :ivar directory: what its processes have as /run, /var/lib/libvirt etc.
@@ -123,18 +123,22 @@ class Machine(cloud.ComputeHost):
             'host_uuid = "00000000-0000-4000-8000-%012x"\n'
             'keepalive_interval = -1\n' % int(self.name[-1]))
 
-    def popen(self, command, **arguments):
-        """Start a program on this machine.
+    def inside(self, *command):
+        """Return a command for who is in its network, to be on it wholly.
 
-        What is started there ends with SIGKILL when this process does.
+        What is started there ends with SIGKILL when its parent does.
         """
         namespaces = '/proc/%d/ns/' % self._unshare.pid
+        return ['nsenter', '--mount=%smnt' % namespaces,
+                '--uts=%suts' % namespaces,
+                '--pid=%spid_for_children' % namespaces, '--',
+                'setpriv', '--pdeathsig', 'KILL', *command]
+
+    def popen(self, command, **arguments):
+        """Start a program on this machine."""
         with self.entered():
             return subprocess.Popen(
-                ['nsenter', '--mount=%smnt' % namespaces,
-                 '--uts=%suts' % namespaces,
-                 '--pid=%spid_for_children' % namespaces, '--',
-                 'setpriv', '--pdeathsig', 'KILL', *command],
+                self.inside(*command),
                 **dict({'stdin': subprocess.DEVNULL,
                         'stdout': subprocess.PIPE,
                         'stderr': subprocess.STDOUT, 'text': True},

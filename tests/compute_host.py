@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+
+"""A host of the real kernel that several threads work on."""
+
+import contextlib
+import threading
+
+from tests import hosts
+from vif_plug_tapmac.kernel import netlink as nl
+
+# One thread at a time: to Eventlet, all threads are one for the kernel.
+_on_a_host = threading.Lock()
+
+
+class ComputeHost(hosts.Host):
+    """A host that threads enter for a while, and that the test looks at."""
+
+    def _setUp(self):
+        with hosts.returning():
+            super()._setUp()
+
+    @contextlib.contextmanager
+    def entered(self):
+        """Be on this host, where nobody else is meanwhile."""
+        with _on_a_host, hosts.returning():
+            hosts.enter(self.namespace)
+            yield
+
+    def find(self, name):
+        with self.entered():
+            return super().find(name)
+
+    def master(self, name):
+        with self.entered(), nl.Netlink() as netlink:
+            return netlink.get(netlink.find(name).master).name

@@ -20,6 +20,8 @@ COMING = _SOURCE / 'coming-from-linux-bridge.rst'
 ROAD = _SOURCE / 'coming-from-linux-bridge-agent.rst'
 #: Getting started.
 GETTING_STARTED = _SOURCE / 'getting-started.rst'
+#: A cloud of your own.
+CLOUD = _SOURCE / 'cloud.rst'
 #: Troubleshooting.
 TROUBLESHOOTING = _SOURCE / 'troubleshooting.rst'
 #: Neutron: flat and VLAN provider networks.

@@ -27,8 +27,35 @@ address() {
     ip address add "10.0.$2.$((0x$(cut -d: -f6 "/sys/class/net/$1/address")))/24" dev "$1"
 }
 
+# lease NIC: with what a DHCP server says; tells it, and who metadata says it is.
+lease() {
+    cat > /lease << 'SCRIPT'
+#!/bin/sh
+[ "$1" = bound ] || exit 0
+ip address add "$ip/$mask" dev "$interface"
+set -- ${staticroutes:-0.0.0.0/0 $router}
+while [ $# -gt 1 ]; do
+    ip route replace "$1" via "$2"
+    shift 2
+done
+echo "lease $ip"
+SCRIPT
+    chmod 755 /lease
+    ip link set "$1" up
+    udhcpc -i "$1" -q -T 1 -O staticroutes -s /lease
+    until name=$(wget -q -T 5 -O - http://169.254.169.254/latest/meta-data/hostname)
+    do
+        sleep 1
+    done
+    echo "metadata $name"
+}
+
 ip link set lo up
-address eth0 0
+if grep -qw dhcp /proc/cmdline; then
+    lease eth0 > /dev/ttyS0 2>&1 &
+else
+    address eth0 0
+fi
 exec < /dev/ttyS0 > /dev/ttyS0 2>&1
 stty -echo
 while read -r command; do

@@ -169,7 +169,8 @@ make_bare_venv() {
     stamp=$({ "$python" -VV; echo "$@"
         cat setup.cfg pyproject.toml ./*requirements.txt \
             doc/requirements.txt lower-constraints.txt tests/nova/requirements/*.txt \
-            tests/neutron/requirements/*.txt; } | cksum)
+            tests/neutron/requirements/*.txt \
+            tests/cloud/requirements.txt; } | cksum)
     [ "$(cat "$venv/stamp" 2> /dev/null)" = "$stamp" ] && return
     step "Setting up .venv/${venv##*/}" fill_venv "$@"
     echo "$stamp" > "$venv/stamp"

@@ -49,6 +49,12 @@ class DocumentsTest(base.TestCase):
     def test_provider_network(self):
         self.assert_valid(documents.PROVIDER)
 
+    def test_cloud(self):
+        self.assert_valid(documents.CLOUD)
+        commands = documents.block(documents.CLOUD, 'network create')
+        self.assertEqual(commands, documents.block(base.README,
+                                                   'network create'))
+        self.assertEqual(5, commands.count('openstack '))
 
 class PagesTest(base.TestCase):
     """Pages know each other by their files, and by no title."""

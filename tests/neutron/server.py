@@ -36,6 +36,7 @@ def main(port, nova_port, more, agents=''):
             nodes[name] = neutron.useFixture(network_node.NetworkNode(
                 hosts[name], nova=nova))
             nodes[name].start('dhcp', 'metadata')
+            return str(nodes[name].directory)
 
         def restart_part(name, part):
             if part in neutron.processes():
@@ -56,7 +57,6 @@ def main(port, nova_port, more, agents=''):
                  'restart': lambda changes: neutron.restart(**changes),
                  'start_agent': start_agent, 'start_node': start_node,
                  'restart_part': restart_part,
-                 'log_of_node': lambda name, agent: nodes[name].log(agent),
                  'log_of_agent': lambda name: hosts[name].log()}
         print('started', flush=True)
         for line in sys.stdin:

@@ -2,6 +2,8 @@
 
 """DHCP and metadata for guests on our bridges, by Neutron's own agents."""
 
+import contextlib
+
 from tests import base
 from tests.neutron import cloud
 from tests.neutron import hypervisor
@@ -49,9 +51,13 @@ class DhcpTestCase(hypervisor.HypervisorTestCase):
     def node(self, host, more=''):
         """Have agents of Neutron's on a host."""
         node = self.useFixture(network_node.NetworkNode(host, more))
-        self.addOnException(lambda _: print(
-            *(node.log(each)[-20000:] for each in ('dhcp', 'metadata')),
-            host.log() if host in (self.one, self.other) else ''))
+
+        def show(_):
+            with contextlib.suppress(OSError):
+                print(*(node.log(each)[-20000:] for each in (
+                    'dhcp', 'metadata')))
+                print(host.log())
+        self.addOnException(show)
         node.start('dhcp', 'metadata')
         return node
 

@@ -382,8 +382,9 @@ class Nic:
         self.tap = names.nova_tap_name(port['id'])
         self._vif = tests_base.make_vif(
             id=port['id'], vif_name=self.tap,
-            address=self.mac, bridge_name=BRIDGE, addresses=[
-                each['ip_address'] for each in port['fixed_ips']])
+            address=self.mac, addresses=[
+                each['ip_address'] for each in port['fixed_ips']],
+            bridge_name=port['binding:vif_details']['bridge_name'])
         self._got: set[bytes] = set()
         # Others may send meanwhile.
         self._lock = threading.Lock()

@@ -35,6 +35,8 @@ _ANSWERS_WITHIN = 10
 _ROOT = tests_base.CHECKOUT / '.venv' / 'dhcp' / 'root' / 'usr'
 _DHCLIENT = (tests_base.CHECKOUT / '.venv' / 'dhclient' / 'root' / 'sbin'
              / 'dhclient')
+#: And what the L3 agent runs.
+_L3_ROOT = tests_base.CHECKOUT / '.venv' / 'routers' / 'root' / 'usr'
 #: With no daemon for what is privileged: each takes as long as the agent to
 #: begin, and there are four. So what that forks, and ends by a signal, must
 #: not tell the agent of it, by a pipe that it has of it.
@@ -136,6 +138,8 @@ class NetworkNode(fixtures.Fixture):
             return 'needs dnsmasq: tools/neutron.sh unpacks it, on Debian'
         if not _DHCLIENT.exists():
             return 'needs dhclient: tools/neutron.sh unpacks it, on Debian'
+        if not (_L3_ROOT / 'sbin' / 'keepalived').exists():
+            return 'needs keepalived: tools/neutron.sh unpacks it, on Debian'
         if not shutil.which('busybox'):
             return 'needs busybox: tools/guests.sh installs it, on Debian'
         return None
@@ -170,34 +174,68 @@ class NetworkNode(fixtures.Fixture):
         """Keep the names of namespaces, whoever has made them."""
         hosts.own_mounts()
         hosts.mount('tmpfs', '/run', 'tmpfs')
+        # Where alone the L3 agent looks which keepalived it is.
+        hosts.mount('overlay', '/usr/sbin', 'overlay', options=(
+            'lowerdir=%s:/usr/sbin' % (_L3_ROOT / 'sbin')))
         os.write(held, b'.')
         signal.pause()
 
     def start(self, *names: str) -> None:
-        """Start agents, such as "dhcp" and "metadata"."""
-        library = _ROOT / 'lib' / ('%s-linux-gnu' % os.uname().machine)
-        prefix = pathlib.Path(sys.prefix) / 'bin'
+        """Start agents, such as "dhcp", "l3" and "metadata"."""
         for name in names:
-            self._agents[name] = base.Process(
-                sys.executable, '-W', 'ignore', '-c', _PROGRAM,
-                prefix / ('neutron-%s-agent' % name),
-                '--config-file', self._configuration,
-                log=self.directory / (name + '.log'),
-                name='neutron-%s-agent' % name,
-                network=self._host.peer.namespace, mounts=self._mounts,
-                TAPMAC_NODE=self._mark, LD_LIBRARY_PATH=str(library),
-                PATH=':'.join(map(str, (
-                    prefix, _ROOT / 'sbin', _ROOT / 'bin',
-                    os.environ['PATH']))))
+            self._agents[name] = self._agent(name)
             self._agents[name].setUp()
         for name in names:
             self._agents[name].wait_for(
                 lambda: self._serves(name))
 
+    def wait_until_refused(self, name: str, words: str, *more: str) -> None:
+        """Start an agent that does not serve; wait until it says why.
+
+        It may be started anew by itself, again and again.
+
+        :param more: arguments of its program
+        """
+        with self._agent(name, *more) as agent:
+            agent.wait_for(lambda: words in self.log(name))
+            assert not self._serves(name), self.log(name)
+
+    def _agent(self, name: str, *more: str) -> base.Process:
+        triplet = '%s-linux-gnu' % os.uname().machine
+        prefix = pathlib.Path(sys.prefix) / 'bin'
+        return base.Process(
+            sys.executable, '-W', 'ignore', '-c', _PROGRAM,
+            prefix / ('neutron-%s-agent' % name),
+            '--config-file', self._configuration, *more,
+            log=self.directory / (name + '.log'),
+            name='neutron-%s-agent' % name,
+            network=self._host.peer.namespace, mounts=self._mounts,
+            TAPMAC_NODE=self._mark,
+            LD_LIBRARY_PATH=':'.join(map(str, (
+                each / triplet for each in (
+                    _ROOT / 'lib', _L3_ROOT / 'lib',
+                    _L3_ROOT.parent / 'lib')))),
+            PATH=':'.join(map(str, (
+                prefix, *(root / each for root in (_ROOT, _L3_ROOT)
+                          for each in ('sbin', 'bin')),
+                os.environ['PATH']))))
+
     def _serves(self, name: str) -> bool:
         if name == 'metadata':
             return (self.directory / 'metadata_proxy').exists()
-        return 'DHCP agent started' in self.log(name)
+        return '%s agent started' % name.upper() in self.log(name)
+
+    def run(self, *command: str) -> str:
+        """Return what a command says that runs there, by its namespaces.
+
+        :raises CalledProcessError: it does not end well
+        """
+        def begin() -> None:
+            hosts.enter(self._host.peer.namespace)
+            hosts.enter_mounts(self._mounts)
+        return subprocess.run(command, preexec_fn=begin, check=True, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              timeout=patience.HANG).stdout
 
     def kill(self, name: str) -> None:
         """Kill an agent, and whatever does not outlive it."""
@@ -235,8 +273,12 @@ class NetworkNode(fixtures.Fixture):
 
     def processes(self, name: str) -> list[int]:
         """Return those of a program that this node has."""
-        return [pid for pid in self._processes() if pathlib.Path(
-            '/proc/%d/exe' % pid).resolve().name == name]
+        found = []
+        for pid in self._processes():
+            with contextlib.suppress(FileNotFoundError):  # It has ended.
+                if os.path.basename(os.readlink('/proc/%d/exe' % pid)) == name:
+                    found.append(pid)
+        return found
 
     def _processes(self) -> list[int]:
         found = []
@@ -252,6 +294,16 @@ class NetworkNode(fixtures.Fixture):
         os.kill(self._mounts, signal.SIGKILL)
         os.waitpid(self._mounts, 0)
         os.close(self._holds)
+
+
+def fetch(peer: hosts.Peer, url: str) -> str | None:
+    """Return what a host finds at a URL; None: nobody says so."""
+    def call() -> str | None:
+        with contextlib.suppress(OSError):
+            with request.urlopen(url, timeout=_ANSWERS_WITHIN) as answer:
+                return str(answer.read().decode())
+        return None
+    return typing.cast(str | None, peer.run(call))
 
 
 class Lease(dict[str, str]):
@@ -314,12 +366,7 @@ class Machine(fixtures.Fixture):
 
     def fetch(self, url: str) -> str | None:
         """Return what is at a URL; None: nobody says so."""
-        def call() -> str | None:
-            with contextlib.suppress(OSError):
-                with request.urlopen(url, timeout=_ANSWERS_WITHIN) as answer:
-                    return str(answer.read().decode())
-            return None
-        return typing.cast(str | None, self.peer.run(call))
+        return fetch(self.peer, url)
 
     def dhcp(self) -> Lease | None:
         """Return what a DHCP server has for it; None: none answers soon."""

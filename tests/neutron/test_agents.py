@@ -180,7 +180,9 @@ class BindingTest(agents.AgentTestCase):
     def test_ports_of_neutron_itself(self):
         network = self.vlan_network()
         for owner in ('network:dhcp', 'network:router_gateway',
-                      'network:router_interface'):
+                      'network:router_interface',
+                      'network:router_ha_interface',
+                      'network:ha_router_replicated_interface'):
             port = self.port(network, self.first, device_owner=owner)
             self.assert_bound(port, self.bridge_of(network))
             self.guard(port, self.first)
@@ -188,9 +190,15 @@ class BindingTest(agents.AgentTestCase):
             for host in 'host1', self.other:
                 self.assert_left_to_others(self.port(
                     network, host, device_owner=owner))
-        self.assert_left_to_others(self.port(
+        for owner in ('network:router_centralized_snat',
+                      'network:floatingip_agent_gateway'):
+            self.assert_left_to_others(self.port(network, self.first,
+                                                 device_owner=owner))
+        distributed = self.port(
             network, self.first,
-            device_owner='network:router_centralized_snat'))
+            device_owner='network:router_interface_distributed')
+        self.assertEqual(('distributed', 'DOWN'), (
+            distributed['binding:vif_type'], distributed['status']))
 
     def test_dhcp_agents(self):
         """Those that can be plugged into a bridge of the network."""

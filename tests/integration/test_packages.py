@@ -29,7 +29,8 @@ FILES = {
         '/usr/share/man/man8/tapmac.8'},
     'tapmac-agent': {
         '/etc/sudoers.d/neutron-tapmac', '/usr/bin/tapmac-agent',
-        '/usr/lib/systemd/system/tapmac-agent.service'},
+        '/usr/lib/systemd/system/tapmac-agent.service',
+        '/usr/share/man/man8/tapmac-agent.8'},
 }
 #: What the documentation of a package has beside of etc/: options.
 _SAMPLES = {'nova.conf.sample', 'ml2_conf.conf.sample',

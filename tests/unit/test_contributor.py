@@ -14,8 +14,8 @@ class WhereAThingLivesTest(base.TestCase):
 
     def told(self):
         """Return the files that the guide has, by their paths."""
-        text = _GUIDE.read_text().partition('Where a thing lives\n')[2]
-        text = text.partition('Beside the package')[0]
+        text = _GUIDE.read_text().partition('Where a thing lives\n===')[2]
+        text = text.partition('\n====')[0]
         found, package = [], None
         for line in text.splitlines():
             heading = re.match(r'``(?:vif_plug_tapmac/)?((?:\w+/)?)``, for',

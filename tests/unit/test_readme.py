@@ -56,6 +56,7 @@ class DocumentsTest(base.TestCase):
                                                    'network create'))
         self.assertEqual(5, commands.count('openstack '))
 
+
 class PagesTest(base.TestCase):
     """Pages know each other by their files, and by no title."""
 

@@ -165,3 +165,72 @@ class FilterTest(ForeignTestCase):
         self.assert_clean()
         self.domains.define((base.TAP, base.GUEST_MAC, True, 1))
         self.assert_left('TM242', base.TAP, 'goes through htb')
+
+
+class DomainTest(ForeignTestCase):
+    """What only libvirt's domains tell of."""
+
+    NAME, BESIDE = base.TAP, 'tap00000007-00'
+
+    def setUp(self):
+        super().setUp()
+        self.say()
+        self.plug(base.numbered_vif(7, vif_name=self.BESIDE))
+
+    def say(self, xml="<interface type='ethernet'>", active=True):
+        """Have libvirt say that a guest has its NIC so."""
+        nics = dict(domains._nics(
+            "<domain><name>guest</name><devices>%s<mac address='%s'/><target "
+            "dev='%s'/></interface></devices></domain>" % (
+                xml, base.GUEST_MAC, self.NAME), active))
+        nics[self.BESIDE] = domains.Nic(
+            'beside', True, 'fa:16:3e:00:00:07', 1, kind='ethernet')
+        answer = domains.Answer('test:///', 1, nics)
+        self.patch(inventory, 'answer', lambda: answer)
+
+    def test_tm243(self):
+        self.plug_clean()
+        self.hold()
+        self.say()
+        self.assert_clean()
+        index = self.host.link(base.TAP).index
+        self.run_each('ip link set %s down' % base.TAP,
+                      'ip link set %s name x' % base.TAP)
+        # One that was renamed is known by its mark.
+        self.assertNotIn('TM243', [each.code for each in self.findings()])
+        self.run_each('ip link delete x')
+        self.assertNotIn(index, [link.index for link in self.host.links()])
+        self.assert_left('TM243', base.TAP, 'domain guest runs', 'namespace')
+        self.say(active=False)
+        self.assert_clean()
+        self.say("<interface type='vhostuser'>")
+        self.assert_clean()
+        # Of a libvirt that has nothing here nobody knows where its TAPs are.
+        self.say()
+        self.host.delete(self.BESIDE)
+        self.assert_clean()
+
+    def test_libvirts_own(self):
+        self.configure(anti_spoofing='none')
+        self.say(active=False)
+        for number, bridge in (7, base.BRIDGE), (2, 'br200'):
+            self.plug(base.numbered_vif(
+                number, bridge_name=bridge, **(
+                    {'vif_name': self.BESIDE} if number == 7 else {})))
+        self.host.add_tap(base.TAP, owner=0)
+        self.host.quiet_ipv6(base.TAP)
+        self.host.set(base.TAP, address=base.TAP_MAC, state='up',
+                      master=self.host.link(base.BRIDGE).index)
+        self.say("<interface type='bridge'><source bridge='br100'/>")
+        self.assert_clean()
+        self.host.set(base.TAP, master=0)
+        found = self.assert_left('TM206', base.TAP, 'guest has it on br100')
+        self.host.set(base.TAP, master=self.host.link('br200').index)
+        self.assert_left('TM218', base.TAP, 'on br200')
+        self.host.set(base.TAP, master=0)
+        self.do(found.remedy)
+        self.assert_clean()
+        # One without a bridge is none that libvirt has put on one.
+        self.host.set(base.TAP, master=0)
+        self.say()
+        self.assert_clean()

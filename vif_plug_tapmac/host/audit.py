@@ -9,6 +9,7 @@ from oslo_config import cfg
 from vif_plug_tapmac.host import agent_checks
 from vif_plug_tapmac.host import before_checks
 from vif_plug_tapmac.host import bridge_checks
+from vif_plug_tapmac.host import domain_checks
 from vif_plug_tapmac.host import exit_checks
 from vif_plug_tapmac.host import filter_checks
 from vif_plug_tapmac.host.finding import Finding
@@ -24,7 +25,7 @@ from vif_plug_tapmac.host import spoofing_checks
 from vif_plug_tapmac.host import tap_checks
 
 #: The codes of what is found only where libvirt answers.
-OF_DOMAINS = ('TM205', 'TM210', 'TM212')
+OF_DOMAINS = ('TM205', 'TM210', 'TM212', 'TM243')
 
 
 def confirmed(
@@ -120,7 +121,8 @@ def audit_links(seen: Inventory) -> list[Finding]:
     for check_table in (*spoofing_checks.TABLE_CHECKS,
                         *agent_checks.TABLE_CHECKS,
                         *exit_checks.TABLE_CHECKS,
-                        *foreign_checks.HOST_CHECKS):
+                        *foreign_checks.HOST_CHECKS,
+                        *domain_checks.CHECKS):
         found.extend(check_table(seen))
     return seen.services.known_to_this(found)
 

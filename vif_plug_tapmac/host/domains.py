@@ -46,6 +46,8 @@ class Nic:
     :param instance: the domain's UUID, which is that of the instance in Nova;
         None if libvirt does not say
     :param is_limited: whether it asks for a limit of bandwidth
+    :param kind: what libvirt makes of it, as "ethernet"
+    :param bridge: which libvirt puts its TAP on; None: none
     """
     domain: str
     active: bool
@@ -54,6 +56,8 @@ class Nic:
     vif_id: str | None = None
     instance: str | None = None
     is_limited: bool = False
+    kind: str = ''
+    bridge: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,4 +232,10 @@ def _nics(xml: str, active: bool) -> typing.Iterator[tuple[str, Nic]]:
                            else driver.get('queues', '1')),
                 vif_id=vif_ids.get(target.get('dev', '')),
                 instance=domain.findtext('uuid'),
-                is_limited=interface.find('bandwidth') is not None)
+                is_limited=interface.find('bandwidth') is not None,
+                kind=interface.get('type', ''), bridge=_bridge(interface))
+
+
+def _bridge(interface: ElementTree.Element) -> str | None:
+    source = interface.find('source')
+    return None if source is None else source.get('bridge')

@@ -87,6 +87,7 @@ CODES: dict[str, tuple[Severity, str]] = {
     'TM240': (Severity.WARNING, 'A TAP is said to be another one'),
     'TM241': (Severity.ERROR, 'Somebody else filters the frames of a TAP'),
     'TM242': (Severity.WARNING, 'A TAP is throttled'),
+    'TM243': (Severity.ERROR, 'The TAP of a guest is not here'),
     'TM301': (Severity.WARNING, 'The firewall stands between guests'),
     'TM302': (Severity.WARNING, 'A udev that is not seen rewrites MACs'),
     'TM303': (Severity.ERROR, 'Two os-vif plugins have one name'),
@@ -219,6 +220,7 @@ WHY: dict[str, str] = {
     'TM241': 'It can let pass what the guest is kept from, have it elsewhere, '
              'or lose it.',
     'TM242': 'The guest is slower than its flavor says, or loses frames.',
+    'TM243': 'The guest runs, and its NIC is dead.',
     'TM301': 'A policy that drops, as Docker sets it, cuts guests off from '
              'each other.',
     'TM302': 'The MAC of a TAP may be another one a moment after the plug.',

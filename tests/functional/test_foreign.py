@@ -110,13 +110,12 @@ class FilterTest(ForeignTestCase):
         with nl.Netlink() as netlink:
             source_filter.put(netlink, self.host.link(base.TAP),
                               base.GUEST_MAC)
+        self.say_of_domain(is_limited=True)
         # A limit that counts before ours lets pass what it does not drop.
         self.add('pref 5 u32 match u32 0 0', _POLICE)
         self.assert_left('TM241', base.TAP, 'priority 5, before ours')
         self.run_each('tc filter del dev %s ingress pref 5' % base.TAP)
         self.add('u32 match u32 0 0', _POLICE)
-        self.assert_clean()
-        self.say_of_domain(is_limited=True)
         self.assert_clean()
         self.say_of_domain(is_limited=False)
         self.assert_left('TM242', base.TAP, 'beyond some limit')
@@ -127,7 +126,7 @@ class FilterTest(ForeignTestCase):
             'guest', True, base.GUEST_MAC, 1, is_limited=is_limited)})
         self.patch(inventory, 'answer', lambda: answer)
 
-    def test_nftables(self):
+    def test_tm120_and_tm241_of_nftables(self):
         self.host.add('eth1', 'veth', peer='wire', address='52:54:00:12:34:56')
         for name in 'eth1', 'wire':
             self.host.set(name, state='up')

@@ -10,6 +10,7 @@ import contextlib
 import http.server
 import json
 import os
+import pathlib
 import subprocess
 import threading
 import time
@@ -125,6 +126,19 @@ class NeutronServer(fixtures.Fixture):
 
     def log_of_agent(self, host):
         return self._have('log_of_agent', host)
+
+    def start_node(self, host, port, secret):
+        """Have DHCP and metadata agents on a host that has a tapmac-agent.
+
+        :param port: of TCP, at which Nova's metadata service listens here
+        :param secret: by which that knows who asks for a guest
+        :returns: the directory that their logs are in
+        """
+        return pathlib.Path(self._have('start_node', host, port, secret))
+
+    def restart_part(self, host, part):
+        """End a process of Neutron's, or of an agent, and start it again."""
+        self._have('restart_part', host, part)
 
     def log(self):
         """Return what it has said since it was started."""

@@ -22,7 +22,8 @@ packages=$(sed -n 's/^ \([a-z][a-z0-9.+-]*\) *\((.*)\)\?\( <.*>\)\?,$/\1/p' \
     packaging/debian/control | grep -vE '^(tapmac|debhelper-compat|.*vif-plug-.*|.*neutron.*|python3-(libvirt|openstacksdk))' |
     sort -u | tr '\n' ,)
 rm -rf $debian/unpacked
+mkdir -p $debian
 step 'Setting up .venv/debian-13' mmdebstrap --variant=apt \
-    --include="$packages,build-essential,debhelper,nftables" \
+    --include="${packages}build-essential,debhelper,nftables" \
     trixie $debian/unpacked http://deb.debian.org/debian
 mv $debian/unpacked $debian/root

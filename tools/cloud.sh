@@ -24,7 +24,7 @@ stateless; it says so.
 
 As root, on Debian or Ubuntu, with Python 3.11 or newer. The first time it sets
 up what it needs in .venv/ and installs QEMU and libvirt, without their
-services, where they are missing. Needs 5 GB of disk and 6 GB of memory.
+services, where they are missing. Needs 3 GB of disk and 5 GB of memory.
 USAGE
 }
 

@@ -43,7 +43,8 @@ SCRIPT
     chmod 755 /lease
     ip link set "$1" up
     udhcpc -i "$1" -q -T 1 -O staticroutes -s /lease
-    until name=$(wget -q -T 5 -O - http://169.254.169.254/latest/meta-data/hostname)
+    # With -T, wget of a static busybox ends by a fault.
+    until name=$(timeout 5 wget -q -O - http://169.254.169.254/latest/meta-data/hostname)
     do
         sleep 1
     done

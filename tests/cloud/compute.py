@@ -74,8 +74,7 @@ class Compute(fixtures.Fixture):
             self._control, self.name, self.machine.namespace,
             conntrack=self._conntrack,
             more='bridge_uplinks = %s:%s' % (hypervisor.BRIDGE, UPLINK)))
-        for port in (controls.NEUTRON, controls.METADATA, controls.PLACEMENT,
-                     controls.GLANCE):
+        for port in controls.NEUTRON, controls.PLACEMENT, controls.GLANCE:
             self.useFixture(hypervisor.Line(
                 self.agent.peer, ('127.0.0.1', port), port))
         self._directory = pathlib.Path(

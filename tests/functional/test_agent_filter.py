@@ -681,8 +681,9 @@ class AuditTest(AgentTestCase):
                  'nftables'),
                 ('insert rule %s in_%s accept' % (tables, name), 'nftables'),
                 ('flush chain %s out_%s' % (tables, name), 'nftables'),
-                ('add element %s open_ports { %d }' % (tables, index),
-                 vif(2).vif_name)):
+                *(('add element %s %s_ports { %d }' % (tables, name, index),
+                   vif(2).vif_name)
+                  for name in ('open', 'unlocked', 'stateful'))):
             subprocess.run(['nft', command], check=True)
             self.assert_found('TM313', device)
             say()

@@ -60,8 +60,7 @@ def look() -> Found:
                 rules.setdefault(told.text(nft.RULE_CHAIN) or '',
                                  []).append(told)
         ports: dict[int, set[str]] = {}
-        for name in (agent_table.OPEN, agent_table.EGRESS,
-                     agent_table.INGRESS):
+        for name in agent_table.BY_INDEX:
             for each in nft_sets.elements(session, table.NAME, name):
                 ports.setdefault(int.from_bytes(each.key, nft.BYTE_ORDER),
                                  set()).add(each.comment)

@@ -43,6 +43,9 @@ connection_uri = {uri}
 live_migration_uri = {uris}
 [vnc]
 enabled = false
+[workarounds]
+# Else a guest's kernel, which looks like a disk, may not go to another host.
+disable_deep_image_inspection = true
 """
 
 

@@ -2,10 +2,6 @@
 
 """Routers of Neutron's own L3 agent, between bridges of ours."""
 
-from http import server as http_server
-import json
-import threading
-
 import fixtures
 import pyroute2
 
@@ -13,227 +9,21 @@ from tests import base
 from tests import hosts
 from tests.neutron import cloud
 from tests.neutron import hypervisor
-from tests.neutron import network_node
+from tests.neutron import routers
+from tests.neutron.routers import GATEWAY
 from tests import patience
-from vif_plug_tapmac.kernel import netlink as nl
+from vif_plug_tapmac.kernel import link
 from vif_plug_tapmac import mark
 from vif_plug_tapmac.wanted import names
-
-#: Of the data centre, on the provider's network.
-GATEWAY = '192.0.2.1'
-_MORE = """
-[DEFAULT]
-service_plugins = trunk,qos,segments,router
-l3_ha_network_type = vlan
-l3_ha_network_physical_name = physnet1
-[ml2_type_vlan]
-network_vlan_ranges = physnet1:2000:2999
-[ml2_tapmac]
-"""
 
 
 def load_tests(loader, tests, pattern):
     # Minutes where others are busy, too: each agent loads Neutron.
-    return cloud.load_tests(tests, long=[RouterTest, HighlyAvailableTest])
+    return cloud.load_tests(tests, long=[
+        RouterTest, WithoutAgentTest, HighlyAvailableTest])
 
 
-class RouterCloud(cloud.Cloud):
-
-    def __init__(self):
-        super().__init__(_MORE)
-
-
-class Web(fixtures.Fixture):
-    """What says to who fetches something by which address it is known.
-
-    :param peer: where it listens
-    """
-
-    def __init__(self, peer):
-        self._peer = peer
-
-    def _setUp(self):
-        class Handler(http_server.BaseHTTPRequestHandler):
-
-            def do_GET(self):
-                body = self.client_address[0].encode()
-                self.send_response(200)
-                self.send_header('Content-Length', str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *arguments):
-                pass
-        server = self._peer.run(lambda: http_server.ThreadingHTTPServer(
-            ('0.0.0.0', 80), Handler))
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        self.addCleanup(thread.join)
-        self.addCleanup(server.server_close)
-        self.addCleanup(server.shutdown)
-
-
-def addresses(interface):
-    """Return those of an interface that others may use, as "ip" has it."""
-    return {each['local'] for each in interface['addr_info']
-            if each['scope'] == 'global'}
-
-
-class RouterTestCase(hypervisor.HypervisorTestCase):
-    """The network of the hosts is the provider's: others are behind routers.
-
-    What is of the data centre is on the second host.
-    """
-
-    def find_neutron(self):
-        return cloud.base.shared(RouterCloud)
-
-    def setUp(self):
-        super().setUp()
-        missing = network_node.NetworkNode.missing()
-        if missing:
-            self.cannot_run(missing)
-        self.neutron.request('PUT', 'networks/' + self.network['id'],
-                             {'network': {'router:external': True}})
-        self.everyone = self.outsiders()
-        # Answers, which no stateless group knows.
-        self.add_rules(self.everyone, {'protocol': 'tcp'})
-        self.other.run(self._make_gateway)
-        self.useFixture(Web(self.other.peer))
-
-    def _make_gateway(self):
-        with pyroute2.IPRoute() as ip:
-            bridge, = ip.link_lookup(ifname=hypervisor.BRIDGE)
-            ip.addr('add', index=bridge, address=GATEWAY, prefixlen=24)
-
-    def node(self, host):
-        node = self.useFixture(network_node.NetworkNode(host))
-        self.addOnException(lambda _: print(
-            host.name, node.log('l3')[-20000:], host.log()))
-        return node
-
-    def inner_network(self, *cidrs):
-        """Create a network with a VLAN, and subnets; return both."""
-        network = self.create(
-            'network', name='inner', mtu=1400, **{
-                'provider:network_type': 'vlan',
-                'provider:physical_network': 'physnet1'})
-        return network, [self.create(
-            'subnet', network_id=network['id'], cidr=cidr,
-            ip_version=6 if ':' in cidr else 4, enable_dhcp=False)['id']
-            for cidr in cidrs]
-
-    def router(self, *subnets, **fields):
-        router = self.create('router', name='demo', external_gateway_info={
-            'network_id': self.network['id']}, **fields)
-        self.addCleanup(self.delete_router, router)
-        for subnet in subnets:
-            self.interface(router, 'add', subnet)
-        return router
-
-    def interface(self, router, action, subnet):
-        self.neutron.request('PUT', 'routers/%s/%s_router_interface' % (
-            router['id'], action), {'subnet_id': subnet})
-
-    def change(self, router, **fields):
-        return self.neutron.request('PUT', 'routers/' + router['id'], {
-            'router': fields})['router']
-
-    def delete_router(self, router):
-        if not self.neutron.request(
-                'GET', 'routers?id=' + router['id'])['routers']:
-            return
-        for floating in self.neutron.request(
-                'GET', 'floatingips?router_id=' + router['id'])['floatingips']:
-            self._delete('floatingips/' + floating['id'])
-        self.change(router, external_gateway_info={})
-        for port in self.ports(router):
-            if 'router_interface' in port['device_owner'] or (
-                    'replicated_interface' in port['device_owner']):
-                self.neutron.request(
-                    'PUT', 'routers/%s/remove_router_interface'
-                    % router['id'], {'port_id': port['id']})
-        self.neutron.request('DELETE', 'routers/' + router['id'])
-
-    def ports(self, router):
-        return self.neutron.request(
-            'GET', 'ports?device_id=' + router['id'])['ports']
-
-    def gateway_of(self, router):
-        """Return the address that it has on the provider's network."""
-        port, = [each for each in self.ports(router)
-                 if each['device_owner'] == 'network:router_gateway']
-        return port['fixed_ips'][0]['ip_address']
-
-    def machine(self, host, network, subnet):
-        """Have a guest behind a router, which is at the first address."""
-        port = self.port(network, host.name, security_groups=[self.everyone],
-                         fixed_ips=[{'subnet_id': subnet}])
-        nic = self.start_guest(host, port)
-        self.wait_until_active(nic)
-        machine = self.useFixture(network_node.Machine(nic))
-        machine.run('ip', 'address', 'add', nic.address + '/24',
-                    'dev', 'eth0')
-        machine.run('ip', 'route', 'add', 'default', 'via',
-                    nic.address.rpartition('.')[0] + '.1')
-        self.useFixture(Web(machine.peer))
-        machine.nic = nic
-        return machine
-
-    def wait_until_known_as(self, who, address, at):
-        """Wait until somebody there has heard who speaks, as this address."""
-        heard = []
-
-        def is_known():
-            heard.append(who('http://%s/' % at))
-            return heard[-1] == address
-        patience.wait_until(is_known, lambda: '%s at %s: %s' % (
-            address, at, heard[-5:]))
-
-    def fetch(self, url):
-        """Return what the data centre is told."""
-        return network_node.fetch(self.other.peer, url)
-
-    def interfaces(self, host):
-        """Return what a host has of interfaces, by the port of each."""
-        def interfaces():
-            with nl.Netlink() as netlink:
-                found = list(filter(mark.is_interface, netlink.links()))
-            # One that is being made has no alias yet.
-            marks = [mark.InterfaceMark.parse(each.alias) for each in found]
-            return {its and its.port_id: link
-                    for its, link in zip(marks, found)}
-        return host.run(interfaces)
-
-    def inner(self, node, router):
-        """Return what is in a router, by the names of its interfaces."""
-        return {each['ifname']: each for each in json.loads(node.run(
-            'ip', '-n', 'qrouter-' + router['id'], '-json', 'address'))
-            if each['ifname'] != 'lo'}
-
-    def wait_until_wired(self, host, router):
-        """Wait until each of its ports has an interface, and is ACTIVE."""
-        def is_so():
-            ports = [each for each in self.ports(router)
-                     if each['binding:host_id'] == host.name
-                     or 'replicated' in each['device_owner']]
-            return ports and (
-                {each['id'] for each in ports} == set(self.interfaces(host))
-                and all(each['status'] == 'ACTIVE' for each in ports))
-        patience.wait_until(
-            is_so, lambda: '%s: %s\n%s' % (
-                self.interfaces(host), self.ports(router), host.log()), 0.1)
-
-    def wait_until_nothing_is_left(self, host, node):
-        patience.wait_until(
-            lambda: not self.interfaces(host)
-            and not node.run('ip', 'netns') and not node.processes('haproxy')
-            and not node.processes('keepalived'),
-            lambda: '%s %s %s' % (self.interfaces(host), node.run(
-                'ip', 'netns'), node.log('l3')[-20000:]))
-
-
-class RouterTest(RouterTestCase):
+class RouterTest(routers.RouterTestCase):
 
     def test_all(self):
         (red, (red_subnet, more, six)), (blue, (blue_subnet,)) = [
@@ -277,8 +67,8 @@ class RouterTest(RouterTestCase):
         self.wait_until_known_as(one.fetch, address, GATEWAY)
         self.wait_until_known_as(two.fetch, self.gateway_of(router), GATEWAY)
         self.assertEqual(
-            {port: link.index for port, link in before.items()},
-            {port: link.index for port, link in self.interfaces(
+            {port: each.index for port, each in before.items()},
+            {port: each.index for port, each in self.interfaces(
                 self.one).items()})
         print('CHECK restarted', flush=True)
 
@@ -299,22 +89,22 @@ class RouterTest(RouterTestCase):
             owner = port['device_owner']
             prefix = {'network:router_gateway': 'qg-'}.get(owner, 'qr-')
             near = inner.pop(prefix + port['id'][:11])
-            link = outer.pop(port['id'])
+            far = outer.pop(port['id'])
             mtu = 1500 if prefix == 'qg-' else 1400
             self.assertEqual(
                 (port['mac_address'], mtu, 'UP'),
                 (near['address'], near['mtu'], near['operstate']))
             self.assertEqual(
                 (True, mtu, False, 'fe' + port['mac_address'][2:]),
-                (link.up, link.mtu, link.locked, link.mac))
+                (far.up, far.mtu, far.locked, far.mac))
             # It is wired before it has any.
             patience.wait_until(
                 lambda: {each['ip_address'] for each in port['fixed_ips']}
-                == addresses(self.inner(node, router)[near['ifname']]),
+                == routers.addresses(self.inner(node, router)[near['ifname']]),
                 lambda: str(near))
             self.assertEqual(
                 port['binding:vif_details']['bridge_name'],
-                mark.InterfaceMark.parse(link.alias).bridge)
+                mark.InterfaceMark.parse(far.alias).bridge)
         self.assertEqual(({}, {}), (inner, outer))
 
     def change_all(self, node, router, subnet, machine):
@@ -328,7 +118,7 @@ class RouterTest(RouterTestCase):
         self.neutron.request('PUT', 'networks/' + machine.nic.port[
             'network_id'], {'network': {'mtu': 1300}})
         patience.wait_until(
-            lambda: {1300, 1400, 1500} == {link.mtu for link in
+            lambda: {1300, 1400, 1500} == {each.mtu for each in
                                            self.interfaces(self.one).values()},
             'the MTU is as it was')
 
@@ -339,7 +129,45 @@ class RouterTest(RouterTestCase):
         return path
 
 
-class HighlyAvailableTest(RouterTestCase):
+class WithoutAgentTest(routers.RouterTestCase):
+    """A host with no tapmac-agent, whose L3 agent knows the bridges."""
+
+    def test_all(self):
+        network, (subnet,) = self.inner_network('10.1.0.0/24')
+        router = self.router(subnet)
+        host = self.useFixture(hypervisor.Hypervisor(self.neutron, 'host5'))
+        host.run(self._make_gateway)
+        self.useFixture(routers.Web(host.peer))
+        bridge = names.VLAN_BRIDGE.format(
+            bridge=hypervisor.BRIDGE, vlan=network['provider:segmentation_id'])
+        host.run(self.make_bridge, bridge, '06:00:00:00:00:05')
+        node = self.node(host, '[ml2_tapmac]\nbridge_mappings = %s:%s' % (
+            hypervisor.PHYSNET, hypervisor.BRIDGE))
+        node.start('l3')
+        patience.wait_until(
+            lambda: [hypervisor.BRIDGE, bridge] == sorted(
+                its.bridge or '' for each in self.interfaces(host).values()
+                for its in [mark.InterfaceMark.parse(each.alias)] if its),
+            lambda: node.log('l3')[-20000:])
+        self.wait_until_known_as(
+            lambda url: node.run(
+                'sh', '-c', 'ip netns exec qrouter-%s curl -s %s || true' % (
+                    router['id'], url)),
+            self.gateway_of(router), GATEWAY)
+        self.assertEqual({('binding_failed', 'DOWN')}, {
+            (each['binding:vif_type'], each['status'])
+            for each in self.ports(router)})
+        print('CHECK without', flush=True)
+
+        self.router(ha=True)
+        patience.wait_until(
+            lambda: 'it is of a highly available router, for which Neutron '
+            'has VRRP run when tapmac-agent says that it is wired'
+            in node.log('l3'), lambda: node.log('l3')[-20000:])
+        self.assertFalse(node.processes('keepalived'))
+
+
+class HighlyAvailableTest(routers.RouterTestCase):
     """A router on two hosts, of which one is cut off."""
 
     def test_all(self):
@@ -390,23 +218,20 @@ class HighlyAvailableTest(RouterTestCase):
                     'ifname': end, 'net_ns_fd': self.other.peer.namespace})
 
         def join(mac):
+            index = self.make_bridge(bridge, mac)
             with pyroute2.IPRoute() as ip:
-                ip.link('add', ifname=bridge, kind='bridge',
-                        br_mcast_snooping=0, address=mac)
-                index, = ip.link_lookup(ifname=bridge)
-                ip.link('set', index=index, state='up',
-                        **hosts.addr_gen_mode(1))
-                ip.link('set', index=ip.link_lookup(ifname=end)[0],
-                        state='up', master=index, **hosts.addr_gen_mode(1))
+                ip.link('set', index=ip.link_lookup(ifname=end)[0], state='up',
+                        master=index, **hosts.addr_gen_mode(
+                            link.ADDR_GEN_NONE))
         self.one.run(make)
         for number, host in enumerate((self.one, self.other)):
             host.run(join, '06:00:00:00:00:%02x' % number)
 
     def set_wires(self, state):
         with pyroute2.IPRoute() as ip:
-            for link in ip.get_links():
-                if link.get_attr('IFLA_IFNAME').startswith('w'):
-                    ip.link('set', index=link['index'], state=state)
+            for each in ip.get_links():
+                if each.get_attr('IFLA_IFNAME').startswith('w'):
+                    ip.link('set', index=each['index'], state=state)
 
     def wait_until_primary(self, router, host):
         def agents():
@@ -420,7 +245,7 @@ class HighlyAvailableTest(RouterTestCase):
         """Return which of two has them; None: both, or neither."""
         found = [node for node in nodes for each in self.inner(
             node, router).values() if each['ifname'].startswith('qr-')
-            and addresses(each)]
+            and routers.addresses(each)]
         return found[0] if len(found) == 1 else None
 
     def assert_one_has_addresses(self, nodes, router, which):

@@ -503,17 +503,20 @@ class RepairTest(OperatorTestCase):
         self.assertEqual(before[0], self.host.state()[0])
 
     def test_what_fails_does_not_end_it(self):
-        self.break_two()
-        self.host.set('tap00000001', mtu=1500)
-        self.plug(base.numbered_vif(2, bridge_name='br200'))
-        self.host.set('tap00000002', state='down')
-        path = AuditTest.create_tempfiles(
-            self, '[os_vif_tapmac]\nallowed_bridges = br100\n')
-        rows = self.rows('--config-file', path, 'repair', returncode=20)
+        """One is to be made anew; the other is held, so that it never is."""
+        self.plug()
+        self.hold()
+        self.host.set(base.TAP, address='02:00:00:00:00:07')
+        self.configure(owner='nobody')
+        self.plug(base.numbered_vif(2))
+        # The command has the default: whoever runs it.
+        with hosts.private_mounts():
+            hosts.mount('/dev/null', '/dev/net/tun', None, hosts.MS_BIND)
+            rows = self.rows('repair', returncode=10)
         self.assertEqual(
-            {'TM201': 'mended', 'TM207': 'could not be mended'},
+            {'TM201': 'mended', 'TM213': 'could not be mended'},
             {row['Code']: row['Result'] for row in rows})
-        self.assertIn('allowed_bridges', self.said)
+        self.assertIn('tap00000002: creating the TAP failed', self.said)
 
     def test_without_privilege(self):
         self.domains.define((base.TAP, base.GUEST_MAC, True, 1))

@@ -37,8 +37,9 @@ class JoinTest(test_agent_loop.LoopTestCase):
     def test_beside_guests(self):
         self.assertEqual(
             [('ask', ONE, TWO, THREE),
-             ('join', THREE, 'tap' + THREE[:8], THREE), ('up', THREE),
-             ('apply', 'all', ONE, TWO)], self.handle(is_all=True))
+             ('join', THREE, 'tap' + THREE[:8], THREE),
+             ('apply', 'all', ONE, TWO), ('up', THREE)],
+            self.handle(is_all=True))
 
     def test_waits_is_said_once_and_is_tried_again(self):
         self.why = 'there is no bridge'
@@ -71,5 +72,5 @@ class JoinTest(test_agent_loop.LoopTestCase):
         self.handle(is_all=True)
         del self.here[THREE]
         said = self.handle(lost=[THREE])
-        self.assertEqual(('down', THREE), said[0])
+        self.assertIn(('down', THREE), said)
         self.assertNotIn('join', [each for each, *_ in said])

@@ -161,6 +161,16 @@ class PlugTest(FullTestCase):
         self.assertTrue(any(
             frame.startswith(_FALSE) for frame in self.wire.frames()))
 
+    def test_running_guest_on_a_bridge_that_is_not_allowed(self):
+        self.plug(self.vif)
+        self.open(base.TAP, base.GUEST_MAC)
+        self.configure(allowed_bridges=['br7'])
+        before = self.host.state()
+        self.plug(base.make_vif(addresses=[frames.GATEWAY]))
+        self.assertEqual(before, self.host.state())
+        self.assert_held()
+        self.assert_logged(base.TAP, 'allowed_bridges')
+
     def test_a_plug_that_fails_leaves_nothing(self):
         def fail(*arguments):
             raise exception.VerifyFailed(device='tap', differences='all')

@@ -259,17 +259,18 @@ def _keep(netlink: nl.Netlink, port: TapPort, limits: Limits,
                   'reboot the instance, or detach and attach the interface.',
                   port.name, '; '.join(faults))
         return
-    port = _with_what_the_kernel_keeps(netlink, port, found)
-    wanted = converging.wanted_fields(port, found_mark or _new_mark(
-        port, found) or adopting.new_mark(port, found, asked.is_of_agent))
-    if port.mtu is not None:
-        wanted['mtu'] = max(port.mtu, found.mtu)
-        if wanted['mtu'] != port.mtu:
-            LOG.warning('%s keeps MTU %d though its network has %d, because a '
-                        'guest uses it; a hard reboot of the instance changes '
-                        'it', port.name, found.mtu, port.mtu)
     try:
         limits.require_bridge(port)
+        port = _with_what_the_kernel_keeps(netlink, port, found)
+        wanted = converging.wanted_fields(port, found_mark or _new_mark(
+            port, found) or adopting.new_mark(port, found, asked.is_of_agent))
+        if port.mtu is not None:
+            wanted['mtu'] = max(port.mtu, found.mtu)
+            if wanted['mtu'] != port.mtu:
+                LOG.warning('%s keeps MTU %d though its network has %d, '
+                            'because a guest uses it; a hard reboot of the '
+                            'instance changes it', port.name, found.mtu,
+                            port.mtu)
         on_bridge = bridge.ensure(netlink, port, bridge.find(netlink, port))
         converging.converge(netlink, port, limits, on_bridge, found,
                             wanted)

@@ -561,9 +561,11 @@ class HypervisorTestCase(clouds.CloudTestCase):
         privsep.vif_plug.set_client_mode(False)
         os_vif.initialize()
         self.network = self.flat_network()
+        # Neutron takes any that is free there: not one that a test asks for.
         self.subnet = self.create(
             'subnet', network_id=self.network['id'], ip_version=4,
-            cidr='192.0.2.0/24', enable_dhcp=False)['id']
+            cidr='192.0.2.0/24', enable_dhcp=False, allocation_pools=[
+                {'start': '192.0.2.10', 'end': '192.0.2.69'}])['id']
         self.one, self.other = [self.useFixture(Hypervisor(
             self.neutron, name)) for name in clouds.HOSTS]
         self.one.connect(self.other)

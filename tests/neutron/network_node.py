@@ -7,7 +7,6 @@ Nova's metadata service, of which only what it is asked is here.
 """
 
 import contextlib
-from http import server as http_server
 import os
 import pathlib
 import re
@@ -97,7 +96,7 @@ class Metadata(fixtures.Fixture):
         self._peer = peer
 
     def _setUp(self) -> None:
-        class Handler(http_server.BaseHTTPRequestHandler):
+        class Handler(base.http_server.BaseHTTPRequestHandler):
 
             def do_GET(self) -> None:
                 body = ('%s of %s' % (self.path, self.headers[
@@ -110,7 +109,7 @@ class Metadata(fixtures.Fixture):
 
             def log_message(self, *arguments: typing.Any) -> None:
                 pass
-        server = self._peer.run(lambda: http_server.ThreadingHTTPServer(
+        server = self._peer.run(lambda: base.http_server.ThreadingHTTPServer(
             ('127.0.0.1', 0), Handler))
         self.port: int = server.server_address[1]
         thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -2,7 +2,6 @@
 
 """A Neutron with routers, and hosts on whose bridges they are."""
 
-from http import server as http_server
 import json
 import threading
 
@@ -48,7 +47,7 @@ class Web(fixtures.Fixture):
         self._peer = peer
 
     def _setUp(self):
-        class Handler(http_server.BaseHTTPRequestHandler):
+        class Handler(base.http_server.BaseHTTPRequestHandler):
 
             def do_GET(self):
                 body = self.client_address[0].encode()
@@ -59,7 +58,7 @@ class Web(fixtures.Fixture):
 
             def log_message(self, *arguments):
                 pass
-        server = self._peer.run(lambda: http_server.ThreadingHTTPServer(
+        server = self._peer.run(lambda: base.http_server.ThreadingHTTPServer(
             ('0.0.0.0', 80), Handler))
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()

@@ -21,9 +21,10 @@ command -v mmdebstrap > /dev/null ||
 packages=$(sed -n 's/^ \([a-z][a-z0-9.+-]*\) *\((.*)\)\?\( <.*>\)\?,$/\1/p' \
     packaging/debian/control | grep -vE '^(tapmac|debhelper-compat|.*vif-plug-.*|.*neutron.*|python3-(libvirt|openstacksdk))' |
     sort -u | tr '\n' ,)
+find_site
 rm -rf $debian/unpacked
 mkdir -p $debian
 step 'Setting up .venv/debian-13' mmdebstrap --variant=apt \
     --include="${packages}build-essential,debhelper,nftables" \
-    trixie $debian/unpacked http://deb.debian.org/debian
+    trixie $debian/unpacked "$site"
 mv $debian/unpacked $debian/root

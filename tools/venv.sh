@@ -77,6 +77,22 @@ apt_get_twice() {
     }
 }
 
+# Leave in $site where this machine gets Debian's packages, as apt tells once it
+# has lists.
+find_site() {
+    ask_for_site
+    [ "$site" ] || ! can_install || step 'apt-get update' /usr/bin/apt-get update -q
+    [ "$site" ] || ask_for_site
+    [ "$site" ] || die 'what is needed is Debian'"'"'s, and this machine has no package lists of Debian'"'"'s'
+}
+
+ask_for_site() {
+    # shellcheck disable=SC2016 # It is apt that replaces this.
+    site=$(apt-get indextargets --format '$(SITE)' | sed -n 's,/debian/*$,&,p' |
+        head -n 1)
+    site=${site%/}
+}
+
 # unpack DIRECTORY PACKAGE...: never installed, only unpacked: what starts by
 # itself would change this machine. It comes also where it is installed.
 unpack() {

@@ -231,6 +231,11 @@ def renames_what_is_up(host: 'Host') -> bool:
         host.ip.link('del', index=index)
 
 
+#: NUD_NOARP and NUD_PERMANENT: an entry that was not learned. Source:
+#: include/uapi/linux/neighbour.h; net/bridge/br_fdb.c, fdb_to_nud
+_NUD_BY_HAND = 0x40 | 0x80
+
+
 def addr_gen_mode(mode: int) -> dict[str, typing.Any]:
     """Return what sets this of a link, for :meth:`Host.set`."""
     return {'IFLA_AF_SPEC': {'attrs': [('AF_INET6', {'attrs': [
@@ -399,9 +404,10 @@ class Host(fixtures.Fixture):
     def state(self) -> list[typing.Any]:
         """Return all that could tell of a change, except traffic.
 
-        A bridge's carrier follows its ports' a moment later, and IP joins the
-        groups of an address a moment after it is there, so these tell only of
-        the time that went by.
+        A bridge's carrier follows its ports' a moment later, IP joins the
+        groups of an address a moment after it is there, and a bridge learns
+        from frames, IPv6's own among them: these tell only of the time that
+        went by.
         """
         return [[link if link.is_tap
                  else dataclasses.replace(link, carrier=False)
@@ -411,7 +417,8 @@ class Host(fixtures.Fixture):
                 [(message['ifindex'], message['state'],
                   message.get_attr('NDA_LLADDR'))
                  for message in self.ip.fdb('dump')
-                 if not is_of_a_group(message.get_attr('NDA_LLADDR'))]]
+                 if message['state'] & _NUD_BY_HAND
+                 and not is_of_a_group(message.get_attr('NDA_LLADDR'))]]
 
     def add(self, name: str, kind: str, **attributes: typing.Any) -> Link:
         self.ip.link('add', ifname=name, kind=kind, **attributes)

@@ -129,6 +129,7 @@ class FilterTest(ForeignTestCase):
     def test_tm120_and_tm241_of_nftables(self):
         self.host.add('eth1', 'veth', peer='wire', address='52:54:00:12:34:56')
         for name in 'eth1', 'wire':
+            self.host.quiet_ipv6(name)  # Nothing is to come later.
             self.host.set(name, state='up')
         self.configure(bridge_uplinks={base.BRIDGE: 'eth1'})
         self.plug_clean()

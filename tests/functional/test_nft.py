@@ -6,6 +6,7 @@ What frames make of it is in the tests of the table itself.
 """
 
 import errno
+import gc
 import ipaddress
 import struct
 
@@ -170,6 +171,20 @@ class NftTestCase(base.FunctionalTestCase):
                         data=(4711).to_bytes(2, 'little'))
         self.add(_ZONES, there)
         self.assertEqual([there], self.elements(_ZONES))
+
+    def test_what_is_gone_is_forgotten(self):
+        """A process that reads sets for months needs no memory for it."""
+        for index in range(99):
+            element = prefix(index, '020000000001', '192.0.2.7', '192.0.2.7')
+            self.add(_PREFIXES, element)
+            self.assertEqual([element], self.elements(_PREFIXES))
+            self.delete(_PREFIXES, element)
+        del element
+        self.assertEqual([], self.elements(_PREFIXES))
+        gc.collect()
+        self.assertEqual([], [
+            each for each in gc.get_objects() if isinstance(each, Element)
+            and each.key[4:10] == bytes.fromhex('020000000001')])
 
     def test_rules_that_look_there(self):
         source, protocol = nftx.field(nftx.NETWORK, 12, 4), nftx.PROTOCOL

@@ -5,6 +5,7 @@
 Source: include/uapi/linux/netfilter/nf_tables.h
 """
 
+import collections
 import errno
 import functools
 import struct
@@ -59,6 +60,12 @@ _LIST_HEAD = struct.Struct('=2H')
 _AT_ONCE = 400
 #: How often a long set is listed until two listings are the same.
 _LISTINGS = 8
+#: Of how many sets it is known what they had when they were read last. Of a
+#: thousand ports there are twelve thousand elements, which are read before a
+#: change and after it, and nearly all are as they were.
+_KEPT = 32
+_read: collections.OrderedDict[
+    tuple[str, str], dict[bytes, 'Element']] = collections.OrderedDict()
 
 
 class Set(typing.NamedTuple):
@@ -161,8 +168,14 @@ def has(session: nft.Session, table: str, name: str, key: bytes) -> bool:
 
 def elements(session: nft.Session, table: str, name: str) -> list[Element]:
     """Return what is in a set; none where there is no such set."""
-    return [_element(each) for each in _listed(
-        session, table, name, lambda octets: octets)]
+    former = _read.pop((table, name), {})
+    found = {octets: former.get(octets) or decoded(Attributes(octets))
+             for octets in _listed(session, table, name, lambda each: each)}
+    if found:
+        _read[table, name] = found
+    if len(_read) > _KEPT:
+        _read.popitem(last=False)
+    return list(found.values())
 
 
 def counts(session: nft.Session, table: str, name: str,
@@ -206,13 +219,6 @@ def _listed(session: nft.Session, table: str, name: str,
         if len(parts) < 2 or found.keys() == before.keys():
             break
     return list(found.values())
-
-
-# Of a thousand ports there are twelve thousand, which are read before a change
-# and after it, and nearly all are as they were.
-@functools.lru_cache(maxsize=1 << 15)
-def _element(octets: bytes) -> Element:
-    return decoded(Attributes(octets))
 
 
 def decoded(told: Attributes) -> Element:

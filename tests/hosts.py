@@ -364,21 +364,41 @@ class Host(fixtures.Fixture):
     def wait_until_forwarding(self, name: str) -> None:
         """Wait for the bridge to notice that a port has a carrier.
 
-        The kernel tells it by a work queue that runs once a second at worst
-        (net/core/link_watch.c).
+        And that it has one itself by that: until then it loses what this host
+        sends there. The kernel tells both by a work queue that runs once a
+        second at worst (net/core/link_watch.c).
         """
         def forwards() -> bool:
             message = self.ip.link('get', index=self.link(name).index)[0]
             return bool(message.get_nested(
                 'IFLA_LINKINFO', 'IFLA_INFO_SLAVE_DATA',
-                'IFLA_BRPORT_STATE') == _BR_STATE_FORWARDING)
+                'IFLA_BRPORT_STATE') == _BR_STATE_FORWARDING
+                and self._state_of(message.get_attr('IFLA_MASTER'))
+                in ('UP', 'UNKNOWN'))
         patience.wait_until(forwards, '%s does not forward' % name)
+
+    def wait_until_up(self, name: str) -> None:
+        """Wait for the kernel to have done all that a carrier makes it do.
+
+        Until then a cable loses what is sent into the end that was up first.
+        A device that has never lacked a carrier is not said to be up.
+        """
+        patience.wait_until(
+            lambda: self._state_of(self.link(name).index) == 'UP',
+            '%s does not come up' % name)
+
+    def _state_of(self, index: int) -> str:
+        # One link that is asked for is up to date since Linux 6.9; a dump is
+        # not, nor are other links.
+        return str(self.ip.link('get', index=index)[0].get_attr(
+            'IFLA_OPERSTATE'))
 
     def hear(self, bridge: str, wire: str, mac: str) -> None:
         """Have a bridge hear a MAC from a device that leads to it.
 
         :param wire: the other end of a cable whose end there forwards
         """
+        self.wait_until_up(wire)
         with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
             sender.bind((wire, 0))
             sender.send(frame(BROADCAST, mac, b''))

@@ -939,6 +939,7 @@ class CodesTest(AuditTestCase):
     def test_tm222(self):
         self.plug_clean()
         self.hold()
+        self.host.wait_until_up(base.TAP)
         self.host.wait_until_forwarding(base.TAP)
         hosts.set_port_state(self.host.link(base.TAP).index, 0)
         self.assert_mends('TM222', base.TAP, 'disabled')
@@ -958,7 +959,7 @@ class CodesTest(AuditTestCase):
     def test_tm222_put_to_sleep(self):
         self.plug_clean()
         self.hold()
-        self.host.wait_until_forwarding(base.TAP)
+        self.host.wait_until_up(base.TAP)
         self.host.set(base.TAP, operstate='DORMANT')
         self.assert_mends('TM222', base.TAP, 'dormant')
         self.host.wait_until_forwarding(base.TAP)

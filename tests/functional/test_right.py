@@ -108,15 +108,18 @@ class RightTest(base.FunctionalTestCase):
                 self.host.delete(link.name)
         self.host.add(changes.UPLINK, 'veth', peer='wire',
                       address='52:54:00:12:34:56')
+        for name in changes.UPLINK, 'wire':
+            self.host.quiet_ipv6(name)
         self.host.set('wire', state='up')
         for number, tap in (1, changes.HELD), (2, changes.IDLE):
             self.plug(base.numbered_vif(number, vif_name=tap))
         self.host.add_bridge(changes.OTHER_BRIDGE)
         self.guest = hosts.Guest(changes.HELD,
                                  changes.GUEST_MACS[changes.HELD])
+        for name in changes.HELD, changes.UPLINK, 'wire':
+            self.host.wait_until_up(name)
         self.host.wait_until_forwarding(changes.HELD)
         self.host.wait_until_forwarding(changes.UPLINK)
-        self.host.wait_for_addresses()
         self.assertEqual([], self.findings())
 
     def look(self):

@@ -20,6 +20,7 @@ from tests import base
 from tests import faults
 from tests import hosts
 from tests import patience
+from vif_plug_tapmac import privsep
 
 #: TAPs, those of them that carry frames, bridges, and how often all are
 #: plugged again.
@@ -141,6 +142,10 @@ class SoakTest(base.FunctionalTestCase):
 
     def setUp(self):
         super().setUp()
+        # It starts another thread whenever a call comes before the last one
+        # is done with its answer, up to so many: by default one a CPU.
+        self.config.config(group=privsep.vif_plug.cfg_section,
+                           thread_pool_size=1)
         self.start_daemon()
         self.daemon, = self.host.processes()
 

@@ -914,7 +914,8 @@ class WatchingTestCase(OperatorTestCase):
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
         self.addCleanup(self.watch.__exit__, None, None, None)
         self.addCleanup(self.watch.kill)
-        self.text = b''
+        #: What it has said, beyond the last line waited for, and up to it.
+        self.text, self.told = b'', b''
 
     def wait_for(self, *words):
         """Return the first line that has all these words."""
@@ -923,6 +924,7 @@ class WatchingTestCase(OperatorTestCase):
             *lines, rest = self.text.split(b'\n')
             for number, line in enumerate(lines):
                 if all(word in line.decode() for word in words):
+                    self.told += b'\n'.join(lines[:number + 1]) + b'\n'
                     self.text = b'\n'.join(lines[number + 1:] + [rest])
                     return line.decode()
             if select.select([self.watch.stdout], [], [], 0.1)[0]:
@@ -955,7 +957,7 @@ class WatchTest(WatchingTestCase):
         self.unplug()
         self.wait_for(' unplug ', base.TAP)
         self.watch.send_signal(signal.SIGINT)
-        self.assertEqual(0, self.watch.wait(30))
+        self.assertEqual(0, self.watch.wait(patience.HANG))
 
     def test_what_netlink_does_not_tell(self):
         self.plug()

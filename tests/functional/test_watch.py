@@ -5,7 +5,7 @@
 What it tells of one port is in test_operator.
 """
 
-import os
+import signal
 import socket
 import struct
 
@@ -27,7 +27,7 @@ from vif_plug_tapmac.cli import main
 from vif_plug_tapmac.host import inventory
 real = inventory.read
 def read(config):
-    print('look', file=sys.stderr, flush=True)
+    print('look', flush=True)
     return real(config)
 inventory.read = read
 sys.exit(main.main())
@@ -45,31 +45,30 @@ class CrowdTest(test_operator.WatchingTestCase):
         for number in range(1, _TAPS):
             self.plug(base.numbered_vif(number))
 
-    def start_counting(self):
-        self.start('--interval', _NEVER, code=_COUNTING)
-        self.wait_for('watching', '%d TAPs' % (_TAPS - 1))
-        self.looked = b''
-
     def looks(self):
-        os.set_blocking(self.watch.stderr.fileno(), False)
-        self.looked += self.watch.stderr.read() or b''
-        return self.looked.count(b'look\n')
-
-    def wait_for_looks(self, count):
-        patience.wait_until(lambda: self.looks() >= count,
-                            lambda: 'only %d looks' % self.looks())
-        self.assertEqual(count, self.looks())
+        """Return how often it has looked up to the last line waited for."""
+        return self.told.count(b'look\n')
 
     def test_one_look_for_a_plug(self):
-        self.start_counting()
-        self.wait_for_looks(1)
-        self.plug()
-        self.wait_for(' plug ', base.TAP)
-        self.wait_for_looks(2)
-        # Had it looked any more, it would have by the end of this.
-        self.host.set(base.TAP, mtu=1400)
-        self.wait_for(' MTU ', base.TAP)
-        self.assertEqual(2, self.looks())
+        with hosts.Guest('tap00000001'):
+            # Its bridge is not down any more, and does not tell of that.
+            self.host.wait_until_forwarding('tap00000001')
+            self.start('--interval', _NEVER, code=_COUNTING)
+            self.wait_for('watching', '%d TAPs' % (_TAPS - 1))
+            self.assertEqual(1, self.looks())
+            # However long it takes, it is told of at once.
+            self.watch.send_signal(signal.SIGSTOP)
+            with events.LinkEvents() as happening:
+                self.plug()
+                self.wait_for_kernel(happening, held=False)
+            self.watch.send_signal(signal.SIGCONT)
+            self.wait_for(' plug ', base.TAP)
+            while self.looks() < 2:
+                self.wait_for('look')
+            # Had it looked any more, it would have by this.
+            self.host.set(base.TAP, mtu=1400)
+            self.wait_for(' MTU ', base.TAP)
+            self.assertEqual(2, self.looks())
 
     def test_each_visit_is_told(self):
         self.plug()

@@ -346,10 +346,14 @@ class LacpTest(WireTestCase):
                 return b'from the guest' in other.recv(2048)
             except BlockingIOError:
                 return False
-        # Each end waits for the other to be ready.
+
+        def answered():
+            other.send(hosts.frame(guest.mac, _PEER_MAC, b'to the guest'))
+            return any(b'to the guest' in frame for frame in guest.waiting())
+        # Each end waits for the other to be ready, on each cable, and the way
+        # back may be another one.
         patience.wait_until(heard, 'nothing gets through', pause=0.1)
-        other.send(hosts.frame(guest.mac, _PEER_MAC, b'to the guest'))
-        self.assertTrue(guest.receive(b'to the guest'))
+        patience.wait_until(answered, 'nothing comes back', pause=0.1)
         patience.wait_until(lambda: self.ports_in_use() == 2,
                             'one cable is not used')
 

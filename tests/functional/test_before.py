@@ -17,6 +17,7 @@ from tests import base
 from tests.functional import test_audit
 from tests import hosts
 from tests import linux_bridge_agent as agent
+from tests import patience
 from vif_plug_tapmac import exception
 from vif_plug_tapmac.host import audit
 from vif_plug_tapmac.host import inventory
@@ -181,7 +182,9 @@ class BridgeTest(BeforeTestCase):
         bridge = self.add_clean_bridge()
         self.set_sysctl('ipv6/conf/%s/accept_ra' % bridge, '0')
         self.set_sysctl('ipv6/conf/%s/disable_ipv6' % bridge, '0')
-        self.host.wait_for_addresses()
+        # It comes as soon as the bridge has a carrier.
+        patience.wait_until(lambda: self.host.addresses(bridge),
+                            'it has no address')
         self.do(self.assert_finds('TM408', bridge, 'fe80::').remedy)
         self.assert_clean()
 

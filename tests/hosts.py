@@ -311,6 +311,18 @@ def is_of_a_group(mac: str) -> bool:
     return bool(int(mac[:2], 16) & 1)
 
 
+def _state_of(ip: typing.Any, index: int) -> str:
+    # One link that is asked for is up to date since Linux 6.9; in a dump none
+    # is, nor are the others.
+    return str(ip.link('get', index=index)[0].get_attr('IFLA_OPERSTATE'))
+
+
+def _wait_until_up(ip: typing.Any, name: str) -> None:
+    index, = ip.link_lookup(ifname=name)
+    patience.wait_until(lambda: _state_of(ip, index) == 'UP',
+                        '%s does not come up' % name)
+
+
 class Host(fixtures.Fixture):
     """A network namespace that the test's thread is in."""
 
@@ -373,7 +385,7 @@ class Host(fixtures.Fixture):
             return bool(message.get_nested(
                 'IFLA_LINKINFO', 'IFLA_INFO_SLAVE_DATA',
                 'IFLA_BRPORT_STATE') == _BR_STATE_FORWARDING
-                and self._state_of(message.get_attr('IFLA_MASTER'))
+                and _state_of(self.ip, message.get_attr('IFLA_MASTER'))
                 in ('UP', 'UNKNOWN'))
         patience.wait_until(forwards, '%s does not forward' % name)
 
@@ -383,15 +395,7 @@ class Host(fixtures.Fixture):
         Until then a cable loses what is sent into the end that was up first.
         A device that has never lacked a carrier is not said to be up.
         """
-        patience.wait_until(
-            lambda: self._state_of(self.link(name).index) == 'UP',
-            '%s does not come up' % name)
-
-    def _state_of(self, index: int) -> str:
-        # One link that is asked for is up to date since Linux 6.9; a dump is
-        # not, nor are other links.
-        return str(self.ip.link('get', index=index)[0].get_attr(
-            'IFLA_OPERSTATE'))
+        _wait_until_up(self.ip, name)
 
     def hear(self, bridge: str, wire: str, mac: str) -> None:
         """Have a bridge hear a MAC from a device that leads to it.
@@ -766,6 +770,13 @@ class Peer(fixtures.Fixture):
                 ip.link('set', index=index, state='up')
         self.run(on_host)
 
+    def wait_until_up(self, name: str) -> None:
+        """Do as :meth:`Host.wait_until_up` does."""
+        def on_host() -> None:
+            with pyroute2.IPRoute() as ip:
+                _wait_until_up(ip, name)
+        self.run(on_host)
+
 
 class Traffic:
     """A host that speaks to all guests, steadily, from when it is made.
@@ -778,6 +789,7 @@ class Traffic:
 
     def __init__(self, peer: Peer, link: str,
                  guests: typing.Sequence[Guest]) -> None:
+        peer.wait_until_up(link)
         self._guests = guests
         self._words = b'counted %d.' % next(_numbers)
         self._heard = [0] * len(guests)

@@ -258,8 +258,10 @@ class OrderTest(AgentTestCase):
             self.assertIn('ERROR vif_plug_tapmac.agent.manager [-] Port %s is '
                           'not wired' % vif(number).id, self.agent.log())
         self.assertEqual([[vif(1).id]], self.agent.heard('up'))
-        self.assertIn('\ntapmac_agent_ports_waiting 2\n',
-                      self.agent.metrics.read_text())
+        # Written after what is logged.
+        patience.wait_until(
+            lambda: '\ntapmac_agent_ports_waiting 2\n'
+            in self.agent.metrics.read_text(), self.agent.metrics.read_text)
 
     def test_rules_that_change(self):
         self.plug_in(1)

@@ -50,8 +50,10 @@ class SetUpTest(base.TestCase):
 
     def _left_out(self, directory, names):
         return {name for name in names
-                if name in ('.git', '.venv', '.tox', '.stestr', 'build')
-                or name.endswith(('.egg-info', '.pyc'))}
+                if name in ('.git', '.venv', '.tox', '.stestr', 'build',
+                            # Where what runs beside it has files that go.
+                            '.mypy_cache', '__pycache__', '_static')
+                or name.endswith('.egg-info')}
 
     def demo(self, *prefix, **environment):
         return subprocess.run(

@@ -316,12 +316,23 @@ class _Connection(http_client.HTTPConnection):
         self.sock.connect(str(self._address))
 
 
+#: Of :func:`free_port`.
+_kept: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """Return a port of TCP at 127.0.0.1 that nobody has now."""
-    with socket.socket() as listener:
-        listener.bind(('127.0.0.1', 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """Return a port of TCP at 127.0.0.1 that is ours as long as we live.
+
+    The kernel gives it to nobody who asks for any, as others do meanwhile.
+    Who asks for this one has it, by SO_REUSEADDR, which servers say. Source:
+    net/ipv4/inet_connection_sock.c, inet_csk_get_port
+    """
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(('127.0.0.1', 0))
+    _kept.append(holder)
+    port: int = holder.getsockname()[1]
+    return port
 
 
 class Refused(Exception):

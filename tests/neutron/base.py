@@ -203,7 +203,15 @@ class Database(fixtures.Fixture):
 
     def _start(self) -> None:
         self._mariadb.setUp()
-        self._mariadb.wait_for(self.socket.exists)
+        self._mariadb.wait_for(self._answers)
+
+    def _answers(self) -> bool:
+        # It is bound before somebody listens there.
+        try:
+            with contextlib.closing(self._connect()):
+                return True
+        except pymysql.OperationalError:
+            return False
 
     def restart(self) -> None:
         """Start it again, with all that it had."""

@@ -38,7 +38,8 @@ class DhcpTestCase(hypervisor.HypervisorTestCase):
                              'nexthop': '192.0.2.9'}]}})
         self.subnet6 = self.add_subnet(
             6, '2001:db8::/64', ipv6_address_mode='dhcpv6-stateful',
-            dns_nameservers=['2001:db8::53'])
+            dns_nameservers=['2001:db8::53'], allocation_pools=[
+                {'start': '2001:db8::1:1', 'end': '2001:db8::1:ffff'}])
 
     def add_subnet(self, version, cidr, **fields):
         return self.create('subnet', network_id=self.network['id'],
@@ -163,8 +164,11 @@ class DhcpTest(DhcpTestCase):
         self.check('another address')
 
         self.set_mtu(1300)
-        subnets = [self.add_subnet(4, cidr) for cidr in (
-            '203.0.113.0/24', '10.1.0.0/16', '10.2.0.0/16')]
+        subnets = [self.add_subnet(4, cidr, **fields) for cidr, fields in (
+            # Of it that of DHCP itself has one, too, and is sooner.
+            ('203.0.113.0/24', {'allocation_pools': [
+                {'start': '203.0.113.100', 'end': '203.0.113.199'}]}),
+            ('10.1.0.0/16', {}), ('10.2.0.0/16', {}))]
         self.add_subnet(6, '2001:db8:1::/64',
                         ipv6_address_mode='dhcpv6-stateful')
         self.give(nic, subnets[0], _THIRD)

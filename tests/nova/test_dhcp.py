@@ -124,8 +124,11 @@ class DhcpTest(test_neutron.WithNeutron, test_guests.Guests,
             'network', name='demo', mtu=self.mtu, **{
                 'provider:network_type': 'flat',
                 'provider:physical_network': 'physnet1'})
-        subnet = self.create('subnet', network_id=self.network['id'],
-                             ip_version=4, cidr='10.0.0.0/24')
+        # That of DHCP itself has one, too, and may be sooner.
+        subnet = self.create(
+            'subnet', network_id=self.network['id'], ip_version=4,
+            cidr='10.0.0.0/24', allocation_pools=[
+                {'start': '10.0.0.10', 'end': '10.0.0.99'}])
         # Not every kernel knows the connections of bridges.
         group = self.create('security_group', name='demo', stateful=False)
         self.create('security_group_rule', security_group_id=group['id'],

@@ -44,7 +44,8 @@ if typing.TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 #: What is to be expected to go wrong, and needs no traceback.
-_EXPECTED = (oslo_messaging.MessagingException, exception.TapMacError,
+_EXPECTED = (oslo_messaging.MessagingException,
+             oslo_messaging.MessageUndeliverable, exception.TapMacError,
              daemon.FailedToDropPrivileges, OSError)
 _UNGUARDED = (
     '%s is not in agent_group, so the privileged daemon has another '
@@ -313,4 +314,6 @@ class Manager:
 
 def _words(error: Exception) -> str:
     """Return in one line what went wrong; some say nothing, some a page."""
+    if isinstance(error, oslo_messaging.MessageUndeliverable):
+        return 'nobody takes from the message queue what agents ask Neutron'
     return (str(error).strip().splitlines() or [''])[0] or type(error).__name__

@@ -64,7 +64,7 @@ class Server:
     """Neutron, as this host sees it.
 
     Whatever is asked raises what oslo.messaging raises where there is no
-    answer.
+    answer, or nobody at Neutron who could answer.
     """
 
     def __init__(self) -> None:
@@ -236,6 +236,10 @@ class _Patience:
 
     Neutron's own waits twice as long after each answer that came too late, and
     then sleeps as long; here who asks pauses himself.
+
+    And it does not wait where nobody can answer: after the message queue was
+    gone, agents are back at it before Neutron is, and what they ask would be
+    in no queue at all. That is MessageUndeliverable at once.
     """
 
     def __init__(self, client: typing.Any) -> None:
@@ -243,7 +247,9 @@ class _Patience:
 
     def prepare(self, **arguments: typing.Any) -> typing.Any:
         return self._client.prepare(
-            timeout=cfg.CONF.rpc_response_timeout, **arguments)
+            timeout=cfg.CONF.rpc_response_timeout,
+            transport_options=oslo_messaging.TransportOptions(
+                at_least_once=True), **arguments)
 
 
 def _rule(told: typing.Any) -> _Told:

@@ -157,8 +157,9 @@ class LoopTestCase(base.TestCase):
         self.patch(privsep.filter, 'calling',
                    lambda about: contextlib.nullcontext())
         self.dirty, self.state = dirty.Dirty(), state.State('')
-        seen = types.SimpleNamespace(here=lambda: dict(self.here),
-                                     is_guarded=lambda tap: self.guarded)
+        seen = types.SimpleNamespace(
+            here=lambda: dict(self.here),
+            guarded=lambda taps: dict.fromkeys(taps, self.guarded))
         self.resync = Resync(3600, self.spread)
         self.manager = manager.Manager(
             self.dirty, seen, self.neutron, firewall.Firewall(False),

@@ -280,9 +280,10 @@ class Manager:
                outcome: Outcome, down: frozenset[str]) -> None:
         """Have it told of each port that it is up, or say why it is not."""
         told = answer.by_port()
+        guarded = self._taps.guarded(asked.values())
         for port, tap in asked.items():
             why = outcome.refused.get(port)
-            is_guarded = self._taps.is_guarded(tap)
+            is_guarded = guarded[tap]
             self._wired.pop(port, None)
             self._telling.unwire(port)
             if is_guarded is None:

@@ -9,6 +9,7 @@ import dataclasses
 import logging
 import threading
 import time
+import typing
 
 from vif_plug_tapmac.agent.dirty import Batch
 from vif_plug_tapmac.agent.dirty import Dirty
@@ -69,16 +70,16 @@ class Taps:
             return {self._taps[index].vif_id: self._taps[index]
                     for index in sorted(self._taps)}
 
-    def is_guarded(self, tap: Tap) -> bool | None:
-        """Return whether nothing passes it but what the agent says.
+    def guarded(self, taps: typing.Iterable[Tap]) -> dict[Tap, bool | None]:
+        """Return whether nothing passes each but what the agent says.
 
         As the kernel has it now. None: it is not here any more.
         """
         with nl.Netlink() as netlink:
-            link = netlink.get(tap.index)
-        if link is None or self._read(link) != tap:
-            return None
-        return link.group == self._groups.agent
+            links = {tap: netlink.get(tap.index) for tap in taps}
+        return {tap: (None if link is None or self._read(link) != tap
+                      else link.group == self._groups.agent)
+                for tap, link in links.items()}
 
     def _listen(self) -> None:
         while True:

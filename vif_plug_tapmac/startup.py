@@ -120,8 +120,8 @@ def cannot(what: str) -> str | None:
     It is tried, in a process and a network namespace of its own: nothing
     changes, and nothing of what it takes is loaded here.
 
-    :param what: one of "filter", "lock", "shield", "addresses", "vlan", as
-        :mod:`vif_plug_tapmac.kernel.trying` has them
+    :param what: one of those that :mod:`vif_plug_tapmac.kernel.trying` has, as
+        "filter", "lock" or "addresses"
     :returns: empty if it can; None if this user may not try
     """
     try:

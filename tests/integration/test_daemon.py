@@ -7,6 +7,7 @@ only the user and the path of privsep-helper are others.
 """
 
 import contextlib
+import json
 import os
 import pathlib
 import pwd
@@ -318,3 +319,22 @@ class AgentsSudoersTest(SudoersTest):
     OTHER_FILE = '/etc/neutron/tapmac-agent_conf'
     CONTEXT, OTHERS_CONTEXT = 'filter', 'vif_plug'
     SECTION = 'TAPMAC_AGENT_PRIVILEGED'
+
+    def test_the_check_before_it_is_started(self):
+        conf = documents.block(documents.AGENT, 'helper_command')
+        self.install(self.FILE, conf.replace('/usr/bin', str(BIN)))
+        self.assertNotIn('Privileged daemon', self.check_agent())
+        os.unlink('/etc/sudoers.d/nova-tapmac')
+        self.assertIn('a password is required',
+                      self.check_agent()['Privileged daemon'])
+
+    def check_agent(self):
+        """Return what tapmac-status says to the user, by the check."""
+        done = subprocess.run(
+            [sys.executable, '-c', 'import sys; from vif_plug_tapmac.cli '
+             'import status; sys.exit(status.main())', '--agent', 'upgrade',
+             'check', '--json'], **self.as_user(), capture_output=True,
+            timeout=patience.HANG)
+        return {check['check']: check['details']
+                for check in json.loads(done.stdout)['checks']
+                if check['result'] != 0}

@@ -11,9 +11,13 @@ from tests import base
 from tests.functional import test_audit
 from tests import hosts
 from tests.integration import test_daemon
+from vif_plug_tapmac.kernel import conntrack
 
 
-class StatusTest(base.FunctionalTestCase):
+class StatusTestCase(base.FunctionalTestCase):
+    """A test of the command, with its section for the privileged daemon."""
+
+    SECTION = 'vif_plug_tapmac_privileged'
 
     def setUp(self):
         super().setUp()
@@ -21,13 +25,13 @@ class StatusTest(base.FunctionalTestCase):
             test_daemon.BIN / 'privsep-helper')
         self.directory = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
 
-    def check(self, nova_conf='', **environment):
+    def check(self, nova_conf='', options=(), **environment):
         """Return the exit status and what was said of each check."""
         conf = self.directory / 'nova.conf'
         conf.write_text(
-            '[os_vif_tapmac]\n%s\n[vif_plug_tapmac_privileged]\n'
-            'helper_command = %s\n' % (nova_conf, self.helper_command % conf))
-        done = base.run_command('status', '--config-file', str(conf),
+            '[os_vif_tapmac]\n%s\n[%s]\nhelper_command = %s\n' % (
+                nova_conf, self.SECTION, self.helper_command % conf))
+        done = base.run_command('status', *options, '--config-file', str(conf),
                                 'upgrade', 'check', '--json', **environment)
         # No libvirt is meant here.
         self.assertRegex(done.stderr, r'\A(libvirt does not answer, so its '
@@ -43,6 +47,18 @@ class StatusTest(base.FunctionalTestCase):
         self.assertEqual((status, [check]), (returncode, list(found)))
         for word in words:
             self.assertIn(word, found[check])
+
+    def add_distribution(self, name, version):
+        """Have a package, but nothing in it, in PYTHONPATH."""
+        found = self.directory / ('%s-%s.dist-info' % (name, version))
+        found.mkdir()
+        (found / 'METADATA').write_text(
+            'Name: %s\nVersion: %s\n' % (name, version))
+        return found
+
+
+class StatusTest(StatusTestCase):
+    """What is said of a host with nova-compute."""
 
     def test_good(self):
         self.assertEqual((0, {}), self.check())
@@ -82,6 +98,15 @@ class StatusTest(base.FunctionalTestCase):
                 'Kernel', 'bridge_uplinks', '802.1Q (EOPNOTSUPP',
                 '"Kernels"', nova_conf=nova_conf, status=1)
 
+    def test_kernel_for_security_groups(self):
+        if conntrack.probe():
+            self.assertEqual((0, {}), self.check('firewall = agent'))
+        else:
+            self.assert_finds(
+                'Kernel', 'stateful security groups need conntrack',
+                'CONFIG_NF_CONNTRACK_BRIDGE', 'stateless_only',
+                nova_conf='firewall = agent', status=1)
+
     def test_two_distributions_of_one_name(self):
         rival = self.add_distribution('rival', '1.0')
         (rival / 'entry_points.txt').write_text(
@@ -97,14 +122,6 @@ class StatusTest(base.FunctionalTestCase):
                 '[os_vif]\novs = rival%d:Plugin\n' % number)
         self.assert_finds('Other os-vif plugins', 'TM303', 'rival1:Plugin',
                           status=1, PYTHONPATH=str(self.directory))
-
-    def add_distribution(self, name, version):
-        """Have a package, but nothing in it, in PYTHONPATH."""
-        found = self.directory / ('%s-%s.dist-info' % (name, version))
-        found.mkdir()
-        (found / 'METADATA').write_text(
-            'Name: %s\nVersion: %s\n' % (name, version))
-        return found
 
     def assert_finds_routes(self, nova, nova_conf, *words, status=1):
         self.add_distribution('nova', nova)
@@ -187,3 +204,36 @@ class StatusTest(base.FunctionalTestCase):
         with hosts.private_mounts():
             hosts.mount('tmpfs', '/dev/net', 'tmpfs')
             self.assert_finds('TUN device', '/dev/net/tun', 'modprobe tun')
+
+
+class AgentStatusTest(StatusTestCase):
+    """What is said of a host that is to have tapmac-agent."""
+
+    SECTION = 'tapmac_agent_privileged'
+
+    def check_agent(self, nova_conf, neutron):
+        """Return the exit status and what was said of each check."""
+        self.add_distribution('neutron', neutron)
+        return self.check(nova_conf, ['--agent'],
+                          PYTHONPATH=str(self.directory))
+
+    def test_good(self):
+        returncode, found = self.check_agent('firewall = agent', '28.0.0')
+        if conntrack.probe():
+            self.assertEqual((0, {}), (returncode, found))
+        else:
+            self.assertEqual((1, ['Kernel']), (returncode, list(found)))
+            self.assertIn('stateful security groups need conntrack',
+                          found['Kernel'])
+
+    def test_all_that_is_wrong(self):
+        self.helper_command = 'no-such-program %s'
+        returncode, found = self.check_agent('firewall = none', '27.0.2')
+        self.assertEqual(2, returncode)
+        self.assertEqual(['[os_vif_tapmac]', 'Neutron', 'Privileged daemon'],
+                         list(found))
+        for check, word in (('[os_vif_tapmac]', 'firewall is none'),
+                            ('Neutron', '28 or newer, and this Python has 27'),
+                            ('Privileged daemon', '[tapmac_agent_privileged]'),
+                            ('Privileged daemon', 'no-such-program')):
+            self.assertIn(word, found[check])

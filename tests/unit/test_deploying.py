@@ -239,10 +239,13 @@ class StatusTest(base.TestCase):
     def test_each_check_is_documented(self):
         text = (documents.DEPLOYING.parent / 'cli/tapmac-status.rst'
                 ).read_text()
-        section = text.split('Checks\n======')[1].split('Exit status')[0]
-        self.assertEqual(
-            [name for name, _ in status.Checks._upgrade_checks],
-            re.findall(r'(?m)^(\S.*)\n    \S', section))
+        _, ours, agents = re.split(r'(?m)^Checks.*\n===+$', text)
+        for checks, section in (
+                (status.Checks, ours),
+                (status.AgentChecks, agents.split('Exit status')[0])):
+            self.assertEqual(
+                [name for name, _ in checks._upgrade_checks],
+                re.findall(r'(?m)^(\S.*)\n    \S', section))
 
 
 class DevStackTest(base.TestCase):

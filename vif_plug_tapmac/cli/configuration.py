@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""nova-compute's configuration, for commands that it concerns."""
+"""The configuration of services, for commands that it concerns."""
 
 import argparse
 import functools
@@ -17,12 +17,23 @@ from vif_plug_tapmac import names_file
 from vif_plug_tapmac import opts
 
 LOG = logging.getLogger(__name__)
-_PROJECT = 'nova'
-#: Whose files nova-compute reads by itself, beside those of all of Nova: its
-#: own, and what DevStack gives it.
-_PROGRAMS = ('nova-compute', 'nova-cpu')
-#: Where packages have it; its files may be for nova-compute only.
+#: Where packages have nova-compute's; its files may be for that only.
 _DIRECTORY = '/etc/nova'
+
+
+class Service(typing.NamedTuple):
+    """Who reads a configuration.
+
+    :param project: whose files it reads by itself
+    :param programs: whose files it reads beside those: what is its own, and
+        what DevStack gives it
+    """
+    project: str
+    programs: tuple[str, ...]
+
+
+NOVA_COMPUTE = Service('nova', ('nova-compute', 'nova-cpu'))
+TAPMAC_AGENT = Service('neutron', ('tapmac-agent',))
 
 
 def read(app_args: argparse.Namespace | None) -> cfg.ConfigOpts.GroupAttr:
@@ -36,7 +47,7 @@ def read(app_args: argparse.Namespace | None) -> cfg.ConfigOpts.GroupAttr:
     """
     files, directories = _paths(app_args)
     LOG.info('Configuration: %s', _named(files, directories))
-    cfg.CONF([], project=_PROJECT, default_config_files=files,
+    cfg.CONF([], project=NOVA_COMPUTE.project, default_config_files=files,
              default_config_dirs=directories)
     return opts.group(cfg.CONF)
 
@@ -67,20 +78,21 @@ def read_to_change(
     return config
 
 
-def default_files() -> list[str]:
-    """Return the files that nova-compute reads if it is told none."""
-    return _of_programs(cfg.find_config_files)
+def default_files(service: Service = NOVA_COMPUTE) -> list[str]:
+    """Return the files that a service reads if it is told none."""
+    return _found(cfg.find_config_files, service)
 
 
-def default_directories() -> list[str]:
+def default_directories(service: Service = NOVA_COMPUTE) -> list[str]:
     """Return the directories whose files it reads after these."""
-    return _of_programs(cfg.find_config_dirs)
+    return _found(cfg.find_config_dirs, service)
 
 
-def _of_programs(find: typing.Callable[..., list[str]]) -> list[str]:
+def _found(find: typing.Callable[..., list[str]], service: Service,
+           ) -> list[str]:
     return list(dict.fromkeys(
-        path for program in _PROGRAMS
-        for path in find(project=_PROJECT, prog=program)))
+        path for program in service.programs
+        for path in find(project=service.project, prog=program)))
 
 
 def _paths(app_args: argparse.Namespace | None,

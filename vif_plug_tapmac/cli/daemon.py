@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""Whether the privileged daemon can be started as nova-compute starts it."""
+"""Whether a privileged daemon can be started as its service starts it."""
 
 import contextlib
 import io
@@ -20,19 +20,22 @@ _STARTS_WITHIN = 30.0
 _WORDS = 60
 
 
-def failure() -> str | None:
-    """Start the daemon and end it; return what went wrong, None if nothing.
+def failure(context: str) -> str | None:
+    """Start a daemon and end it; return what went wrong, None if nothing.
 
     In a process of its own, which has no terminal: sudo is to fail rather than
     to ask for a password. oslo.privsep may hang where the daemon fails; it is
     given half a minute.
+
+    :param context: which of :mod:`vif_plug_tapmac.privsep`: "vif_plug" is
+        nova-compute's, "filter" is tapmac-agent's
     """
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             os.setsid()
-            os.write(writer, _start().encode())
+            os.write(writer, _start(context).encode())
         finally:
             os._exit(0)
     os.close(writer)
@@ -53,24 +56,25 @@ def failure() -> str | None:
 _STARTED = 'started'
 
 
-def _start() -> str:
+def _start(name: str) -> str:
     from oslo_privsep import priv_context
     from vif_plug_tapmac import privsep
-    # nova-compute opens its log before it starts the daemon. Made by that, as
-    # root, it would be closed to nova-compute.
+    # A service opens its log before it starts the daemon. Made by that, as
+    # root, it would be closed to the service.
     if cfg.CONF.log_file:
         path = os.path.join(cfg.CONF.log_dir or '', cfg.CONF.log_file)
         try:
             open(path, 'a').close()
         except OSError as error:
             return 'the log can not be opened: %s' % error
-    with contextlib.suppress(ImportError):  # As nova-compute does it.
-        from nova import utils
-        priv_context.init(root_helper=shlex.split(utils.get_root_helper()))
+    if name == 'vif_plug':
+        with contextlib.suppress(ImportError):  # As nova-compute does it.
+            from nova import utils
+            priv_context.init(root_helper=shlex.split(utils.get_root_helper()))
     # What the daemon says before it is one; of interest if it fails.
     said = io.StringIO()
     logging.basicConfig(stream=said, format='%(message)s', force=True)
-    context: typing.Any = privsep.vif_plug
+    context: typing.Any = getattr(privsep, name)
     try:
         context.start(priv_context.Method.ROOTWRAP)
     except Exception as error:  # Whatever it is, it keeps plugs from working.

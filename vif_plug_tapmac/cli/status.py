@@ -3,7 +3,7 @@
 """The command ``tapmac-status upgrade check``.
 
 Run it as nova-compute's user on each compute host, before nova-compute is
-started with a new release.
+started with a new release; and with ``--agent`` as that of tapmac-agent.
 """
 
 import contextlib
@@ -32,6 +32,15 @@ from vif_plug_tapmac import opts
 from vif_plug_tapmac import startup
 from vif_plug_tapmac.wanted import from_config
 from vif_plug_tapmac.wanted import names
+
+
+#: What each is called, and what does it.
+_Checks = tuple[
+    tuple[str, typing.Callable[..., upgradecheck.Result]], ...]
+#: Of which tapmac-agent is one.
+_LEAST_NEUTRON = (28,)
+#: Has it checked for tapmac-agent.
+_AGENT = '--agent'
 
 
 class Checks(upgradecheck.UpgradeCommands):
@@ -68,20 +77,26 @@ class Checks(upgradecheck.UpgradeCommands):
         """Each is tried: a release says little of what it was built with."""
         config = cfg.CONF[opts.GROUP]
         try:
-            needed = {
-                'lock': config.anti_spoofing != 'none' and 'anti_spoofing = '
-                '%s needs locked ports of bridges' % config.anti_spoofing,
-                'shield': config.host_shield and 'host_shield needs nf_tables '
-                'for bridges, IP and ARP',
-                'addresses': config.anti_spoofing == 'full'
-                and 'anti_spoofing = full needs nf_tables for bridges',
-                'vlan': any(map(names.parse_vlan_device,
-                                config.bridge_uplinks.values()))
-                and 'bridge_uplinks has VLANs, which need 802.1Q'}
+            needed = (
+                ('lock', config.anti_spoofing != 'none' and 'anti_spoofing = '
+                 '%s needs locked ports of bridges' % config.anti_spoofing),
+                ('shield', config.host_shield and 'host_shield needs '
+                 'nf_tables for bridges, IP and ARP'),
+                ('addresses', config.anti_spoofing == 'full'
+                 and 'anti_spoofing = full needs nf_tables for bridges'),
+                ('addresses', config.firewall == 'agent'
+                 and 'firewall = agent needs nf_tables for bridges'),
+                ('connections', config.firewall == 'agent'
+                 and 'stateful security groups need conntrack for bridges, '
+                 'without which tapmac-agent starts with conntrack = '
+                 'stateless_only alone'),
+                ('vlan', any(map(names.parse_vlan_device,
+                                 config.bridge_uplinks.values()))
+                 and 'bridge_uplinks has VLANs, which need 802.1Q'))
         except cfg.ConfigFileValueError:  # As above.
             return _result(True)
         missing = ['%s (%s)' % (words, why)
-                   for what, words in needed.items() if words
+                   for what, words in needed if words
                    for why in [startup.cannot(what)] if why]
         return _warning('This kernel, %s, lacks something: %s. See "Kernels" '
                         'in "Deploying with Nova".'
@@ -150,7 +165,7 @@ class Checks(upgradecheck.UpgradeCommands):
 
     def _check_helper(self) -> upgradecheck.Result:
         """The daemon is started in earnest: nothing less is certain."""
-        failure = daemon.failure()
+        failure = daemon.failure('vif_plug')
         return _result(
             failure is None,
             'The privileged daemon can not be started by this user: %s. See '
@@ -187,20 +202,61 @@ class Checks(upgradecheck.UpgradeCommands):
     def _check_tun_device(self) -> upgradecheck.Result:
         return _result(os.path.exists(tun.TUN_DEVICE), tun.TUN_MISSING)
 
-    _upgrade_checks = (('os-vif plugin', _check_plugin),
-                       ('Other os-vif plugins', _check_rivals),
-                       ('Versions', _check_versions),
-                       ('[%s]' % opts.GROUP, _check_configuration),
-                       ('Port options', _check_port_options),
-                       ('Kernel', _check_kernel),
-                       ('Arriving guests', _check_arriving),
-                       ('[%s]' % linux_bridge.GROUP, _check_old_options),
-                       ('Routes from Nova', _check_routes),
-                       ('Privileged daemon', _check_helper),
-                       ('Bindings of ports', _check_bindings),
-                       ('udev', _check_udev),
-                       ('Network managers', _check_managers),
-                       ('TUN device', _check_tun_device))
+    _upgrade_checks: _Checks = (
+        ('os-vif plugin', _check_plugin),
+        ('Other os-vif plugins', _check_rivals),
+        ('Versions', _check_versions),
+        ('[%s]' % opts.GROUP, _check_configuration),
+        ('Port options', _check_port_options),
+        ('Kernel', _check_kernel),
+        ('Arriving guests', _check_arriving),
+        ('[%s]' % linux_bridge.GROUP, _check_old_options),
+        ('Routes from Nova', _check_routes),
+        ('Privileged daemon', _check_helper),
+        ('Bindings of ports', _check_bindings),
+        ('udev', _check_udev),
+        ('Network managers', _check_managers),
+        ('TUN device', _check_tun_device))
+
+
+class AgentChecks(Checks):
+    """What must be so for tapmac-agent to keep guests to their groups."""
+
+    def _check_firewall(self) -> upgradecheck.Result:
+        try:
+            firewall = cfg.CONF[opts.GROUP].firewall
+            from_config.groups(cfg.CONF[opts.GROUP])
+        except (exception.InvalidConfig, cfg.ConfigFileValueError) as error:
+            return _result(False, str(error))
+        return _result(
+            firewall == 'agent',
+            'firewall is %s: tapmac-agent does not start. Have firewall = '
+            'agent, as in nova.conf.' % firewall)
+
+    def _check_neutron(self) -> upgradecheck.Result:
+        found = _version('neutron')
+        return _result(
+            found is not None and found >= _LEAST_NEUTRON,
+            'tapmac-agent needs Neutron %s or newer, and this Python has %s. '
+            'Install vif-plug-tapmac[agent] for the Python of Neutron\'s '
+            'agents.' % ('.'.join(map(str, _LEAST_NEUTRON)),
+                         'none' if found is None
+                         else '.'.join(map(str, found))))
+
+    def _check_agents_helper(self) -> upgradecheck.Result:
+        failure = daemon.failure('filter')
+        return _result(
+            failure is None,
+            'The privileged daemon can not be started by this user: %s. See '
+            '"Root for its daemon" in "Security groups with tapmac-agent" for '
+            'helper_command of [tapmac_agent_privileged], and what sudo is to '
+            'allow. Run this check as the user of tapmac-agent.' % failure)
+
+    _upgrade_checks: _Checks = (
+        ('[%s]' % opts.GROUP, _check_firewall),
+        ('Neutron', _check_neutron),
+        ('Kernel', Checks._check_kernel),
+        ('Privileged daemon', _check_agents_helper))
 
 
 def _result(good: bool, details: str | None = None) -> upgradecheck.Result:
@@ -269,19 +325,29 @@ def _libvirt_version() -> tuple[int, ...] | None:
 
 
 def main() -> int:
-    """Check this host against its nova.conf; return the exit status.
+    """Check this host against its configuration; return the exit status.
 
     0 if all is well, 1 if something deserves a look, 2 if something must be
     mended first, 255 for an error.
     """
-    with contextlib.suppress(ImportError):
-        # Nova's command line options can be registered before parsing only.
-        import nova.conf  # noqa: F401
+    is_agents = _AGENT in sys.argv[1:]
+    service = (configuration.TAPMAC_AGENT if is_agents
+               else configuration.NOVA_COMPUTE)
+    if not is_agents:
+        with contextlib.suppress(ImportError):
+            # Nova's options of command lines can be registered before parsing
+            # only.
+            import nova.conf  # noqa: F401
     opts.group(cfg.CONF)
     log.register_options(cfg.CONF)
-    directories = [argument for path in configuration.default_directories()
+    cfg.CONF.register_cli_opt(cfg.BoolOpt(
+        _AGENT.lstrip('-'), default=False,
+        help='check for tapmac-agent, not for nova-compute'))
+    directories = [argument
+                   for path in configuration.default_directories(service)
                    for argument in ('--config-dir', path)]
     return upgradecheck.main(
-        cfg.CONF, project='nova', upgrade_command=Checks(),
+        cfg.CONF, project=service.project,
+        upgrade_command=AgentChecks() if is_agents else Checks(),
         argv=directories + sys.argv[1:],
-        default_config_files=configuration.default_files())
+        default_config_files=configuration.default_files(service))

@@ -14,6 +14,7 @@ import os
 import sys
 
 from vif_plug_tapmac import exception
+from vif_plug_tapmac.kernel import conntrack
 from vif_plug_tapmac.kernel import filter_state
 from vif_plug_tapmac.kernel import guest_filter
 from vif_plug_tapmac.kernel.link import Link
@@ -68,6 +69,11 @@ def _vlan(netlink: nl.Netlink) -> str:
     return ''
 
 
+def _connections(netlink: nl.Netlink) -> str:
+    return '' if conntrack.probe() else (
+        'CONFIG_NF_CONNTRACK_BRIDGE came with Linux 5.3')
+
+
 def _require(netlink: nl.Netlink, name: str) -> Link:
     link = netlink.find(name)
     assert link is not None, name
@@ -75,10 +81,12 @@ def _require(netlink: nl.Netlink, name: str) -> Link:
 
 
 #: What can be tried: to filter by the source, to lock a port of a bridge, to
-#: keep guests from the host by nf_tables, and to their addresses, and to make
-#: the device of a VLAN. Each returns why not, empty if it can.
+#: keep guests from the host by nf_tables, and to their addresses, to make the
+#: device of a VLAN, and to know connections on bridges. Each returns why not,
+#: empty if it can.
 TRIALS = {'filter': _filter, 'lock': _lock, 'shield': _shield,
-          'addresses': _addresses, 'vlan': _vlan}
+          'addresses': _addresses, 'vlan': _vlan,
+          'connections': _connections}
 
 
 def main(what: str) -> int:

@@ -2,9 +2,10 @@
 
 """A caller who is not nova-compute any more, at the doors to root.
 
-He calls them with anything he likes. What he can reach are TAPs of ours, the
-TAP that Nova would name after the VIF he names, and bridges that the operator
-allows. Other people's devices, and all files, stay as they are.
+Or not the agent. He calls them with anything he likes. What he can reach are
+TAPs of ours, the TAP that Nova would name after the VIF he names, interfaces
+of the port he names, and bridges that the operator allows. Other people's
+devices, and all files, stay as they are.
 """
 
 import itertools
@@ -15,6 +16,7 @@ import sys
 
 import hypothesis
 from hypothesis import strategies as st
+from oslo_privsep import priv_context
 
 from tests import base
 from tests import hosts
@@ -25,6 +27,7 @@ from vif_plug_tapmac.kernel import filter_steps
 from vif_plug_tapmac.kernel import filter_table
 from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.kernel import nft_expressions as nftx
+from vif_plug_tapmac import mark
 from vif_plug_tapmac import privileged
 from vif_plug_tapmac import privsep
 from vif_plug_tapmac.wanted import from_config
@@ -37,10 +40,16 @@ _IFBS_VIF = '1fb00000-0000-4000-8000-000000000000'
 _ALTNAMES_VIF = 'a1700000-0000-4000-8000-000000000000'
 _VIFS = (base.VIF_ID, _IFBS_VIF, _ALTNAMES_VIF)
 _OTHERS_GROUP = 77
+#: The end of an interface that Neutron's DHCP agent has for another port.
+_OTHERS_INTERFACE = 'dhcp'
 _OTHERS = ('eth7', 'wire', 'mgmt', 'storage', 'tap0', 'vnet0', 'vnet1',
-           'vpn0', names.nova_tap_name(_OTHERS_VIF),
+           'vpn0', _OTHERS_INTERFACE, names.nova_tap_name(_OTHERS_VIF),
            names.nova_tap_name(_IFBS_VIF))
 _ALTNAMES = ('uplink0', names.nova_tap_name(_ALTNAMES_VIF))
+#: The end of one that he may have moved.
+_INTERFACE = 'tap1f000000-00'
+_INTERFACES_PORT = '1f000000-0000-4000-8000-000000000000'
+_INTERFACES_MAC = 'fa:16:3e:00:00:01'
 
 #: Audit events by which Python changes files, or has others do it.
 _CHANGES = re.compile(
@@ -81,9 +90,9 @@ _watch = Watch()
 
 _names = st.sampled_from(
     _OTHERS + _ALTNAMES + (
-        base.TAP, base.BRIDGE, 'br101', 'lo', 'all', 'default', '', '.', '..',
-        '../../etc', '/etc/passwd', 'br1/../../x', 'a b', 'tap%d',
-        'tapmac-%d', 'x' * 16, 'br100\0', 'br100\n', '-x', '*'))
+        base.TAP, base.BRIDGE, _INTERFACE, 'br101', 'lo', 'all', 'default',
+        '', '.', '..', '../../etc', '/etc/passwd', 'br1/../../x', 'a b',
+        'tap%d', 'tapmac-%d', 'x' * 16, 'br100\0', 'br100\n', '-x', '*'))
 _macs = st.sampled_from((
     base.GUEST_MAC, 'fe:16:3e:28:64:c2', 'fa:16:3e:00:00:07',
     '02:00:00:00:00:07', 'ff:ff:ff:ff:ff:ff', '00:00:00:00:00:00',
@@ -104,7 +113,8 @@ _plain = st.recursive(
 #: What each field should be, of the right type at least.
 _proper = {
     'vif_id': st.sampled_from(_VIFS + (
-        'vnet0000-0000-4000-8000-000000000000', base.VIF_ID.upper(), '')),
+        _INTERFACES_PORT, 'vnet0000-0000-4000-8000-000000000000',
+        base.VIF_ID.upper(), '')),
     'name': _names, 'bridge': _names, 'guest_mac': _macs,
     'mtu': _numbers | st.none(), 'owner': _numbers,
     'create_tap': st.booleans(), 'multi_queue': st.booleans(),
@@ -158,6 +168,31 @@ def _requests(draw, valid):
     return fields
 
 
+_interfaces = _requests({
+    'vif_id': _INTERFACES_PORT, 'name': _INTERFACE, 'bridge': base.BRIDGE,
+    'guest_mac': _INTERFACES_MAC, 'mtu': 1400})
+_identities = _requests({'vif_id': base.VIF_ID, 'name': base.TAP})
+#: What is said at each door, by its name.
+_SAID = {
+    'ensure_port': st.tuples(_requests(base.make_port().to_fields())),
+    'remove_port': st.tuples(_identities),
+    'remove_ports': st.tuples(st.lists(_identities, max_size=3),
+                              st.booleans() | _plain),
+    'apply_filter': st.tuples(_changes | _plain),
+    'join_interface': st.tuples(_interfaces),
+    'unfed_taps': st.tuples(st.lists(_names, max_size=3) | _plain),
+    'knows_connections': st.just(()),
+}
+
+
+def _doors():
+    """Return all doors to root, each with whose they are, by their names."""
+    contexts = [each for each in vars(privsep).values()
+                if isinstance(each, priv_context.PrivContext)]
+    return {name: (door, context) for name, door in vars(privileged).items()
+            for context in contexts if context.is_entrypoint(door)}
+
+
 class CompromisedCallerTest(base.FunctionalTestCase):
 
     LOG_LEVEL = logging.WARNING
@@ -169,6 +204,13 @@ class CompromisedCallerTest(base.FunctionalTestCase):
         add('eth7', 'veth', peer='wire', address='02:00:00:00:00:07')
         add(names.nova_tap_name(_IFBS_VIF), 'ifb')
         add('mgmt', 'bridge')
+        for name, port, mac in (
+                (_INTERFACE, _INTERFACES_PORT, _INTERFACES_MAC),
+                (_OTHERS_INTERFACE, _OTHERS_VIF, 'fa:16:3e:00:00:02')):
+            add(name, 'veth', peer=name[3:] + 'ns', address='fe' + mac[2:],
+                group=mark.INTERFACE_GROUP)
+            self.host.set(name,
+                          ifalias=str(mark.InterfaceMark(port, mac, None)))
         # As a bridge of ours looks that is half-made, but for the number.
         storage = add('storage', 'bridge', group=_OTHERS_GROUP)
         self.host.set('wire', master=storage.index, state='up')
@@ -216,26 +258,44 @@ class CompromisedCallerTest(base.FunctionalTestCase):
 
     @base.too_slow_emulated('hundreds of calls')
     @hypothesis.settings(max_examples=400)
-    @hypothesis.given(_requests(base.make_port().to_fields()))
-    def test_ensure(self, fields):
-        self.call(privileged.ensure_port, fields)
+    @hypothesis.given(_SAID['ensure_port'])
+    def test_ensure(self, said):
+        self.call(privileged.ensure_port, *said)
         self.assert_nothing_touched()
 
     @base.too_slow_emulated('hundreds of calls')
     @hypothesis.settings(max_examples=200)
-    @hypothesis.given(_requests({'vif_id': base.VIF_ID, 'name': base.TAP}))
-    def test_remove(self, fields):
-        self.call(privileged.remove_port, fields)
+    @hypothesis.given(st.sampled_from(('remove_port', 'remove_ports')),
+                      st.data())
+    def test_remove(self, name, data):
+        self.call(getattr(privileged, name), *data.draw(_SAID[name]))
+        self.assert_nothing_touched()
+
+    @base.too_slow_emulated('hundreds of calls')
+    @hypothesis.settings(max_examples=100)
+    @hypothesis.given(_SAID['join_interface'])
+    def test_interface(self, said):
+        self.call(privileged.join_interface, *said)
+        self.assert_nothing_touched()
+
+    @base.too_slow_emulated('hundreds of calls')
+    @hypothesis.settings(max_examples=100)
+    @hypothesis.given(st.sampled_from(sorted(_SAID)), st.data())
+    def test_each_door(self, name, data):
+        # Whichever there are: those that change nothing, too.
+        self.call(getattr(privileged, name), *data.draw(_SAID[name]))
         self.assert_nothing_touched()
 
     @base.too_slow_emulated('hundreds of calls')
     @hypothesis.settings(max_examples=200)
-    @hypothesis.given(st.sampled_from((privileged.ensure_port,
-                                       privileged.remove_port)),
+    @hypothesis.given(st.sampled_from(sorted(_SAID)),
                       st.lists(_plain, max_size=2))
-    def test_anything_at_all(self, door, arguments):
-        self.call(door, *arguments)
+    def test_anything_at_all(self, name, arguments):
+        self.call(getattr(privileged, name), *arguments)
         self.assert_nothing_touched()
+
+    def test_no_door_is_forgotten(self):
+        self.assertEqual(set(_SAID), set(_doors()))
 
     @base.too_slow_emulated('hundreds of calls')
     @hypothesis.settings(max_examples=200)
@@ -328,15 +388,11 @@ class CompromisedCallerTest(base.FunctionalTestCase):
         return base.make_port(firewall='agent').to_fields()
 
     def test_each_daemon_has_doors_of_its_own(self):
-        for door, context, other in (
-                (privileged.ensure_port, privsep.vif_plug, privsep.filter),
-                (privileged.remove_port, privsep.vif_plug, privsep.filter),
-                (privileged.remove_ports, privsep.vif_plug, privsep.filter),
-                (privileged.apply_filter, privsep.filter, privsep.vif_plug),
-                (privileged.knows_connections, privsep.filter,
-                 privsep.vif_plug)):
-            self.assertTrue(context.is_entrypoint(door))
-            self.assertFalse(other.is_entrypoint(door))
+        of_nova_compute = {'ensure_port', 'remove_port', 'remove_ports'}
+        self.assertEqual(
+            {name: privsep.vif_plug if name in of_nova_compute
+             else privsep.filter for name in _SAID},
+            {name: context for name, (_, context) in _doors().items()})
 
     def test_every_pair_of_names(self):
         # Not left to chance: each device as the TAP, and as the bridge.
@@ -351,6 +407,20 @@ class CompromisedCallerTest(base.FunctionalTestCase):
     def reaches(self, **fields):
         return self.call(privileged.ensure_port, dict(
             base.make_port().to_fields(), **fields))
+
+    def test_every_bridge_for_an_interface(self):
+        for name, bridge in itertools.product(
+                _OTHERS + _ALTNAMES + (base.TAP, _INTERFACE),
+                _OTHERS + _ALTNAMES + ('new',)):
+            self.assertFalse(self.joins(name=name, bridge=bridge))
+            self.assertIsNone(self.host.master(_INTERFACE), bridge)
+        self.assert_nothing_touched()
+
+    def joins(self, **fields):
+        return self.call(privileged.join_interface, {
+            'vif_id': _INTERFACES_PORT, 'name': _INTERFACE,
+            'bridge': base.BRIDGE, 'guest_mac': _INTERFACES_MAC,
+            'mtu': 1400, **fields})
 
     def test_his_own_uid_or_group(self):
         for field, value in (('owner', 65534), ('link_group', _OTHERS_GROUP),
@@ -397,4 +467,6 @@ class CompromisedCallerTest(base.FunctionalTestCase):
         self.host.delete(base.TAP)
         self.assertTrue(self.reaches())
         self.assert_finished()
+        self.assertTrue(self.joins())
+        self.assertEqual(base.BRIDGE, self.host.master(_INTERFACE))
         self.assert_nothing_touched()

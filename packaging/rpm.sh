@@ -2,15 +2,8 @@
 # Make the RPMs of what is committed here, or of an unpacked sdist, in a
 # directory. Arguments after it go to rpmbuild, which says what is missing: all
 # of "BuildRequires" in rpm/vif-plug-tapmac.spec.
-set -eu
-[ $# -gt 0 ] || { echo "usage: $0 DIRECTORY [ARGUMENT...]" >&2; exit 2; }
-mkdir -p "$1"
-target=$(cd "$1" && pwd)
-shift
-cd "$(dirname "$0")/.."
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-umask 022
+# shellcheck source=tools/target.sh
+. "$(dirname "$0")/../tools/target.sh"
 
 spec=packaging/rpm/vif-plug-tapmac.spec
 name=vif_plug_tapmac-$(sed -n 's/^Version: *//p' $spec)

@@ -3,15 +3,8 @@
 # the same commit makes the same bytes. Of a commit without a tag, they are of
 # a version before the next. PYTHON has the module "build"; arguments after the
 # directory go to it.
-set -eu
-[ $# -gt 0 ] || { echo "usage: $0 DIRECTORY [ARGUMENT...]" >&2; exit 2; }
-mkdir -p "$1"
-target=$(cd "$1" && pwd)
-shift
-cd "$(dirname "$0")/.."
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-umask 022
+# shellcheck source=tools/target.sh
+. "$(dirname "$0")/target.sh"
 
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct)
 export SOURCE_DATE_EPOCH

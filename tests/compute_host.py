@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 
-"""A host of the real kernel that several threads work on."""
+"""A host of the real kernel that a test enters for a while."""
 
 import contextlib
 import threading
@@ -12,8 +12,8 @@ from vif_plug_tapmac.kernel import netlink as nl
 _on_a_host = threading.Lock()
 
 
-class ComputeHost(hosts.Host):
-    """A host that threads enter for a while, and that the test looks at."""
+class VisitedHost(hosts.Host):
+    """A host that the test's thread enters for a while, and looks at."""
 
     def _setUp(self):
         with hosts.returning():
@@ -21,14 +21,28 @@ class ComputeHost(hosts.Host):
 
     @contextlib.contextmanager
     def entered(self):
-        """Be on this host, where nobody else is meanwhile."""
-        with _on_a_host, hosts.returning():
+        """Be on this host; who is there already may enter again."""
+        with hosts.returning():
             hosts.enter(self.namespace)
             yield
 
     def find(self, name):
         with self.entered():
             return super().find(name)
+
+    def master(self, name):
+        with self.entered():
+            return super().master(name)
+
+
+class ComputeHost(VisitedHost):
+    """A host that several threads work on, one at a time."""
+
+    @contextlib.contextmanager
+    def entered(self):
+        """Be on this host, where nobody else is meanwhile."""
+        with _on_a_host, super().entered():
+            yield
 
     def master(self, name):
         with self.entered(), nl.Netlink() as netlink:

@@ -21,6 +21,7 @@ import os_vif
 from os_vif.objects import vif as vif_objects
 
 from tests import base as tests_base
+from tests import compute_host
 from tests import documents
 from tests import hosts
 from tests.neutron import base
@@ -43,8 +44,8 @@ _OTHERS = 'Security groups again'
 _OTHER_PREFIX = tests_base.CHECKOUT / '.venv' / 'neutron-29'
 
 
-class ComputeHost(hosts.Host):
-    """A host that the test's thread enters for a while.
+class ComputeHost(compute_host.VisitedHost):
+    """One of the three.
 
     :ivar agent: the id of its Linux bridge agent in Neutron
     """
@@ -54,24 +55,6 @@ class ComputeHost(hosts.Host):
     def __init__(self, name):
         super().__init__()
         self.name = name
-
-    def _setUp(self):
-        with hosts.returning():
-            super()._setUp()
-
-    @contextlib.contextmanager
-    def entered(self):
-        with hosts.returning():
-            hosts.enter(self.namespace)
-            yield
-
-    def find(self, name):
-        with self.entered():
-            return super().find(name)
-
-    def master(self, name):
-        with self.entered():
-            return super().master(name)
 
     def add_bridge(self, name):
         with self.entered():

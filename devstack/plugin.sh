@@ -27,7 +27,14 @@ function configure_tapmac_nova {
 # Its privileged daemon reads this file and no other.
 function configure_tapmac_agent {
     sudo install -D -m 0644 -o "$STACK_USER" /dev/null "$TAPMAC_AGENT_CONF"
+    # Of names_file.
+    sudo install -d -o "$STACK_USER" /run/tapmac-agent
     iniset "$TAPMAC_AGENT_CONF" os_vif_tapmac firewall agent
+    # It makes bridges, too, for agents of Neutron's.
+    if [[ -n $TAPMAC_BRIDGE_UPLINKS ]]; then
+        iniset "$TAPMAC_AGENT_CONF" os_vif_tapmac bridge_uplinks \
+            "$TAPMAC_BRIDGE_UPLINKS"
+    fi
     iniset "$TAPMAC_AGENT_CONF" tapmac_agent bridge_mappings \
         "$TAPMAC_BRIDGE_MAPPINGS"
     iniset "$TAPMAC_AGENT_CONF" tapmac_agent conntrack "$TAPMAC_CONNTRACK"
@@ -54,6 +61,26 @@ function configure_tapmac_neutron {
 # What DevStack calls of the file of an agent of its own; there is none.
 if [[ $Q_AGENT == tapmac ]]; then
     function neutron_plugin_create_nova_conf {
+        :
+    }
+
+    function neutron_plugin_install_agent_packages {
+        :
+    }
+
+    # Of the agents for DHCP and routers, with the file of each.
+    function neutron_plugin_setup_interface_driver {
+        iniset "$1" DEFAULT interface_driver tapmac
+        if ! is_service_enabled tapmac-agent; then
+            iniset "$1" ml2_tapmac bridge_mappings "$TAPMAC_BRIDGE_MAPPINGS"
+        fi
+    }
+
+    function neutron_plugin_configure_dhcp_agent {
+        :
+    }
+
+    function neutron_plugin_configure_l3_agent {
         :
     }
 
@@ -85,5 +112,5 @@ elif [[ $1 == unstack ]]; then
         stop_process tapmac-agent
     fi
 elif [[ $1 == clean ]]; then
-    sudo rm -f "$TAPMAC_AGENT_CONF"
+    sudo rm -rf "$TAPMAC_AGENT_CONF" /run/tapmac-agent
 fi

@@ -24,12 +24,14 @@ ADDRESSES = {'compute1': '198.51.100.1', 'compute2': '198.51.100.2'}
 #: Of each host its own: guests take their disks along.
 _INSTANCES = 'var/lib/libvirt/instances'
 
+#: Of tapmac-agent, in [os_vif_tapmac].
+AGENT_MORE = 'bridge_uplinks = %s:%s' % (hypervisor.BRIDGE, UPLINK)
 _MORE = """
 [DEFAULT]
 host = {name}
 my_ip = {address}
 instances_path = {instances}
-%(nova)s
+{nova}
 bridge_uplinks = {bridge}:{uplink}
 # The udev of this machine does not see the hosts.
 udev_timeout = 0
@@ -47,6 +49,20 @@ enabled = false
 # Else a guest's kernel, which looks like a disk, may not go to another host.
 disable_deep_image_inspection = true
 """
+
+
+def nova_conf(name: str, shared: pathlib.Path) -> str:
+    """Return what configures nova-compute, but for what is of one run.
+
+    :param name: of the host
+    :param shared: a directory that all hosts have
+    """
+    return controls.NOVA_CONF + _MORE.format(
+        name=name, address=ADDRESSES[name], instances='/' + _INSTANCES,
+        bridge=hypervisor.BRIDGE, uplink=UPLINK,
+        helper=pathlib.Path(sys.prefix) / 'bin' / 'privsep-helper',
+        uri=Machine.uri(shared, name), uris=Machine.uri(shared, '%%s'),
+        nova=documents.block(documents.AGENT, 'claim_plugins', 'ini'))
 
 
 class Machine(machine.Machine):
@@ -75,8 +91,7 @@ class Compute(fixtures.Fixture):
         self.machine = self.useFixture(Machine(self.name, self._shared))
         self.agent = self.useFixture(hypervisor.AgentHost(
             self._control, self.name, self.machine.namespace,
-            conntrack=self._conntrack,
-            more='bridge_uplinks = %s:%s' % (hypervisor.BRIDGE, UPLINK)))
+            conntrack=self._conntrack, more=AGENT_MORE))
         for port in controls.NEUTRON, controls.PLACEMENT, controls.GLANCE:
             self.useFixture(hypervisor.Line(
                 self.agent.peer, ('127.0.0.1', port), port))
@@ -94,18 +109,10 @@ class Compute(fixtures.Fixture):
     def _write_configuration(self) -> None:
         (self.machine.directory / _INSTANCES).mkdir()
         (self._directory / 'nova.conf').write_text(
-            (controls.NOVA_CONF + _MORE.format(
-                name=self.name, address=ADDRESSES[self.name],
-                instances='/' + _INSTANCES,
-                bridge=hypervisor.BRIDGE, uplink=UPLINK,
-                helper=pathlib.Path(sys.prefix) / 'bin' / 'privsep-helper',
-                uri=Machine.uri(self._shared, self.name),
-                uris=Machine.uri(self._shared, '%%s'))) % {
-                    'queue': 'rabbit://guest:guest@127.0.0.1:%d/'
-                    % self.agent.line.port,
-                    'directory': self._directory, 'more': '',
-                    'nova': documents.block(
-                        documents.AGENT, 'claim_plugins', 'ini')})
+            nova_conf(self.name, self._shared) % {
+                'queue': 'rabbit://guest:guest@127.0.0.1:%d/'
+                % self.agent.line.port,
+                'directory': self._directory, 'more': ''})
         controls.write_paste('nova', 'api-paste.ini', self._directory)
 
     def connect(self, here: hosts.Host, link: str, bridge: str, name: str,

@@ -47,6 +47,9 @@ lock_path = %(directory)s
 %(more)s
 """
 
+#: What is in [ml2_tapmac], and what of other sections is beside it.
+ML2_CONF = documents.block(
+    documents.PROVIDER, 'mechanism_drivers', 'ini') + 'firewall = agent\n'
 #: Also of nova-compute, which does without a database.
 NOVA_CONF = """
 [DEFAULT]
@@ -137,9 +140,8 @@ class Control(cloud.Cloud):
 
     def __init__(self) -> None:
         # Without the lines of Cloud, which are for tests.
-        base.Neutron.__init__(self, documents.block(
-            documents.PROVIDER, 'mechanism_drivers', 'ini')
-            + 'firewall = agent\n', port=NEUTRON, nova_port=NOVA, processes=1)
+        base.Neutron.__init__(self, ML2_CONF, port=NEUTRON, nova_port=NOVA,
+                              processes=1)
 
     def _setUp(self) -> None:
         self.directory = pathlib.Path(

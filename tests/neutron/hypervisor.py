@@ -43,7 +43,8 @@ import sys
 from vif_plug_tapmac.agent import main
 sys.exit(main.main())
 """
-_CONFIGURATION = """
+#: What is written for tapmac-agent.
+CONFIGURATION = """
 [DEFAULT]
 host = %(host)s
 transport_url = rabbit://guest:guest@127.0.0.1:%(port)d/
@@ -178,7 +179,7 @@ class AgentHost(fixtures.Fixture):
         self._program.write_text(_PROGRAM)
         self.configuration = self._directory / 'tapmac.conf'
         self._metrics = self._directory / 'metrics'
-        self.configuration.write_text(_CONFIGURATION % {
+        self.configuration.write_text(CONFIGURATION % {
             'host': self.name, 'port': self.line.port,
             'directory': self._directory, 'timeout': patience.HANG,
             'metrics': self._metrics,

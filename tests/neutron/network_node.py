@@ -55,7 +55,8 @@ os.register_at_fork(after_in_child=begin)
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name='__main__')
 """
-_CONFIGURATION = """
+#: What is written for the agents of Neutron.
+CONFIGURATION = """
 [DEFAULT]
 host = %(host)s
 transport_url = rabbit://guest:guest@127.0.0.1:%(port)d/
@@ -162,7 +163,7 @@ class NetworkNode(fixtures.Fixture):
         assert os.read(self._holds, 1)
         (self.directory / 'dnsmasq.conf').write_text('user=root\ngroup=root\n')
         self._configuration = self.directory / 'conf'
-        self._configuration.write_text(_CONFIGURATION % {
+        self._configuration.write_text(CONFIGURATION % {
             'host': self._host.name, 'port': self._host.line.port,
             'directory': self.directory, 'timeout': patience.HANG,
             'metadata': metadata.port, 'more': self._more,

@@ -5,10 +5,8 @@
 import ast
 import fnmatch
 import importlib.metadata
-import os
 import pathlib
 import re
-import subprocess
 
 import fixtures
 from oslo_config import cfg
@@ -41,28 +39,6 @@ TEXTS = {
     'module tapmac': 'no SELinux here',
     'semodule -i': 'no SELinux here',
 }
-#: What of DevStack the plugin uses, and what DevStack makes of its settings.
-_DEVSTACK = '''
-define_plugin() { :; }
-disable_service() { :; }
-# Every one of Neutron's and Nova's, and the agent where a test has it.
-is_service_enabled() { test "$*" != tapmac-agent -o -n "${AGENT-}"; }
-say() { printf '[said]\\n%s = %s\\n' "$1" "$2" >> "$NOVA_CONF"; }
-setup_develop() { say setup_develop "$*"; }
-run_process() { say run_process "$phase $*"; }
-stop_process() { say stop_process "$*"; }
-get_python_exec_prefix() { echo /opt/stack/venv/bin; }
-sudo() { say sudo "$*"; }
-iniset() { printf '[%s]\\n%s = %s\\n' "$2" "$3" "$4" >> "$1"; }
-. ./settings
-for phase in pre-install install post-config extra; do
-    . ./plugin.sh stack $phase
-done
-. ./plugin.sh unstack
-. ./plugin.sh clean
-iniset "$NOVA_CONF" ml2 mechanism_drivers "$Q_ML2_PLUGIN_MECHANISM_DRIVERS"
-iniset "$NOVA_CONF" ml2 type_drivers "${Q_ML2_PLUGIN_TYPE_DRIVERS-}"
-'''
 #: The groups of nova.conf that are ours, and their options.
 GROUPS = {opts.GROUP: opts.TAPMAC_OPTS,
           'vif_plug_tapmac_privileged': priv_context.OPTS}
@@ -246,91 +222,6 @@ class StatusTest(base.TestCase):
             self.assertEqual(
                 [name for name, _ in checks._upgrade_checks],
                 re.findall(r'(?m)^(\S.*)\n    \S', section))
-
-
-class DevStackTest(base.TestCase):
-    """The plugin for DevStack, with functions of it that write one file."""
-
-    def configure(self, **environment):
-        """Return what the plugin configures, by section and option."""
-        path = self.useFixture(fixtures.TempDir()).join('conf')
-        subprocess.run(
-            ['bash', '-eu', '-c', _DEVSTACK], cwd=base.CHECKOUT / 'devstack',
-            env=dict(os.environ, DEST='/opt/stack', NOVA_CONF=path,
-                     Q_PLUGIN_CONF_FILE=path[1:], TAPMAC_AGENT_CONF=path,
-                     NEUTRON_CONF='/etc/neutron/neutron.conf',
-                     STACK_USER='stack', **environment),
-            check=True)
-        written = {}
-        cfg.ConfigParser(path, written).parse()
-        self.assertEqual('rm -f ' + path, written['said'].pop('sudo')[-1])
-        return written
-
-    def test_agent(self):
-        written = self.configure(AGENT='yes')
-        said = written.pop('said')
-        conf, = re.findall(r'--config-file (\S+)$',
-                           said['run_process'][0])
-        self.assertEqual({
-            'setup_develop': ['/opt/stack/vif-plug-tapmac ml2,agent'],
-            'run_process': [
-                'extra tapmac-agent /opt/stack/venv/bin/tapmac-agent '
-                '--config-file /etc/neutron/neutron.conf --config-file '
-                + conf],
-            'stop_process': ['tapmac-agent']}, said)
-        # Once nova-compute's, and once the agent's.
-        self.assertEqual(['agent'] * 2, written['os_vif_tapmac']['firewall'])
-        self.assertEqual(['agent'], written['ml2_tapmac']['firewall'])
-        self.assertEqual({'bridge_mappings': ['public:br100'],
-                          'conntrack': ['required']}, written['tapmac_agent'])
-        self.assertEqual(
-            {'helper_command': ['sudo /opt/stack/venv/bin/privsep-helper '
-                                '--config-file ' + conf]},
-            written['tapmac_agent_privileged'])
-        self.assert_options(written)
-
-    def assert_options(self, written):
-        """Expect all to be options of ours that take these values."""
-        conf = cfg.ConfigOpts()
-        for group, options in {
-                opts.GROUP: opts.TAPMAC_OPTS,
-                ml2_opts.GROUP: ml2_opts.ML2_TAPMAC_OPTS,
-                agent_opts.GROUP: agent_opts.TAPMAC_AGENT_OPTS,
-                'tapmac_agent_privileged': priv_context.OPTS}.items():
-            conf.register_opts(options, group=group)
-            for option, values in written.get(group, {}).items():
-                conf.set_override(option, values[-1].split(',') if isinstance(
-                    conf[group][option], list) else values[-1], group)
-
-    def test_host_without_the_agent(self):
-        written = self.configure(TAPMAC_FIREWALL='agent')
-        self.assertEqual(['agent'], written['ml2_tapmac']['firewall'])
-        self.assertNotIn('firewall', written['os_vif_tapmac'])
-        self.assertNotIn('run_process', written['said'])
-
-    def test_sections_and_options(self):
-        self.assertEqual(
-            {'os_vif_tapmac': {'claim_plugins': ['ovs']},
-             'ml2_tapmac': {'bridge_mappings': ['public:br100'],
-                            'firewall': ['none']},
-             'said': {'setup_develop': ['/opt/stack/vif-plug-tapmac ml2']},
-             'ml2': {'project_network_types': [''],
-                     'mechanism_drivers': ['tapmac'],
-                     'type_drivers': ['flat,vlan']}}, self.configure())
-
-    def test_beside_another_driver(self):
-        self.assertEqual(
-            {'os_vif_tapmac': {'claim_plugins': ['ovs'],
-                               'bridge_uplinks': ['br100:eth1']},
-             'ml2_tapmac': {'bridge_mappings': ['physnet1:br100'],
-                            'firewall': ['none']},
-             'said': {'setup_develop': ['/opt/stack/vif-plug-tapmac ml2']},
-             'ml2': {'mechanism_drivers': ['ovn,tapmac'],
-                     'type_drivers': ['']}},
-            self.configure(Q_AGENT='ovn',
-                           Q_ML2_PLUGIN_MECHANISM_DRIVERS='ovn,tapmac',
-                           TAPMAC_BRIDGE_UPLINKS='br100:eth1',
-                           TAPMAC_BRIDGE_MAPPINGS='physnet1:br100'))
 
 
 class NovaConfTest(base.TestCase):

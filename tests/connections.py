@@ -3,6 +3,7 @@
 """Connections that the kernel is told of, instead of seeing their frames."""
 
 import errno
+import pathlib
 import socket
 import struct
 
@@ -20,6 +21,7 @@ _ORIGINAL, _REPLY, _TIMEOUT, _ZONE = 1, 2, 7, 18
 _ICMP = 1
 #: As long as each is kept, in seconds.
 _SECONDS = 600
+_TIMEOUTS = pathlib.Path('/proc/sys/net/netfilter')
 
 
 def can_be_made() -> bool:
@@ -31,6 +33,17 @@ def can_be_made() -> bool:
             raise
         return False
     return True
+
+
+def stay() -> None:
+    """Have those of this network namespace stay as long as a test may take.
+
+    Of UDP, one that was answered at once stays for half a minute only.
+    Source: net/netfilter/nf_conntrack_proto_udp.c, nf_conntrack_udp_packet
+    """
+    for protocol in 'udp', 'icmp', 'icmpv6':
+        for path in _TIMEOUTS.glob('nf_conntrack_%s_timeout*' % protocol):
+            path.write_text(str(_SECONDS))
 
 
 def make(zone: int, protocol: int, source: str, destination: str,

@@ -48,6 +48,7 @@ class StatefulTestCase(test_agent_filter.AgentTestCase):
         super().setUp()
         if not agent_connections.is_possible():
             self.skipTest(connections.NONE_IN_BRIDGES)
+        connections.stay()
         self.start()
 
     def feed(self, *its, **fields):

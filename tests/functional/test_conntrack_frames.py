@@ -119,6 +119,7 @@ class ConntrackTestCase(base.FunctionalTestCase):
         super().setUp()
         if not conntrack.probe():
             self.skipTest(connections.NONE_IN_BRIDGES)
+        connections.stay()
         with contextlib.suppress(FileNotFoundError):
             for each in 'iptables', 'ip6tables':
                 with open('/proc/sys/net/bridge/bridge-nf-call-' + each,

@@ -55,7 +55,10 @@ class AgentEventsTest(agents.AgentTestCase, test_binding.EventsTest):
             heard.append('vif-unplugged')
             self.plug(port, self.first, *heard)
             self.assert_active_on(self.first, port)
-            heard += ['vif-plugged', 'vif-unplugged']
+            heard.append('vif-plugged')
+            # Another process answers what comes next, and may be sooner.
+            self.wait_for_events(port, *heard)
+            heard.append('vif-unplugged')
 
     def migrate_live(self, port):
         def bind(host):

@@ -219,11 +219,17 @@ class RouterTestCase(hypervisor.HypervisorTestCase):
             if each['ifname'] != 'lo'}
 
     def wait_until_wired(self, host, router):
-        """Wait until each of its ports has an interface, and is ACTIVE."""
+        """Wait until each of its ports has an interface, and is ACTIVE.
+
+        A highly available one has an interface for each on each of its hosts,
+        wherever that port is bound; only of those by which they hear of each
+        other each host has its own. Source: neutron/agent/l3/ha_router.py,
+        external_gateway_added
+        """
         def is_so():
             ports = [each for each in self.ports(router)
                      if each['binding:host_id'] == host.name
-                     or 'replicated' in each['device_owner']]
+                     or each['device_owner'] != 'network:router_ha_interface']
             return ports and (
                 {each['id'] for each in ports} == set(self.interfaces(host))
                 and all(each['status'] == 'ACTIVE' for each in ports))

@@ -260,8 +260,11 @@ class Fleet(fixtures.Fixture):
         self.measure('one agent starts',
                      lambda: self._start({last: self._taps[last]}),
                      lambda: self._count()[last]['applied'] > before)
+        got = {name: each['got'] for name, each in self._count().items()}
         self.measure('all agents report', lambda: [self._hosts.ask(
-            ['tell', name, 'report']) for name in self._names], lambda: True)
+            ['tell', name, 'report']) for name in self._names], lambda: all(
+                self._count()[name]['got'] > got[name]
+                for name in self._names))
         if also_queue:
             self.measure('the queue starts again', self._start_queue_again)
         self._hosts.ask(['stop'])

@@ -22,6 +22,7 @@ from oslo_config import cfg
 from oslo_privsep import priv_context
 
 from tests import hosts
+from tests import patience
 from vif_plug_tapmac.agent import interface
 from vif_plug_tapmac.ml2 import opts as ml2_options
 
@@ -90,6 +91,8 @@ def main(configuration):
     for each in vars(privileged).values():
         if isinstance(each, priv_context.PrivContext):
             each.set_client_mode(False)
+    # On a busy machine it takes longer until an agent is heard of.
+    interface._JOINS_WITHIN = patience.HANG
     global kept
     kept = Kept()
     driver = interface.TapMacInterfaceDriver(cfg.CONF)

@@ -3,6 +3,7 @@
 """What is uploaded: an sdist and a wheel, as tools/release.sh makes them."""
 
 import hashlib
+import re
 import sys
 import tarfile
 import zipfile
@@ -47,7 +48,8 @@ class ReleaseTest(building.BuildingTestCase):
         with zipfile.ZipFile(made[wheel]) as opened:
             metadata, = (opened.read(name).decode() for name
                          in opened.namelist() if name.endswith('/METADATA'))
-        lines = metadata.partition('\n\n')[0].splitlines()
+        head, _, readme = metadata.partition('\n\n')
+        lines = head.splitlines()
         self.assertIn('License-Expression: Apache-2.0', lines)
         self.assertEqual(
             {'agent', 'bench', 'libvirt', 'migrate', 'ml2', 'test'},
@@ -60,3 +62,12 @@ class ReleaseTest(building.BuildingTestCase):
         tracked = set(self.run_command('git', 'ls-files').splitlines())
         self.assertEqual({'.gitignore', '.gitreview'}, tracked - names)
         self.assertLessEqual({'PKG-INFO', 'ChangeLog'}, names)
+
+        # The README is shown where there is no checkout around it.
+        self.assertNotRegex(readme, r'<doc/|:: doc/')
+        links = re.findall(r'(?:<|:: )https://opendev\.org/x/vif-plug-tapmac/'
+                           r'(src|raw)/branch/master/([^>\s]+)', readme)
+        self.assertIn(('raw', 'doc/source/host-picture.svg'), links)
+        self.assertLessEqual({'doc/source/%s.rst' % name for name in (
+            'getting-started', 'security')}, {path for _, path in links})
+        self.assertEqual(set(), {path for _, path in links} - tracked)

@@ -46,14 +46,27 @@ class TooOldTest(base.TestCase):
             'this is 3.9', self.said('import sys; sys.version_info = (3, 9, 2)'
                                      '; import vif_plug_tapmac.plugin'))
 
+    def have(self, name, version):
+        """Return where there is a package, but nothing in it."""
+        there = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        info = there / ('%s-%s.dist-info' % (name, version))
+        info.mkdir()
+        (info / 'METADATA').write_text(
+            'Metadata-Version: 2.1\nName: %s\nVersion: %s\n' % (name, version))
+        return str(there)
+
     def test_os_vif(self):
-        old = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
-        (old / 'os_vif-3.0.0.dist-info').mkdir()
-        (old / 'os_vif-3.0.0.dist-info/METADATA').write_text(
-            'Metadata-Version: 2.1\nName: os-vif\nVersion: 3.0.0\n')
         self.assertEqual(
             'ImportError: vif_plug_tapmac needs os-vif 3.1 or newer, and this '
-            'is 3.0.0', self.said('import vif_plug_tapmac.plugin', str(old)))
+            'is 3.0.0', self.said('import vif_plug_tapmac.plugin',
+                                  self.have('os_vif', '3.0.0')))
+
+    def test_neutron(self):
+        # The only one here, or before the one that is.
+        self.assertEqual(
+            'ImportError: tapmac-agent needs Neutron 28 or newer, and this is '
+            '27.0.1', self.said('import vif_plug_tapmac.agent.main',
+                                self.have('neutron', '27.0.1')))
 
 
 class BoundsTest(base.TestCase):

@@ -14,7 +14,9 @@ import sys
 import threading
 import types
 
-# First, because it has oslo.service use threads.
+from vif_plug_tapmac.agent import oldest  # noqa: F401
+
+# First of all others, because it has oslo.service use threads.
 import neutron  # noqa: F401
 from neutron.common import config as neutron_config
 from neutron.conf.agent import common as agent_options

@@ -12,6 +12,7 @@ from tests import hosts
 from tests.neutron import base
 from tests.neutron import cloud
 from tests.neutron import hypervisor
+from tests.neutron import network_guest
 from tests.neutron import network_node
 from tests import patience
 from vif_plug_tapmac.kernel import link
@@ -178,7 +179,7 @@ class RouterTestCase(hypervisor.HypervisorTestCase):
                          fixed_ips=[{'subnet_id': subnet}])
         nic = self.start_guest(host, port)
         self.wait_until_active(nic)
-        machine = self.useFixture(network_node.Machine(nic))
+        machine = self.useFixture(network_guest.Machine(nic))
         machine.run('ip', 'address', 'add', nic.address + '/24',
                     'dev', 'eth0')
         machine.run('ip', 'route', 'add', 'default', 'via',
@@ -199,7 +200,7 @@ class RouterTestCase(hypervisor.HypervisorTestCase):
 
     def fetch(self, url):
         """Return what the data centre is told."""
-        return network_node.fetch(self.other.peer, url)
+        return network_guest.fetch(self.other.peer, url)
 
     def interfaces(self, host):
         """Return what a host has of interfaces, by the port of each."""

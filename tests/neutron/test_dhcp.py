@@ -7,6 +7,7 @@ import contextlib
 from tests import base
 from tests.neutron import cloud
 from tests.neutron import hypervisor
+from tests.neutron import network_guest
 from tests.neutron import network_node
 from tests import patience
 from vif_plug_tapmac.kernel import netlink as nl
@@ -77,7 +78,7 @@ class DhcpTestCase(hypervisor.HypervisorTestCase):
                 {'subnet_id': subnet, 'ip_address': address}
                 for subnet, address in ((self.subnet, _FIRST),
                                         (self.subnet6, _FIRST6))]))
-        return nic, self.useFixture(network_node.Machine(nic))
+        return nic, self.useFixture(network_guest.Machine(nic))
 
     def give(self, nic, subnet, address):
         """Have the guest's port have another address, of IPv4."""

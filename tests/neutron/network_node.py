@@ -154,7 +154,7 @@ class NetworkNode(fixtures.Fixture):
         self._mounts = hosts.fork(self._hold_mounts, held)
         self.addCleanup(self._end)
         os.close(held)
-        assert os.read(self._holds, 1)
+        assert os.read(self._holds, 1), 'no mounts'
         (self.directory / 'dnsmasq.conf').write_text('user=root\ngroup=root\n')
         self._configuration = self.directory / 'conf'
         self._configuration.write_text(CONFIGURATION % {
@@ -168,9 +168,10 @@ class NetworkNode(fixtures.Fixture):
         """Keep the names of namespaces, whoever has made them."""
         hosts.own_mounts()
         hosts.mount('tmpfs', '/run', 'tmpfs')
-        # Where alone the L3 agent looks which keepalived it is.
-        hosts.mount('overlay', '/usr/sbin', 'overlay', options=(
-            'lowerdir=%s:/usr/sbin' % (_L3_ROOT / 'sbin')))
+        if (_L3_ROOT / 'sbin').exists():
+            # Where alone the L3 agent looks which keepalived it is.
+            hosts.mount('overlay', '/usr/sbin', 'overlay', options=(
+                'lowerdir=%s:/usr/sbin' % (_L3_ROOT / 'sbin')))
         os.write(held, b'.')
         signal.pause()
 

@@ -35,7 +35,7 @@ keepalive_interval = -1
 # The first process lives as long as the machine, and reaps.
 _START = '''\
 set -e
-for part in run etc/libvirt var/lib/libvirt var/log/libvirt var/cache/libvirt
+for part in $2
 do
     mkdir -p "/$part"
     mount --bind "$0/$part" "/$part"
@@ -65,6 +65,9 @@ class Machine(compute_host.ComputeHost):
     :ivar directory: what its processes have as /run, /var/lib/libvirt etc.
     """
 
+    #: What it has for its own of the directories of the machine it is on.
+    PARTS = ('run', 'etc/libvirt', 'var/lib/libvirt', 'var/log/libvirt',
+             'var/cache/libvirt')
     #: Which addresses they call each other at.
     ADDRESSES = {'host1': '192.0.2.1', 'host2': '192.0.2.2'}
 
@@ -89,7 +92,8 @@ class Machine(compute_host.ComputeHost):
             self._unshare = subprocess.Popen(
                 ['setpriv', '--pdeathsig', 'KILL', 'unshare', '--mount',
                  '--pid', '--fork', '--uts', '--kill-child', '--mount-proc',
-                 'sh', '-c', _START, self.directory, self.name],
+                 'sh', '-c', _START, self.directory, self.name,
+                 ' '.join(self.PARTS)],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
         self.addCleanup(self._end)
         if self._unshare.stdout.readline() != 'ready\n':
@@ -104,9 +108,8 @@ class Machine(compute_host.ComputeHost):
                             lambda: 'still there: %s' % self.processes())
 
     def _write_files(self):
-        for part in ('run', 'etc/libvirt', 'var/lib/libvirt',
-                     'var/log/libvirt', 'var/cache/libvirt'):
-            (self.directory / part).mkdir(parents=True)
+        for part in self.PARTS:
+            (self.directory / part).mkdir(parents=True, exist_ok=True)
         etc = self.directory / 'etc'
         # libvirt looks for the user that Debian's QEMU has before it reads
         # that it is to be another.

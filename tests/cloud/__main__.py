@@ -9,6 +9,7 @@ has all of OpenStack that is needed.
 import argparse
 import os
 import pathlib
+import select
 import subprocess
 import sys
 import traceback
@@ -20,9 +21,9 @@ import openstack
 from tests.cloud import compute
 from tests.cloud import control
 from tests.cloud import progress
+from tests.cloud import user
 from tests import guest_image
 from tests import hosts
-from tests.neutron import network_node
 from tests import patience
 from vif_plug_tapmac.kernel import agent_connections
 
@@ -30,6 +31,8 @@ from vif_plug_tapmac.kernel import agent_connections
 _WIRE, _GATEWAY = 'wire', '192.0.2.1'
 #: Hosts among themselves.
 _MANAGEMENT = 'management'
+#: Its VLAN 200, for hosts whose kernel has no VLANs.
+_VLAN_WIRE, _VLAN = 'wire200', 200
 
 _CLOUDS = """
 clouds:
@@ -59,45 +62,79 @@ class Cloud(fixtures.Fixture):
     def _setUp(self) -> None:
         self._here = self.useFixture(hosts.Host())
         self._here.set('lo', state='up')
-        for bridge in _WIRE, _MANAGEMENT:
+        for bridge in _WIRE, _MANAGEMENT, _VLAN_WIRE:
             self._here.add(bridge, 'bridge')
             self._here.quiet_ipv6(bridge)
             self._here.set(bridge, state='up')
         self._here.ip.addr('add', index=self._here.link(_WIRE).index,
                            address=_GATEWAY, prefixlen=24)
         self._control = self.useFixture(control.Control())
-        conntrack = _conntrack()
+        self._connections = _has_connections()
+        self._vlans = hosts.kernel_knows_vlans()
         with progress.step('hosts %s' % ', '.join(compute.ADDRESSES)):
-            self._start_hosts(conntrack)
+            self._start_hosts()
         with progress.step('DHCP agent, metadata agent'):
-            self._start_agents()
+            self._hosts[0].serve()
         with progress.step('image and flavor demo'):
             self._make_client()
             self._fill()
             patience.wait_until(self._knows_hosts, 'Nova knows no hosts', 0.1)
 
-    def _start_hosts(self, conntrack: str) -> None:
-        shared, doors = (pathlib.Path(
+    def _start_hosts(self) -> None:
+        shared, self._doors = (pathlib.Path(
             self.useFixture(fixtures.TempDir()).path) for _ in range(2))
         self._hosts = [
             self.useFixture(compute.Compute(
-                self._control, name, shared, conntrack))
+                self._control, name, shared,
+                'required' if self._connections else 'stateless_only'))
             for name in compute.ADDRESSES]
-        for number, host in enumerate(self._hosts, 1):
-            host.connect(self._here, 'wire%d' % number, _WIRE, compute.UPLINK)
-            host.connect(self._here, 'host%d' % number, _MANAGEMENT, 'eth0',
-                         compute.ADDRESSES[host.name])
-            host.write_door(doors)
-            host.start()
+        for host in self._hosts:
+            self._start(host)
         for host in self._hosts:
             host.wait()
+            host.write_door(self._doors)
         self.useFixture(fixtures.EnvironmentVariable(
-            'PATH', '%s:%s' % (os.environ['PATH'], doors)))
+            'PATH', '%s:%s' % (os.environ['PATH'], self._doors)))
 
-    def _start_agents(self) -> None:
-        node = self.useFixture(network_node.NetworkNode(
-            self._hosts[0].agent, nova=(control.METADATA, control.SECRET)))
-        node.start('dhcp', 'metadata')
+    def _start(self, host: compute.Compute) -> None:
+        """Lay the cables of a host, and have it begin."""
+        number = self._hosts.index(host) + 1
+        host.connect(self._here, 'wire%d' % number, _WIRE, compute.UPLINK)
+        if not self._vlans:
+            host.connect(self._here, 'vlan%d' % number, _VLAN_WIRE,
+                         '%s.%d' % (compute.UPLINK, _VLAN))
+        host.connect(self._here, 'host%d' % number, _MANAGEMENT, 'eth0',
+                     compute.ADDRESSES[host.name])
+        host.start()
+
+    def _boot(self, host: compute.Compute) -> None:
+        """Have a host anew, of which nothing is left but its disk."""
+        host.end()
+        host.setUp()
+        self._start(host)
+        host.wait()
+        if host is self._hosts[0]:
+            host.serve()
+        host.write_door(self._doors)
+        progress.say('%s has booted again.' % host.name)
+
+    def run(self, *command: str | pathlib.Path) -> int:
+        """Run a command; return its exit status.
+
+        A host that ends meanwhile boots again.
+        """
+        with subprocess.Popen(command) as process:
+            ended = os.pidfd_open(process.pid)
+            while True:
+                hosts_ended = {os.pidfd_open(host.machine.process): host
+                               for host in self._hosts}
+                ready, _, _ = select.select([ended, *hosts_ended], [], [])
+                for each in hosts_ended:
+                    os.close(each)
+                if ended in ready:
+                    return process.wait()
+                for each in ready:
+                    self._boot(hosts_ended[each])
 
     def _make_client(self) -> None:
         clouds = pathlib.Path(
@@ -131,6 +168,10 @@ class Cloud(fixtures.Fixture):
                os_command_line=_GUEST)
         client.compute.create_flavor(
             name='demo', ram=_MEMORY, vcpus=1, disk=0)
+        if not self._connections:
+            for group in client.network.security_groups(
+                    name='default', project_id=user.PROJECT):
+                client.network.update_security_group(group, stateful=False)
 
     def _knows_hosts(self) -> bool:
         found, = self._control.database.execute(
@@ -138,13 +179,14 @@ class Cloud(fixtures.Fixture):
         return bool(found['hosts'] == len(self._hosts))
 
 
-def _conntrack() -> str:
-    """Return what tapmac-agent can be told of connections on this kernel."""
+def _has_connections() -> bool:
+    """Return whether there are stateful security groups; else, say so."""
     if agent_connections.is_possible():
-        return 'required'
+        return True
     progress.say('This kernel, %s, knows no connections on bridges: security '
-                 'groups have to be stateless' % os.uname().release)
-    return 'stateless_only'
+                 'groups have to be stateless, as the default one is here'
+                 % os.uname().release)
+    return False
 
 
 def main() -> typing.NoReturn:
@@ -158,9 +200,8 @@ def main() -> typing.NoReturn:
         cloud = Cloud()
         cloud.setUp()
         progress.say('The cloud is there.')
-        status = subprocess.call(
-            ['sh', '-e', arguments.run] if arguments.run
-            else [os.environ.get('SHELL', 'sh')])
+        status = cloud.run(*(['sh', '-e', arguments.run] if arguments.run
+                             else [os.environ.get('SHELL', 'sh')]))
     except BaseException as error:
         status = 1
         _explain(error)
@@ -173,7 +214,7 @@ def _explain(error: BaseException) -> None:
     """Say what went wrong: of a service that does not start, what it said."""
     while isinstance(error, fixtures.MultipleExceptions):
         error = error.args[0][1]
-    if isinstance(error, AssertionError):
+    if isinstance(error, AssertionError) and str(error):
         print('\n'.join(str(error).splitlines()[:1]
                         + str(error).splitlines()[1:][-_SHOWN:]),
               file=sys.stderr)

@@ -22,6 +22,11 @@ KEYSTONE = 5000
 #: Between the metadata agent and Nova.
 SECRET = 'demo'
 
+#: Seconds until who says nothing is taken for dead, and until nobody waits for
+#: a port any more; None: as Neutron and Nova have it. On a busy machine all of
+#: that takes longer, and nothing is wrong.
+PATIENCE = os.environ.get('TAPMAC_CLOUD_PATIENCE')
+
 _BIN = pathlib.Path(sys.prefix) / 'bin'
 
 #: Beside it are the lines of the pages.
@@ -45,6 +50,15 @@ endpoint = http://127.0.0.1:%(nova)d/v2.1
 [oslo_concurrency]
 lock_path = %(directory)s
 %(more)s
+"""
+_PATIENT_NEUTRON = """
+[DEFAULT]
+agent_down_time = {0}
+"""
+_PATIENT_NOVA = """
+[DEFAULT]
+service_down_time = {0}
+vif_plugging_timeout = {0}
 """
 
 #: What is in [ml2_tapmac], and what of other sections is beside it.
@@ -80,6 +94,8 @@ workers = 1
 discover_hosts_in_cells_interval = 2
 %(more)s
 """.format(neutron=NEUTRON, secret=SECRET, placement=PLACEMENT, glance=GLANCE)
+if PATIENCE:
+    NOVA_CONF += _PATIENT_NOVA.format(PATIENCE)
 _DATABASES = """
 [api_database]
 connection = mysql+pymysql://root@localhost/nova_api?unix_socket=%(database)s
@@ -140,8 +156,10 @@ class Control(cloud.Cloud):
 
     def __init__(self) -> None:
         # Without the lines of Cloud, which are for tests.
-        base.Neutron.__init__(self, ML2_CONF, port=NEUTRON, nova_port=NOVA,
-                              processes=1)
+        base.Neutron.__init__(
+            self, ML2_CONF + (
+                _PATIENT_NEUTRON.format(PATIENCE) if PATIENCE else ''),
+            port=NEUTRON, nova_port=NOVA, processes=1)
 
     def _setUp(self) -> None:
         self.directory = pathlib.Path(

@@ -62,7 +62,7 @@ udev_timeout = 0
 %(more)s
 [tapmac_agent]
 bridge_mappings = %(mappings)s
-names_file = %(directory)s/names.json
+names_file = %(names)s
 conntrack = %(conntrack)s
 metrics_file = %(metrics)s
 [tapmac_agent_privileged]
@@ -101,6 +101,9 @@ class Line(fixtures.Fixture):
         self.port: int = self._listener.getsockname()[1]
         # Here, and not on the host.
         threading.Thread(target=self._accept, daemon=True).start()
+        self.addCleanup(self._listener.close)
+        # Or who waits for it goes on waiting.
+        self.addCleanup(self._listener.shutdown, socket.SHUT_RDWR)
         self.addCleanup(self.cut)
 
     def cut(self) -> None:
@@ -123,7 +126,10 @@ class Line(fixtures.Fixture):
 
     def _accept(self) -> None:
         while True:
-            near = self._listener.accept()[0]
+            try:
+                near = self._listener.accept()[0]
+            except OSError:
+                return  # It has ended.
             try:
                 if self._is_cut:
                     raise ConnectionRefusedError
@@ -153,12 +159,16 @@ class AgentHost(fixtures.Fixture):
     :param namespace: which it is; None: one of its own
     :param conntrack: option of the agent
     :param more: lines for the section [os_vif_tapmac]
+    :param root: where the host has its files, for those that commands or an
+        operator look at; None: it has none, and they are the test's
     """
 
     def __init__(self, cloud: clouds.Cloud, name: str,
                  namespace: int | None = None,
-                 conntrack: str = 'stateless_only', more: str = '') -> None:
+                 conntrack: str = 'stateless_only', more: str = '',
+                 root: pathlib.Path | None = None) -> None:
         self.name = name
+        self._root = root
         self._options = {'conntrack': conntrack, 'more': more}
         self._cloud = cloud
         self.peer = hosts.Peer()
@@ -174,20 +184,28 @@ class AgentHost(fixtures.Fixture):
             self._cloud.loopback, self._cloud.queue_port)))
         self._directory = pathlib.Path(
             self.useFixture(fixtures.TempDir()).path)
-        self.names = self._directory / 'names.json'
+        self.names = self._file('run/tapmac-agent/names.json')
+        self._log = self._file('var/log/neutron/tapmac-agent.log')
         self._program = self._directory / 'tapmac-agent'
         self._program.write_text(_PROGRAM)
         self.configuration = self._directory / 'tapmac.conf'
-        self._metrics = self._directory / 'metrics'
+        self._metrics = self._file(
+            'var/lib/prometheus/node-exporter/tapmac-agent.prom')
         self.configuration.write_text(CONFIGURATION % {
             'host': self.name, 'port': self.line.port,
             'directory': self._directory, 'timeout': patience.HANG,
-            'metrics': self._metrics,
+            'metrics': self._metrics, 'names': self.names,
             'mappings': '%s:%s' % (PHYSNET, BRIDGE),
             'helper': pathlib.Path(sys.prefix) / 'bin' / 'privsep-helper',
             'configuration': self.configuration, **self._options})
         self.addCleanup(self.stop_agent)
         self._agent: base.Process | None = None
+
+    def _file(self, path: str) -> pathlib.Path:
+        """Return where a file of the host is, in a directory that is."""
+        found = (self._root or self._directory) / path
+        found.parent.mkdir(parents=True, exist_ok=True)
+        return found
 
     def _make_links(self) -> None:
         """Have what is to be there before all else."""
@@ -197,7 +215,7 @@ class AgentHost(fixtures.Fixture):
         self._metrics.unlink(missing_ok=True)
         self._agent = base.Process(
             sys.executable, '-W', 'ignore', self._program, '--config-file',
-            self.configuration, log=self._directory / 'log',
+            self.configuration, log=self._log,
             network=self.peer.namespace, name='tapmac-agent')
         self._agent.setUp()
 
@@ -236,7 +254,7 @@ class AgentHost(fixtures.Fixture):
 
     def log(self) -> str:
         """Return what its agent has said since it began."""
-        return (self._directory / 'log').read_text()
+        return self._log.read_text()
 
     def processes(self) -> tuple[int, int]:
         """Return its agent, and the privileged daemon that this has now."""

@@ -77,6 +77,8 @@ DIFFERENCES = {
                 'oslo_messaging_rabbit.rabbit_retry_backoff '
                 'AGENT.report_interval AGENT.check_child_processes_interval '
                 'DEFAULT.resync_interval DEFAULT.resync_throttle'},
+    'a host of the cloud boots, and its guests with it': {
+        'nova': 'DEFAULT.resume_guests_state_on_host_boot'},
     'the default, said again': {
         'neutron': 'DEFAULT.dhcp_agents_per_network'},
     'nobody here reads metrics, and tests do': {

@@ -41,7 +41,8 @@ TAPMAC = _SOURCE / 'cli' / 'tapmac.rst'
 OUTPUT = _SOURCE / 'cli' / 'output.rst'
 
 _BLOCK = re.compile(
-    r'^\.\. code-block:: (?P<language>\S+)\n'
+    r'^(?:\.\. Not in a cloud: (?P<why>.+(?:\n   .+)*)\n\n)?'
+    r'\.\. code-block:: (?P<language>\S+)\n'
     r'(?P<options>(?:   :.*\n)*)\n'
     r'(?P<text>(?:   .*\n|\n)+)', re.MULTILINE)
 _UNDERLINED = re.compile(r'^(?P<heading>\S.*)\n(?:===+|---+)$', re.MULTILINE)
@@ -55,11 +56,14 @@ class Block:
     :param language: as in ``.. code-block:: language``
     :param options: the lines of options of the directive, if any
     :param text: without the indentation
+    :param elsewhere: why nobody can run it in the cloud of tools/cloud.sh, by
+        the comment before it; None: who has one can
     """
     section: str
     language: str
     options: str
     text: str
+    elsewhere: str | None = None
 
 
 def blocks(document: pathlib.Path) -> list[Block]:
@@ -70,7 +74,8 @@ def blocks(document: pathlib.Path) -> list[Block]:
         Block([heading['heading'] for heading in headings
                if heading.end() < found.start()][-1],
               found['language'], found['options'],
-              textwrap.dedent(found['text']).strip('\n') + '\n')
+              textwrap.dedent(found['text']).strip('\n') + '\n',
+              found['why'])
         for found in _BLOCK.finditer(text)]
 
 

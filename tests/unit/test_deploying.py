@@ -71,7 +71,8 @@ class BlocksTest(base.TestCase):
         for document in (base.README, documents.DEPLOYING,
                          documents.COMING, documents.PROVIDER,
                          documents.GETTING_STARTED, documents.ROAD,
-                         documents.TROUBLESHOOTING, documents.AGENT):
+                         documents.TROUBLESHOOTING, documents.AGENT,
+                         documents.CLOUD, documents.DHCP):
             self.assertEqual(document.read_text().count('code-block::'),
                              len(documents.blocks(document)))
 

@@ -123,18 +123,19 @@ class Cloud(fixtures.Fixture):
 
         A host that ends meanwhile boots again.
         """
-        with subprocess.Popen(command) as process:
-            ended = os.pidfd_open(process.pid)
-            while True:
-                hosts_ended = {os.pidfd_open(host.machine.process): host
-                               for host in self._hosts}
-                ready, _, _ = select.select([ended, *hosts_ended], [], [])
-                for each in hosts_ended:
-                    os.close(each)
-                if ended in ready:
-                    return process.wait()
-                for each in ready:
-                    self._boot(hosts_ended[each])
+        # Nobody waits for it where a host does not boot: it may wait for that.
+        process = subprocess.Popen(command)
+        ended = os.pidfd_open(process.pid)
+        while True:
+            hosts_ended = {os.pidfd_open(host.machine.process): host
+                           for host in self._hosts}
+            ready, _, _ = select.select([ended, *hosts_ended], [], [])
+            for each in hosts_ended:
+                os.close(each)
+            if ended in ready:
+                return process.wait()
+            for each in ready:
+                self._boot(hosts_ended[each])
 
     def _make_client(self) -> None:
         clouds = pathlib.Path(

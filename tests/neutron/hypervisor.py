@@ -4,6 +4,7 @@
 
 from concurrent import futures
 import contextlib
+import functools
 import itertools
 import os
 import pathlib
@@ -613,7 +614,12 @@ class HypervisorTestCase(clouds.CloudTestCase):
 
     def nudge(self):
         """Have an RPC worker tell Nova something: it is they who do here."""
-        self.wait_until_active(self.guest(self.one, self.outsiders()))
+        self.wait_until_active(self.guest(self.one, self.nudged_group))
+
+    @functools.cached_property
+    def nudged_group(self):
+        # One: there is a quota, as for networks.
+        return self.outsiders()
 
     def members(self):
         """Create a group whose members may speak to each other."""

@@ -255,8 +255,10 @@ class NetworkNode(fixtures.Fixture):
 
     def end_process(self, name: str) -> None:
         """Kill what an agent runs; return when that runs it again."""
-        ended = set(self.processes(name))
-        assert ended, name
+        # It may just be started anew.
+        ended = patience.wait_until(lambda: set(self.processes(name)),
+                                    lambda: 'no %s:\n%s' % (
+                                        name, self.log('dhcp')[-20000:]))
         for pid in ended:
             os.kill(pid, signal.SIGKILL)
         patience.wait_until(lambda: set(self.processes(name)) - ended,

@@ -11,6 +11,7 @@ from tests import base
 from tests.functional import test_audit
 from tests import hosts
 from tests.integration import test_daemon
+from tests import patience
 from vif_plug_tapmac.kernel import conntrack
 
 
@@ -173,7 +174,10 @@ class StatusTest(StatusTestCase):
     def test_no_process_is_left(self):
         before = set(self.host.processes())
         self.check()
-        self.assertEqual(before, set(self.host.processes()))
+        # Who is killed is there until it has had a processor.
+        patience.wait_until(
+            lambda: set(self.host.processes()) == before,
+            lambda: 'not %s: %s' % (before, self.host.processes()))
 
     def test_versions_that_were_not_tested(self):
         for name, version in (('os-vif', '6.0.0'), ('nova', '35.0.0')):

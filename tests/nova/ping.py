@@ -62,6 +62,15 @@ class Pings:
             self._send()
         return self._listen(max(0, left), inputs)
 
+    def is_answered(self):
+        """Return whether the last one has its answer by now."""
+        while select.select([self._socket], [], [], 0)[0]:
+            self._listen(0, ())
+        return self.next == self.sent
+
+    def close(self):
+        self._socket.close()
+
     def _send(self):
         message = struct.pack('!BBHHHI', ECHO, 0, 0, self._ident,
                               self.sent & 0xffff, self.sent)

@@ -8,6 +8,7 @@ import re
 import textwrap
 
 from tests import base
+from tests import patience
 
 _SOURCE = base.CHECKOUT / 'doc' / 'source'
 #: Deploying with Nova.
@@ -88,6 +89,15 @@ def block(document: pathlib.Path, word: str,
     found, = (each.text for each in blocks(document)
               if word in each.text and language in (None, each.language))
     return found
+
+
+def patient(commands: str) -> str:
+    """Return commands that wait for a guest as long as anything may take.
+
+    A reader has a machine that does nothing else.
+    """
+    return re.sub(r'\bping -c 3 -w 90 ', 'ping -c 3 -w %d ' % patience.HANG,
+                  commands)
 
 
 def rows(document: pathlib.Path, title: str) -> list[list[str]]:

@@ -155,7 +155,8 @@ class DeployingTest(test_daemon.UnprivilegedTestCase):
         """Run commands; expect them to succeed, and to say what they shall."""
         word, = (word for word in SAID if word in block.text)
         done = subprocess.run(
-            ['sh', '-eu', '-c', block.text], cwd=self.clone, text=True,
+            ['sh', '-eu', '-c', documents.patient(block.text)],
+            cwd=self.clone, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, timeout=patience.HANG,
             # Packages are not to be had in the namespace of the test.

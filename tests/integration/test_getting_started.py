@@ -47,7 +47,7 @@ class GettingStartedTest(base.TestCase):
     def run_in_order(self):
         """Run all commands in one shell; return what they say."""
         commands = '\n'.join(
-            block.text
+            documents.patient(block.text)
             for block in documents.blocks(documents.GETTING_STARTED)
             if block.language == 'shell')
         environment = dict(os.environ, LC_ALL='C')
@@ -61,7 +61,9 @@ class GettingStartedTest(base.TestCase):
                 [*_OWN_PROCESSES, 'sh', '-eux', '-c', commands],
                 cwd=self.clone, env=environment, text=True,
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, timeout=patience.HANG)
+                stderr=subprocess.STDOUT,
+                # It is set up, and then a guest boots.
+                timeout=2 * patience.HANG)
         self.assertEqual(0, done.returncode, done.stdout)
         return done.stdout
 

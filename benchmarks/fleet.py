@@ -33,6 +33,8 @@ hosts = tap-*
 agent_hosts = tap-*
 [DEFAULT]
 agent_down_time = %d
+[quotas]
+quota_port = -1
 """
 _OF_HOSTS = """
 # Later reports are measured apart.
@@ -77,12 +79,15 @@ class Row(typing.NamedTuple):
     """One line of a report.
 
     :param seconds: from when it was done until the last host had it in force
+    :param waiting: the most calls that were not answered yet at one moment,
+        as seen from time to time: how much of a herd it is
     """
     kind: str
     hosts: int
     ports: int
     what: str
     seconds: float
+    waiting: int
     cost: Cost
 
 
@@ -135,12 +140,16 @@ class Fleet(fixtures.Fixture):
     :param kind: "tapmac" or "ovs"
     :param names: of hosts, at which a driver for it binds ports
     :param spread: ``[tapmac_agent] resync_spread``
+    :param is_up: whether ports are up when it begins: that Neutron is told
+        that they are is not measured then
     """
 
     def __init__(self, neutron: cloud.Cloud, kind: str, names: list[str],
-                 ports: int, spread: int = 3) -> None:
+                 ports: int, spread: int = 3, is_up: bool = False) -> None:
         self._neutron, self._kind = neutron, kind
         self._names, self._ports, self._spread = names, ports, spread
+        self._is_up = is_up
+        self._most_waiting = 0
         self.rows: list[Row] = []
 
     def _setUp(self) -> None:
@@ -163,6 +172,9 @@ class Fleet(fixtures.Fixture):
         self._wait(lambda: self._neutron.request(
             'GET', 'agents?host=' + self._names[0])['agents'])
         first = self._make_port(self._names[0])
+        if self._is_up:
+            self._hosts.ask(['tell', self._names[0], 'plug', first['id']])
+            self._wait(self._are_active)
         self._hosts.ask(['stop'])
         every = [first, *crowd.copies(
             self._neutron, first, len(self._names) * self._ports - 1,
@@ -201,6 +213,8 @@ class Fleet(fixtures.Fixture):
 
     def _count(self) -> dict[str, dict[str, int]]:
         found: dict[str, dict[str, int]] = self._hosts.ask(['count'])
+        self._most_waiting = max(self._most_waiting, sum(
+            each['asking'] for each in found.values()))
         return found
 
     def _wait(self, condition: typing.Callable[[], typing.Any]) -> None:
@@ -217,16 +231,18 @@ class Fleet(fixtures.Fixture):
         """
         before, began = self._count(), time.time()
         at_first = cost(self._neutron, before)
+        self._most_waiting = 0
         do()
-        self._wait(is_done or (lambda: all(
-            each['applied'] > before[name]['applied']
-            for name, each in self._count().items() if name in self._taps)))
+        self._wait(lambda: (counts := self._count()) and (
+            is_done() if is_done else all(
+                each['applied'] > before.get(name, {'applied': 0})['applied']
+                for name, each in counts.items() if name in self._taps)))
         self._wait_until_quiet()
         after = self._count()
         last = max(each['last'] for each in after.values()) / 1000
         self.rows.append(Row(
             self._kind, len(self._names), self._ports, what,
-            max(0.0, last - began),
+            max(0.0, last - began), self._most_waiting,
             cost(self._neutron, after).minus(at_first)))
         print(line(self.rows[-1]), flush=True)
 
@@ -246,9 +262,10 @@ class Fleet(fixtures.Fixture):
 
         :param also_queue: also that the queue starts again
         """
-        self.measure('all hosts boot, all ports are new',
-                     lambda: self._start(self._taps), self._are_active)
-        self._hosts.ask(['stop'])
+        if not self._is_up:
+            self.measure('all hosts boot, all ports are new',
+                         lambda: self._start(self._taps), self._are_active)
+            self._hosts.ask(['stop'])
         self.measure('all agents start at once',
                      lambda: self._start(self._taps))
         self.measure('a rule comes', self._add_rule)
@@ -294,15 +311,15 @@ class Fleet(fixtures.Fixture):
 def line(row: Row) -> str:
     """Return a row as a line of text."""
     cost = row.cost
-    return '%-6s %5d %5d  %-34s %7.1f %8d %9.1f %8d %8.2f %8.2f %8.2f' % (
-        row.kind, row.hosts, row.ports, row.what, row.seconds, cost.messages,
-        cost.octets / 1024, cost.queries, cost.server, cost.queue,
-        cost.database)
+    return ('%-6s %5d %5d  %-34s %7.1f %7d %8d %9.1f %8d %8.2f %8.2f %8.2f' % (
+        row.kind, row.hosts, row.ports, row.what, row.seconds, row.waiting,
+        cost.messages, cost.octets / 1024, cost.queries, cost.server,
+        cost.queue, cost.database))
 
 
-HEAD = '%-6s %5s %5s  %-34s %7s %8s %9s %8s %8s %8s %8s' % (
-    'agent', 'hosts', 'ports', 'what happens', 'done/s', 'messages', 'KiB',
-    'queries', 'server/s', 'queue/s', 'data/s')
+HEAD = '%-6s %5s %5s  %-34s %7s %7s %8s %9s %8s %8s %8s %8s' % (
+    'agent', 'hosts', 'ports', 'what happens', 'done/s', 'waiting', 'messages',
+    'KiB', 'queries', 'server/s', 'queue/s', 'data/s')
 
 
 def main() -> None:
@@ -314,6 +331,9 @@ def main() -> None:
                         default=list(_NAMES))
     parser.add_argument('--spread', type=int, default=3,
                         help='[tapmac_agent] resync_spread, in seconds')
+    parser.add_argument('--up', action='store_true',
+                        help='begin with ports that are up: to tell Neutron '
+                        'that they are takes most of the time of a run')
     options = parser.parse_args()
     with FleetCloud() as neutron:
         print(HEAD, flush=True)
@@ -321,7 +341,7 @@ def main() -> None:
             for kind in options.agents:
                 names = [_NAMES[kind] % number for number in range(hosts)]
                 with Fleet(neutron, kind, names, options.ports,
-                           options.spread) as fleet:
+                           options.spread, options.up) as fleet:
                     fleet.run()
 
 

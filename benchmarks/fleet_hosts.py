@@ -13,6 +13,7 @@ sends and gets is counted where it leaves and enters its connections.
 """
 
 import contextlib
+import gc
 import json
 import mmap
 import os
@@ -35,6 +36,7 @@ from neutron.api.rpc.handlers import securitygroups_rpc
 from neutron_lib.agent import topics
 from neutron_lib import context
 from oslo_config import cfg
+from oslo_messaging._drivers import amqpdriver
 
 from tests import hosts as test_hosts
 from vif_plug_tapmac.agent.dirty import Batch
@@ -43,9 +45,11 @@ from vif_plug_tapmac.agent.taps import Tap
 from vif_plug_tapmac import privileged
 from vif_plug_tapmac import privsep
 
-#: What is counted of each host: messages and octets, from it and to it, and
-#: what it has put in force: how often, and when last, in ms since 1970.
-COUNTED = ('sent', 'octets_sent', 'got', 'octets_got', 'applied', 'last')
+#: What is counted of each host: messages and octets, from it and to it; what
+#: it has put in force: how often, and when last, in ms since 1970; and how
+#: many calls it waits for now.
+COUNTED = ('sent', 'octets_sent', 'got', 'octets_got', 'applied', 'last',
+           'asking')
 _SIZE = 8 * len(COUNTED)
 _MOST = 4096
 #: Of AMQP: a frame that begins a message, and how it says which way.
@@ -71,6 +75,10 @@ class Counters:
                 '=q', self._memory, place)[0]
             struct.pack_into('=q', self._memory, place, before + count)
 
+    def end(self, number: int) -> None:
+        """Have a host wait for nothing, as it is gone."""
+        self.add(number, asking=-self.of(number)['asking'])
+
 
 class Host:
     """What runs in the process of a host.
@@ -86,9 +94,7 @@ class Host:
         self._count_messages()
 
     def applied(self) -> None:
-        with self._lock:
-            self._counters.add(self._number, applied=1,
-                               last=round(time.time() * 1000))
+        self._add(applied=1, last=round(time.time() * 1000))
 
     def _count_messages(self) -> None:
         read = transport.TCPTransport.read_frame
@@ -96,10 +102,8 @@ class Host:
 
         def read_frame(carrier: typing.Any) -> typing.Any:
             kind, channel, payload = frame = read(carrier)
-            with self._lock:
-                self._counters.add(
-                    self._number, octets_got=len(payload) + 8,
-                    got=kind == _METHOD and payload[:4] == _DELIVER)
+            self._add(octets_got=len(payload) + 8,
+                      got=kind == _METHOD and payload[:4] == _DELIVER)
             return frame
 
         def setup(carrier: typing.Any) -> None:
@@ -107,14 +111,26 @@ class Host:
             write = carrier._write
 
             def counted(data: bytes) -> None:
-                with self._lock:
-                    self._counters.add(
-                        self._number, octets_sent=len(data),
-                        sent=data[0] == _METHOD and data[7:11] == _PUBLISH)
+                self._add(octets_sent=len(data),
+                          sent=data[0] == _METHOD and data[7:11] == _PUBLISH)
                 write(data)
             carrier._write = counted
+        send = amqpdriver.AMQPDriverBase.send
+
+        def call(*arguments: typing.Any, **options: typing.Any) -> typing.Any:
+            is_call = bool(options.get('wait_for_reply'))
+            self._add(asking=is_call)
+            try:
+                return send(*arguments, **options)
+            finally:
+                self._add(asking=-is_call)
         transport.TCPTransport.read_frame = read_frame
         transport.TCPTransport._setup_transport = setup
+        amqpdriver.AMQPDriverBase.send = call
+
+    def _add(self, **counts: int) -> None:
+        with self._lock:
+            self._counters.add(self._number, **counts)
 
     # Of commands.
     def begin(self) -> None:
@@ -143,8 +159,8 @@ class TapmacHost(Host):
             def here(self) -> dict[str, Tap]:
                 return dict(host.here)
 
-            def is_guarded(self, tap: Tap) -> bool:
-                return True
+            def guarded(self, taps: typing.Iterable[Tap]) -> dict[Tap, bool]:
+                return dict.fromkeys(taps, True)
 
         def apply_filter(fields: dict[str, typing.Any]) -> typing.Any:
             self.applied()
@@ -273,7 +289,14 @@ class Nursery:
     """Has hosts, each in a process of its own."""
 
     def __init__(self, *configuration: str) -> None:
-        self._configuration = configuration
+        self._log = pathlib.Path(configuration[-1]).with_name('log')
+        # Once: it takes half a second of a processor.
+        agent_main.configure([argument for each in configuration
+                              for argument in ('--config-file', each)])
+        # What all have is in memory once, as long as nobody looks whether it
+        # is still needed.
+        gc.collect()
+        gc.freeze()
         self._counters = Counters()
         self._numbers: dict[str, int] = {}
         self._lines: dict[str, tuple[int, typing.TextIO]] = {}
@@ -294,12 +317,9 @@ class Nursery:
             commands: int) -> None:
         try:
             test_hosts.die_with_parent()
-            log = os.open(pathlib.Path(self._configuration[-1]).with_name(
-                'log'), os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+            log = os.open(self._log, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
             for each in 1, 2:
                 os.dup2(log, each)
-            agent_main.configure([argument for each in self._configuration
-                                  for argument in ('--config-file', each)])
             cfg.CONF.set_override('host', name)
             host = kind(number, self._counters, taps)
             host.begin()
@@ -320,6 +340,7 @@ class Nursery:
             pid, line = self._lines.pop(name)
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
+            self._counters.end(self._numbers[name])
             line.close()
 
     def count(self) -> dict[str, dict[str, int]]:
@@ -329,11 +350,14 @@ class Nursery:
 
 
 def main(*configuration: str) -> None:
+    # What is logged goes elsewhere.
+    answers, sys.stdout = sys.stdout, sys.stderr
     nursery = Nursery(*configuration)
-    print(json.dumps('started'), flush=True)
+    print(json.dumps('started'), file=answers, flush=True)
     for line in sys.stdin:
         method, *arguments = json.loads(line)
-        print(json.dumps(getattr(nursery, method)(*arguments)), flush=True)
+        print(json.dumps(getattr(nursery, method)(*arguments)), file=answers,
+              flush=True)
     nursery.stop()
 
 

@@ -5,7 +5,6 @@
 import contextlib
 import os
 import pathlib
-import shutil
 import subprocess
 import typing
 
@@ -63,7 +62,7 @@ def running(
     It and its workers are a process group of their own. It gets a /dev of its
     own, because it hears of the machine's disks, too.
 
-    :param link_files: what it has beside 99-default.link
+    :param link_files: what it has beside 99-default.link; directories, too
     """
     program = _program()
     assert program is not None
@@ -79,7 +78,8 @@ def running(
         os.makedirs('/run/systemd/network')
         pathlib.Path('/run/systemd/network/99-default.link').write_text(_LINK)
         for path in link_files:
-            shutil.copy(path, '/run/systemd/network')
+            subprocess.run(['cp', '-r', path, '/run/systemd/network'],
+                           check=True)
         process = subprocess.Popen(
             # udevadm is udevd where it is called so.
             ['systemd-udevd'], executable=program,

@@ -16,10 +16,13 @@ import signal
 import threading
 import time
 
+import fixtures
+
 from tests import base
 from tests import hosts
 from tests import patience
 from tests import udevd
+from vif_plug_tapmac.host import link_files
 from vif_plug_tapmac.kernel import udev
 
 _PLUGS = patience.amount(20, 100, 200)
@@ -142,9 +145,26 @@ class UdevdTest(base.FunctionalTestCase):
                                    ('tap0', _BY_SOMEBODY)):
                 self.host.add_tap(name)
                 self.mac_after_udev(name)
-                self.assertEqual(assigned, pathlib.Path(
-                    '/sys/class/net', name, 'addr_assign_type'
-                ).read_text().strip(), name)
+                self.assertEqual(assigned, self.assigned(name), name)
+
+    def assigned(self, name):
+        return pathlib.Path('/sys/class/net', name,
+                            'addr_assign_type').read_text().strip()
+
+    def test_what_is_beside_a_link_file(self):
+        beside = pathlib.Path(self.useFixture(fixtures.TempDir()).join(
+            '99-default.link.d'))
+        beside.mkdir()
+        (beside / 'keep.conf').write_text('[Link]\nMACAddressPolicy=none\n')
+        for files, assigned, rewrites in (
+                ((), _BY_SOMEBODY, '/run/systemd/network/99-default.link'),
+                ((beside,), _AT_RANDOM, None)):
+            with udevd.running(*files):
+                self.host.add_tap('tap0')
+                self.mac_after_udev('tap0')
+                self.assertEqual(assigned, self.assigned('tap0'))
+                self.assertEqual(rewrites, link_files.file_that_rewrites())
+            self.host.delete('tap0')
 
 
 def spin():

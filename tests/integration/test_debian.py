@@ -3,8 +3,8 @@
 """Debian 13 gets, upgrades and loses our packages, with guests on the host.
 
 The packages are built there, by what it has, and installed by its own dpkg;
-the links and the filter are those of a host of the test. There is no systemd:
-what maintainer scripts may ask of it, test_packages.py looks at.
+the links and the filter are those of a host of the test. No systemd runs: what
+maintainer scripts may ask of it, test_packages.py looks at.
 """
 
 import pathlib
@@ -90,7 +90,8 @@ class DebianTest(test_full.FullTestCase):
                 ('dpkg -i ' + both.format('/1.0.1'), self.is_upgraded),
                 ('dpkg -r tapmac python3-vif-plug-tapmac', None),
                 ('dpkg -i ' + both.format('/1.0.1'), self.is_upgraded),
-                ('dpkg --force-depends -i /1.0.1/tapmac-agent_*.deb', None),
+                ('dpkg --force-depends -i /1.0.1/tapmac-agent_*.deb',
+                 self.has_right_units),
                 ('dpkg -P tapmac-agent', None),
                 ('dpkg -P tapmac python3-vif-plug-tapmac', self.is_gone)):
             with self.sending(guest) as lost:
@@ -118,6 +119,17 @@ class DebianTest(test_full.FullTestCase):
 
     def is_upgraded(self):
         self.assertIn('1.0.1', self.run_inside('tapmac --version'))
+
+    def has_right_units(self):
+        self.assertEqual('', self.run_inside(
+            'systemd-analyze verify tapmac-agent.service '
+            'tapmac-audit.service tapmac-audit.timer'))
+        # One of another package, with what ours has as an example.
+        self.assertEqual('', self.run_inside(
+            'directory=/etc/systemd/system/nftables.service.d; '
+            'mkdir -p $directory; cp /usr/share/doc/tapmac/examples/'
+            'nftables.service.d/tapmac.conf $directory; '
+            'systemd-analyze verify nftables.service; rm -r $directory'))
 
     def is_gone(self):
         self.assertEqual('', self.run_inside(

@@ -8,6 +8,7 @@ such a port is refused when the binding is asked for, or the feature: in the
 first precommit, as long as nothing is written and no binding given up.
 """
 
+import collections
 import typing
 
 from neutron_lib.api.definitions import portbindings
@@ -62,6 +63,9 @@ class TapMacMechanismDriver(subnets.AddressKeeper):
         # Segments whose ports are not all on one bridge, said once in a
         # process.
         self._parted: set[str] = set()
+        # In which request, of which port, on which host, what was said last.
+        self._said: collections.deque[tuple[str, str, str, str]] = (
+            collections.deque(maxlen=100))
         registry.subscribe(self.refuse_trunk, resources.TRUNK,
                            events.PRECOMMIT_CREATE)
         registry.subscribe(self.refuse_logs, logs_of_neutron.LOGGING_PLUGIN,
@@ -110,6 +114,7 @@ class TapMacMechanismDriver(subnets.AddressKeeper):
 
         What is not ours is left to other drivers.
         """
+        reason: exception.NotOurs | None = None
         try:
             segment, bridge = self._places.find(
                 context.plugin_context, context.current, context.host,
@@ -117,8 +122,11 @@ class TapMacMechanismDriver(subnets.AddressKeeper):
             if others.is_allocated(context, self):
                 raise exception.NotOurs('another driver has the resources '
                                         'that Placement gave it')
-        except exception.NotOurs as reason:
-            _say_whose(context, reason)
+        except exception.NotOurs as error:
+            reason = error
+        if reason is not None:
+            # Not while it is handled, or oslo.log adds it to the line again.
+            self._say_whose(context, reason)
             others.keep_from_another_bridge(context, self)
             return
         active = bindings.active(bindings.of_port(
@@ -133,8 +141,7 @@ class TapMacMechanismDriver(subnets.AddressKeeper):
         if obstacle:
             beside = ('' if active is None or active['host'] == context.host
                       else ' beside its binding on %s' % active['host'])
-            LOG.warning('tapmac does not bind port %s on host %s%s: %s.',
-                        context.current['id'], context.host, beside, obstacle)
+            self._warn(context, beside, obstacle)
             return
         self._warn_of_other_bridges(context, segment)
         vif_type = self._places.vif_type(context.host)
@@ -235,6 +242,26 @@ class TapMacMechanismDriver(subnets.AddressKeeper):
                 raise exception.NotEnforced(context.current, feature,
                                             remedy, host)
 
+    def _say_whose(self, context: api.PortContext,
+                   reason: exception.NotOurs) -> None:
+        if isinstance(reason, exception.NoAgent):
+            self._warn(context, '', str(reason))
+        else:
+            LOG.debug('tapmac leaves port %s on host %s to other drivers: %s.',
+                      context.current['id'], context.host, reason)
+
+    def _warn(self, context: api.PortContext, beside: str, why: str) -> None:
+        """Say why a port is not bound: once, while Neutron tries ten times.
+
+        :param beside: which binding there is, too; may be empty
+        """
+        said = (context.plugin_context.request_id, context.current['id'],
+                context.host, why)
+        if said not in self._said:
+            self._said.append(said)
+            LOG.warning('tapmac does not bind port %s on host %s%s: %s.',
+                        context.current['id'], context.host, beside, why)
+
     def _our_hosts(self, context: api.PortContext) -> typing.Iterator[str]:
         """Yield the hosts on which the port is ours or would be."""
         port = context.current
@@ -325,15 +352,6 @@ class TapMacMechanismDriver(subnets.AddressKeeper):
         # Where there is no such plugin, nobody loads this.
         from vif_plug_tapmac.ml2 import logs
         trigger.register_driver(logs.NoLogs(self.would_place))
-
-
-def _say_whose(context: api.PortContext, reason: exception.NotOurs) -> None:
-    if isinstance(reason, exception.NoAgent):
-        LOG.warning('tapmac does not bind port %s on host %s: %s.',
-                    context.current['id'], context.host, reason)
-    else:
-        LOG.debug('tapmac leaves port %s on host %s to other drivers: %s.',
-                  context.current['id'], context.host, reason)
 
 
 def _who_enforces(agent_hosts: hosts.Hosts) -> str:

@@ -29,6 +29,7 @@ from vif_plug_tapmac.host import inventory
 from vif_plug_tapmac.host import keeping
 from vif_plug_tapmac.host.packet import Packet
 from vif_plug_tapmac.kernel import agent_connections
+from vif_plug_tapmac.kernel import agent_cuts
 from vif_plug_tapmac.kernel import conntrack
 from vif_plug_tapmac.kernel import nft
 from vif_plug_tapmac.wanted import security_groups
@@ -214,6 +215,39 @@ class CuttingTest(StatefulTestCase):
         self.apply(gone=(vif(1).id,))
         self.assertEqual(0, self.found())
         self.assertTrue(self.answered(2))
+
+
+class LookingTest(test_agent_filter.AgentTestCase):
+    """All rules are read for that only where something goes."""
+
+    def setUp(self):
+        super().setUp()
+        self.looked = []
+        look = agent_cuts._look
+        self.patch(agent_cuts, '_look', lambda *about: (
+            self.looked.append(about) or look(*about)))
+
+    def looks(self, *applied, **fields):
+        """Return whether anybody has looked because of this change."""
+        del self.looked[:]
+        self.assertEqual({}, self.apply(*applied, **fields)['refused'])
+        return bool(self.looked)
+
+    def test_who_only_adds_does_not_look(self):
+        self.start()
+        of = rule(protocol=17, first=53, last=53,
+                  remote_set='group:' + OTHER_GROUP)
+        its, far = (group(of),), (members('198.51.100.1/32'),)
+        # What is for all ports is made with the first.
+        self.looks(port(1), groups=its, members=far)
+        for fields in (
+                {'groups': its}, {'members': far},
+                {'members': (members('198.51.100.1/32', '198.51.100.9/32'),)}):
+            self.assertFalse(self.looks(port(1), **fields), fields)
+        self.assertFalse(self.looks(port(1), port(2)))
+        self.assertTrue(self.looks(members=far))
+        self.assertTrue(self.looks(groups=(group(),)))
+        self.assertTrue(self.looks(gone=(vif(2).id,)))
 
 
 class RefusedTest(test_agent_filter.AgentTestCase):

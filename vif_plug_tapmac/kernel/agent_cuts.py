@@ -36,6 +36,8 @@ _GROUP_CHAIN = re.compile(rb'(?:in|out)_[0-9a-f]{8}(?:-[0-9a-f]{4}){3}'
                           rb'-[0-9a-f]{12}\0')
 #: The first address and the last.
 _Range = tuple[bytes, bytes]
+#: What deletes tables, chains, rules, sets and elements.
+_DELETING = {nft.message(each) for each in (2, 5, 8, 11, 14)}
 #: Where an address begins in a key: after the index and the MAC.
 _PLACE = 12
 
@@ -53,7 +55,41 @@ class Seen(typing.NamedTuple):
     zones: dict[str, int]
 
 
-def look(session: nft.Session, change: Change) -> Seen:
+class Cuts:
+    """Those of one change, in whatever steps it is done.
+
+    Where all of them only add something nothing becomes narrower, and nobody
+    looks: not at a port that comes, nor at what is as it is to be.
+    """
+
+    def __init__(self, change: Change) -> None:
+        self._change = change
+        self._before: Seen | None = None
+
+    def before(self, session: nft.Session, steps: list[nft.Step],
+               ends: list[nft.Step]) -> list[nft.Step]:
+        """See what there is before these are done; return the steps."""
+        if self._before is None and any(
+                kind in _DELETING for kind, _, _ in (*steps, *ends)):
+            self._before = _look(session, self._change)
+        return steps
+
+    def cut(self, session: nft.Session, netlink: nl.Netlink,
+            ports_before: agent_elements.Sets,
+            ports_after: agent_elements.Sets) -> int:
+        """Delete the connections that something let through that has gone.
+
+        :param ports_before: what sets of ports had, and ports_after have: the
+            maps at least
+        :returns: how many there were
+        """
+        if self._before is None or not self._before.zones:
+            return 0
+        return _cut(session, netlink, self._before,
+                    _look(session, self._change), ports_before, ports_after)
+
+
+def _look(session: nft.Session, change: Change) -> Seen:
     """Return what there is of what a change is about.
 
     Nothing where nobody knows connections.
@@ -76,18 +112,9 @@ def look(session: nft.Session, change: Change) -> Seen:
         session, table.NAME, name)) for name in names}, zones)
 
 
-def cut(session: nft.Session, netlink: nl.Netlink, change: Change,
-        before: Seen, ports_before: agent_elements.Sets,
-        ports_after: agent_elements.Sets) -> int:
-    """Delete the connections that something has let through that has gone.
-
-    :param ports_before: what sets of ports had, and ports_after have: the maps
-        at least
-    :returns: how many there were
-    """
-    if not before.zones:
-        return 0
-    after = look(session, change)
+def _cut(session: nft.Session, netlink: nl.Netlink, before: Seen, after: Seen,
+         ports_before: agent_elements.Sets,
+         ports_after: agent_elements.Sets) -> int:
     zones = {**before.zones, **after.zones}
     former = set(_former_members(before, after))
     whose = {zone: set(former) for zone in zones.values()}

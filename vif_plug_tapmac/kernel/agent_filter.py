@@ -223,7 +223,7 @@ class _Work:
                  groups: Groups, memory: agent_memory.Memory) -> None:
         self._netlink, self._change, self._groups = netlink, change, groups
         self._links, self._refused = links, refused
-        self._memory = memory
+        self._memory, self._cuts = memory, agent_cuts.Cuts(change)
         self._needs_all = self._is_anew = self.did = False
         self.ports: dict[int, Port] = {}
         self._ends: list[nft.Step] = []
@@ -233,7 +233,6 @@ class _Work:
 
     def run(self) -> Applied:
         session, _ = sessions.get()
-        before = agent_cuts.look(session, self._change)
         try:
             self.did = sessions.settle(_STEP, self._plan)
         except exception.TapMacError:
@@ -249,7 +248,7 @@ class _Work:
             with contextlib.suppress(exception.KernelRefused):
                 session.transact(_STEP, [step])
         if self.did or self._ends:
-            agent_cuts.cut(session, self._netlink, self._change, before,
+            self._cuts.cut(session, self._netlink,
                            self._first or self._last, self._last)
         return Applied(tuple(each.vif_id for each in self.ports.values()),
                        self._refused)
@@ -298,8 +297,9 @@ class _Work:
                               agent_elements.unlocked(after), self.ports)
         connections = agent_connections.planned(
             session, self._netlink, self._change, self.ports, is_new)
-        return [*making, *gone, *connections, *chains.before, *new,
-                *chains.after]
+        return self._cuts.before(session, [
+            *making, *gone, *connections, *chains.before, *new,
+            *chains.after], chains.ends)
 
     def _known_ports(self, here: agent_chains.There) -> dict[int, Port]:
         """Return the ports that can be had, by the index of each TAP."""

@@ -207,7 +207,10 @@ class AgentTestCase(test_guard.GuardTestCase):
             return agent_chains.there(session)
 
     def elements_of(self, number):
-        key = self.index(number).to_bytes(4, 'little')
+        return self.elements_at(self.index(number))
+
+    def elements_at(self, index):
+        key = index.to_bytes(4, 'little')
         return {name for name, some in self.there().items()
                 for element in some.values()
                 if agent_elements.index_of(element) == key}
@@ -265,6 +268,29 @@ class ClosedTest(AgentTestCase):
         self.apply(gone=(vif(1).id,))
         self.assertEqual(set(), self.elements_of(1))
         self.assert_closed(1)
+
+    def test_nothing_is_left_of_taps_that_went(self):
+        """By an unplug, which has not all gone, or with whoever made it."""
+        self.start()
+        self.feed(*EVERYTHING)
+        for ends in self.unplug, lambda vif: self.host.delete(vif.vif_name):
+            for change in (
+                    # The agent hears that it went, or that another came; or
+                    # it was not there.
+                    {'gone': (vif(3).id,)}, {'ports': (port(3),)},
+                    {'ports': (port(1), port(2)), 'is_all': True}):
+                self.plug(vif(3))
+                self.apply(port(3), groups=(group(*EVERYTHING),))
+                index = self.index(3)
+                self.assertIn(rules.MACS, self.elements_at(index))
+                ends(vif(3))
+                if port(3) in change.get('ports', ()):
+                    self.plug(vif(3))
+                self.apply(*change.get('ports', ()), groups=(
+                    group(*EVERYTHING),), **{
+                        name: change[name] for name in change
+                        if name != 'ports'})
+                self.assertEqual(set(), self.elements_at(index), change)
 
     def test_plug_again_after_a_flush(self):
         self.start()

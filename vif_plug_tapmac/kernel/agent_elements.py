@@ -74,6 +74,30 @@ def wanted(ports: typing.Mapping[int, Port]) -> Sets:
     return {name: _by_key(elements) for name, elements in found.items()}
 
 
+def owners(sets: Sets) -> dict[bytes, str]:
+    """Return whose each index is by what it has: a VIF."""
+    return {index_of(element): element.comment
+            for elements in sets.values() for element in elements.values()}
+
+
+def after(before: Sets, ports: typing.Mapping[int, Port],
+          unfed: typing.Collection[bytes],
+          gone: typing.Collection[bytes]) -> Sets:
+    """Return what there is to be where it is this for some ports.
+
+    :param ports: by the index of each TAP
+    :param unfed: indexes for which an agent has nothing to say any more
+    :param gone: those that nobody has
+    """
+    keys = {filter_steps.number_key(index) for index in ports}
+    now = wanted(ports)
+    return {name: {
+        **{key: element for key, element in before[name].items()
+           if index_of(element) not in keys and index_of(element) not in (
+               unfed if name in ONLY_FED else gone)},
+        **now[name]} for name in before}
+
+
 def _by_key(elements: typing.Iterable[Element],
             ) -> dict[tuple[bytes, bytes | None], Element]:
     # Of an interval of one key the kernel tells no end.

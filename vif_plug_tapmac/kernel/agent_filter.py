@@ -326,24 +326,23 @@ class _Work:
     def _after(self, before: agent_elements.Sets) -> agent_elements.Sets:
         """Return what is to be in the sets of ports then."""
         keys = {filter_steps.number_key(index) for index in self.ports}
-        fed = {agent_elements.index_of(element): element.comment
-               for name in agent_elements.ONLY_FED if name in before
-               for element in before[name].values()}
-        gone = {key for key, vif_id in fed.items() if key not in keys
-                and (self._change.is_all or vif_id in self._change.gone)}
-        # What a guest may speak from is not an agent's where a plug says it.
-        all_gone = {key for key in gone if self._is_agents(key)}
-        wanted = agent_elements.wanted(self.ports)
-        return {name: {**{
-            key: element for key, element in before[name].items()
-            if agent_elements.index_of(element) not in keys
-            and agent_elements.index_of(element) not in (
-                gone if name in agent_elements.ONLY_FED else all_gone)},
-            **wanted[name]} for name in before}
+        here = {port.vif_id for port in self.ports.values()}
+        gone = {key for key, vif_id in agent_elements.owners(before).items()
+                if key not in keys and (
+                    self._change.is_all or vif_id in self._change.gone
+                    # A TAP that its port had before.
+                    or vif_id in here and self._link(key) is None)}
+        # What a guest may speak from is not an agent's where a plug says it;
+        # of a TAP that went it is all that an unplug has left.
+        return agent_elements.after(before, self.ports, gone, {
+            key for key in gone if self._is_agents(key)})
 
     def _is_agents(self, key: bytes) -> bool:
-        link = self._netlink.get(int.from_bytes(key, nft.BYTE_ORDER))
+        link = self._link(key)
         return link is None or link.group == self._groups.agent
+
+    def _link(self, key: bytes) -> Link | None:
+        return self._netlink.get(int.from_bytes(key, nft.BYTE_ORDER))
 
     def _making(self, session: nft.Session) -> list[nft.Step]:
         """Return what makes the table right, and the agent's group closed."""

@@ -45,18 +45,8 @@ done
 can_install || die 'has to be run as root, who may make namespaces and install packages'
 find_python
 is_python_311 || die 'needs Python 3.11 or newer, as Nova and Neutron do; PYTHON=/path/to/python3 names another'
-tools/guests.sh
-for program in ip nft qemu-img genisoimage; do
-    command -v $program > /dev/null || {
-        apt_get install -y --no-install-recommends iproute2 nftables \
-            qemu-utils genisoimage
-        break
-    }
-done
-unpack mariadb mariadb-server-core
-unpack rabbitmq rabbitmq-server
-unpack dhcp dnsmasq-base dnsmasq-utils haproxy
-make_venv cloud -r tests/cloud/requirements.txt
+tools/services.sh
+venv=$PWD/.venv/cloud
 
 # All that is written is in memory, and goes with the namespaces.
 state=$(mktemp -d)

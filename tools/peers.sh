@@ -1,7 +1,7 @@
 #!/bin/sh
 # Set up what some tests run against: os-vif alone, and, for root only, because
-# their tests need it, Nova, Neutron, and what programs.sh, guests.sh and
-# neutron.sh do.
+# their tests need it, Nova, Neutron, and what programs.sh, packages.sh,
+# neutron.sh and services.sh do.
 set -eu
 cd "$(dirname "$0")/.."
 . tools/venv.sh
@@ -21,5 +21,9 @@ for name in $(peer_venvs nova) $(peer_venvs neutron); do
 done
 
 tools/packages.sh
-tools/guests.sh
 tools/neutron.sh
+if is_python_311; then
+    tools/services.sh
+else
+    tools/guests.sh
+fi

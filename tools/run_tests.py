@@ -61,6 +61,7 @@ _LEFT_OUT = {
         r'|kernel_facts|mac_clash|conntrack\w*|vlan_frames|vlan_filtering'
         r'|drops|emergency_exit|old_agent|boot|nftables_service|screens'
         r'|migration|adoption)\.'
+        r'|cloud\.'
         r'|faults\.test_(scale|soak|steps|agent_steps|netlink|boundary)\.)'),
     # What the Nova before and the one after it do; its calls are in
     # test_routes.py.

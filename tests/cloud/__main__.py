@@ -109,13 +109,14 @@ class Cloud(fixtures.Fixture):
 
     def _boot(self, host: compute.Compute) -> None:
         """Have a host anew, of which nothing is left but its disk."""
-        host.end()
-        host.setUp()
-        self._start(host)
-        host.wait()
-        if host is self._hosts[0]:
-            host.serve()
-        host.write_door(self._doors)
+        with progress.step('%s boots' % host.name):
+            host.end()
+            host.setUp()
+            self._start(host)
+            host.wait()
+            if host is self._hosts[0]:
+                host.serve()
+            host.write_door(self._doors)
         progress.say('%s has booted again.' % host.name)
 
     def run(self, *command: str | pathlib.Path) -> int:

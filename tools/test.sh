@@ -15,10 +15,10 @@ Check style and types and run the tests, in some minutes: all that a change
 needs, with the newest libraries. Sets up what it needs in .venv/.
 
   --all         as before a change lands: with the oldest libraries, too, inside
-                each Nova and each Neutron, with real guests, with all that
-                takes its time, and the documentation; then --kernels without
-                most of what this machine's own kernel runs. As root, on Debian;
-                needs 6 GB of disk, 4 GB of memory, and an hour.
+                each Nova and each Neutron, with real guests, in a small cloud,
+                with all that takes its time, and the documentation; then
+                --kernels without most of what this machine's own kernel runs.
+                As root, on Debian; needs 6 GB of disk, 8 GB of memory, and an hour.
   --kernels     what depends on the kernel, on those of Debian that are named, as
                 5.10 or 6.1, under QEMU; without names, on 6.1, and what matters
                 most on 5.10, 6.12 and 7.3

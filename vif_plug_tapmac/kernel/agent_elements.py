@@ -86,15 +86,13 @@ def after(before: Sets, ports: typing.Mapping[int, Port],
     """Return what there is to be where it is this for some ports.
 
     :param ports: by the index of each TAP
-    :param unfed: indexes for which an agent has nothing to say any more
-    :param gone: those that nobody has
+    :param unfed: indexes for which nothing that was there is said any more
+    :param gone: those of which nothing else that was there stays, either
     """
-    keys = {filter_steps.number_key(index) for index in ports}
     now = wanted(ports)
     return {name: {
         **{key: element for key, element in before[name].items()
-           if index_of(element) not in keys and index_of(element) not in (
-               unfed if name in ONLY_FED else gone)},
+           if index_of(element) not in (unfed if name in ONLY_FED else gone)},
         **now[name]} for name in before}
 
 

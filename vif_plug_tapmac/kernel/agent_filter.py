@@ -334,7 +334,7 @@ class _Work:
                     or vif_id in here and self._link(key) is None)}
         # What a guest may speak from is not an agent's where a plug says it;
         # of a TAP that went it is all that an unplug has left.
-        return agent_elements.after(before, self.ports, gone, {
+        return agent_elements.after(before, self.ports, keys | gone, keys | {
             key for key in gone if self._is_agents(key)})
 
     def _is_agents(self, key: bytes) -> bool:

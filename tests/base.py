@@ -5,6 +5,7 @@
 import logging
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import typing
@@ -133,6 +134,7 @@ DEVICE_NODES = 'device nodes'
 INSTALLING = 'installing packages'
 SUDO = 'sudo'
 PROGRAMS = 'programs in the kernel'
+KERNEL_LOG = "the kernel's log"
 
 
 def needs_real_root(why: str) -> typing.Callable[[_Test], _Test]:
@@ -216,6 +218,11 @@ class TestCase(testtools.TestCase):
         if os.environ.get('TAPMAC_NO_SKIP') == '1':
             self.fail('This test may not be skipped here: %s' % reason)
         self.skipTest(reason)
+
+    def needs_program(self, name: str) -> None:
+        """Skip where none of the machine's directories has this program."""
+        if shutil.which(name) is None:
+            self.cannot_run('needs %s: run tools/programs.sh' % name)
 
     def only_in_full(self) -> None:
         """Leave this test to ``tools/test.sh --all``."""

@@ -18,6 +18,9 @@ if [ ! -e .git ] && [ ! -e PKG-INFO ]; then
     export PBR_VERSION="${PBR_VERSION:-$(sed -n 's/^version = //p' setup.cfg)}"
 fi
 
+# Where ip, nft and sysctl are, which not every user of Debian looks for there.
+PATH=$PATH:/usr/sbin:/sbin
+
 # What is imported again and again is compiled once.
 unset PYTHONDONTWRITEBYTECODE
 

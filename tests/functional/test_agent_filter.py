@@ -710,6 +710,7 @@ class AuditTest(AgentTestCase):
                 *(('add element %s %s_ports { %d }' % (tables, name, index),
                    vif(2).vif_name)
                   for name in ('open', 'unlocked', 'stateful'))):
+            self.needs_program('nft')
             subprocess.run(['nft', command], check=True)
             self.assert_found('TM313', device)
             say()

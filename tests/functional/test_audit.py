@@ -1028,6 +1028,7 @@ class CodesTest(AuditTestCase):
             self.nft('delete table %s firewall' % family)
 
     def nft(self, *commands):
+        self.needs_program('nft')
         subprocess.run(['nft', '; '.join(commands)], check=True)
 
     def test_tm301_own_switch_of_a_bridge(self):

@@ -127,6 +127,7 @@ class FilterTest(ForeignTestCase):
         self.patch(inventory, 'answer', lambda: answer)
 
     def test_tm120_and_tm241_of_nftables(self):
+        self.needs_program('nft')
         self.host.add('eth1', 'veth', peer='wire', address='52:54:00:12:34:56')
         for name in 'eth1', 'wire':
             self.host.quiet_ipv6(name)  # Nothing is to come later.

@@ -212,6 +212,7 @@ class NotAdoptedTest(AdoptionTestCase):
         self.start_guest(flags=_MULTI_QUEUE)
         self.assert_left_alone('several queues', 'hard reboot')
 
+    @base.needs_real_root(base.SEVERAL_USERS)
     def test_an_owner(self):
         fcntl.ioctl(self.guest.descriptor, hosts.TUNSETOWNER, 64055)
         self.assert_left_alone('neither tapmac nor libvirt made it',

@@ -156,6 +156,7 @@ class DropsTest(test_full_frames.FullFramesTestCase):
             self.assertEqual(there, self.logged())
             self.send(packet(IPV4, _OTHER_MAC))
 
+    @base.needs_real_root(base.KERNEL_LOG)
     def test_what_the_log_says(self):
         """As far as the kernel writes it for this namespace."""
         self.hold()

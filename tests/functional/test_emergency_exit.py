@@ -283,6 +283,7 @@ class SwitchTest(ExitTestCase):
                           emergency_exit.Exits(True))
         self.assertEqual(before, emergency_exit.now())
 
+    @base.needs_real_root(base.SEVERAL_USERS)
     def test_refused(self):
         before = emergency_exit.now()
         for arguments, word in (

@@ -276,6 +276,7 @@ class ExplainTest(test_operator.OperatorTestCase):
         self.assertEqual(rows, self.explain('-', returncode=10, prefix=(
             'sh', '-c', 'exec "$@" < ' + path, 'sh')))
 
+    @base.needs_real_root(base.SEVERAL_USERS)
     def test_who_may_not_ask(self):
         self.run_tapmac('explain', base.TAP, bytes(frames.arp()).hex(),
                         prefix=test_operator._NOBODY, returncode=1)
@@ -328,6 +329,7 @@ class ExplainTest(test_operator.OperatorTestCase):
         self.assertEqual('dropped', self.explain(
             frames.rarp(), returncode=10)[0]['Verdict'])
 
+    @base.needs_real_root(base.SEVERAL_USERS)
     def test_mode_and_addresses(self):
         other = base.numbered_vif(1)
         self.plug(other)
@@ -364,6 +366,7 @@ class ExplainTest(test_operator.OperatorTestCase):
         self.assertEqual({'mac', 'none'}, {
             row['Mode'] for row in self.rows('list')})
 
+    @base.needs_real_root(base.SEVERAL_USERS)
     def test_drops(self):
         guest = hosts.Guest(base.TAP, base.GUEST_MAC)
         self.addCleanup(guest.close)

@@ -622,6 +622,7 @@ class OperatorTest(FullTestCase):
             self.assert_finished(group=_FILTERED)
             self.assert_held()
 
+    @base.needs_real_root(base.SEVERAL_USERS)
     def test_repair_makes_one_anew(self):
         self.plug(self.vif)
         former = self.host.link(base.TAP).index

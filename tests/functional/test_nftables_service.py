@@ -32,6 +32,7 @@ table inet filter {
 _CONF = '#!/usr/sbin/nft -f\n\nflush ruleset\n' + _FILTER
 
 
+@base.needs_real_root(base.SEVERAL_USERS)
 class NftablesServiceTest(test_full_frames.FullFramesTestCase):
 
     def setUp(self):

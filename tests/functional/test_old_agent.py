@@ -273,6 +273,7 @@ class TapOfLibvirtTest(OldAgentTestCase):
     def link(self):
         return self.host.link(RUNNING.vif_name)
 
+    @base.needs_real_root(base.SEVERAL_USERS)
     def test_is_mended_and_never_marked(self):
         self.set_owner(_SOMEBODY)
         before = self.link()

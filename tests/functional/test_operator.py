@@ -502,6 +502,7 @@ class RepairTest(OperatorTestCase):
                 'repair', base.TAP, returncode=20)}['TM218'])
         self.assertEqual(before[0], self.host.state()[0])
 
+    @base.needs_real_root(base.SEVERAL_USERS)
     def test_what_fails_does_not_end_it(self):
         """One is to be made anew; the other is held, so that it never is."""
         self.plug()

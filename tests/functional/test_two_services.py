@@ -61,6 +61,7 @@ class TwoServicesTest(test_audit.AuditTestCase):
         self.assertEqual(before, self.host.state())
         return found
 
+    @base.needs_real_root(base.SEVERAL_USERS)
     def test_other_link_groups(self):
         self.plug_of_both(**OTHER_GROUPS, owner='65534', port_isolated=True)
         self.be('one')  # Which may use any bridge.
@@ -70,6 +71,7 @@ class TwoServicesTest(test_audit.AuditTestCase):
         self.assertIn('--config-file', found[0].remedy)
         self.assertIn('group 29793', found[0].remedy)
 
+    @base.needs_real_root(base.SEVERAL_USERS)
     def test_other_bridges(self):
         self.plug_of_both(owner='65534', port_isolated=True)
         self.assert_left()

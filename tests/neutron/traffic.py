@@ -29,6 +29,8 @@ class Traffic:
         self._next = {sender: receiver for ring in rings for sender, receiver
                       in zip(ring, [*ring[1:], ring[0]])}
         self._sent = 0
+        #: Those that nobody has to get.
+        self._excused: set[int] = set()
         #: When each was sent.
         self._times: list[float] = []
         self._got: dict[hosts.Guest, set[int]] = {
@@ -59,14 +61,28 @@ class Traffic:
                 self._listen()
             yield
 
+    @contextlib.contextmanager
+    def interrupted(self) -> typing.Iterator[None]:
+        """Be in what may lose frames: those that are sent meanwhile.
+
+        It ends when each guest gets frames again, and is heard.
+        """
+        with self.held():
+            first = self._sent + 1
+        yield
+        with self.held():
+            self._excused.update(range(first, self._sent))
+
     def lost(self) -> dict[str, list[int]]:
         """Return what never came, by the MAC of whom it was for.
 
-        To be asked for where none is under way.
+        Without what was lost in :meth:`interrupted`. To be asked for where
+        none is under way.
         """
         return {guest.mac or '': missing for guest, got in self._got.items()
                 if (missing := sorted(
-                    set(range(1, max(got, default=self._sent))) - got))}
+                    set(range(1, max(got, default=self._sent)))
+                    - got - self._excused))}
 
     def silence(self) -> float:
         """Return for how many seconds a guest got nothing, at the most.

@@ -52,7 +52,8 @@ _LEFT_OUT = {
     # about the kernel, or a document, and takes long.
     'test-lowest': (
         r'tests\.(integration\.test_(kernel|packages?|release|os_vif_suite'
-        r'|nova|set_up|run_tests|getting_started|deploying|troubleshooting)'
+        r'|nova|set_up|run_tests|getting_started|deploying|troubleshooting'
+        r'|ordinary_user)'
         r'|functional\.test_(benchmark|churn|contention|strangers|interference'
         r'|sigkill|demo|deleting|deleting_under_fire|never_quiet'
         r'|against_neutron|coming_over|right|group_rules|guest_filter|shield'

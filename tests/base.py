@@ -137,6 +137,17 @@ PROGRAMS = 'programs in the kernel'
 KERNEL_LOG = "the kernel's log"
 
 
+def copy_checkout(to: pathlib.Path) -> None:
+    """Copy the checkout as it is, without what is made in it."""
+    def left_out(directory: str, names: list[str]) -> set[str]:
+        return {name for name in names
+                if name in ('.git', '.venv', '.tox', '.stestr', 'build',
+                            # Where what runs beside it has files that go.
+                            '.mypy_cache', '__pycache__', '_static')
+                or name.endswith('.egg-info')}
+    shutil.copytree(CHECKOUT, to, ignore=left_out)
+
+
 def needs_real_root(why: str) -> typing.Callable[[_Test], _Test]:
     """Mark a test, or a class of tests, that a user namespace cannot run.
 

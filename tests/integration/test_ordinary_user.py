@@ -9,7 +9,6 @@ here it is what Debian gives an ordinary user.
 
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 
@@ -33,8 +32,7 @@ class OrdinaryUserTest(base.TestCase):
             self.cannot_run(missing)
         copy = pathlib.Path(
             self.useFixture(fixtures.TempDir()).path, 'checkout')
-        shutil.copytree(base.CHECKOUT, copy, symlinks=True, ignore=(
-            shutil.ignore_patterns('.venv', '.git', '.stestr', '.tox')))
+        base.copy_checkout(copy)
         venv = copy / '.venv/test'
         venv.mkdir(parents=True)
         (venv / 'bin').symlink_to(sys.prefix + '/bin')

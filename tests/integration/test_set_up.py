@@ -46,14 +46,7 @@ class SetUpTest(base.TestCase):
             self.cannot_run(missing)
         self.useFixture(fixtures.EnvironmentVariable('PIP_FIND_LINKS'))
         self.copy = pathlib.Path(self.useFixture(fixtures.TempDir()).join('c'))
-        shutil.copytree(base.CHECKOUT, self.copy, ignore=self._left_out)
-
-    def _left_out(self, directory, names):
-        return {name for name in names
-                if name in ('.git', '.venv', '.tox', '.stestr', 'build',
-                            # Where what runs beside it has files that go.
-                            '.mypy_cache', '__pycache__', '_static')
-                or name.endswith('.egg-info')}
+        base.copy_checkout(self.copy)
 
     def demo(self, *prefix, **environment):
         return subprocess.run(

@@ -6,7 +6,6 @@ import collections
 import errno
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 
@@ -75,8 +74,7 @@ class StraceTest(test_steps.StepsTestCase):
 
     def setUp(self):
         super().setUp()
-        if not shutil.which('strace'):
-            self.cannot_run('needs strace: run tools/peers.sh')
+        self.needs_program('strace')
 
     def strace(self, *options):
         """Let strace watch a call; return its log and what was raised."""

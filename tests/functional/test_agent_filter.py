@@ -684,6 +684,7 @@ class AuditTest(AgentTestCase):
             self.assert_found('TM313', 'nftables')
 
     def test_tm313_of_what_no_agent_said(self):
+        self.needs_program('nft')
         self.start(1, 2)
         its = (rule(), rule('egress', remote='192.0.2.7/32', protocol=17,
                             first=7, last=9),
@@ -710,7 +711,6 @@ class AuditTest(AgentTestCase):
                 *(('add element %s %s_ports { %d }' % (tables, name, index),
                    vif(2).vif_name)
                   for name in ('open', 'unlocked', 'stateful'))):
-            self.needs_program('nft')
             subprocess.run(['nft', command], check=True)
             self.assert_found('TM313', device)
             say()

@@ -2,7 +2,6 @@
 
 """The tab key, in a real bash that has /etc/bash_completion.d/tapmac."""
 
-import shutil
 import subprocess
 
 from tests import base
@@ -80,11 +79,10 @@ class CompletionTest(test_operator.OperatorTestCase):
     def test_starts_nothing(self):
         """No Python, so that it is quick: bash and what it forks."""
         self.plug()
-        strace = shutil.which('strace')
-        if strace is None:
-            self.cannot_run('needs strace: run tools/programs.sh')
+        self.needs_program('strace')
         done = subprocess.run(
-            [strace, '-f', '-qq', '-e', 'trace=execve', 'bash', '--norc', '-c',
+            ['strace', '-f', '-qq', '-e', 'trace=execve',
+             'bash', '--norc', '-c',
              'source "$1"; COMP_LINE="tapmac show " COMP_POINT=12; _tapmac; '
              'echo "${COMPREPLY[@]}"', 'bash', str(_FILE)], text=True,
             capture_output=True)
